@@ -1,0 +1,27 @@
+//! The types that the daemon and its eBPF program both read: one definition of what is
+//! counted, so that the two sides can be compared field by field.
+
+#![no_std]
+
+/// What one prefix sent or received.
+///
+/// `repr(C)` with two `u64` and no padding: the layout is the same in the kernel's map and here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes as the IP header gives them: IPv4 total length; IPv6 payload length plus the
+    /// 40 bytes of the fixed header. Link-layer headers are not counted.
+    pub bytes: u64,
+    /// Packets, as the kernel handed them to the rule: a GRO or GSO packet counts once.
+    pub packets: u64,
+}
+
+const _: () = assert!(size_of::<Counters>() == 16);
+
+impl Counters {
+    /// Adds `other` to `self`.
+    pub fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.packets += other.packets;
+    }
+}

@@ -1,0 +1,358 @@
+//! Sorts the packets of one group into the periods of their time stamps. Pure: the datagram and
+//! the time are passed in, so that the tests can step the clock.
+//!
+//! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one of
+//! that slot's counters that say why not.
+
+use std::collections::VecDeque;
+
+use log::debug;
+
+use crate::config::{Config, GroupConfig};
+use crate::counts::Counts;
+use crate::decode::{self, Packet, Record, Undecodable};
+use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::ledger::{Entry, Index, Ledger};
+use crate::nflog_socket::NflogGroup;
+use crate::prefix::{Family, PrefixKey, PrefixLength, Side, go_ip_text};
+
+/// What an accumulator needs to know of its group.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The NFLOG group, for messages.
+    pub group: NflogGroup,
+    /// Which address is accounted.
+    pub side: Side,
+    /// The prefix to account to; its family is the group's.
+    pub prefix_length: PrefixLength,
+    /// The length of a period.
+    pub interval: Interval,
+    /// The most prefixes in one ledger.
+    pub max_prefixes: usize,
+    /// Whether to log each packet.
+    pub debug: bool,
+}
+
+impl Rules {
+    /// Those of one of `config`'s groups.
+    #[must_use]
+    pub fn of(config: &Config, group: &GroupConfig) -> Self {
+        Self {
+            group: group.group,
+            side: group.side,
+            prefix_length: group.prefix_length,
+            interval: config.interval,
+            max_prefixes: config.max_prefixes,
+            debug: config.debug,
+        }
+    }
+}
+
+/// The closed ledger of one group for one period, as its family and prefix length hold it.
+#[derive(Debug)]
+pub enum Entries {
+    /// IPv4 prefixes.
+    Ip4(Vec<Entry<u32>>),
+    /// IPv6 prefixes of at most 64 bits.
+    Ip6Half(Vec<Entry<u64>>),
+    /// IPv6 prefixes of more than 64 bits.
+    Ip6(Vec<Entry<u128>>),
+}
+
+/// What one group counted in one period, handed over whole.
+#[derive(Debug)]
+pub struct ClosedSlot {
+    /// The period.
+    pub index: PeriodIndex,
+    /// Its prefixes, in no order.
+    pub entries: Entries,
+    /// What happened to its packets.
+    pub counts: Counts,
+}
+
+/// The open ledgers of one group, for whichever key its prefixes need.
+#[derive(Debug)]
+pub enum Accumulator {
+    /// IPv4 prefixes.
+    Ip4(Slots<u32>),
+    /// IPv6 prefixes of at most 64 bits.
+    Ip6Half(Slots<u64>),
+    /// IPv6 prefixes of more than 64 bits.
+    Ip6(Slots<u128>),
+}
+
+impl Accumulator {
+    /// An empty accumulator whose first open period is the one that holds `now`.
+    #[must_use]
+    pub fn new(rules: Rules, now: UnixNanos) -> Self {
+        match rules.prefix_length {
+            PrefixLength::Ip4(_) => Self::Ip4(Slots::new(rules, now)),
+            PrefixLength::Ip6(net) if net.prefix_len() <= 64 => {
+                Self::Ip6Half(Slots::new(rules, now))
+            }
+            PrefixLength::Ip6(_) => Self::Ip6(Slots::new(rules, now)),
+        }
+    }
+
+    /// Counts the packets of one datagram, received at `now`.
+    pub fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.absorb(datagram, now),
+            Self::Ip6Half(slots) => slots.absorb(datagram, now),
+            Self::Ip6(slots) => slots.absorb(datagram, now),
+        }
+    }
+
+    /// Counts that the kernel has dropped datagrams; how many packets the next number tells.
+    pub fn overrun(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.overrun(now),
+            Self::Ip6Half(slots) => slots.overrun(now),
+            Self::Ip6(slots) => slots.overrun(now),
+        }
+    }
+
+    /// Hands over all periods before `first_open`; what comes for them later is late.
+    pub fn close_before(&mut self, first_open: PeriodIndex) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.close_before(first_open, Entries::Ip4),
+            Self::Ip6Half(slots) => slots.close_before(first_open, Entries::Ip6Half),
+            Self::Ip6(slots) => slots.close_before(first_open, Entries::Ip6),
+        }
+    }
+
+    /// Hands over all periods and begins anew at `now`, before or after them.
+    pub fn restart(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
+        let closed = self.close_before(PeriodIndex(i64::MAX));
+        match self {
+            Self::Ip4(slots) => slots.reopen(now),
+            Self::Ip6Half(slots) => slots.reopen(now),
+            Self::Ip6(slots) => slots.reopen(now),
+        }
+        closed
+    }
+
+    /// The counters since the start.
+    #[must_use]
+    pub fn totals(&self) -> &Counts {
+        match self {
+            Self::Ip4(slots) => &slots.totals,
+            Self::Ip6Half(slots) => &slots.totals,
+            Self::Ip6(slots) => &slots.totals,
+        }
+    }
+}
+
+/// The open periods of one group, oldest first.
+#[derive(Debug)]
+pub struct Slots<K: Copy> {
+    rules: Rules,
+    mask: K,
+    /// Where in the IP header the accounted address begins.
+    address_offset: usize,
+    /// Usually one; two for a moment around a boundary; more only when the reader has fallen
+    /// periods behind, and then no more packets are in them than the socket holds.
+    open: VecDeque<Slot<K>>,
+    /// The slot that the last packet went to: the next one most likely goes there too.
+    current: usize,
+    /// All periods before it are written, or about to be.
+    first_open: PeriodIndex,
+    /// The number that the next packet should have; unknown until the first one came.
+    next_sequence: Option<u32>,
+    /// The index of a closed ledger, for the next one.
+    spare: Option<Index>,
+    totals: Counts,
+}
+
+#[derive(Debug)]
+struct Slot<K: Copy> {
+    index: PeriodIndex,
+    period: Period,
+    ledger: Ledger<K>,
+    counts: Counts,
+}
+
+impl<K: PrefixKey> Slots<K> {
+    fn new(rules: Rules, now: UnixNanos) -> Self {
+        let header_length = K::FAMILY.header_length();
+        let address_length = match K::FAMILY {
+            Family::Ip4 => 4,
+            Family::Ip6 => 16,
+        };
+        // Both headers end with the source and the destination address.
+        let address_offset = match rules.side {
+            Side::Source => header_length - 2 * address_length,
+            Side::Dest => header_length - address_length,
+        };
+        Self {
+            rules,
+            mask: K::mask(rules.prefix_length),
+            address_offset,
+            open: VecDeque::new(),
+            current: 0,
+            first_open: rules.interval.index_of(now),
+            next_sequence: None,
+            spare: None,
+            totals: Counts::default(),
+        }
+    }
+
+    fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
+        // The packets of a datagram mostly go where those of the last one went.
+        let mut slot = (self.current < self.open.len()).then_some(self.current);
+        // Counted here and settled in the slot when that changes, or at the end.
+        let mut counted = Counts {
+            datagrams: 1,
+            ..Counts::default()
+        };
+        for record in decode::records(datagram) {
+            match record {
+                Record::Packet(packet) => {
+                    // A stamp ahead of the clock is from before the clock was set back.
+                    let time = packet.stamp.map_or(now, |stamp| stamp.min(now));
+                    let position = match slot {
+                        Some(position) if self.open[position].period.contains(time) => position,
+                        _ => {
+                            if let Some(left) = slot {
+                                self.settle(left, &mut counted);
+                            }
+                            let (position, late) = self.slot_for(time);
+                            counted.late += u64::from(late);
+                            slot = Some(position);
+                            position
+                        }
+                    };
+                    self.count(position, &packet, &mut counted);
+                }
+                Record::Reply(0) => {}
+                Record::Reply(errno) => debug!(
+                    "group {}: the kernel answered a request with errno {}",
+                    self.rules.group,
+                    errno.wrapping_neg()
+                ),
+                Record::Malformed => counted.malformed += 1,
+            }
+        }
+        let slot = slot.unwrap_or_else(|| self.slot_for(now).0);
+        self.settle(slot, &mut counted);
+        self.current = slot;
+    }
+
+    #[inline]
+    fn count(&mut self, slot: usize, packet: &Packet<'_>, counted: &mut Counts) {
+        if let Some(sequence) = packet.sequence {
+            // The first number is where the group's count began for us, not a loss.
+            let expected = self.next_sequence.unwrap_or(sequence);
+            counted.lost += u64::from(sequence.wrapping_sub(expected));
+            self.next_sequence = Some(sequence.wrapping_add(1));
+        }
+        let header = match packet.ip_header(K::FAMILY) {
+            Ok(header) => header,
+            Err(Undecodable::Truncated) => {
+                counted.truncated += 1;
+                return;
+            }
+            Err(Undecodable::NotIp) => {
+                counted.not_ip += 1;
+                return;
+            }
+            Err(Undecodable::OtherFamily) => {
+                counted.other_family += 1;
+                return;
+            }
+        };
+        let bytes = decode::wire_bytes(K::FAMILY, header).unwrap_or_else(|| {
+            counted.without_length += 1;
+            0
+        });
+        let key = K::from_address(&header[self.address_offset..]).masked(self.mask);
+        counted.packets += 1;
+        counted.bytes += bytes;
+        if !self.open[slot].ledger.add(key, bytes) {
+            counted.overflow += 1;
+        }
+        if self.rules.debug {
+            debug!(
+                "IP message {} Addr {} Size {bytes}",
+                self.rules.side.name(),
+                go_ip_text(key.address())
+            );
+        }
+    }
+
+    fn settle(&mut self, slot: usize, counted: &mut Counts) {
+        self.open[slot].counts.add(counted);
+        self.totals.add(counted);
+        *counted = Counts::default();
+    }
+
+    fn overrun(&mut self, now: UnixNanos) {
+        let slot = self.slot_for(now).0;
+        let mut counted = Counts {
+            overruns: 1,
+            ..Counts::default()
+        };
+        self.settle(slot, &mut counted);
+    }
+
+    /// The position of the slot for `time`, opened if need be, and whether `time` is late: its
+    /// period is closed, so it goes to the oldest that is not.
+    #[cold]
+    fn slot_for(&mut self, time: UnixNanos) -> (usize, bool) {
+        let index = self.rules.interval.index_of(time);
+        let late = index < self.first_open;
+        let index = index.max(self.first_open);
+        let position = self.open.partition_point(|slot| slot.index < index);
+        if self
+            .open
+            .get(position)
+            .is_none_or(|slot| slot.index != index)
+        {
+            let ledger = Ledger::new(
+                self.rules.max_prefixes,
+                self.spare.take().unwrap_or_default(),
+            );
+            self.open.insert(
+                position,
+                Slot {
+                    index,
+                    period: self.rules.interval.period(index),
+                    ledger,
+                    counts: Counts::default(),
+                },
+            );
+        }
+        (position, late)
+    }
+
+    fn close_before(
+        &mut self,
+        first_open: PeriodIndex,
+        entries_of: fn(Vec<Entry<K>>) -> Entries,
+    ) -> Vec<ClosedSlot> {
+        self.first_open = self.first_open.max(first_open);
+        let n_closed = self.open.partition_point(|slot| slot.index < first_open);
+        self.current = self.current.saturating_sub(n_closed);
+        let spare = &mut self.spare;
+        self.open
+            .drain(..n_closed)
+            .map(|slot| {
+                let (entries, index) = slot.ledger.close();
+                // An index that a flood had grown is not kept for ever.
+                *spare = (index.capacity() / 8 <= entries.len()).then_some(index);
+                ClosedSlot {
+                    index: slot.index,
+                    entries: entries_of(entries),
+                    counts: slot.counts,
+                }
+            })
+            .collect()
+    }
+
+    fn reopen(&mut self, now: UnixNanos) {
+        self.first_open = self.rules.interval.index_of(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

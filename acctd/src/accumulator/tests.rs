@@ -1,0 +1,262 @@
+use std::time::Duration;
+
+use super::*;
+use crate::testing::*;
+
+const SECOND: i64 = 1_000_000_000;
+const START: i64 = 1_700_000_005 * SECOND;
+
+fn rules(side: Side, family: Family, bits: u8) -> Rules {
+    Rules {
+        group: NflogGroup(5),
+        side,
+        prefix_length: PrefixLength::new(family, bits).unwrap(),
+        interval: Interval::new(Duration::from_secs(10)).unwrap(),
+        max_prefixes: 1_000,
+        debug: false,
+    }
+}
+
+fn source_accumulator() -> Accumulator {
+    Accumulator::new(rules(Side::Source, Family::Ip4, 32), UnixNanos(START))
+}
+
+fn stamped(offset: i64, sequence: u32) -> Logged {
+    Logged {
+        stamp: Some(START + offset),
+        sequence: Some(sequence),
+        ..Logged::default()
+    }
+}
+
+/// Period's start in seconds after START, packets, bytes of each entry in the slot.
+fn contents(slots: &[ClosedSlot], interval: Interval) -> Vec<(i64, Vec<(String, u64, u64)>)> {
+    fn list<K: PrefixKey>(entries: &[Entry<K>]) -> Vec<(String, u64, u64)> {
+        let text = |entry: &Entry<K>| {
+            let counters = entry.counters();
+            (
+                entry.key().address().to_string(),
+                counters.packets,
+                counters.bytes,
+            )
+        };
+        entries.iter().map(text).collect()
+    }
+    slots
+        .iter()
+        .map(|slot| {
+            let start = interval.period(slot.index).start.0 - START;
+            let entries = match &slot.entries {
+                Entries::Ip4(entries) => list(entries),
+                Entries::Ip6Half(entries) => list(entries),
+                Entries::Ip6(entries) => list(entries),
+            };
+            (start / SECOND, entries)
+        })
+        .collect()
+}
+
+fn row(address: &str, packets: u64, bytes: u64) -> (String, u64, u64) {
+    (address.into(), packets, bytes)
+}
+
+#[test]
+fn either_address_is_accounted_to_the_prefix() {
+    for (side, bits, expected) in [
+        (Side::Source, 32, "10.21.0.1"),
+        (Side::Dest, 32, "10.21.0.9"),
+        (Side::Dest, 29, "10.21.0.8"),
+        (Side::Dest, 0, "0.0.0.0"),
+    ] {
+        let rules = rules(side, Family::Ip4, bits);
+        let mut accumulator = Accumulator::new(rules, UnixNanos(START));
+        accumulator.absorb(&datagram(&[Logged::default()]), UnixNanos(START));
+        let closed = accumulator.restart(UnixNanos(START));
+        assert_eq!(
+            contents(&closed, rules.interval),
+            [(-5, vec![row(expected, 1, 151)])]
+        );
+    }
+    for (side, bits, expected) in [
+        (Side::Source, 64, "2001:470:1f08:2de::"),
+        (Side::Source, 48, "2001:470:1f08::"),
+        (Side::Dest, 128, "2a00:1450:400c:c00::69"),
+        (Side::Dest, 65, "2a00:1450:400c:c00::"),
+    ] {
+        let rules = rules(side, Family::Ip6, bits);
+        let mut accumulator = Accumulator::new(rules, UnixNanos(START));
+        let packet = Logged {
+            family: AF_INET6,
+            payload: SEED_IP6.to_vec(),
+            ..Logged::default()
+        };
+        accumulator.absorb(&datagram(&[packet]), UnixNanos(START));
+        let closed = accumulator.restart(UnixNanos(START));
+        assert_eq!(
+            contents(&closed, rules.interval),
+            [(-5, vec![row(expected, 1, 104)])]
+        );
+    }
+}
+
+#[test]
+fn a_packet_belongs_to_the_period_of_its_stamp() {
+    let mut accumulator = source_accumulator();
+    // The boundary is 5 s after START; the datagram comes half a second behind it.
+    let batch = [
+        stamped(4 * SECOND, 0),
+        stamped(5 * SECOND - 1_000, 1),
+        stamped(5 * SECOND, 2),
+        stamped(5 * SECOND - 2_000, 3),
+    ];
+    accumulator.absorb(
+        &datagram(&batch),
+        UnixNanos(START + 5 * SECOND + SECOND / 2),
+    );
+    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let next = interval.index_of(UnixNanos(START + 5 * SECOND));
+    let closed = accumulator.close_before(next);
+    assert_eq!(
+        contents(&closed, interval),
+        [(-5, vec![row("10.21.0.1", 3, 453)])]
+    );
+    assert_eq!(closed[0].counts.packets, 3);
+    let closed = accumulator.restart(UnixNanos(START));
+    assert_eq!(
+        contents(&closed, interval),
+        [(5, vec![row("10.21.0.1", 1, 151)])]
+    );
+    assert_eq!((closed[0].counts.packets, closed[0].counts.late), (1, 0));
+}
+
+#[test]
+fn what_comes_after_its_period_is_counted_in_the_open_one_and_as_late() {
+    let mut accumulator = source_accumulator();
+    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let next = interval.index_of(UnixNanos(START + 5 * SECOND));
+    assert!(accumulator.close_before(next).is_empty());
+    let batch = [
+        stamped(4 * SECOND, 0),
+        stamped(6 * SECOND, 1),
+        stamped(SECOND, 2),
+    ];
+    accumulator.absorb(&datagram(&batch), UnixNanos(START + 7 * SECOND));
+    let closed = accumulator.restart(UnixNanos(START));
+    assert_eq!(
+        contents(&closed, interval),
+        [(5, vec![row("10.21.0.1", 3, 453)])]
+    );
+    assert_eq!((closed[0].counts.packets, closed[0].counts.late), (3, 2));
+}
+
+#[test]
+fn without_a_stamp_the_time_of_the_receive_counts_and_no_stamp_is_ahead_of_it() {
+    let mut accumulator = source_accumulator();
+    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let batch = [Logged::default(), stamped(400 * SECOND, 0)];
+    accumulator.absorb(&datagram(&batch), UnixNanos(START + 6 * SECOND));
+    let closed = accumulator.restart(UnixNanos(START));
+    assert_eq!(
+        contents(&closed, interval),
+        [(5, vec![row("10.21.0.1", 2, 302)])]
+    );
+}
+
+#[test]
+fn a_reader_that_fell_periods_behind_sorts_them_all() {
+    let mut accumulator = source_accumulator();
+    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let batch: Vec<Logged> = (0..50_u32)
+        .map(|n| stamped(i64::from(n) * SECOND, n))
+        .collect();
+    accumulator.absorb(&datagram(&batch), UnixNanos(START + 100 * SECOND));
+    let closed = accumulator.restart(UnixNanos(START));
+    let packets: Vec<(i64, u64)> = contents(&closed, interval)
+        .iter()
+        .map(|(start, entries)| (*start, entries[0].1))
+        .collect();
+    assert_eq!(
+        packets,
+        [(-5, 5), (5, 10), (15, 10), (25, 10), (35, 10), (45, 5)]
+    );
+}
+
+#[test]
+fn gaps_in_the_numbers_are_packets_lost() {
+    let mut accumulator = source_accumulator();
+    let now = UnixNanos(START);
+    // The first number is the start, not a loss; the numbers wrap.
+    accumulator.absorb(&datagram(&[stamped(0, u32::MAX - 1)]), now);
+    assert_eq!(accumulator.totals().lost, 0);
+    accumulator.absorb(&datagram(&[stamped(0, u32::MAX), stamped(0, 0)]), now);
+    assert_eq!(accumulator.totals().lost, 0);
+    accumulator.overrun(now);
+    accumulator.absorb(&datagram(&[stamped(0, 11), stamped(0, 13)]), now);
+    let totals = accumulator.totals();
+    assert_eq!((totals.lost, totals.overruns, totals.packets), (11, 1, 5));
+}
+
+#[test]
+fn each_packet_is_in_a_row_or_in_the_counter_that_says_why_not() {
+    let mut accumulator = source_accumulator();
+    let packets = [
+        Logged::default(),
+        Logged {
+            payload: SEED_IP4[..19].to_vec(),
+            ..Logged::default()
+        },
+        Logged {
+            family: NFPROTO_ARP,
+            ..Logged::default()
+        },
+        Logged {
+            payload: SEED_IP6.to_vec(),
+            ..Logged::default()
+        },
+        Logged {
+            payload: ip4([1, 2, 3, 4], [5, 6, 7, 8], 0),
+            ..Logged::default()
+        },
+    ];
+    let mut bytes = datagram(&packets);
+    bytes.extend([1, 2, 3]);
+    accumulator.absorb(&bytes, UnixNanos(START));
+    let closed = accumulator.restart(UnixNanos(START));
+    let expected = Counts {
+        packets: 2,
+        bytes: 151,
+        datagrams: 1,
+        without_length: 1,
+        truncated: 1,
+        not_ip: 1,
+        other_family: 1,
+        malformed: 1,
+        ..Counts::default()
+    };
+    assert_eq!(closed[0].counts, expected);
+    assert_eq!(*accumulator.totals(), expected);
+}
+
+#[test]
+fn over_the_limit_totals_stay_exact() {
+    let mut accumulator = source_accumulator();
+    let batch: Vec<Logged> = (0..3_000_u16)
+        .map(|n| {
+            let [high, low] = (n % 1_500).to_be_bytes();
+            Logged {
+                payload: ip4([10, 0, high, low], [1, 1, 1, 1], 100),
+                ..Logged::default()
+            }
+        })
+        .collect();
+    accumulator.absorb(&datagram(&batch), UnixNanos(START));
+    let closed = accumulator.restart(UnixNanos(START));
+    assert_eq!(
+        (closed[0].counts.packets, closed[0].counts.overflow),
+        (3_000, 1_000)
+    );
+    let entries = &contents(&closed, rules(Side::Source, Family::Ip4, 32).interval)[0].1;
+    assert_eq!(entries.len(), 1_001);
+    assert_eq!(entries.last(), Some(&row("0.0.0.0", 1_000, 100_000)));
+    assert_eq!(entries.iter().map(|entry| entry.1).sum::<u64>(), 3_000);
+}

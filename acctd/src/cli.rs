@@ -1,0 +1,293 @@
+//! The command line as typed. The doc comments are the text of `--help` and of the man page.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use crate::go_flags;
+use crate::nflog_socket::NflogGroup;
+
+const WHAT_IS_COUNTED: &str = "What is counted";
+const FILES: &str = "Files";
+const LOGGING: &str = "Logging";
+const PROCESS: &str = "Process";
+
+/// More groups than a machine has cores bring nothing; each takes 16 MiB of kernel memory at worst.
+const MAX_GROUPS_A_FLAG: usize = 64;
+
+const EXAMPLE: &str = "\
+Flags may be written with one dash or two, and with '=' or a blank before the value. Each can
+also be set in the environment: ACCTD_INTERVAL=1h for --interval=1h.
+
+Example: account what this host sends and receives, one file an hour.
+
+  nft -f - <<'EOF'
+  table inet acctd {
+    chain input {
+      type filter hook input priority -300
+      meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50
+      meta nfproto ipv6 log group 7 snaplen 40 queue-threshold 50
+    }
+    chain output {
+      type filter hook output priority -300
+      meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 50
+      meta nfproto ipv6 log group 6 snaplen 40 queue-threshold 50
+    }
+  }
+  EOF
+  acctd -interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
+
+/// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true)]
+pub struct Cli {
+    /// NFLOG groups of IPv4 packets whose source address is accounted.
+    ///
+    /// A number, a list or ranges (4,14-16); 0 is off.
+    #[arg(long, env = "ACCTD_IP4_SRC_GROUP", value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip4_src_group: GroupList,
+
+    /// NFLOG groups of IPv4 packets whose destination address is accounted.
+    #[arg(long, env = "ACCTD_IP4_DST_GROUP", value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip4_dst_group: GroupList,
+
+    /// NFLOG groups of IPv6 packets whose source address is accounted.
+    #[arg(long, env = "ACCTD_IP6_SRC_GROUP", value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip6_src_group: GroupList,
+
+    /// NFLOG groups of IPv6 packets whose destination address is accounted.
+    #[arg(long, env = "ACCTD_IP6_DST_GROUP", value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip6_dst_group: GroupList,
+
+    /// Prefix length to account IPv4 addresses to, 0 to 32.
+    #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", value_name = "BITS", default_value_t = 32,
+          value_parser = clap::value_parser!(u8).range(0..=32), help_heading = WHAT_IS_COUNTED)]
+    pub ip4_prefix_length: u8,
+
+    /// Prefix length to account IPv6 addresses to, 0 to 128.
+    #[arg(long, env = "ACCTD_IP6_PREFIX_LENGTH", value_name = "BITS", default_value_t = 64,
+          value_parser = clap::value_parser!(u8).range(0..=128), help_heading = WHAT_IS_COUNTED)]
+    pub ip6_prefix_length: u8,
+
+    /// The most prefixes that a group's ledger holds in an interval.
+    ///
+    /// Packets of further ones are counted in the row 0.0.0.0 or ::, so totals stay exact. A
+    /// million prefixes take about 30 MB (IPv4) or 35 MB (IPv6) in each group, and twice that
+    /// for a moment when an interval ends.
+    #[arg(long, env = "ACCTD_MAX_PREFIXES", value_name = "N", default_value_t = 2_000_000,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = WHAT_IS_COUNTED)]
+    pub max_prefixes: u32,
+
+    /// Length of the period that one file covers: at least 1s, dividing a day, or whole days.
+    #[arg(long, env = "ACCTD_INTERVAL", value_name = "DURATION", default_value = "5m0s",
+          value_parser = parse_interval, allow_hyphen_values = true, help_heading = FILES)]
+    pub interval: crate::interval::Interval,
+
+    /// Directory for the files; made with its parents if need be.
+    #[arg(long, env = "ACCTD_LOG_DIRECTORY", value_name = "DIR",
+          default_value = "/var/log/accounting", help_heading = FILES)]
+    pub log_directory: PathBuf,
+
+    /// File names and the Time column in UTC instead of local time.
+    #[arg(long, env = "ACCTD_UTC", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = FILES)]
+    pub utc: bool,
+
+    /// Log to syslog instead of stderr.
+    #[arg(long, env = "ACCTD_SYSLOG", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub syslog: bool,
+
+    /// Log more.
+    #[arg(long, env = "ACCTD_VERBOSE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub verbose: bool,
+
+    /// Log each packet; implies --verbose.
+    #[arg(long, env = "ACCTD_DEBUG", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub debug: bool,
+
+    /// CPUs to use; 0 is all.
+    #[arg(long, env = "ACCTD_CPUS", value_name = "N", default_value_t = 0,
+          allow_hyphen_values = true, help_heading = PROCESS)]
+    pub cpus: i32,
+
+    /// Nice value of the process, -20 (first) to 19 (last).
+    #[arg(long, env = "ACCTD_PRIORITY", value_name = "NICE", default_value_t = -19,
+          value_parser = clap::value_parser!(i32).range(-20..=19), allow_hyphen_values = true,
+          help_heading = PROCESS)]
+    pub priority: i32,
+
+    /// Write a CPU profile for pprof, from start to stop.
+    #[arg(long, env = "ACCTD_CPUPROFILE", value_name = "FILE", help_heading = PROCESS)]
+    pub cpuprofile: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
+    pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let args = go_flags::to_clap(args, |name| takes_value(&command, name));
+        let matches = command.try_get_matches_from_mut(args)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
+    command
+        .get_arguments()
+        .find(|arg| arg.get_long().is_some_and(|long| long.as_bytes() == name))
+        .is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
+}
+
+fn parse_interval(text: &str) -> Result<crate::interval::Interval, String> {
+    let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    crate::interval::Interval::new(length).map_err(|error| error.to_string())
+}
+
+/// The groups of one direction: empty is off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupList(pub Vec<NflogGroup>);
+
+impl FromStr for GroupList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "0" {
+            return Ok(Self::default());
+        }
+        let mut groups = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (parse_group(first)?, parse_group(last)?);
+            if first > last {
+                return Err(format!("the range {part} runs backwards"));
+            }
+            for group in first.0..=last.0 {
+                if groups.contains(&NflogGroup(group)) {
+                    return Err(format!("group {group} stands in it twice"));
+                }
+                if groups.len() == MAX_GROUPS_A_FLAG {
+                    return Err(format!("more than {MAX_GROUPS_A_FLAG} groups"));
+                }
+                groups.push(NflogGroup(group));
+            }
+        }
+        Ok(Self(groups))
+    }
+}
+
+fn parse_group(text: &str) -> Result<NflogGroup, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("group 0 is \"off\" and cannot stand in a list".into()),
+        Ok(group) => Ok(NflogGroup(group)),
+        Err(_) => Err(format!(
+            "{text:?} is no NFLOG group: a number from 1 to 65535, a list or ranges (4,14-16), or 0 for off"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Result<Vec<u16>, String> {
+        text.parse::<GroupList>()
+            .map(|list| list.0.iter().map(|group| group.0).collect())
+    }
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::parse_args(["acctd"].iter().chain(args).map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn groups_are_a_number_a_list_or_ranges() {
+        assert_eq!(list("0"), Ok(vec![]));
+        assert_eq!(list("5"), Ok(vec![5]));
+        assert_eq!(list("4,14-16"), Ok(vec![4, 14, 15, 16]));
+        assert_eq!(list("65535"), Ok(vec![65_535]));
+        for bad in [
+            "", "x", "-1", "65536", "0,4", "4,0", "4,4", "3-5,4", "5-3", "1-65535", "4,", "0-3",
+        ] {
+            assert!(list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_seeds_command_line_is_understood() {
+        let cli = parse(&[
+            "-interval",
+            "1h",
+            "-ip4-dst-group=4",
+            "-ip4-src-group",
+            "5",
+            "--ip6-dst-group=6",
+            "-ip6-src-group=7",
+            "-priority",
+            "-5",
+            "-syslog=false",
+            "-verbose",
+            "-cpus=-1",
+        ])
+        .unwrap();
+        assert_eq!(cli.interval.length(), Duration::from_secs(3_600));
+        assert_eq!(cli.ip4_dst_group.0, [NflogGroup(4)]);
+        assert_eq!(cli.ip6_src_group.0, [NflogGroup(7)]);
+        assert_eq!((cli.priority, cli.cpus), (-5, -1));
+        assert_eq!((cli.syslog, cli.verbose, cli.debug), (false, true, false));
+    }
+
+    #[test]
+    fn a_flag_given_twice_counts_the_last_time() {
+        let cli = parse(&[
+            "-ip4-src-group=5",
+            "-syslog",
+            "-ip4-src-group=6",
+            "-syslog=f",
+        ])
+        .unwrap();
+        assert_eq!(cli.ip4_src_group.0, [NflogGroup(6)]);
+        assert!(!cli.syslog);
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for bad in [
+            "-interval=999ms",
+            "-interval=7s",
+            "-interval=25h",
+            "-interval=300",
+            "-interval=-5m",
+            "-ip4-prefix-length=33",
+            "-ip6-prefix-length=129",
+            "-ip4-prefix-length=-1",
+            "-ip4-src-group=65536",
+            "-ip4-src-group=five",
+            "-priority=20",
+            "-max-prefixes=0",
+            "-syslog=maybe",
+            "-no-such-flag",
+            "stray",
+        ] {
+            let error = parse(&[bad]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the command line means: everything downstream takes a [`Config`], whose values are
+//! possible and fit together.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::cli::Cli;
+use crate::interval::Interval;
+use crate::naming::Zone;
+use crate::nflog_socket::NflogGroup;
+use crate::prefix::{Family, PrefixLength, Side};
+
+/// A group and what it is read for.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupConfig {
+    /// The NFLOG group.
+    pub group: NflogGroup,
+    /// Which address is accounted.
+    pub side: Side,
+    /// To which prefix; its family is the group's.
+    pub prefix_length: PrefixLength,
+}
+
+/// A run of acctd, resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The groups, in the order in which the seed opens them. No group stands in it twice.
+    pub groups: Vec<GroupConfig>,
+    /// The most prefixes in one group's ledger.
+    pub max_prefixes: usize,
+    /// The length of a period.
+    pub interval: Interval,
+    /// Where the files go.
+    pub log_directory: PathBuf,
+    /// The time zone of file names and rows.
+    pub zone: Zone,
+    /// Syslog instead of stderr.
+    pub syslog: bool,
+    /// More in the log.
+    pub verbose: bool,
+    /// Each packet in the log.
+    pub debug: bool,
+    /// Threads that read groups.
+    pub n_threads: usize,
+    /// Nice value.
+    pub priority: i32,
+    /// Where the CPU profile goes.
+    pub cpuprofile: Option<PathBuf>,
+}
+
+/// Why values that are each possible do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UsageError {
+    /// Nothing to read.
+    #[error(
+        "no NFLOG group given: nothing to count. For IPv4 received by this host, for instance:\n\
+         \n  nft add table inet acctd '{{ chain input {{ type filter hook input priority -300; }}; }}'\
+         \n  nft add rule inet acctd input meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50\
+         \n  acctd --ip4-src-group=5\
+         \n\nSee acctd --help for all four directions."
+    )]
+    NoGroup,
+    /// The kernel hands a group to one socket only, and a socket is read for one direction.
+    #[error("group {0} is used twice: each direction needs groups of its own (--{1} and --{2})")]
+    GroupTwice(NflogGroup, &'static str, &'static str),
+}
+
+impl Config {
+    /// Checks what no single flag can know.
+    pub fn resolve(cli: Cli) -> Result<Self, UsageError> {
+        let groups = resolve_groups(&cli)?;
+        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let wanted = usize::try_from(cli.cpus).ok().filter(|&cpus| cpus > 0);
+        Ok(Self {
+            max_prefixes: cli.max_prefixes as usize,
+            interval: cli.interval,
+            log_directory: cli.log_directory,
+            zone: if cli.utc { Zone::Utc } else { Zone::Local },
+            syslog: cli.syslog,
+            verbose: cli.verbose || cli.debug,
+            debug: cli.debug,
+            // One for each group and one for the clock keep all cores busy that there are.
+            n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
+            groups,
+            priority: cli.priority,
+            cpuprofile: cli.cpuprofile,
+        })
+    }
+}
+
+fn resolve_groups(cli: &Cli) -> Result<Vec<GroupConfig>, UsageError> {
+    use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
+    let (ip4, ip6) = (cli.ip4_prefix_length, cli.ip6_prefix_length);
+    let mut groups: Vec<(GroupConfig, &'static str)> = Vec::new();
+    for (flag, list, family, side, bits) in [
+        ("ip4-dst-group", &cli.ip4_dst_group, Ip4, Dest, ip4),
+        ("ip4-src-group", &cli.ip4_src_group, Ip4, Source, ip4),
+        ("ip6-dst-group", &cli.ip6_dst_group, Ip6, Dest, ip6),
+        ("ip6-src-group", &cli.ip6_src_group, Ip6, Source, ip6),
+    ] {
+        #[expect(
+            clippy::expect_used,
+            reason = "clap's ranges are those of PrefixLength"
+        )]
+        let prefix_length = PrefixLength::new(family, bits).expect("a length that clap let pass");
+        for &group in &list.0 {
+            if let Some((_, other)) = groups.iter().find(|(taken, _)| taken.group == group) {
+                return Err(UsageError::GroupTwice(group, other, flag));
+            }
+            let config = GroupConfig {
+                group,
+                side,
+                prefix_length,
+            };
+            groups.push((config, flag));
+        }
+    }
+    if groups.is_empty() {
+        return Err(UsageError::NoGroup);
+    }
+    Ok(groups.into_iter().map(|(group, _)| group).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(args: &[&str]) -> Result<Config, UsageError> {
+        let args = ["acctd"].iter().chain(args).map(Into::into);
+        Config::resolve(Cli::parse_args(args).unwrap())
+    }
+
+    #[test]
+    fn no_group_at_all_is_refused_with_a_rule_that_would_give_one() {
+        let text = resolve(&[]).unwrap_err().to_string();
+        assert!(text.contains("nft add rule inet acctd input"), "{text}");
+        assert!(resolve(&["-ip4-src-group=0"]).is_err());
+    }
+
+    #[test]
+    fn one_group_for_two_directions_is_refused() {
+        assert_eq!(
+            resolve(&["-ip4-src-group=4-6", "-ip6-src-group=5"]).unwrap_err(),
+            UsageError::GroupTwice(NflogGroup(5), "ip4-src-group", "ip6-src-group")
+        );
+    }
+
+    #[test]
+    fn debug_implies_verbose_and_cpus_bound_the_threads() {
+        let config = resolve(&["-ip4-src-group=4-9", "-debug", "-cpus=3"]).unwrap();
+        assert!(config.verbose);
+        assert_eq!(config.n_threads, 3);
+        assert_eq!(config.groups.len(), 6);
+    }
+}

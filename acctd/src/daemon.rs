@@ -1,0 +1,132 @@
+//! The story of a run: open the groups, start a reader for each, close intervals when they are
+//! over, and finish without losing what the kernel still holds.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use log::{info, warn};
+use tokio::sync::mpsc;
+
+use crate::accumulator::{Accumulator, Rules};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::interval::UnixNanos;
+use crate::nflog_socket::NflogSocket;
+use crate::preflight;
+use crate::profile::CpuProfile;
+use crate::reader::{Reader, ReaderHandle};
+use crate::shutdown::Shutdown;
+
+/// The clock and the counters are looked at this often even if nothing is due: the clock may be
+/// set at any time, and a loss should be said while it lasts.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// Runs until a signal ends it. All that was counted is written when this returns, or the error
+/// says what is not.
+pub fn run(config: &Config) -> Result<()> {
+    preflight::prepare_directory(&config.log_directory)?;
+    set_priority(config.priority);
+    let profile = config
+        .cpuprofile
+        .as_deref()
+        .map(CpuProfile::start)
+        .transpose()?;
+    // Before the groups are opened, so that no packet is stamped before the first period.
+    let start = UnixNanos::now();
+    let sockets = preflight::open_groups(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.n_threads)
+        // For the writer, which has one file at a time in hand.
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the threads")?;
+    let served = runtime.block_on(serve(config, sockets, start));
+    if let Some(profile) = profile {
+        profile.finish()?;
+    }
+    served?;
+    info!("Exit");
+    Ok(())
+}
+
+/// Threads started later inherit it.
+fn set_priority(priority: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, priority) {
+        warn!("Failed to set priority {priority}: {error}");
+    }
+}
+
+async fn serve(config: &Config, sockets: Vec<NflogSocket>, start: UnixNanos) -> Result<()> {
+    let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
+    info!("Starting accounting");
+    let (failed, mut failures) = mpsc::unbounded_channel();
+    let readers = start_readers(config, sockets, start, &failed)?;
+    let mut engine = Engine::start(config, readers, start, Box::new(UnixNanos::now));
+    info!("Started accounting");
+    let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
+    info!("Stopping accounting");
+    let finished = tokio::select! {
+        finished = engine.finish() => finished,
+        signal = shutdown.signal() => Err(anyhow!(
+            "{signal} received a second time: what was not written yet is lost"
+        )),
+    };
+    info!("Stopped accounting");
+    ended.and(finished)
+}
+
+fn start_readers(
+    config: &Config,
+    sockets: Vec<NflogSocket>,
+    start: UnixNanos,
+    failed: &mpsc::UnboundedSender<io::Error>,
+) -> Result<Vec<ReaderHandle>> {
+    let mut readers = Vec::new();
+    for (socket, group) in sockets.into_iter().zip(&config.groups) {
+        let accumulator = Accumulator::new(Rules::of(config, group), start);
+        let reader = Reader::start(socket, accumulator, failed.clone())
+            .with_context(|| format!("cannot read group {}", group.group))?;
+        readers.push(reader);
+    }
+    Ok(readers)
+}
+
+/// Everything that can wake the daemon.
+enum Event {
+    /// Look at the clock and the counters.
+    Tick,
+    Signal(&'static str),
+    ReaderFailed(io::Error),
+}
+
+/// Closes intervals until a signal comes or a reader cannot go on.
+async fn run_until_over(
+    engine: &mut Engine,
+    shutdown: &mut Shutdown,
+    failures: &mut mpsc::UnboundedReceiver<io::Error>,
+) -> Result<()> {
+    loop {
+        engine.close_what_is_due().await?;
+        engine.warn_of_trouble();
+        let pause = engine.until_due().min(LOOK_AROUND);
+        let event = tokio::select! {
+            signal = shutdown.signal() => Event::Signal(signal),
+            Some(error) = failures.recv() => Event::ReaderFailed(error),
+            () = tokio::time::sleep(pause) => Event::Tick,
+        };
+        match event {
+            Event::Tick => {}
+            Event::Signal(signal) => {
+                info!("{signal} received - shutting down");
+                return Ok(());
+            }
+            Event::ReaderFailed(error) => {
+                return Err(anyhow!(
+                    "cannot receive from NFLOG: {error}; what was counted is written, start acctd again"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
+//! two together to the writer. The clock is passed in, so that the tests can step it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use log::{info, warn};
+
+use crate::accumulator::ClosedSlot;
+use crate::config::{Config, GroupConfig};
+use crate::counts::Counts;
+use crate::interval::{Period, PeriodIndex, UnixNanos};
+use crate::monitor::Monitor;
+use crate::naming::Zone;
+use crate::reader::{Command, ReaderHandle};
+use crate::rows::{ClosedInterval, GroupInterval};
+use crate::timeline::{Due, Timeline};
+use crate::writer::{Destination, Writer};
+
+/// The wall clock.
+pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
+
+/// The readers, the open interval, and the writer.
+pub struct Engine {
+    groups: Vec<GroupConfig>,
+    /// One for each group, in the same order; so are the monitors.
+    readers: Vec<ReaderHandle>,
+    monitors: Vec<Monitor>,
+    timeline: Timeline,
+    clock: Clock,
+    writer: Writer,
+    zone: Zone,
+    verbose: bool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("groups", &self.groups)
+            .field("timeline", &self.timeline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Begins the first interval at `start`; the readers were started with the same time.
+    #[must_use]
+    pub fn start(
+        config: &Config,
+        readers: Vec<ReaderHandle>,
+        start: UnixNanos,
+        clock: Clock,
+    ) -> Self {
+        let destination = Destination {
+            directory: config.log_directory.clone(),
+            zone: config.zone,
+        };
+        Self {
+            groups: config.groups.clone(),
+            readers,
+            monitors: config.groups.iter().copied().map(Monitor::new).collect(),
+            timeline: Timeline::start(config.interval, start),
+            clock,
+            writer: Writer::start(destination),
+            zone: config.zone,
+            verbose: config.verbose,
+        }
+    }
+
+    /// How long until an interval is over, if the clock is left alone.
+    #[must_use]
+    pub fn until_due(&self) -> Duration {
+        self.timeline.until_due((self.clock)())
+    }
+
+    /// Closes the intervals that are over, if any.
+    pub async fn close_what_is_due(&mut self) -> Result<()> {
+        let now = (self.clock)();
+        match self.timeline.poll(now) {
+            None => Ok(()),
+            Some(Due::Close(first_open)) => {
+                let closed = self.ask_readers(Command::CloseBefore(first_open)).await?;
+                let periods = self.timeline.close_before(first_open, &closed.with_data());
+                if self.verbose {
+                    let next = self.zone.row_time(self.timeline.open_end());
+                    info!("Next stats dump at {next}");
+                }
+                self.write(periods, closed)
+            }
+            Some(Due::Restart) => {
+                warn!(
+                    "the clock was set back: the open interval ends here and a new one begins; \
+                     a file name that is taken gets a suffix"
+                );
+                let closed = self.ask_readers(Command::Restart(now)).await?;
+                let periods = self.timeline.finish(now, &closed.with_data());
+                self.timeline.restart(now);
+                self.write(periods, closed)
+            }
+        }
+    }
+
+    /// Logs what the counters show.
+    pub fn warn_of_trouble(&mut self) {
+        let now = Instant::now();
+        for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
+            monitor.check(&reader.counts.load(), now);
+        }
+    }
+
+    /// Lets go of the groups, writes what is open, and waits until all is on disk.
+    pub async fn finish(mut self) -> Result<()> {
+        let closed = self.ask_readers(Command::Finish).await?;
+        let periods = self.timeline.finish((self.clock)(), &closed.with_data());
+        self.write(periods, closed)?;
+        for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
+            monitor.report(&reader.counts.load(), Instant::now());
+        }
+        self.writer.finish().await
+    }
+
+    /// Sends `command` to all readers at once and waits for all of them.
+    async fn ask_readers(&self, command: Command) -> Result<ClosedSlots> {
+        let answers: Vec<_> = self
+            .readers
+            .iter()
+            .map(|reader| reader.request(command))
+            .collect();
+        let mut closed = ClosedSlots::default();
+        for (reader, answer) in answers.into_iter().enumerate() {
+            let slots = answer.await.with_context(|| {
+                format!(
+                    "the reader of group {} has failed",
+                    self.groups[reader].group
+                )
+            })?;
+            for slot in slots {
+                closed.0.entry(slot.index).or_default().push((reader, slot));
+            }
+        }
+        Ok(closed)
+    }
+
+    fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
+        for (index, period) in periods {
+            let mut groups: Vec<GroupInterval> = self
+                .groups
+                .iter()
+                .map(|&config| GroupInterval {
+                    config,
+                    counts: Counts::default(),
+                    entries: None,
+                })
+                .collect();
+            for (reader, slot) in closed.0.remove(&index).unwrap_or_default() {
+                groups[reader].counts = slot.counts;
+                groups[reader].entries = Some(slot.entries);
+            }
+            self.writer.write(ClosedInterval { period, groups })?;
+        }
+        debug_assert!(closed.0.is_empty(), "each slot's period was named");
+        Ok(())
+    }
+}
+
+/// What the readers handed over, by period; with each the number of its reader.
+#[derive(Default)]
+struct ClosedSlots(BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>);
+
+impl ClosedSlots {
+    fn with_data(&self) -> BTreeSet<PeriodIndex> {
+        self.0.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

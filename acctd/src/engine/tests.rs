@@ -1,0 +1,338 @@
+//! The engine, its readers' accumulators and the writer, all real but for the clock and the
+//! socket: the clock is stepped by hand and datagrams are handed in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::accumulator::{Accumulator, Rules};
+use crate::cli::Cli;
+use crate::reader::Request;
+use crate::testing::{Logged, datagram, ip4};
+
+const SECOND: i64 = 1_000_000_000;
+
+struct Rig {
+    engine: Engine,
+    clock: Arc<AtomicI64>,
+    accumulators: Vec<Arc<Mutex<Accumulator>>>,
+    directory: TempDir,
+    n_sent: u64,
+}
+
+impl Rig {
+    /// Two groups, source and destination, from `start` (seconds) on.
+    fn start(interval: &str, zone: Zone, start: i64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let args = [
+            "acctd",
+            "-ip4-src-group=5",
+            "-ip4-dst-group=4",
+            "-interval",
+            interval,
+        ];
+        let cli = Cli::parse_args(args.iter().map(OsString::from)).unwrap();
+        let config = Config {
+            zone,
+            log_directory: directory.path().to_owned(),
+            ..Config::resolve(cli).unwrap()
+        };
+        let start = UnixNanos(start * SECOND);
+        let clock = Arc::new(AtomicI64::new(start.0));
+        let mut readers = Vec::new();
+        let mut accumulators = Vec::new();
+        for group in &config.groups {
+            let accumulator = Accumulator::new(Rules::of(&config, group), start);
+            let accumulator = Arc::new(Mutex::new(accumulator));
+            let (handle, requests) = ReaderHandle::new();
+            tokio::spawn(answer(Arc::clone(&accumulator), requests));
+            readers.push(handle);
+            accumulators.push(accumulator);
+        }
+        let now = Arc::clone(&clock);
+        let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
+        Self {
+            engine: Engine::start(&config, readers, start, now),
+            clock,
+            accumulators,
+            directory,
+            n_sent: 0,
+        }
+    }
+
+    /// Steps the clock and lets the engine see it.
+    async fn at(&mut self, seconds: i64) {
+        self.clock.store(seconds * SECOND, Ordering::Relaxed);
+        self.engine.close_what_is_due().await.unwrap();
+    }
+
+    /// A packet for each group from 10.0.0.`host`, stamped now.
+    fn send(&mut self, host: u8) {
+        let now = self.clock.load(Ordering::Relaxed);
+        self.send_stamped(host, Some(now));
+    }
+
+    fn send_stamped(&mut self, host: u8, stamp: Option<i64>) {
+        let packet = Logged {
+            stamp,
+            payload: ip4([10, 0, 0, host], [10, 0, 0, host], 100),
+            ..Logged::default()
+        };
+        let bytes = datagram(&[packet]);
+        let now = UnixNanos(self.clock.load(Ordering::Relaxed));
+        for accumulator in &self.accumulators {
+            accumulator.lock().unwrap().absorb(&bytes, now);
+        }
+        self.n_sent += 1;
+    }
+
+    /// Stops, and gives each file with the hosts in its rows. All packets must be in them.
+    async fn finish(self) -> BTreeMap<String, Vec<u8>> {
+        self.engine.finish().await.unwrap();
+        let files = read_files(self.directory.path());
+        let totals = files.values().flatten().fold([0; 4], |mut sum, row| {
+            for (sum, number) in sum.iter_mut().zip(&row.numbers) {
+                *sum += number;
+            }
+            sum
+        });
+        let sent = self.n_sent;
+        assert_eq!(totals, [100 * sent, sent, 100 * sent, sent]);
+        files
+            .into_iter()
+            .map(|(name, rows)| (name, rows.iter().map(|row| row.host).collect()))
+            .collect()
+    }
+}
+
+async fn answer(
+    accumulator: Arc<Mutex<Accumulator>>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+) {
+    while let Some((command, reply)) = requests.recv().await {
+        let mut accumulator = accumulator.lock().unwrap();
+        let closed = match command {
+            Command::CloseBefore(first_open) => accumulator.close_before(first_open),
+            Command::Restart(now) => accumulator.restart(now),
+            Command::Finish => accumulator.restart(UnixNanos(0)),
+        };
+        reply.send(closed).unwrap();
+    }
+}
+
+struct FileRow {
+    host: u8,
+    numbers: [u64; 4],
+}
+
+fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == crate::summary::FILE_NAME {
+            continue;
+        }
+        let stem = name.strip_suffix(".csv").expect("nothing but CSV files");
+        let mut csv = csv::Reader::from_path(directory.join(&name)).unwrap();
+        let rows = csv.records().map(|record| {
+            let record = record.unwrap();
+            FileRow {
+                host: record[1].rsplit('.').next().unwrap().parse().unwrap(),
+                numbers: [2, 3, 4, 5].map(|column| record[column].parse().unwrap()),
+            }
+        });
+        files.insert(stem.to_owned(), rows.collect());
+    }
+    files
+}
+
+fn names(files: &BTreeMap<String, Vec<u8>>) -> Vec<(&str, &[u8])> {
+    files
+        .iter()
+        .map(|(name, hosts)| (name.as_str(), hosts.as_slice()))
+        .collect()
+}
+
+/// 2026-10-25 00:00 UTC.
+const DAY: i64 = 1_792_886_400;
+
+#[tokio::test]
+async fn intervals_follow_each_other_from_the_start_to_the_stop() {
+    let mut rig = Rig::start("10s", Zone::Utc, DAY + 3);
+    rig.send(1);
+    rig.at(DAY + 11).await;
+    rig.send(2);
+    // Logged before the boundary, delivered after it.
+    rig.send_stamped(3, Some((DAY + 9) * SECOND));
+    rig.at(DAY + 12).await;
+    rig.at(DAY + 22).await;
+    rig.at(DAY + 24).await;
+    rig.send_stamped(4, None);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-10-25-000003_2026-10-25-000010", [1, 3].as_slice()),
+            ("2026-10-25-000010_2026-10-25-000020", &[2]),
+            ("2026-10-25-000020_2026-10-25-000024", &[4]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_clock_set_back_replaces_no_file_and_loses_no_packet() {
+    let mut rig = Rig::start("10s", Zone::Utc, DAY);
+    rig.send(1);
+    rig.at(DAY + 12).await;
+    rig.at(DAY + 15).await;
+    rig.send(2);
+    // Back to before everything; what was stamped under the old clock comes after the step.
+    rig.clock.store(DAY * SECOND, Ordering::Relaxed);
+    rig.send_stamped(3, Some((DAY + 16) * SECOND));
+    rig.at(DAY).await;
+    rig.send(4);
+    rig.at(DAY + 12).await;
+    rig.send(5);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+            ("2026-10-25-000000_2026-10-25-000010-1", &[4]),
+            ("2026-10-25-000010_2026-10-25-000012", &[5]),
+            ("2026-10-25-000010_2026-10-25-000015", &[2, 3]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_clock_set_forward_over_intervals_leaves_their_files_empty() {
+    let mut rig = Rig::start("10s", Zone::Utc, DAY);
+    rig.send(1);
+    rig.at(DAY + 42).await;
+    rig.send(2);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+            ("2026-10-25-000010_2026-10-25-000020", &[]),
+            ("2026-10-25-000020_2026-10-25-000030", &[]),
+            ("2026-10-25-000030_2026-10-25-000040", &[]),
+            ("2026-10-25-000040_2026-10-25-000042", &[2]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_router_that_boots_in_1970_does_not_fill_the_disk_with_empty_files() {
+    let mut rig = Rig::start("1s", Zone::Utc, 20);
+    rig.send(1);
+    rig.at(DAY).await;
+    rig.send(2);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("1970-01-01-000020_1970-01-01-000021", [1].as_slice()),
+            ("1970-01-01-000021_2026-10-24-235958", &[]),
+            ("2026-10-24-235958_2026-10-24-235959", &[]),
+            ("2026-10-24-235959_2026-10-25-000000", &[]),
+            ("2026-10-25-000000_2026-10-25-000000", &[2]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_hour_that_comes_twice_has_all_its_files() {
+    let berlin = Zone::Named(chrono_tz::Europe::Berlin);
+    let mut rig = Rig::start("30m", berlin, DAY);
+    for half_hour in 0..4_u8 {
+        rig.send(half_hour);
+        rig.at(DAY + (i64::from(half_hour) + 1) * 1_800 + 2).await;
+    }
+    let files = rig.finish().await;
+    assert_eq!(
+        names(&files),
+        [
+            ("2026-10-25-020000_2026-10-25-023000", [0].as_slice()),
+            ("2026-10-25-020000_2026-10-25-023000-1", &[2]),
+            ("2026-10-25-023000_2026-10-25-020000", &[1]),
+            ("2026-10-25-023000_2026-10-25-030000", &[3]),
+            ("2026-10-25-030000_2026-10-25-030002", &[]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_hour_that_is_left_out_is_left_out_of_the_names_only() {
+    // 2026-03-29, 01:00 UTC: 02:00 becomes 03:00.
+    let berlin = Zone::Named(chrono_tz::Europe::Berlin);
+    let start = 1_774_744_200;
+    let mut rig = Rig::start("30m", berlin, start);
+    rig.send(1);
+    rig.at(start + 1_802).await;
+    rig.send(2);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-03-29-013000_2026-03-29-030000", [1].as_slice()),
+            ("2026-03-29-030000_2026-03-29-030002", &[2]),
+        ]
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Advance(i64),
+    Step(i64),
+    Send(u8),
+    SendStamped(u8, i64),
+    Look,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0_i64..12).prop_map(Act::Advance),
+        1 => (-200_i64..200).prop_map(Act::Step),
+        4 => (0_u8..9).prop_map(Act::Send),
+        2 => (0_u8..9, -30_i64..30).prop_map(|(host, offset)| Act::SendStamped(host, offset)),
+        2 => Just(Act::Look),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// `finish` compares the sums of all files with what was sent.
+    #[test]
+    fn whatever_the_clock_does_each_packet_is_in_one_file(
+        acts in proptest::collection::vec(any_act(), 0..60)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut rig = Rig::start("10s", Zone::Utc, DAY + 3);
+            let mut now = DAY + 3;
+            for act in acts {
+                match act {
+                    Act::Advance(by) => now += by,
+                    Act::Step(by) => now += by,
+                    Act::Send(host) => rig.send(host),
+                    Act::SendStamped(host, offset) => {
+                        rig.send_stamped(host, Some((now + offset) * SECOND));
+                    }
+                    Act::Look => {
+                        rig.at(now).await;
+                        continue;
+                    }
+                }
+                // The readers see the clock before the engine does.
+                rig.clock.store(now * SECOND, Ordering::Relaxed);
+            }
+            rig.finish().await;
+        });
+    }
+}

@@ -1,0 +1,57 @@
+//! acctd: IP accounting from NFLOG groups into one CSV per interval.
+//!
+//! ```text
+//!  nft/iptables log rule ─► netlink datagram
+//!                              │  nflog_socket   receive, one task per group (reader)
+//!                              ▼  decode         messages, attributes, IP header
+//!                           accumulator          the period of each packet's time stamp
+//!                              │  ledger         prefix → bytes, packets
+//!                              ▼  timeline       when a period is over
+//!                            engine              ledgers handed over whole
+//!                              ▼  rows           sorted and merged
+//!                            writer ─► csv_writer, summary
+//! ```
+//!
+//! The arrows run one way: nothing below reaches back into what is above it. ARCHITECTURE.md has
+//! the reasons.
+
+pub mod cli;
+pub mod config;
+pub mod go_flags;
+
+#[expect(
+    unsafe_code,
+    reason = "borrows the descriptor that the nflog crate gives as a number"
+)]
+pub mod nflog_socket;
+pub mod nflog_table;
+pub mod preflight;
+
+pub mod decode;
+pub mod prefix;
+
+pub mod counts;
+pub mod ledger;
+
+pub mod accumulator;
+pub mod interval;
+pub mod reader;
+pub mod timeline;
+
+pub mod csv_writer;
+pub mod naming;
+pub mod rows;
+pub mod summary;
+pub mod writer;
+
+pub mod daemon;
+pub mod engine;
+pub mod logging;
+pub mod monitor;
+pub mod profile;
+pub mod shutdown;
+
+#[cfg(test)]
+mod parity;
+#[cfg(test)]
+mod testing;

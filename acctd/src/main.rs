@@ -1,0 +1,38 @@
+//! The acctd program: parse, resolve, run, exit code.
+
+use std::process::ExitCode;
+
+use acctd::cli::Cli;
+use acctd::config::Config;
+use acctd::{daemon, logging};
+
+/// Wrong flags, as clap has it.
+const USAGE: u8 = 2;
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let config = match Cli::parse_args(std::env::args_os()) {
+        Ok(cli) => Config::resolve(cli),
+        Err(error) => error.exit(),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => return fail(&error, USAGE),
+    };
+    if let Err(error) = logging::start(config.syslog, config.debug) {
+        return fail(&format!("{error:#}"), FAILURE);
+    }
+    match daemon::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "before there is a log")]
+fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("acctd: error: {error}");
+    ExitCode::from(code)
+}

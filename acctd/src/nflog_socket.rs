@@ -1,0 +1,253 @@
+//! The edge to libnetfilter_log and the kernel: opens a group through the nflog crate, receives
+//! its datagrams, and lets go of it without losing what the kernel still holds.
+//!
+//! What nflog 0.9.0 and the C libraries below it do that this file works around:
+//! - `Queue::open` and `Queue::bind_group` hide failure in a null pointer, on which the next call
+//!   panics. So a socket of the same kind is tried first, and errno is read behind the bind.
+//! - Its setters drop C's result. The kernel applies a setting while it is being sent, so only a
+//!   wrong value could fail; the result is read back from `/proc/net/netfilter/nfnetlink_log`.
+//! - Each call waits for the kernel's answer on the socket that the packets arrive on, and
+//!   discards packets meanwhile. So counting starts when configuration is done; an answer that
+//!   was left on the socket is a record like any other to the decoder.
+//! - `run_loop` panics on any error, ENOBUFS included, and never ends. It is not used.
+//! - `Queue` holds raw C pointers and so belongs to its thread. Only the socket is needed from
+//!   here on: it is duplicated, and the queue closed.
+//!
+//! `nflog_bind_pf` is not called: it redirects the kernel's *own* log lines (conntrack's invalid
+//! packets) to group 0 and has no part in NFLOG rules, which find their logger by type
+//! (`nf_log_packet` in `net/netfilter/nf_log.c`).
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use errno::{Errno, errno, set_errno};
+use nflog::{CfgFlags, CopyMode, Queue};
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG};
+use crate::timeline::FLUSH_TIMEOUT;
+
+/// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
+const KERNEL_BUFFER: u32 = 128 * 1024;
+/// The longest datagram. The allocation of a batch is rounded up to whole page orders, and some
+/// kernels fill what they got instead of what they asked for.
+pub const MAX_DATAGRAM: usize = 2 * KERNEL_BUFFER as usize;
+/// Packets in a batch, unless the rule's own threshold is lower or the buffer fills before.
+const THRESHOLD: u32 = 16_383;
+/// What may wait for the reader, in bytes of kernel memory.
+const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+/// A bind can fail because a packet came between request and answer; then it is tried again.
+const BIND_TRIES: u32 = 5;
+
+/// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NflogGroup(pub u16);
+
+impl fmt::Display for NflogGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A socket that the kernel sends the packets of one group to.
+#[derive(Debug)]
+pub struct NflogSocket {
+    fd: OwnedFd,
+    group: NflogGroup,
+    receive_buffer: usize,
+}
+
+/// What a receive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A datagram of this many bytes, at the front of the buffer.
+    Datagram(usize),
+    /// Nothing is waiting.
+    Nothing,
+    /// ENOBUFS: the socket was full and the kernel has dropped datagrams.
+    Overrun,
+}
+
+impl NflogSocket {
+    /// Binds and configures `group`; the kernel is to copy `copy_range` bytes of each packet.
+    pub fn open(group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+        try_netlink()?;
+        for _ in 1..BIND_TRIES {
+            match Self::bind(group, copy_range) {
+                Err(error) if !is_final(&error) => {}
+                result => return result,
+            }
+        }
+        Self::bind(group, copy_range)
+    }
+
+    fn bind(group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+        let mut queue = Queue::new();
+        queue.open();
+        let opened = Self::bind_queue(&mut queue, group, copy_range);
+        // Closes the library's descriptor; ours goes on.
+        queue.close();
+        opened
+    }
+
+    fn bind_queue(queue: &mut Queue, group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+        let fd = duplicate(queue)?;
+        let receive_buffer = set_receive_buffer(&fd)?;
+        set_errno(Errno(0));
+        queue.bind_group(group.0);
+        if errno() != Errno(0) {
+            return Err(errno().into());
+        }
+        queue.set_flags(CfgFlags::CfgFlagsSeq);
+        queue.set_nlbufsiz(KERNEL_BUFFER);
+        queue.set_qthresh(THRESHOLD);
+        queue.set_timeout(flush_timeout_centiseconds());
+        queue.set_mode(CopyMode::CopyPacket, u32::try_from(copy_range).unwrap_or(0));
+        Ok(Self {
+            fd,
+            group,
+            receive_buffer,
+        })
+    }
+
+    /// Hands the socket to the runtime that this is called in, to be woken when it is readable.
+    pub fn register(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: `as_raw_fd` gives the same descriptor each time, which the `OwnedFd` in `self`
+        // keeps open until the `AsyncFd` drops it, after deregistering.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    }
+
+    /// The group it is bound to.
+    #[must_use]
+    pub fn group(&self) -> NflogGroup {
+        self.group
+    }
+
+    /// Bytes of kernel memory that may wait for the reader, as the kernel granted them.
+    #[must_use]
+    pub fn receive_buffer(&self) -> usize {
+        self.receive_buffer
+    }
+
+    /// The kernel's name for this socket, as `/proc` shows it beside the group.
+    pub fn port_id(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        let address = rustix::net::netlink::SocketAddrNetlink::try_from(address)?;
+        Ok(address.pid())
+    }
+
+    /// Receives what is there, without waiting.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        loop {
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((length, _)) => return Ok(Received::Datagram(length)),
+                Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+                Err(rustix::io::Errno::NOBUFS) => return Ok(Received::Overrun),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Unbinds the group: the kernel flushes its batch into this socket before it returns, and
+    /// logs nothing more here. Asks for no answer, so that nothing is read here but packets.
+    pub fn unbind(&self) -> io::Result<()> {
+        rustix::net::send(&self.fd, &unbind_request(self.group), SendFlags::empty())?;
+        Ok(())
+    }
+}
+
+impl AsFd for NflogSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for NflogSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// The flush timeout in the unit of the kernel's interface.
+#[must_use]
+pub fn flush_timeout_centiseconds() -> u32 {
+    u32::try_from(FLUSH_TIMEOUT.as_millis() / 10).unwrap_or(100)
+}
+
+/// The kernel has no netfilter netlink, or this process no descriptor left: `Queue::open` could
+/// only panic at that.
+fn try_netlink() -> io::Result<()> {
+    rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
+    Ok(())
+}
+
+/// EPERM: no privileges, or another process's group. EBUSY and the like may pass.
+fn is_final(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
+    // SAFETY: the queue is open for the length of this borrow, so the descriptor is valid;
+    // `Queue::fd` has asserted that it is open.
+    let library_fd = unsafe { BorrowedFd::borrow_raw(queue.fd()) };
+    // Close-on-exec.
+    library_fd.try_clone_to_owned()
+}
+
+/// Asks for the buffer past `net.core.rmem_max`, which CAP_NET_ADMIN of the first user namespace
+/// may; without it, for as much as that limit gives. Returns what was granted.
+fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
+    if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
+    }
+    Ok(sockopt::socket_recv_buffer_size(fd)?)
+}
+
+/// `nlmsghdr`, `nfgenmsg`, and the attribute `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_UNBIND`.
+fn unbind_request(group: NflogGroup) -> [u8; 28] {
+    const NLM_F_REQUEST: u16 = 1;
+    const NFULA_CFG_CMD: u16 = 1;
+    const NFULNL_CFG_CMD_UNBIND: u8 = 2;
+    const COMMAND_LENGTH: u16 = 5;
+    let mut request = [0; 28];
+    let (header, rest) = request.split_at_mut(NETLINK_HEADER);
+    header[0..4].copy_from_slice(&28_u32.to_ne_bytes());
+    header[4..6].copy_from_slice(&MESSAGE_CONFIG.to_ne_bytes());
+    header[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    let (nfgenmsg, attribute) = rest.split_at_mut(NFGENMSG);
+    nfgenmsg[2..4].copy_from_slice(&group.0.to_be_bytes());
+    attribute[0..2].copy_from_slice(&COMMAND_LENGTH.to_ne_bytes());
+    attribute[2..4].copy_from_slice(&NFULA_CFG_CMD.to_ne_bytes());
+    attribute[4] = NFULNL_CFG_CMD_UNBIND;
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unbind_request_is_what_the_kernel_reads() {
+        let request = unbind_request(NflogGroup(0x0105));
+        let mut expected = Vec::new();
+        expected.extend(28_u32.to_ne_bytes());
+        expected.extend(0x0401_u16.to_ne_bytes());
+        expected.extend(1_u16.to_ne_bytes());
+        expected.extend([0; 8]);
+        expected.extend([0, 0, 0x01, 0x05]);
+        expected.extend(5_u16.to_ne_bytes());
+        expected.extend(1_u16.to_ne_bytes());
+        expected.extend([2, 0, 0, 0]);
+        assert_eq!(request.as_slice(), expected);
+    }
+}

@@ -1,0 +1,127 @@
+//! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::counts::Counts;
+use crate::csv_writer::FileTotals;
+use crate::naming::Zone;
+use crate::rows::ClosedInterval;
+
+/// The file's name in the log directory.
+pub const FILE_NAME: &str = "intervals.jsonl";
+
+/// One line. Counters as in [`Counts`]; bytes are IP bytes, header included.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    start: String,
+    end: String,
+    file: &'a str,
+    rows: u64,
+    source_bytes: u64,
+    source_packets: u64,
+    dest_bytes: u64,
+    dest_packets: u64,
+    #[serde(flatten)]
+    losses: Losses,
+    write_seconds: f64,
+    groups: Vec<GroupSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupSummary {
+    group: u16,
+    ip_version: u8,
+    side: &'static str,
+    prefix_length: u8,
+    packets: u64,
+    bytes: u64,
+    datagrams: u64,
+    #[serde(flatten)]
+    losses: Losses,
+}
+
+#[derive(Debug, Serialize)]
+struct Losses {
+    lost: u64,
+    overruns: u64,
+    late: u64,
+    without_length: u64,
+    overflow: u64,
+    undecodable: u64,
+    truncated: u64,
+    not_ip: u64,
+    other_family: u64,
+    malformed: u64,
+}
+
+impl From<&Counts> for Losses {
+    fn from(counts: &Counts) -> Self {
+        Self {
+            lost: counts.lost,
+            overruns: counts.overruns,
+            late: counts.late,
+            without_length: counts.without_length,
+            overflow: counts.overflow,
+            undecodable: counts.undecodable(),
+            truncated: counts.truncated,
+            not_ip: counts.not_ip,
+            other_family: counts.other_family,
+            malformed: counts.malformed,
+        }
+    }
+}
+
+/// The line for `closed`, which is in `file`, its line end included.
+pub fn line(
+    closed: &ClosedInterval,
+    zone: Zone,
+    file: &str,
+    totals: &FileTotals,
+    write_seconds: f64,
+) -> io::Result<Vec<u8>> {
+    let groups = closed.groups.iter().map(|group| GroupSummary {
+        group: group.config.group.0,
+        ip_version: group.config.prefix_length.family().version(),
+        side: group.config.side.name(),
+        prefix_length: group.config.prefix_length.bits(),
+        packets: group.counts.packets,
+        bytes: group.counts.bytes,
+        datagrams: group.counts.datagrams,
+        losses: (&group.counts).into(),
+    });
+    let summary = Summary {
+        start: zone.rfc3339(closed.period.start),
+        end: zone.rfc3339(closed.period.end),
+        file,
+        rows: totals.rows,
+        source_bytes: totals.source.bytes,
+        source_packets: totals.source.packets,
+        dest_bytes: totals.dest.bytes,
+        dest_packets: totals.dest.packets,
+        losses: (&closed.counts()).into(),
+        write_seconds,
+        groups: groups.collect(),
+    };
+    let mut line = serde_json::to_vec(&summary)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Appends `line` whole or not at all, so that a full disk leaves no half line.
+pub fn append(directory: &Path, line: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(directory.join(FILE_NAME))?;
+    let length_before = file.metadata()?.len();
+    let written = file.write_all(line).and_then(|()| file.sync_data());
+    if written.is_err() {
+        // The error to report is the first; a half line, should this fail too, shows itself.
+        let _already_failing = file.set_len(length_before);
+    }
+    written
+}

@@ -1,0 +1,257 @@
+//! What is counted is what the rules saw.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use xtask::traffic::{Sizes, TrafficArgs};
+
+use crate::rig::{NONE, Rig, ensure_contiguous, totals};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Namespace,
+        "a_million_packets_at_full_speed_are_all_counted",
+        a_million_packets_at_full_speed_are_all_counted,
+    ),
+    (
+        Needs::Namespace,
+        "four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second",
+        four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second,
+    ),
+    (
+        Needs::Namespace,
+        "a_direction_spread_over_groups_is_one_count",
+        a_direction_spread_over_groups_is_one_count,
+    ),
+    (
+        Needs::Namespace,
+        "a_million_prefixes_stay_within_a_hundred_mebibytes",
+        a_million_prefixes_stay_within_a_hundred_mebibytes,
+    ),
+    (
+        Needs::Namespace,
+        "a_flood_of_sources_is_bounded_and_totals_stay_exact",
+        a_flood_of_sources_is_bounded_and_totals_stay_exact,
+    ),
+];
+
+/// Packets are logged before routing and dropped, so that nothing answers them.
+const LOG_AND_DROP: &str = "
+    table inet rig {
+        counter v4 {}
+        counter v6 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
+            meta nfproto ipv6 counter name v6 log group 7 snaplen 40 queue-threshold 50
+            drop
+        }
+    }";
+
+fn a_million_packets_at_full_speed_are_all_counted() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=5s", "-ip4-src-group=5", "-ip6-src-group=7"])?;
+    for (source, dest) in [
+        ("10.0.0.0/8", "10.255.0.1/32"),
+        ("2001:db8::/32", "2001:db8:ffff::1/128"),
+    ] {
+        let sent = rig.send(&TrafficArgs {
+            sources: 65_536,
+            count: 1_000_000,
+            size: Sizes {
+                min: 60,
+                max: 1_400,
+            },
+            ..rig.traffic(source, dest)?
+        })?;
+        ensure!(sent.packets == 1_000_000);
+    }
+    acctd.finish()?;
+    let files = rig.files()?;
+    let (ip4, ip6) = (rig.counter("v4")?, rig.counter("v6")?);
+    ensure!(ip4.packets == 1_000_000 && ip6.packets == 1_000_000);
+    ensure!(
+        totals(&files, true) == (ip4, NONE),
+        "{:?} != {ip4:?}",
+        totals(&files, true)
+    );
+    ensure!(
+        totals(&files, false) == (ip6, NONE),
+        "{:?} != {ip6:?}",
+        totals(&files, false)
+    );
+    let addresses = |ip4: bool| -> BTreeSet<_> {
+        let rows = files.iter().flat_map(|file| &file.rows);
+        rows.map(|row| row.ip)
+            .filter(|ip| ip.is_ipv4() == ip4)
+            .collect()
+    };
+    ensure!(addresses(true).len() == 65_536 && addresses(false).len() == 65_536);
+    ensure!(rig.summed("lost")? == 0 && rig.summed("undecodable")? == 0);
+    Ok(())
+}
+
+fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> Result<()> {
+    let rig = Rig::new()?;
+    // Each packet is logged twice: its source and its destination are accounted.
+    rig.rules(
+        "table inet rig {
+            counter v4s {}
+            counter v4d {}
+            counter v6s {}
+            counter v6d {}
+            chain prerouting {
+                type filter hook prerouting priority raw
+                meta nfproto ipv4 counter name v4s log group 5 snaplen 20 queue-threshold 5000
+                meta nfproto ipv4 counter name v4d log group 4 snaplen 20 queue-threshold 50
+                meta nfproto ipv6 counter name v6s log group 7 snaplen 40 queue-threshold 1000
+                meta nfproto ipv6 counter name v6d log group 6 snaplen 40
+                drop
+            }
+        }",
+    )?;
+    let acctd = rig.acctd(&[
+        "-interval=1s",
+        "-utc",
+        "-ip4-src-group=5",
+        "-ip4-dst-group=4",
+        "-ip6-src-group=7",
+        "-ip6-dst-group=6",
+    ])?;
+    // Uneven: long and short, fast and slow, with pauses, 30 s in all.
+    let mut straddled = 0;
+    for round in 0..3 {
+        for (rate, seconds) in [(200, 2_u64), (20_000, 3), (1_000, 2), (60_000, 1), (7, 2)] {
+            let (source, dest) = if round == 1 {
+                ("2001:db8::/32", "2001:db8:ffff::1/64")
+            } else {
+                ("10.1.0.0/16", "10.255.0.1/32")
+            };
+            let sent = rig.send(&TrafficArgs {
+                clock_sources: true,
+                rate,
+                count: u64::from(rate) * seconds,
+                size: Sizes { min: 40, max: 900 },
+                ..rig.traffic(source, dest)?
+            })?;
+            straddled += sent.straddled;
+        }
+    }
+    acctd.finish()?;
+    let files = rig.files()?;
+    ensure!(files.len() >= 28, "{} files", files.len());
+    ensure_contiguous(&files)?;
+    let counted = (totals(&files, true), totals(&files, false));
+    let truth = (
+        (rig.counter("v4s")?, rig.counter("v4d")?),
+        (rig.counter("v6s")?, rig.counter("v6d")?),
+    );
+    ensure!(counted == truth, "{counted:?} != {truth:?}");
+    ensure!(rig.summed("lost")? == 0 && rig.summed("late")? == 0);
+    // The low 16 bits of a source (of its /64) are the second in which it was sent.
+    let mut misplaced = 0;
+    for row in files.iter().flat_map(|file| &file.rows) {
+        if row.source.packets == 0 {
+            continue;
+        }
+        let sent_in = match row.ip {
+            std::net::IpAddr::V4(ip4) => ip4.to_bits() & 0xffff,
+            std::net::IpAddr::V6(ip6) => u32::from(ip6.segments()[3]),
+        };
+        let stands_in = unix_seconds(&row.time)? & 0xffff;
+        if i64::from(sent_in) != stands_in {
+            misplaced += row.source.packets;
+        }
+    }
+    ensure!(
+        misplaced <= straddled,
+        "{misplaced} packets stand in another second than theirs, {straddled} may"
+    );
+    Ok(())
+}
+
+fn unix_seconds(row_time: &str) -> Result<i64> {
+    let time = chrono::NaiveDateTime::parse_from_str(row_time, "%Y-%m-%d %H:%M:%S")?;
+    Ok(time.and_utc().timestamp())
+}
+
+fn a_direction_spread_over_groups_is_one_count() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table inet rig {
+            counter total {}
+            chain prerouting {
+                type filter hook prerouting priority raw
+                counter name total
+                ip saddr & 0.0.0.3 == 0.0.0.0 log group 10 snaplen 20 queue-threshold 500
+                ip saddr & 0.0.0.3 == 0.0.0.1 log group 11 snaplen 20 queue-threshold 500
+                ip saddr & 0.0.0.3 >= 0.0.0.2 log group 20 snaplen 20 queue-threshold 500
+                drop
+            }
+        }",
+    )?;
+    let acctd = rig.acctd(&["-ip4-src-group=10-11,20", "-ip4-prefix-length=24"])?;
+    rig.send(&TrafficArgs {
+        sources: 1_024,
+        count: 102_400,
+        ..rig.traffic("10.0.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    ensure!(totals(&files, true) == (rig.counter("total")?, NONE));
+    // Each /24 has sources in all three groups and one row.
+    let rows = &files[0].rows;
+    ensure!(rows.len() == 4, "{rows:?}");
+    ensure!(rows.iter().all(|row| row.source.packets == 25_600));
+    Ok(())
+}
+
+fn a_million_prefixes_stay_within_a_hundred_mebibytes() -> Result<()> {
+    const LIMIT_KIB: u64 = 100 * 1024;
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=5s", "-ip4-src-group=5"])?;
+    // Over a boundary, so that a full ledger is written while the next one fills.
+    rig.send(&TrafficArgs {
+        sources: 1_000_000,
+        count: 3_500_000,
+        ..rig.traffic("10.0.0.0/8", "10.255.0.1/32")?
+    })?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.parse::<u64>().ok());
+    acctd.finish()?;
+    let files = rig.files()?;
+    ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
+    ensure!(files.iter().any(|file| file.rows.len() == 1_000_000));
+    ensure!(
+        peak.is_some_and(|peak| peak <= LIMIT_KIB),
+        "peak {peak:?} KiB"
+    );
+    Ok(())
+}
+
+fn a_flood_of_sources_is_bounded_and_totals_stay_exact() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip6-src-group=7", "-max-prefixes=1000"])?;
+    rig.send(&TrafficArgs {
+        sources: 50_000,
+        count: 200_000,
+        ..rig.traffic("2001:db8::/32", "2001:db8:ffff::1/128")?
+    })?;
+    let ended = acctd.finish()?;
+    ended.line("--max-prefixes")?;
+    let files = rig.files()?;
+    let ip6 = rig.counter("v6")?;
+    ensure!(totals(&files, false) == (NONE, ip6) || totals(&files, false) == (ip6, NONE));
+    let rows = &files.last().expect("a file").rows;
+    ensure!(rows.len() == 1_001 && rows[0].ip.is_unspecified());
+    ensure!(rows[0].source.packets == 196_000, "{:?}", rows[0]);
+    ensure!(rig.summed("overflow")? == 196_000);
+    Ok(())
+}

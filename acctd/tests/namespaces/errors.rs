@@ -1,0 +1,328 @@
+//! What goes wrong is said in one line, with what to do about it, and loses nothing.
+
+use std::fs;
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::netns::{Namespace, Privilege};
+use xtask::traffic::TrafficArgs;
+
+use crate::rig::{NONE, Rig, totals};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Namespace,
+        "a_taken_group_names_its_owner",
+        a_taken_group_names_its_owner,
+    ),
+    (
+        Needs::Root,
+        "without_cap_net_admin_that_is_said",
+        without_cap_net_admin_that_is_said,
+    ),
+    (
+        Needs::Namespace,
+        "a_network_namespace_of_somebody_else_is_told_apart",
+        a_foreign_network_namespace,
+    ),
+    (
+        Needs::Namespace,
+        "a_directory_that_cannot_be_written_is_refused",
+        a_directory_that_cannot_be_written,
+    ),
+    (
+        Needs::Namespace,
+        "a_file_in_the_directorys_place_is_refused",
+        a_file_in_the_directorys_place,
+    ),
+    (
+        Needs::Namespace,
+        "a_full_disk_delays_files_and_loses_nothing",
+        a_full_disk_delays_files,
+    ),
+    (
+        Needs::Namespace,
+        "a_disk_that_stays_full_ends_in_an_error_that_says_what_is_lost",
+        a_disk_that_stays_full,
+    ),
+    (
+        Needs::Namespace,
+        "each_bad_flag_is_one_clear_line_and_exit_code_2",
+        each_bad_flag,
+    ),
+];
+
+/// Runs acctd to its end, which must come at once, with this exit code and one line of complaint.
+fn fails(rig: &Rig, args: &[&str], code: i32, part: &str) -> Result<()> {
+    let output = rig.acctd_command().args(args).output()?;
+    complains(&output, code, part)
+}
+
+fn complains(output: &Output, code: i32, part: &str) -> Result<()> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(code),
+        "{:?}: {stderr}",
+        output.status
+    );
+    ensure!(!stderr.contains("panicked"), "{stderr}");
+    ensure!(
+        stderr
+            .lines()
+            .filter(|line| line.contains("error: "))
+            .count()
+            == 1,
+        "not one line: {stderr}"
+    );
+    ensure!(stderr.contains(part), "no {part:?} in: {stderr}");
+    Ok(())
+}
+
+fn a_taken_group_names_its_owner() -> Result<()> {
+    let rig = Rig::new()?;
+    let first = rig.acctd(&["-ip4-src-group=4,5"])?;
+    let owner = format!(
+        "group 5 is taken by pid {} (acctd): stop it or choose another group",
+        first.pid()
+    );
+    fails(&rig, &["-ip6-src-group=5"], 1, &owner)?;
+    first.finish()?;
+    // And it is free again.
+    rig.acctd(&["-ip6-src-group=5"])?.finish()?;
+    Ok(())
+}
+
+fn without_cap_net_admin_that_is_said() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    let program = rig.scratch().join("acctd");
+    fs::copy(rig.acctd_path(), &program)?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(rig.scratch(), open)?;
+    let output = rig
+        .router
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(program)
+        .args(["-ip4-src-group=5", "-log-directory"])
+        .arg(rig.log_directory())
+        .output()?;
+    complains(
+        &output,
+        1,
+        "it takes CAP_NET_ADMIN; run acctd as root or grant it",
+    )
+}
+
+/// All capabilities in a user namespace are none in the network namespace outside of it.
+fn a_foreign_network_namespace() -> Result<()> {
+    let rig = Rig::new()?;
+    let output = rig
+        .router
+        .command("unshare")
+        .args(["-U", "-r", "--"])
+        .arg(rig.acctd_path())
+        .args(["-ip4-src-group=5", "-log-directory"])
+        .arg(rig.log_directory())
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1), "{stderr}");
+    ensure!(
+        // The table of groups cannot be read from there.
+        stderr.contains("does not reach this network namespace")
+            || stderr.contains("taken by another process"),
+        "{stderr}"
+    );
+    Ok(())
+}
+
+fn a_directory_that_cannot_be_written() -> Result<()> {
+    let rig = Rig::new()?;
+    mount_tmpfs(&rig.router, &rig, "ro,size=1m")?;
+    fails(
+        &rig,
+        &["-ip4-src-group=5"],
+        1,
+        "cannot write to log directory",
+    )?;
+    let below = rig.log_directory().join("below");
+    let below = below.to_str().context("a path of ASCII")?;
+    let args = ["-ip4-src-group=5", "-log-directory", below];
+    fails(&rig, &args, 1, "cannot make log directory")
+}
+
+fn a_file_in_the_directorys_place() -> Result<()> {
+    let rig = Rig::new()?;
+    fs::write(rig.log_directory(), "in the way")?;
+    fails(&rig, &["-ip4-src-group=5"], 1, "a file stands in its place")?;
+    let below = rig.log_directory().join("below");
+    let below = below.to_str().context("a path of ASCII")?;
+    let args = ["-ip4-src-group=5", "-log-directory", below];
+    fails(&rig, &args, 1, "a file stands in its place")
+}
+
+fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
+    let directory = rig.log_directory();
+    fs::create_dir_all(&directory)?;
+    let directory = directory.to_str().context("a path of ASCII")?;
+    namespace.run(&["mount", "-t", "tmpfs", "-o", options, "none", directory])?;
+    Ok(())
+}
+
+const RULES: &str = "
+    table inet rig {
+        counter v4 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
+            drop
+        }
+    }";
+
+fn fill(rig: &Rig) -> Result<()> {
+    let filler = rig.log_directory().join("filler");
+    let filler = filler.to_str().context("a path of ASCII")?;
+    // Until nothing is left, to the last byte.
+    let script = format!("cat /dev/zero > {filler} 2>/dev/null; test -s {filler}");
+    rig.router.run(&["sh", "-c", &script])?;
+    Ok(())
+}
+
+fn a_full_disk_delays_files() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    mount_tmpfs(&rig.router, &rig, "size=1m")?;
+    fill(&rig)?;
+    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
+    let traffic = TrafficArgs {
+        sources: 100,
+        rate: 10_000,
+        count: 40_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    };
+    rig.send(&traffic)?;
+    let warning = acctd.wait_for_line("No space left on device")?;
+    ensure!(
+        warning.contains("intervals wait in memory, counting goes on"),
+        "{warning}"
+    );
+    let directory = rig.log_directory();
+    let shown = directory.to_str().context("a path of ASCII")?;
+    // The directory's contents are only seen from within the mount namespace.
+    let listed = rig.router.run(&["ls", shown])?;
+    ensure!(
+        listed
+            .split_whitespace()
+            .all(|name| name == "filler" || name == "intervals.jsonl"),
+        "{listed}"
+    );
+    rig.router.run(&["rm", &format!("{shown}/filler")])?;
+    acctd.wait_for_line("Stats file")?;
+    acctd.finish()?;
+    copy_out(&rig)?;
+    let files = rig.files()?;
+    crate::rig::ensure_contiguous(&files)?;
+    let (counted, ip4) = (totals(&files, true), rig.counter("v4")?);
+    ensure!(
+        ip4.packets == 40_000 && counted == (ip4, NONE),
+        "{counted:?} != {ip4:?}"
+    );
+    ensure!(rig.summaries()?.len() == files.len());
+    Ok(())
+}
+
+/// Copies the log directory of the mount namespace to where the test sees it.
+fn copy_out(rig: &Rig) -> Result<()> {
+    let directory = rig.log_directory();
+    let shown = directory.to_str().context("a path of ASCII")?;
+    let script = format!(
+        "cp -r {shown} {shown}.copy && umount {shown} && mv {shown}.copy/* {shown} && rmdir {shown}.copy"
+    );
+    rig.router.run(&["sh", "-c", &script])?;
+    Ok(())
+}
+
+fn a_disk_that_stays_full() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    mount_tmpfs(&rig.router, &rig, "size=64k")?;
+    fill(&rig)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    rig.send(&TrafficArgs {
+        count: 100,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    let ended = acctd.stop(rustix::process::Signal::TERM)?;
+    ensure!(ended.code == Some(1), "{:?}", ended.log);
+    ensure!(
+        ended.took > Duration::from_secs(5),
+        "it gave up after {:?}",
+        ended.took
+    );
+    let error = ended.line("error: ")?;
+    ensure!(error.contains("No space left on device"), "{error}");
+    ensure!(
+        error.contains("1 intervals (100 packets) unwritten"),
+        "{error}"
+    );
+    Ok(())
+}
+
+fn each_bad_flag() -> Result<()> {
+    let rig = Rig::new()?;
+    for (args, part) in [
+        (&[][..], "no NFLOG group given"),
+        (&["-interval=999ms", "-ip4-src-group=5"], "below 1 second"),
+        (
+            &["-interval=7s", "-ip4-src-group=5"],
+            "does not divide a day",
+        ),
+        (&["-interval=36h", "-ip4-src-group=5"], "not whole days"),
+        (&["-interval=300", "-ip4-src-group=5"], "lacks a unit"),
+        (
+            &["-ip4-src-group=5", "-ip6-dst-group=5"],
+            "group 5 is used twice",
+        ),
+        (&["-ip4-src-group=65536"], "no NFLOG group"),
+        (&["-ip4-src-group=0,5"], "group 0 is \"off\""),
+        (
+            &["-ip4-src-group=5", "-ip4-prefix-length=33"],
+            "33 is not in 0..=32",
+        ),
+        (
+            &["-ip4-src-group=5", "-ip6-prefix-length=129"],
+            "129 is not in 0..=128",
+        ),
+        (
+            &["-ip4-src-group=5", "-priority=-21"],
+            "-21 is not in -20..=19",
+        ),
+        (&["-ip4-src-group=5", "-max-prefixes=0"], "0 is not in 1.."),
+        (
+            &["-ip4-src-group=5", "-syslog=maybe"],
+            "neither true nor false",
+        ),
+        (&["-ip4-src-group=5", "-cpus=many"], "invalid digit"),
+        (&["-ip4-src-grp=5"], "unexpected argument"),
+        (&["-ip4-src-group=5", "stray"], "unexpected argument"),
+    ] {
+        fails(&rig, args, 2, part)?;
+        ensure!(
+            !rig.log_directory().exists(),
+            "{args:?}: something was done before"
+        );
+    }
+    let output = rig
+        .acctd_command()
+        .env("ACCTD_IP4_SRC_GROUP", "5")
+        .env("ACCTD_INTERVAL", "7s")
+        .output()?;
+    complains(&output, 2, "does not divide a day")?;
+    fails(
+        &rig,
+        &["-ip4-src-group=5", "-cpuprofile=/nowhere/profile"],
+        1,
+        "cannot create /nowhere/profile",
+    )
+}

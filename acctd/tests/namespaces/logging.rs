@@ -1,0 +1,188 @@
+//! What acctd says: to stderr, to syslog, of each packet, and into a CPU profile.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use pprof::protos::{Message as _, Profile};
+use xtask::traffic::TrafficArgs;
+
+use crate::rig::Rig;
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Namespace,
+        "an_interval_is_one_line_in_gos_format",
+        an_interval_is_one_line,
+    ),
+    (
+        Needs::Namespace,
+        "debug_prints_each_packet",
+        debug_prints_each_packet,
+    ),
+    (
+        Needs::Namespace,
+        "syslog_gets_the_lines_without_a_time_stamp_of_our_own",
+        syslog_gets_the_lines,
+    ),
+    (
+        Needs::Namespace,
+        "a_cpu_profile_is_one_that_pprof_reads",
+        a_cpu_profile,
+    ),
+    (
+        Needs::Namespace,
+        "flags_come_from_the_environment_too",
+        flags_come_from_the_environment_too,
+    ),
+];
+
+const RULES: &str = "
+    table inet rig { chain prerouting { type filter hook prerouting priority raw
+        ip protocol udp log group 5 snaplen 20 queue-threshold 50
+        drop; } }";
+
+fn three_packets(rig: &Rig) -> Result<TrafficArgs> {
+    Ok(TrafficArgs {
+        sources: 3,
+        count: 3,
+        ..rig.traffic("10.1.0.1/16", "10.255.0.1/32")?
+    })
+}
+
+fn an_interval_is_one_line() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    rig.send(&three_packets(&rig)?)?;
+    let ended = acctd.finish()?;
+    let line = ended.line("Stats file")?;
+    let (time, text) = line.split_at(20);
+    chrono::NaiveDateTime::parse_from_str(time, "%Y/%m/%d %H:%M:%S ").context(time.to_owned())?;
+    ensure!(
+        text.contains(
+            ".csv\" written: 3 rows, 3 packets, 300 bytes, 0 lost, 0 late, 0 undecodable, in 0."
+        ),
+        "{text}"
+    );
+    ended.line("Monitoring NFLog multicast group 5 for IPv4 Source mask /32")?;
+    ended.line("terminated received - shutting down")?;
+    Ok(())
+}
+
+fn debug_prints_each_packet() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let acctd = rig.acctd(&[
+        "-debug",
+        "-interval=1h",
+        "-ip4-src-group=5",
+        "-ip4-prefix-length=31",
+    ])?;
+    rig.send(&three_packets(&rig)?)?;
+    let ended = acctd.finish()?;
+    let printed: Vec<&str> = ended
+        .log
+        .iter()
+        .filter_map(|line| line.split_once("IP message ").map(|(_, text)| text))
+        .collect();
+    ensure!(
+        printed
+            == [
+                "Source Addr 10.1.0.0 Size 100",
+                "Source Addr 10.1.0.2 Size 100",
+                "Source Addr 10.1.0.2 Size 100"
+            ],
+        "{printed:?}"
+    );
+    Ok(())
+}
+
+fn syslog_gets_the_lines() -> Result<()> {
+    let rig = Rig::new()?;
+    // A syslog daemon of our own, seen in the router's mount namespace alone. /dev/log may be
+    // missing, or point to where a daemon of the machine listens.
+    let socket_path = rig.scratch().join("syslog");
+    let socket = UnixDatagram::bind(&socket_path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let path = socket_path.to_str().context("a path of ASCII")?;
+    rig.router.run(&["mount", "-t", "tmpfs", "none", "/run"])?;
+    rig.router.run(&[
+        "sh",
+        "-c",
+        &format!("ln -s {path} /run/syslog; test -S /var/run/syslog"),
+    ])?;
+    if std::path::Path::new("/dev/log").exists() {
+        rig.router.run(&["mount", "--bind", path, "/dev/log"])?;
+    }
+    let acctd = rig.acctd_unready(&["-syslog", "-interval=1h", "-ip4-src-group=5"])?;
+    let mut lines = Vec::new();
+    let mut buffer = [0; 4_096];
+    while !lines
+        .last()
+        .is_some_and(|line: &String| line.ends_with("Started accounting"))
+    {
+        let length = socket.recv(&mut buffer).context("no more lines")?;
+        lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    let pid = acctd.pid();
+    let ended = acctd.finish()?;
+    ensure!(ended.log.is_empty(), "on stderr: {:?}", ended.log);
+    // Facility kern, severity info.
+    let expected = format!(" acctd[{pid}]: Started accounting");
+    let last = lines.last().context("a line")?;
+    ensure!(
+        last.starts_with("<6>") && last.ends_with(&expected),
+        "{last}"
+    );
+    Ok(())
+}
+
+fn a_cpu_profile() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let path = rig.scratch().join("cpu.pprof");
+    let flag = format!("-cpuprofile={}", path.display());
+    let acctd = rig.acctd(&[&flag, "-interval=1h", "-ip4-src-group=5"])?;
+    rig.send(&TrafficArgs {
+        sources: 65_536,
+        count: 600_000,
+        ..rig.traffic("10.1.0.0/8", "10.255.0.1/32")?
+    })?;
+    acctd.finish()?;
+    let profile = Profile::decode(std::fs::read(path)?.as_slice())?;
+    ensure!(!profile.sample.is_empty() && !profile.sample_type.is_empty());
+    let names = profile.string_table.join("\n");
+    ensure!(names.contains("acctd::"), "no function of acctd's in it");
+    Ok(())
+}
+
+fn flags_come_from_the_environment_too() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let mut command = rig.router.command(rig.acctd_path());
+    command
+        .env("ACCTD_LOG_DIRECTORY", rig.log_directory())
+        .env("ACCTD_IP4_SRC_GROUP", "5")
+        .env("ACCTD_INTERVAL", "24h")
+        .env("ACCTD_UTC", "true")
+        .env("TZ", "Asia/Kathmandu");
+    let acctd = crate::rig::Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    rig.send(&three_packets(&rig)?)?;
+    acctd.finish()?;
+    let start = rig.summaries()?[0]["start"]
+        .as_str()
+        .context("a time")?
+        .to_owned();
+    ensure!(start.ends_with("+00:00"), "{start}");
+    ensure!(
+        rig.files()?
+            .iter()
+            .map(|file| file.rows.len())
+            .sum::<usize>()
+            == 3
+    );
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! acctd against a real kernel: namespaces, veth, nft rules, NFLOG. The truth is the nft counter
+//! in front of the log statement, and numbers are compared for equality.
+//!
+//! As root the tests use plain network namespaces, for anyone else user namespaces; what cannot
+//! run is reported as ignored, by name, with the reason. The program is its own traffic generator
+//! (`namespaces traffic …`), so that nothing needs to be built beside it.
+
+#![expect(clippy::print_stderr, reason = "the reason why tests are skipped")]
+
+mod counting;
+mod errors;
+mod hooks;
+mod logging;
+mod overload;
+mod rig;
+mod rules_of_readme;
+mod stopping;
+mod unprivileged;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use xtask::netns::Privilege;
+use xtask::traffic;
+
+/// A test: whether it can only run as root, its name, and itself.
+type Case = (Needs, &'static str, fn() -> anyhow::Result<()>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// A network namespace, in a user namespace if need be.
+    Namespace,
+    /// The real root.
+    Root,
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "traffic")
+    {
+        return match traffic::main_from(std::env::args_os().skip(1)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("traffic: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut arguments = Arguments::from_args();
+    // They measure what a machine can do at full speed, so not two at once.
+    arguments.test_threads.get_or_insert(1);
+    let trials = [
+        counting::CASES,
+        stopping::CASES,
+        overload::CASES,
+        hooks::CASES,
+        errors::CASES,
+        logging::CASES,
+        unprivileged::CASES,
+        rules_of_readme::CASES,
+    ]
+    .concat()
+    .into_iter()
+    .map(trial)
+    .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial((needs, name, test): Case) -> Trial {
+    let privilege = match needs {
+        Needs::Root => Privilege::Root,
+        Needs::Namespace => Privilege::of_this_process(),
+    };
+    let impossible = privilege.available().err();
+    if let Some(reason) = &impossible {
+        eprintln!("skipped: {name}: {reason}");
+    }
+    Trial::test(name, move || {
+        Ok(test().map_err(|error| format!("{error:#}"))?)
+    })
+    .with_ignored_flag(impossible.is_some())
+}

@@ -1,0 +1,367 @@
+//! Two namespaces joined by a veth pair, acctd in one of them, and what it left behind.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use xtask::netns::{Namespace, Privilege};
+use xtask::nft::{self, Count};
+use xtask::process::Process;
+use xtask::traffic::{self, Sent, TrafficArgs};
+use xtask::veth::Veth;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The router, where acctd and the rules are, and the wire's other end, where traffic comes from.
+pub(crate) struct Rig {
+    pub(crate) router: Namespace,
+    pub(crate) wire: Namespace,
+    pub(crate) veth: Veth,
+    directory: TempDir,
+    acctd: PathBuf,
+    generator: PathBuf,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Result<Self> {
+        Self::with_privilege(Privilege::of_this_process())
+    }
+
+    pub(crate) fn with_privilege(privilege: Privilege) -> Result<Self> {
+        let router = Namespace::new(privilege)?;
+        let wire = router.peer()?;
+        let veth = Veth::new(&router, "lan0", &wire, "wire0")?;
+        let directory = tempfile::tempdir()?;
+        let acctd = PathBuf::from(env!("CARGO_BIN_EXE_acctd"));
+        let generator = std::env::current_exe()?;
+        let mut rig = Self {
+            router,
+            wire,
+            veth,
+            directory,
+            acctd,
+            generator,
+        };
+        if privilege != Privilege::of_this_process() {
+            rig.let_everyone_in()?;
+        }
+        Ok(rig)
+    }
+
+    /// Another user can neither run what is built in a private directory nor write to ours.
+    fn let_everyone_in(&mut self) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = self.directory.path();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o777))?;
+        for program in [&mut self.acctd, &mut self.generator] {
+            let copy = directory.join(program.file_name().context("a program's name")?);
+            fs::copy(&program, &copy)?;
+            *program = copy;
+        }
+        Ok(())
+    }
+
+    /// Where acctd writes; made by acctd.
+    pub(crate) fn log_directory(&self) -> PathBuf {
+        self.directory.path().join("accounting")
+    }
+
+    /// A place for other files of a test.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn rules(&self, ruleset: &str) -> Result<()> {
+        nft::load(&self.router, ruleset)
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> Result<Count> {
+        let counters = nft::counters(&self.router)?;
+        counters
+            .get(name)
+            .copied()
+            .with_context(|| format!("no counter {name}"))
+    }
+
+    /// Starts acctd and waits until it counts.
+    pub(crate) fn acctd(&self, args: &[&str]) -> Result<Acctd> {
+        let acctd = self.acctd_unready(args)?;
+        acctd.wait_for_line("Started accounting")?;
+        Ok(acctd)
+    }
+
+    pub(crate) fn acctd_unready(&self, args: &[&str]) -> Result<Acctd> {
+        let mut command = self.acctd_command();
+        command.args(args);
+        Acctd::spawn(&mut command)
+    }
+
+    /// acctd in the router, writing to the log directory.
+    pub(crate) fn acctd_command(&self) -> std::process::Command {
+        let mut command = self.router.command(&self.acctd);
+        command.arg("-log-directory").arg(self.log_directory());
+        command
+    }
+
+    pub(crate) fn acctd_path(&self) -> &Path {
+        &self.acctd
+    }
+
+    /// Traffic from the wire to the router, `source` to `dest` (CIDR).
+    pub(crate) fn traffic(&self, source: &str, dest: &str) -> Result<TrafficArgs> {
+        Ok(TrafficArgs::new(
+            &self.veth.far,
+            self.veth.near_mac,
+            source.parse()?,
+            dest.parse()?,
+        ))
+    }
+
+    pub(crate) fn send(&self, traffic: &TrafficArgs) -> Result<Sent> {
+        traffic::send(&self.wire, &self.generator, traffic)
+    }
+
+    pub(crate) fn send_in_background(&self, traffic: &TrafficArgs) -> Result<traffic::Traffic> {
+        traffic::spawn(&self.wire, &self.generator, traffic)
+    }
+
+    pub(crate) fn files(&self) -> Result<Vec<CsvFile>> {
+        read_files(&self.log_directory())
+    }
+
+    /// The lines of intervals.jsonl.
+    pub(crate) fn summaries(&self) -> Result<Vec<serde_json::Value>> {
+        let text = fs::read_to_string(self.log_directory().join("intervals.jsonl"))?;
+        text.lines()
+            .map(|line| serde_json::from_str(line).context("a line of intervals.jsonl"))
+            .collect()
+    }
+
+    /// The sum of a number over all lines of intervals.jsonl.
+    pub(crate) fn summed(&self, field: &str) -> Result<u64> {
+        self.summaries()?
+            .iter()
+            .map(|summary| {
+                summary[field]
+                    .as_u64()
+                    .with_context(|| format!("no {field}"))
+            })
+            .sum()
+    }
+}
+
+/// A running acctd and its log.
+pub(crate) struct Acctd {
+    process: Process,
+    log: Arc<Mutex<Vec<String>>>,
+    log_reader: Option<thread::JoinHandle<()>>,
+}
+
+/// How acctd ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) log: Vec<String>,
+    pub(crate) took: Duration,
+}
+
+impl Acctd {
+    pub(crate) fn spawn(command: &mut std::process::Command) -> Result<Self> {
+        let mut process = Process::spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
+        let stderr = process.child().stderr.take().context("stderr is a pipe")?;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        let log_reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no thread panics with it").push(line);
+            }
+        });
+        Ok(Self {
+            process,
+            log,
+            log_reader: Some(log_reader),
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no thread panics with it").clone()
+    }
+
+    pub(crate) fn wait_for_line(&self, part: &str) -> Result<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.iter().find(|line| line.contains(part)) {
+                return Ok(line.clone());
+            }
+            if Instant::now() > end {
+                bail!("no line with {part:?} in the log:\n{}", log.join("\n"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn stop(self, signal: Signal) -> Result<Ended> {
+        self.signal(signal)?;
+        self.wait()
+    }
+
+    /// SIGTERM, and all must be well.
+    pub(crate) fn finish(self) -> Result<Ended> {
+        let ended = self.stop(Signal::TERM)?;
+        ensure!(
+            ended.code == Some(0),
+            "acctd ended with {:?}:\n{}",
+            ended.code,
+            ended.log.join("\n")
+        );
+        Ok(ended)
+    }
+
+    pub(crate) fn wait(mut self) -> Result<Ended> {
+        let begun = Instant::now();
+        let status = self.process.wait(PATIENCE)?;
+        let took = begun.elapsed();
+        if let Some(log_reader) = self.log_reader.take() {
+            log_reader.join().expect("the log reader does not panic");
+        }
+        Ok(Ended {
+            code: status.code(),
+            log: self.log(),
+            took,
+        })
+    }
+}
+
+impl Ended {
+    /// The line of the log with this in it.
+    pub(crate) fn line(&self, part: &str) -> Result<&str> {
+        self.log
+            .iter()
+            .find(|line| line.contains(part))
+            .map(String::as_str)
+            .with_context(|| format!("no line with {part:?} in the log:\n{}", self.log.join("\n")))
+    }
+}
+
+/// A file of acctd's.
+#[derive(Clone, Debug)]
+pub(crate) struct CsvFile {
+    pub(crate) start: String,
+    pub(crate) end: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A row of one.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) time: String,
+    pub(crate) ip: IpAddr,
+    pub(crate) source: Count,
+    pub(crate) dest: Count,
+}
+
+impl CsvFile {
+    fn read(path: &Path) -> Result<Self> {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let stem = stem.context("a name")?;
+        let (start, end) = stem.split_once('_').context("START_END")?;
+        let mut csv = csv::Reader::from_path(path)?;
+        let header: Vec<&str> = csv.headers()?.iter().collect();
+        ensure!(header.join(",") == "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets");
+        let mut rows = Vec::new();
+        for record in csv.into_records() {
+            let record = record?;
+            let count = |bytes: usize| -> Result<Count> {
+                Ok(Count {
+                    packets: record[bytes + 1].parse()?,
+                    bytes: record[bytes].parse()?,
+                })
+            };
+            rows.push(Row {
+                time: record[0].to_owned(),
+                ip: record[1].parse()?,
+                source: count(2)?,
+                dest: count(4)?,
+            });
+        }
+        ensure!(
+            rows.windows(2).all(|pair| pair[0].ip < pair[1].ip),
+            "{stem}: rows are not in order"
+        );
+        Ok(Self {
+            start: start.to_owned(),
+            end: end.to_owned(),
+            rows,
+        })
+    }
+}
+
+/// The CSV files of a directory in order. There must be nothing else but intervals.jsonl.
+pub(crate) fn read_files(directory: &Path) -> Result<Vec<CsvFile>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.ends_with("intervals.jsonl") {
+            continue;
+        }
+        ensure!(
+            path.extension().is_some_and(|ending| ending == "csv"),
+            "{} was left behind",
+            path.display()
+        );
+        files.insert(path.clone(), CsvFile::read(&path)?);
+    }
+    Ok(files.into_values().collect())
+}
+
+/// The sums of all rows: source and destination, for one family.
+pub(crate) fn totals(files: &[CsvFile], ip4: bool) -> (Count, Count) {
+    let mut sums = (NONE, NONE);
+    for row in files.iter().flat_map(|file| &file.rows) {
+        if row.ip.is_ipv4() == ip4 {
+            sums.0.packets += row.source.packets;
+            sums.0.bytes += row.source.bytes;
+            sums.1.packets += row.dest.packets;
+            sums.1.bytes += row.dest.bytes;
+        }
+    }
+    sums
+}
+
+pub(crate) const NONE: Count = Count {
+    packets: 0,
+    bytes: 0,
+};
+
+/// Fails unless each file begins where the one before it ended.
+pub(crate) fn ensure_contiguous(files: &[CsvFile]) -> Result<()> {
+    for pair in files.windows(2) {
+        ensure!(
+            pair[0].end == pair[1].start,
+            "a gap or an overlap between {}_{} and {}_{}",
+            pair[0].start,
+            pair[0].end,
+            pair[1].start,
+            pair[1].end
+        );
+    }
+    Ok(())
+}

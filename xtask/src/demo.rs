@@ -1,0 +1,141 @@
+//! `cargo xtask demo`: acctd between two network namespaces, with every kind
+//! of traffic, and its files beside the counters of nftables.
+//!
+//! ```text
+//!   outside  ── veth ──  host
+//!   talk, ping,          serve, acctd, nft rules: a counter in front of
+//!   generator            each log statement
+//! ```
+//!
+//! Everything that it starts is held by a drop guard, so that an error or a
+//! signal leaves nothing behind.
+
+use std::{
+    env, fs,
+    io::Read as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use tempfile::TempDir;
+use xtask::{netns::Privilege, nft, process::Process};
+
+use crate::{
+    interrupt::{Interrupt, Interrupted},
+    print, setup, test,
+};
+
+mod daemon;
+mod files;
+mod report;
+mod stage;
+
+use daemon::Daemon;
+use stage::Stage;
+
+/// Building acctd with all its dependencies may take this long.
+const BUILD_LIMIT: Duration = Duration::from_mins(30);
+
+/// Runs the demo; an error if any total differs.
+pub(crate) fn run() -> Result<()> {
+    setup::run()?;
+    let interrupt = Interrupt::catch()?;
+    play(&interrupt).map_err(|error| {
+        // A signal can also show as the failure of a command that it reached.
+        if interrupt.check().is_err() {
+            Interrupted.into()
+        } else {
+            error
+        }
+    })
+}
+
+fn play(interrupt: &Interrupt) -> Result<()> {
+    let privilege = Privilege::of_this_process();
+    privilege
+        .available()
+        .map_err(anyhow::Error::msg)
+        .context("the demo needs a network namespace")?;
+    let work = TempDir::with_prefix("acctd-demo-").context("cannot make a temporary directory")?;
+
+    print::line("demo: building acctd")?;
+    let acctd = build(&work, interrupt)?;
+
+    print::line("demo: two network namespaces, outside and host; acctd runs on host")?;
+    let stage = Stage::set(privilege, interrupt)?;
+    nft::load(&stage.host, stage::RULESET)?;
+    print::line(format!("\n{}", stage::RULESET))?;
+
+    let log_directory = work.path().join("accounting");
+    let mut daemon = Daemon::start(&stage.host, &acctd, &log_directory)?;
+    print::line(format!("demo: started `{}`", daemon.shown()))?;
+    let finished = daemon
+        .wait_until_ready(interrupt)
+        .and_then(|()| {
+            print::line(format!("demo: {} s of TCP, UDP and ICMP", stage::SECONDS))?;
+            stage.play_traffic(interrupt)
+        })
+        // The counters are read when nothing moves any more, and before acctd
+        // stops: what it has not yet received by then, it must still count.
+        .and_then(|()| nft::counters(&stage.host))
+        .and_then(|counters| daemon.stop(interrupt).map(|()| counters));
+    print::line("demo: what acctd wrote to its log:")?;
+    for line in daemon.log() {
+        print::line(format!("    {line}"))?;
+    }
+    let counters = finished?;
+
+    let files = files::read(&log_directory)?;
+    let totals = report::Totals::compare(&counters, &files)?;
+    print::line(format!("\n{}{totals}", report::tables(&files)))?;
+    print::line(report::EXPLANATION)?;
+    if !totals.all_equal() {
+        bail!("acctd's totals differ from nftables' counters");
+    }
+    Ok(())
+}
+
+/// Builds acctd and returns the program's path, as cargo reports it.
+fn build(work: &TempDir, interrupt: &Interrupt) -> Result<std::path::PathBuf> {
+    let messages = work.path().join("cargo-messages.json");
+    let mut cargo = Process::spawn(
+        Command::new(test::cargo())
+            .args(["build", "--release", "--package", "acctd"])
+            .arg("--message-format=json-render-diagnostics")
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&messages)?),
+    )?;
+    interrupt.wait_for_success(&mut cargo, BUILD_LIMIT)?;
+
+    let mut text = String::new();
+    fs::File::open(&messages)?.read_to_string(&mut text)?;
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok())
+        .find_map(|artifact| {
+            artifact
+                .executable
+                .filter(|_| artifact.target.name == "acctd")
+        })
+        .context("cargo built no program named acctd")
+}
+
+/// The part of cargo's message about a finished artifact that matters here;
+/// other messages have no target and are no `Artifact`.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<std::path::PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// This program, which is also the traffic generator and the TCP and UDP
+/// peers.
+fn this_program() -> Result<std::path::PathBuf> {
+    env::current_exe().context("cannot tell where this program is")
+}

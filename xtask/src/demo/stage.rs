@@ -1,0 +1,182 @@
+//! The two namespaces, the rules, and the traffic between them.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::{
+    netns::{Namespace, Privilege},
+    process::Process,
+    traffic::{Sizes, TrafficArgs},
+    veth::{Veth, add_address},
+};
+
+use super::this_program;
+use crate::{interrupt::Interrupt, peer};
+
+/// How long the traffic lasts: at least two boundaries of acctd's 5 s
+/// intervals come by in that time.
+pub(super) const SECONDS: u16 = 12;
+
+/// The traffic may take longer than planned on a slow machine.
+const LIMIT: Duration = Duration::from_secs(SECONDS as u64 + 30);
+
+const HOST_V4: &str = "192.0.2.1";
+const HOST_V6: &str = "2001:db8::1";
+const OUTSIDE_V4: &str = "192.0.2.2";
+const OUTSIDE_V6: &str = "2001:db8::2";
+
+/// How many addresses the generator sends from, and how fast, per family.
+const GENERATOR_SOURCES: u32 = 300;
+const GENERATOR_RATE: u32 = 1000;
+
+/// A counter and a log statement see the same packets, as they stand in the
+/// same rule: the counter counts, then the packet goes to acctd's group.
+pub(super) const RULESET: &str = "\
+table inet acctd_demo {
+    counter ip4_in { }
+    counter ip4_out { }
+    counter ip6_in { }
+    counter ip6_out { }
+
+    chain input {
+        type filter hook input priority filter; policy accept;
+        meta nfproto ipv4 counter name ip4_in log group 5 snaplen 20 queue-threshold 50
+        meta nfproto ipv6 counter name ip6_in log group 7 snaplen 40 queue-threshold 50
+    }
+
+    chain output {
+        type filter hook output priority filter; policy accept;
+        meta nfproto ipv4 counter name ip4_out log group 4 snaplen 20 queue-threshold 50
+        meta nfproto ipv6 counter name ip6_out log group 6 snaplen 40 queue-threshold 50
+    }
+}
+";
+
+/// Two connected namespaces, and a server on `host`.
+pub(super) struct Stage {
+    // Dropped in this order: what runs in the namespaces goes before them.
+    _server: Process,
+    pub(super) host: Namespace,
+    outside: Namespace,
+    veth: Veth,
+}
+
+impl Stage {
+    pub(super) fn set(privilege: Privilege, interrupt: &Interrupt) -> Result<Self> {
+        let host = Namespace::new(privilege)?;
+        let outside = host.peer()?;
+        let veth = Veth::new(&host, "host0", &outside, "outside0")?;
+        for (namespace, device, v4, v6) in [
+            (&host, "host0", HOST_V4, HOST_V6),
+            (&outside, "outside0", OUTSIDE_V4, OUTSIDE_V6),
+        ] {
+            add_address(namespace, device, &format!("{v4}/24"))?;
+            add_address(namespace, device, &format!("{v6}/64"))?;
+        }
+        // The generator's sources are beyond `outside`, so that host answers
+        // them as it would answer the Internet.
+        host.run(&["ip", "route", "add", "default", "via", OUTSIDE_V4])?;
+        host.run(&["ip", "-6", "route", "add", "default", "via", OUTSIDE_V6])?;
+        interrupt.check()?;
+        Ok(Self {
+            _server: start_server(&host)?,
+            host,
+            outside,
+            veth,
+        })
+    }
+
+    /// Runs all the traffic to its end. Afterwards nothing moves any more.
+    pub(super) fn play_traffic(&self, interrupt: &Interrupt) -> Result<()> {
+        let mut traffic = vec![
+            self.talk()?,
+            self.ping(HOST_V4)?,
+            self.ping(HOST_V6)?,
+            self.generate("198.18.0.1/15", HOST_V4)?,
+            self.generate("2001:db8:1::1/48", HOST_V6)?,
+        ];
+        for process in &mut traffic {
+            interrupt.wait_for_success(process, LIMIT)?;
+        }
+        // Some seconds after the last packet the kernel still asks its
+        // neighbours whether they are there. The link goes down first.
+        self.host
+            .run(&["ip", "link", "set", &self.veth.near, "down"])?;
+        Ok(())
+    }
+
+    /// TCP and UDP through ordinary sockets.
+    fn talk(&self) -> Result<Process> {
+        let seconds = SECONDS.to_string();
+        let mut command = bound_command(&self.outside, this_program()?);
+        command
+            .args(["peer", "talk", "--seconds", &seconds])
+            .args(["--to", HOST_V4, "--to", HOST_V6]);
+        Process::spawn(&mut command)
+    }
+
+    /// ICMP.
+    fn ping(&self, to: &str) -> Result<Process> {
+        let count = SECONDS.to_string();
+        let mut command = bound_command(&self.outside, "ping");
+        command.args(["-n", "-q", "-c", &count, to]);
+        Process::spawn(command.stdout(Stdio::null()))
+    }
+
+    /// UDP from some hundred addresses.
+    fn generate(&self, sources: &str, to: &str) -> Result<Process> {
+        let to: std::net::IpAddr = to.parse()?;
+        let args = TrafficArgs {
+            sources: GENERATOR_SOURCES,
+            rate: GENERATOR_RATE,
+            count: u64::from(GENERATOR_RATE) * u64::from(SECONDS),
+            size: Sizes { min: 64, max: 1400 },
+            ..TrafficArgs::new(
+                &self.veth.far,
+                self.veth.near_mac,
+                sources.parse()?,
+                to.into(),
+            )
+        };
+        let mut command = bound_command(&self.outside, this_program()?);
+        command.arg("traffic").args(args.to_args());
+        Process::spawn(command.stdout(Stdio::null()))
+    }
+}
+
+/// A command for a namespace that ends with this process, even if that is
+/// killed, and that Ctrl-C in a terminal does not reach: this process ends
+/// its children itself, in order.
+pub(super) fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Command {
+    let mut command = namespace.command("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .process_group(0)
+        .stdin(Stdio::null());
+    command
+}
+
+fn start_server(host: &Namespace) -> Result<Process> {
+    let mut command = bound_command(host, this_program()?);
+    command.args(["peer", "serve"]).stdout(Stdio::piped());
+    let mut server = Process::spawn(&mut command)?;
+    let stdout = server
+        .child()
+        .stdout
+        .take()
+        .context("no pipe to the server")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    ensure!(
+        line.trim() == peer::READY,
+        "the demo's server does not start"
+    );
+    Ok(server)
+}

@@ -1,0 +1,69 @@
+//! Ctrl-C and SIGTERM, as an error that unwinds through the drop guards.
+
+use std::{
+    error::Error,
+    fmt,
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+use xtask::process::Process;
+
+/// The error that stands for a signal to stop.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl Error for Interrupted {}
+
+/// Whether a signal has asked this process to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From here on a signal no longer ends this process; every wait must go
+    /// through the methods below.
+    pub(crate) fn catch() -> Result<Self> {
+        let caught = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&caught))?;
+        }
+        Ok(Self(caught))
+    }
+
+    /// An error once a signal has come.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            bail!(Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a process, but no longer than `limit`.
+    pub(crate) fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
+        process.wait_unless(limit, || self.check())
+    }
+
+    /// Waits for a process that is to succeed.
+    pub(crate) fn wait_for_success(&self, process: &mut Process, limit: Duration) -> Result<()> {
+        let status = self.wait(process, limit)?;
+        if !status.success() {
+            bail!("`{}` failed, {status}", process.command_line());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! What acctd's demo, tests and benchmarks stand on: throwaway network
+//! namespaces, the packet counters of nftables as an independent witness, and
+//! a traffic generator that says exactly what it sent.
+//!
+//! ```text
+//! netns ─► Namespace ── veth pair ── Namespace     (no root needed: a user namespace will do)
+//!             │ traffic: frames ─────► │ nft: counters
+//! ```
+//!
+//! This crate must build before `cargo xtask setup` has run, so it depends
+//! neither on acctd nor on anything that links a C library of netfilter's.
+
+pub mod process;
+
+pub mod netns;
+pub mod veth;
+
+pub mod nft;
+
+pub mod frame;
+pub mod mac;
+#[expect(
+    unsafe_code,
+    reason = "packet socket addresses and options exist only in the C interface"
+)]
+mod packet_socket;
+pub mod traffic;

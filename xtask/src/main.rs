@@ -1,0 +1,75 @@
+//! acctd's own commands: `cargo xtask …`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::traffic::{self, TrafficArgs};
+
+mod setup;
+mod test;
+
+mod demo;
+mod interrupt;
+mod peer;
+mod print;
+mod table;
+
+use interrupt::Interrupted;
+
+/// acctd's own commands
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the Debian packages that building, testing and the demo need
+    Setup,
+    /// Show acctd at work between two throwaway network namespaces
+    ///
+    /// Builds acctd, sends traffic through it, prints its files, and compares their totals with
+    /// nftables' own counters. Nothing outside the namespaces changes. Works without root.
+    Demo,
+    /// Run all tests, after `setup`
+    Test {
+        /// Arguments for `cargo test`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
+    Traffic(Box<TrafficArgs>),
+    /// One end of the demo's TCP and UDP traffic
+    #[command(hide = true, subcommand)]
+    Peer(peer::Peer),
+}
+
+fn main() -> ExitCode {
+    let Err(error) = run(Cli::parse().command) else {
+        return ExitCode::SUCCESS;
+    };
+    report(&error);
+    if error.is::<Interrupted>() {
+        ExitCode::from(130) // As a shell reports a program ended by Ctrl-C.
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup => setup::run(),
+        Command::Demo => demo::run(),
+        Command::Test { args } => test::run(&args),
+        Command::Traffic(args) => traffic::run_and_print(&args),
+        Command::Peer(peer) => peer.run(),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "where a command reports its errors")]
+fn report(error: &anyhow::Error) {
+    eprintln!("xtask: error: {error:#}");
+}
