@@ -8,6 +8,7 @@ use log::warn;
 
 use crate::config::GroupConfig;
 use crate::counts::Counts;
+use crate::nflog_socket::copy_range;
 use crate::prefix::Family;
 
 /// Between two warnings about the same group.
@@ -74,10 +75,11 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
     }
     if new.truncated > 0 {
         warnings.push(format!(
-            "{} packets not counted, fewer than {} bytes of each: give the rule 'snaplen {1}' \
-             (--nflog-size {1}) or none",
+            "{} packets not counted, their IP header is cut off: give the rule 'snaplen {}' \
+             (--nflog-size; {} on the netdev egress hook) or none",
             new.truncated,
-            family.header_length()
+            family.header_length(),
+            copy_range(family)
         ));
     }
     if new.other_family > 0 {

@@ -29,6 +29,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG};
+use crate::prefix::Family;
 use crate::timeline::FLUSH_TIMEOUT;
 
 /// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
@@ -40,6 +41,10 @@ pub const MAX_DATAGRAM: usize = 2 * KERNEL_BUFFER as usize;
 const THRESHOLD: u32 = 16_383;
 /// What may wait for the reader, in bytes of kernel memory.
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+/// On the netdev egress hook a packet begins with its Ethernet header and up to two VLAN tags, and
+/// the group's copy range would cut the IP header off behind them. A rule's own snaplen saves
+/// these bytes on all other hooks.
+const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
 /// A bind can fail because a packet came between request and answer; then it is tried again.
 const BIND_TRIES: u32 = 5;
 
@@ -73,28 +78,28 @@ pub enum Received {
 }
 
 impl NflogSocket {
-    /// Binds and configures `group`; the kernel is to copy `copy_range` bytes of each packet.
-    pub fn open(group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+    /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
+    pub fn open(group: NflogGroup, family: Family) -> io::Result<Self> {
         try_netlink()?;
         for _ in 1..BIND_TRIES {
-            match Self::bind(group, copy_range) {
+            match Self::bind(group, family) {
                 Err(error) if !is_final(&error) => {}
                 result => return result,
             }
         }
-        Self::bind(group, copy_range)
+        Self::bind(group, family)
     }
 
-    fn bind(group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+    fn bind(group: NflogGroup, family: Family) -> io::Result<Self> {
         let mut queue = Queue::new();
         queue.open();
-        let opened = Self::bind_queue(&mut queue, group, copy_range);
+        let opened = Self::bind_queue(&mut queue, group, family);
         // Closes the library's descriptor; ours goes on.
         queue.close();
         opened
     }
 
-    fn bind_queue(queue: &mut Queue, group: NflogGroup, copy_range: usize) -> io::Result<Self> {
+    fn bind_queue(queue: &mut Queue, group: NflogGroup, family: Family) -> io::Result<Self> {
         let fd = duplicate(queue)?;
         let receive_buffer = set_receive_buffer(&fd)?;
         set_errno(Errno(0));
@@ -106,7 +111,7 @@ impl NflogSocket {
         queue.set_nlbufsiz(KERNEL_BUFFER);
         queue.set_qthresh(THRESHOLD);
         queue.set_timeout(flush_timeout_centiseconds());
-        queue.set_mode(CopyMode::CopyPacket, u32::try_from(copy_range).unwrap_or(0));
+        queue.set_mode(CopyMode::CopyPacket, copy_range(family));
         Ok(Self {
             fd,
             group,
@@ -177,6 +182,13 @@ impl AsRawFd for NflogSocket {
 #[must_use]
 pub fn flush_timeout_centiseconds() -> u32 {
     u32::try_from(FLUSH_TIMEOUT.as_millis() / 10).unwrap_or(100)
+}
+
+/// Bytes that the kernel is to copy of each packet, unless its rule says less.
+#[must_use]
+pub fn copy_range(family: Family) -> u32 {
+    // At most 62.
+    u32::try_from(family.header_length() + LINK_LAYER_ROOM).unwrap_or(0)
 }
 
 /// The kernel has no netfilter netlink, or this process no descriptor left: `Queue::open` could

@@ -12,7 +12,7 @@ use rustix::fs::Access;
 use rustix::thread::CapabilitySet;
 
 use crate::config::{Config, GroupConfig};
-use crate::nflog_socket::{NflogGroup, NflogSocket, flush_timeout_centiseconds};
+use crate::nflog_socket::{NflogGroup, NflogSocket, copy_range, flush_timeout_centiseconds};
 use crate::nflog_table::{self, COPY_PACKET, Instance};
 
 /// Makes the log directory with its parents, mode 0750 as the seed does, and makes sure that
@@ -63,7 +63,7 @@ fn open_group(config: &GroupConfig) -> Result<NflogSocket> {
     if let Some(taken) = find_instance(config.group).unwrap_or(None) {
         return Err(taken_by(&taken));
     }
-    let socket = NflogSocket::open(config.group, family.header_length())
+    let socket = NflogSocket::open(config.group, family)
         .map_err(|error| explain_refusal(config.group, &error))?;
     verify(config, &socket)?;
     Ok(socket)
@@ -129,7 +129,7 @@ fn verify(config: &GroupConfig, socket: &NflogSocket) -> Result<()> {
     if instance.port_id != socket.port_id()? {
         return Err(taken_by(&instance));
     }
-    let copy_range = u32::try_from(config.prefix_length.family().header_length())?;
+    let copy_range = copy_range(config.prefix_length.family());
     let wanted = (COPY_PACKET, copy_range, flush_timeout_centiseconds());
     let found = (
         instance.copy_mode,

@@ -133,7 +133,7 @@ fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> 
                 clock_sources: true,
                 rate,
                 count: u64::from(rate) * seconds,
-                size: Sizes { min: 40, max: 900 },
+                size: Sizes { min: 60, max: 900 },
                 ..rig.traffic(source, dest)?
             })?;
             straddled += sent.straddled;

@@ -247,7 +247,7 @@ fn a_snaplen_too_small() -> Result<()> {
     rig.rules(
         "table inet rig { chain prerouting { type filter hook prerouting priority raw
             ip protocol udp log group 5 snaplen 19
-            drop; } }",
+            drop; }; }",
     )?;
     let traffic = mixed_sizes(rig.traffic("10.1.0.0/16", "10.255.0.1/32")?);
     let log = all_go_to(&rig, &["-ip4-src-group=5"], &traffic, "truncated")?;
@@ -263,7 +263,7 @@ fn the_other_family() -> Result<()> {
     rig.rules(
         "table inet rig { chain prerouting { type filter hook prerouting priority raw
             meta l4proto udp log group 5
-            drop; } }",
+            drop; }; }",
     )?;
     let traffic = mixed_sizes(rig.traffic("10.1.0.0/16", "10.255.0.1/32")?);
     let log = all_go_to(&rig, &["-ip6-src-group=5"], &traffic, "other_family")?;

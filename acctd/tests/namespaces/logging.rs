@@ -41,7 +41,7 @@ pub(crate) const CASES: &[Case] = &[
 const RULES: &str = "
     table inet rig { chain prerouting { type filter hook prerouting priority raw
         ip protocol udp log group 5 snaplen 20 queue-threshold 50
-        drop; } }";
+        drop; }; }";
 
 fn three_packets(rig: &Rig) -> Result<TrafficArgs> {
     Ok(TrafficArgs {

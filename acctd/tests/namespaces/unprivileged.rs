@@ -69,7 +69,7 @@ fn acctd_runs_under_unshare_urn() -> Result<()> {
     let mut command = Command::new("unshare");
     let script = "ip link set lo up && nft -f - <<'RULES' && exec \"$0\" \"$@\"
         table inet rig { chain input { type filter hook input priority 0
-            ip protocol icmp log group 5 snaplen 20 queue-threshold 5000; } }\nRULES";
+            ip protocol icmp log group 5 snaplen 20 queue-threshold 5000; }; }\nRULES";
     command
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .args(["-Urn", "--", "sh", "-c", script])
