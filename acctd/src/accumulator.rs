@@ -12,7 +12,7 @@ use crate::config::{Config, GroupConfig};
 use crate::counts::Counts;
 use crate::decode::{self, Packet, Record, Undecodable};
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
-use crate::ledger::{Entry, Index, Ledger};
+use crate::ledger::{BATCH, Entry, Index, Ledger};
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side, go_ip_text};
 
@@ -159,6 +159,9 @@ pub struct Slots<K: Copy> {
     first_open: PeriodIndex,
     /// The number that the next packet should have; unknown until the first one came.
     next_sequence: Option<u32>,
+    /// Packets of the current slot that are not in its ledger yet; empty between datagrams, and
+    /// never more than [`BATCH`].
+    batch: Vec<(K, u64)>,
     /// The index of a closed ledger, for the next one.
     spare: Option<Index>,
     totals: Counts,
@@ -192,6 +195,7 @@ impl<K: PrefixKey> Slots<K> {
             current: 0,
             first_open: rules.interval.index_of(now),
             next_sequence: None,
+            batch: Vec::with_capacity(BATCH),
             spare: None,
             totals: Counts::default(),
         }
@@ -222,7 +226,10 @@ impl<K: PrefixKey> Slots<K> {
                             position
                         }
                     };
-                    self.count(position, &packet, &mut counted);
+                    self.count(&packet, &mut counted);
+                    if self.batch.len() == BATCH {
+                        self.count_batch(position, &mut counted);
+                    }
                 }
                 Record::Reply(0) => {}
                 Record::Reply(errno) => debug!(
@@ -239,7 +246,7 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     #[inline]
-    fn count(&mut self, slot: usize, packet: &Packet<'_>, counted: &mut Counts) {
+    fn count(&mut self, packet: &Packet<'_>, counted: &mut Counts) {
         if let Some(sequence) = packet.sequence {
             // The first number is where the group's count began for us, not a loss.
             let expected = self.next_sequence.unwrap_or(sequence);
@@ -268,9 +275,7 @@ impl<K: PrefixKey> Slots<K> {
         let key = K::from_address(&header[self.address_offset..]).masked(self.mask);
         counted.packets += 1;
         counted.bytes += bytes;
-        if !self.open[slot].ledger.add(key, bytes) {
-            counted.overflow += 1;
-        }
+        self.batch.push((key, bytes));
         if self.rules.debug {
             debug!(
                 "IP message {} Addr {} Size {bytes}",
@@ -280,7 +285,13 @@ impl<K: PrefixKey> Slots<K> {
         }
     }
 
+    fn count_batch(&mut self, slot: usize, counted: &mut Counts) {
+        counted.overflow += self.open[slot].ledger.add(&self.batch);
+        self.batch.clear();
+    }
+
     fn settle(&mut self, slot: usize, counted: &mut Counts) {
+        self.count_batch(slot, counted);
         self.open[slot].counts.add(counted);
         self.totals.add(counted);
         *counted = Counts::default();
@@ -338,8 +349,7 @@ impl<K: PrefixKey> Slots<K> {
             .drain(..n_closed)
             .map(|slot| {
                 let (entries, index) = slot.ledger.close();
-                // An index that a flood had grown is not kept for ever.
-                *spare = (index.capacity() / 8 <= entries.len()).then_some(index);
+                *spare = Some(index);
                 ClosedSlot {
                     index: slot.index,
                     entries: entries_of(entries),

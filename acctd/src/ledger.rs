@@ -1,15 +1,14 @@
 //! The counters of one group in one period: prefix → bytes and packets.
 //!
-//! The entries lie densely in a vector and a hash table holds their positions. That costs
-//! 5 bytes a slot instead of a whole entry, so a million IPv4 prefixes take 20 MB of entries and
-//! 10 MB of index; growing the index moves no counter; and a closed ledger is already the list
-//! that the writer sorts: it is handed over whole, without a copy.
+//! The entries lie densely in a vector and a hash index holds their positions: a million IPv4
+//! prefixes take 20 MB of entries and 17 MB of index. Growing the index moves no counter, and a
+//! closed ledger is already the list that the writer sorts: it is handed over whole, without a
+//! copy.
 
 use std::hash::BuildHasher;
 
 use acctd_common::Counters;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use crate::prefix::PrefixKey;
 
@@ -46,6 +45,12 @@ impl<K: PrefixKey> Entry<K> {
         self.key
     }
 
+    #[inline]
+    fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.packets += 1;
+    }
+
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -56,9 +61,75 @@ impl<K: PrefixKey> Entry<K> {
     }
 }
 
-/// Positions of the entries by the hash of their keys, kept from one period to the next so that
-/// a router with a steady set of prefixes grows its table once.
-pub type Index = HashTable<u32>;
+/// Where the entries are, by the hash of their keys: open addressing with linear probing.
+///
+/// A slot is 0, or 32 bits of the hash above the entry's position plus one. With that much of the
+/// hash in the slot a look-up need not read the entry to know it: the two cache misses of a packet
+/// are then independent of one another, and those of a batch of packets overlap.
+///
+/// Kept from one period to the next, so that a router with a steady set of prefixes grows it once.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// A power of two of them, or none.
+    slots: Vec<u64>,
+}
+
+impl Index {
+    /// An index with room for as many prefixes as this one, if it was a good part full.
+    fn reuse(mut self, n_entries: usize) -> Self {
+        if n_entries < self.slots.len() / 16 {
+            return Self::default();
+        }
+        self.slots.fill(0);
+        self
+    }
+
+    /// Where a key with this hash most likely is; to be confirmed by a look at the entry.
+    #[inline]
+    fn likely_position(&self, hash: u64) -> Option<u32> {
+        let mut slots = self.probe(hash);
+        slots.find_map(|(_, slot)| match slot {
+            0 => Some(None),
+            slot if slot >> 32 == hash >> 32 => Some(Some(position_of(slot))),
+            _ => None,
+        })?
+    }
+
+    /// The slots to look at for this hash, from the first on, until one is vacant.
+    #[inline]
+    fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, u64)> {
+        let mask = self.slots.len().wrapping_sub(1);
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+        let start = hash as usize;
+        (0..self.slots.len()).map(move |step| {
+            let at = start.wrapping_add(step) & mask;
+            (at, self.slots[at])
+        })
+    }
+
+    fn insert(&mut self, hash: u64, position: u32) {
+        let vacant = self.probe(hash).find(|(_, slot)| *slot == 0);
+        if let Some((at, _)) = vacant {
+            self.slots[at] = (hash >> 32) << 32 | u64::from(position) + 1;
+        }
+    }
+
+    /// At three quarters the runs of linear probing are still short.
+    fn is_full(&self, n_entries: usize) -> bool {
+        n_entries >= self.slots.len() / 4 * 3
+    }
+}
+
+fn position_of(slot: u64) -> u32 {
+    // The lower half of a slot that is not vacant, and so is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    let one_above = slot as u32;
+    one_above.wrapping_sub(1)
+}
+
+/// How many packets are looked up together. Their keys, hashes and positions fit the first-level
+/// cache, and more than some tens of cache misses do not overlap on any processor.
+pub const BATCH: usize = 64;
 
 /// The open counters of one group.
 ///
@@ -78,53 +149,86 @@ pub struct Ledger<K: Copy> {
 impl<K: PrefixKey> Ledger<K> {
     /// An empty ledger of at most `limit` prefixes, on an index used before or a new one.
     #[must_use]
-    pub fn new(limit: usize, mut index: Index) -> Self {
-        index.clear();
+    pub fn new(limit: usize, index: Index) -> Self {
         Self {
             index,
             entries: Vec::new(),
             hasher: RandomState::default(),
-            limit: limit.min(u32::MAX as usize),
+            // A position plus one must fit half a slot.
+            limit: limit.min(u32::MAX as usize - 1),
             overflow: Counters::default(),
         }
     }
 
-    /// Counts one packet. False where the ledger is full and knows no such prefix: then the
-    /// packet stands in the overflow instead.
+    /// Counts packets, each a prefix and its bytes, and returns how many of them went to the
+    /// overflow, because the ledger is full and knows no such prefix.
+    pub fn add(&mut self, packets: &[(K, u64)]) -> u64 {
+        packets
+            .chunks(BATCH)
+            .map(|batch| self.add_batch(batch))
+            .sum()
+    }
+
+    /// In passes, so that a pass's loads do not wait for one another.
     #[inline]
-    pub fn add(&mut self, key: K, bytes: u64) -> bool {
-        let hash = self.hasher.hash_one(key);
+    fn add_batch(&mut self, batch: &[(K, u64)]) -> u64 {
+        let mut hashes = [0; BATCH];
+        for (hash, (key, _)) in hashes.iter_mut().zip(batch) {
+            *hash = self.hasher.hash_one(key);
+        }
+        let mut positions = [u32::MAX; BATCH];
+        for (position, hash) in positions.iter_mut().zip(&hashes[..batch.len()]) {
+            *position = self.index.likely_position(*hash).unwrap_or(u32::MAX);
+        }
+        let mut overflowed = 0;
+        for ((&(key, bytes), &position), &hash) in batch.iter().zip(&positions).zip(&hashes) {
+            match self.entries.get_mut(position as usize) {
+                Some(entry) if entry.key() == key => entry.count(bytes),
+                _ => overflowed += u64::from(!self.add_slowly(hash, key, bytes)),
+            }
+        }
+        overflowed
+    }
+
+    /// A prefix that was new when its batch began, or shares half its hash with another.
+    #[cold]
+    fn add_slowly(&mut self, hash: u64, key: K, bytes: u64) -> bool {
         let entries = &mut self.entries;
         let known = self
             .index
-            .find(hash, |&position| entries[position as usize].key() == key);
-        if let Some(&position) = known {
-            let entry = &mut entries[position as usize];
-            entry.bytes += bytes;
-            entry.packets += 1;
+            .probe(hash)
+            .take_while(|(_, slot)| *slot != 0)
+            .map(|(_, slot)| position_of(slot) as usize)
+            .find(|&position| entries[position].key() == key);
+        if let Some(position) = known {
+            entries[position].count(bytes);
             return true;
         }
-        self.add_new(hash, key, bytes)
-    }
-
-    #[cold]
-    fn add_new(&mut self, hash: u64, key: K, bytes: u64) -> bool {
-        if self.entries.len() >= self.limit {
+        if entries.len() >= self.limit {
             self.overflow.add(Counters { bytes, packets: 1 });
             return false;
         }
-        let (entries, hasher) = (&mut self.entries, &self.hasher);
-        // The limit is at most u32::MAX, so each position fits.
-        let position = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        entries.push(Entry {
-            key,
-            bytes,
-            packets: 1,
-        });
-        self.index.insert_unique(hash, position, |&position| {
-            hasher.hash_one(entries[position as usize].key())
-        });
+        if self.index.is_full(entries.len()) {
+            self.grow_index();
+        }
+        // The limit is below u32::MAX, so each position fits.
+        let position = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries
+            .push(Entry::new(key, Counters { bytes, packets: 1 }));
+        self.index.insert(hash, position);
         true
+    }
+
+    fn grow_index(&mut self) {
+        const SMALLEST: usize = 1_024;
+        let doubled = (self.index.slots.len() * 2).max(SMALLEST);
+        // Frees the old one before the new one is touched.
+        self.index = Index::default();
+        self.index.slots = vec![0; doubled];
+        for (position, entry) in (0..).zip(&self.entries) {
+            self.index
+                .insert(self.hasher.hash_one(entry.key()), position);
+        }
     }
 
     /// Ends the ledger: its entries in the order of their first packet, with the overflow as an
@@ -137,6 +241,7 @@ impl<K: PrefixKey> Ledger<K> {
             overflow,
             ..
         } = self;
+        let index = index.reuse(entries.len());
         if overflow.packets > 0 {
             entries.push(Entry::new(K::ZERO, overflow));
         }
@@ -166,11 +271,12 @@ mod tests {
 
     #[test]
     fn close_keeps_every_count() {
-        let mut ledger = Ledger::new(1_000_000, Index::new());
+        let mut ledger = Ledger::new(1_000_000, Index::default());
         for round in 0..3_u32 {
-            for key in 0..10_000_u32 {
-                assert!(ledger.add(key.wrapping_mul(0x9e37_79b9), u64::from(key + round)));
-            }
+            let packets: Vec<(u32, u64)> = (0..10_000_u32)
+                .map(|key| (key.wrapping_mul(0x9e37_79b9), u64::from(key + round)))
+                .collect();
+            assert_eq!(ledger.add(&packets), 0);
         }
         let rows = close_sorted(ledger);
         assert_eq!(rows.len(), 10_000);
@@ -180,23 +286,46 @@ mod tests {
     }
 
     #[test]
+    fn a_new_prefix_may_come_twice_in_a_batch() {
+        let mut ledger = Ledger::new(10, Index::default());
+        ledger.add(&[(1, 10), (2, 20), (1, 30), (1, 40)]);
+        assert_eq!(close_sorted(ledger), [(1, 80, 3), (2, 20, 1)]);
+    }
+
+    #[test]
+    fn prefixes_that_share_a_hash_are_told_apart() {
+        let mut ledger = Ledger::new(10, Index::default());
+        for (key, bytes) in [(1, 10), (2, 20), (3, 30), (2, 200), (3, 300)] {
+            assert!(ledger.add_slowly(77, key, bytes));
+        }
+        // All look-ups find the first of them at first, and then go on.
+        let likely = ledger.index.likely_position(77);
+        assert_eq!(likely, Some(0));
+        assert_eq!(close_sorted(ledger), [(1, 10, 1), (2, 220, 2), (3, 330, 2)]);
+    }
+
+    #[test]
     fn what_is_over_the_limit_goes_to_the_zero_prefix() {
-        let mut ledger = Ledger::new(2, Index::new());
-        assert!(ledger.add(7, 10));
-        assert!(ledger.add(8, 10));
-        assert!(!ledger.add(9, 30));
-        assert!(ledger.add(7, 10), "a known prefix still counts");
-        assert!(!ledger.add(10, 40));
+        let mut ledger = Ledger::new(2, Index::default());
+        assert_eq!(ledger.add(&[(7, 10), (8, 10), (9, 30)]), 1);
+        // A known prefix still counts.
+        assert_eq!(ledger.add(&[(7, 10), (10, 40)]), 1);
         assert_eq!(close_sorted(ledger), [(0, 70, 2), (7, 20, 2), (8, 10, 1)]);
     }
 
     #[test]
     fn an_index_used_before_starts_empty() {
-        let mut first = Ledger::new(10, Index::new());
-        first.add(1_u32, 100);
+        let mut first = Ledger::new(10_000, Index::default());
+        let packets: Vec<(u32, u64)> = (0..5_000).map(|key| (key, 100)).collect();
+        first.add(&packets);
         let (_, index) = first.close();
-        let mut second = Ledger::new(10, index);
-        second.add(1_u32, 5);
-        assert_eq!(close_sorted(second), [(1, 5, 1)]);
+        assert_eq!(index.slots.len(), 8_192);
+        let mut second = Ledger::new(10_000, index);
+        second.add(&[(1_u32, 5)]);
+        let (entries, index) = second.close();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].counters().bytes, 5);
+        // What a flood has grown is let go.
+        assert_eq!(index.slots.len(), 0);
     }
 }

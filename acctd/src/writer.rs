@@ -21,6 +21,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After a stop, how long to go on trying before what could not be written is given up.
 const LAST_TRIES: Duration = Duration::from_secs(10);
 
+/// The nice value of the thread that sorts and writes, unless acctd's own is higher: on a busy
+/// core the readers, at -19, come first. A file may be late, a packet cannot wait.
+const PRIORITY: i32 = 0;
+
 /// Where and how files are written.
 #[derive(Clone, Debug)]
 pub struct Destination {
@@ -165,9 +169,12 @@ impl Job {
 
     async fn advance(mut self, destination: &Destination) -> Result<Progress> {
         let destination = destination.clone();
-        spawn_blocking(move || match self.finish(&destination) {
-            Ok(()) => Progress::Done,
-            Err(error) => Progress::Failed(self, error),
+        spawn_blocking(move || {
+            yield_to_readers();
+            match self.finish(&destination) {
+                Ok(()) => Progress::Done,
+                Err(error) => Progress::Failed(self, error),
+            }
         })
         .await
         .context("writing an interval has failed")
@@ -198,6 +205,15 @@ impl Job {
                 }
             }
         }
+    }
+}
+
+/// Nice values are a thread's own on Linux, and lowering one's priority is always allowed.
+fn yield_to_readers() {
+    let this_thread = Some(rustix::thread::gettid());
+    if rustix::process::getpriority_process(this_thread).is_ok_and(|nice| nice < PRIORITY) {
+        // Should it fail, the file is written at the readers' priority.
+        let _no_matter = rustix::process::setpriority_process(this_thread, PRIORITY);
     }
 }
 

@@ -226,7 +226,12 @@ fn a_million_prefixes_stay_within_a_hundred_mebibytes() -> Result<()> {
         .and_then(|kib| kib.parse::<u64>().ok());
     acctd.finish()?;
     let files = rig.files()?;
-    ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
+    let (counted, v4) = (totals(&files, true), rig.counter("v4")?);
+    ensure!(
+        counted == (v4, NONE),
+        "{counted:?} != {v4:?}, lost {}",
+        rig.summed("lost")?
+    );
     ensure!(files.iter().any(|file| file.rows.len() == 1_000_000));
     ensure!(
         peak.is_some_and(|peak| peak <= LIMIT_KIB),
