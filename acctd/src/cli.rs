@@ -20,7 +20,7 @@ const MAX_GROUPS_A_FLAG: usize = 64;
 
 const EXAMPLE: &str = "\
 Flags may be written with one dash or two, and with '=' or a blank before the value. Each can
-also be set in the environment: ACCTD_INTERVAL=1h for --interval=1h.
+also be set in the environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h.
 
 Example: account what this host sends and receives, one file an hour.
 
@@ -42,37 +42,38 @@ Example: account what this host sends and receives, one file an hour.
 
 /// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.
 #[derive(Clone, Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 #[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true)]
 pub struct Cli {
     /// NFLOG groups of IPv4 packets whose source address is accounted.
     ///
     /// A number, a list or ranges (4,14-16); 0 is off.
-    #[arg(long, env = "ACCTD_IP4_SRC_GROUP", value_name = "GROUPS", default_value = "0",
+    #[arg(long, env = "ACCTD_IP4_SRC_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip4_src_group: GroupList,
 
     /// NFLOG groups of IPv4 packets whose destination address is accounted.
-    #[arg(long, env = "ACCTD_IP4_DST_GROUP", value_name = "GROUPS", default_value = "0",
+    #[arg(long, env = "ACCTD_IP4_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip4_dst_group: GroupList,
 
     /// NFLOG groups of IPv6 packets whose source address is accounted.
-    #[arg(long, env = "ACCTD_IP6_SRC_GROUP", value_name = "GROUPS", default_value = "0",
+    #[arg(long, env = "ACCTD_IP6_SRC_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip6_src_group: GroupList,
 
     /// NFLOG groups of IPv6 packets whose destination address is accounted.
-    #[arg(long, env = "ACCTD_IP6_DST_GROUP", value_name = "GROUPS", default_value = "0",
+    #[arg(long, env = "ACCTD_IP6_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip6_dst_group: GroupList,
 
     /// Prefix length to account IPv4 addresses to, 0 to 32.
-    #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", value_name = "BITS", default_value_t = 32,
+    #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 32,
           value_parser = clap::value_parser!(u8).range(0..=32), help_heading = WHAT_IS_COUNTED)]
     pub ip4_prefix_length: u8,
 
     /// Prefix length to account IPv6 addresses to, 0 to 128.
-    #[arg(long, env = "ACCTD_IP6_PREFIX_LENGTH", value_name = "BITS", default_value_t = 64,
+    #[arg(long, env = "ACCTD_IP6_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 64,
           value_parser = clap::value_parser!(u8).range(0..=128), help_heading = WHAT_IS_COUNTED)]
     pub ip6_prefix_length: u8,
 
@@ -81,57 +82,57 @@ pub struct Cli {
     /// Packets of further ones are counted in the row 0.0.0.0 or ::, so totals stay exact. A
     /// million prefixes take about 30 MB (IPv4) or 35 MB (IPv6) in each group, and twice that
     /// for a moment when an interval ends.
-    #[arg(long, env = "ACCTD_MAX_PREFIXES", value_name = "N", default_value_t = 2_000_000,
+    #[arg(long, env = "ACCTD_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 2_000_000,
           value_parser = clap::value_parser!(u32).range(1..), help_heading = WHAT_IS_COUNTED)]
     pub max_prefixes: u32,
 
     /// Length of the period that one file covers: at least 1s, dividing a day, or whole days.
-    #[arg(long, env = "ACCTD_INTERVAL", value_name = "DURATION", default_value = "5m0s",
+    #[arg(long, env = "ACCTD_INTERVAL", hide_env = true, value_name = "DURATION", default_value = "5m0s",
           value_parser = parse_interval, allow_hyphen_values = true, help_heading = FILES)]
     pub interval: crate::interval::Interval,
 
     /// Directory for the files; made with its parents if need be.
-    #[arg(long, env = "ACCTD_LOG_DIRECTORY", value_name = "DIR",
+    #[arg(long, env = "ACCTD_LOG_DIRECTORY", hide_env = true, value_name = "DIR",
           default_value = "/var/log/accounting", help_heading = FILES)]
     pub log_directory: PathBuf,
 
     /// File names and the Time column in UTC instead of local time.
-    #[arg(long, env = "ACCTD_UTC", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, env = "ACCTD_UTC", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = FILES)]
     pub utc: bool,
 
     /// Log to syslog instead of stderr.
-    #[arg(long, env = "ACCTD_SYSLOG", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, env = "ACCTD_SYSLOG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub syslog: bool,
 
     /// Log more.
-    #[arg(long, env = "ACCTD_VERBOSE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, env = "ACCTD_VERBOSE", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub verbose: bool,
 
     /// Log each packet; implies --verbose.
-    #[arg(long, env = "ACCTD_DEBUG", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, env = "ACCTD_DEBUG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub debug: bool,
 
     /// CPUs to use; 0 is all.
-    #[arg(long, env = "ACCTD_CPUS", value_name = "N", default_value_t = 0,
+    #[arg(long, env = "ACCTD_CPUS", hide_env = true, value_name = "N", default_value_t = 0,
           allow_hyphen_values = true, help_heading = PROCESS)]
     pub cpus: i32,
 
     /// Nice value of the process, -20 (first) to 19 (last).
-    #[arg(long, env = "ACCTD_PRIORITY", value_name = "NICE", default_value_t = -19,
+    #[arg(long, env = "ACCTD_PRIORITY", hide_env = true, value_name = "NICE", default_value_t = -19,
           value_parser = clap::value_parser!(i32).range(-20..=19), allow_hyphen_values = true,
           help_heading = PROCESS)]
     pub priority: i32,
 
     /// Write a CPU profile for pprof, from start to stop.
-    #[arg(long, env = "ACCTD_CPUPROFILE", value_name = "FILE", help_heading = PROCESS)]
+    #[arg(long, env = "ACCTD_CPUPROFILE", hide_env = true, value_name = "FILE", help_heading = PROCESS)]
     pub cpuprofile: Option<PathBuf>,
 }
 

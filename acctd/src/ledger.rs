@@ -110,7 +110,7 @@ impl Index {
     fn insert(&mut self, hash: u64, position: u32) {
         let vacant = self.probe(hash).find(|(_, slot)| *slot == 0);
         if let Some((at, _)) = vacant {
-            self.slots[at] = (hash >> 32) << 32 | u64::from(position) + 1;
+            self.slots[at] = ((hash >> 32) << 32) | (u64::from(position) + 1);
         }
     }
 

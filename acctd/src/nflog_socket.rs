@@ -1,4 +1,4 @@
-//! The edge to libnetfilter_log and the kernel: opens a group through the nflog crate, receives
+//! The edge to `libnetfilter_log` and the kernel: opens a group through the nflog crate, receives
 //! its datagrams, and lets go of it without losing what the kernel still holds.
 //!
 //! What nflog 0.9.0 and the C libraries below it do that this file works around:
@@ -216,8 +216,8 @@ fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
     library_fd.try_clone_to_owned()
 }
 
-/// Asks for the buffer past `net.core.rmem_max`, which CAP_NET_ADMIN of the first user namespace
-/// may; without it, for as much as that limit gives. Returns what was granted.
+/// Asks for the buffer past `net.core.rmem_max`, which `CAP_NET_ADMIN` of the first user
+/// namespace may; without it, for as much as that limit gives. Returns what was granted.
 fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
     if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;

@@ -31,7 +31,7 @@ impl std::fmt::Debug for Guard {
 impl CpuProfile {
     /// Creates the file, so that a wrong path is found out now, and starts sampling.
     pub fn start(path: &Path) -> Result<Self> {
-        info!("Starting cpu profiler on {path:?}");
+        info!("Starting cpu profiler on {}", path.display());
         let file = File::create(path).with_context(|| {
             format!(
                 "cannot create {}: choose another file with --cpuprofile",
@@ -53,13 +53,12 @@ impl CpuProfile {
 
     /// Stops sampling and writes the profile.
     pub fn finish(mut self) -> Result<()> {
-        let write = || -> Result<()> {
+        let path = self.path.display().to_string();
+        let mut write = || -> Result<()> {
             let profile = self.guard.0.report().build()?.pprof()?;
             self.file.write_all(&profile.encode_to_vec())?;
             Ok(())
         };
-        let path = self.path.display().to_string();
-        let mut write = write;
         write().with_context(|| format!("cannot write the cpu profile to {path}"))
     }
 }

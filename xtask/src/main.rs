@@ -73,3 +73,34 @@ fn run(command: Command) -> Result<()> {
 fn report(error: &anyhow::Error) {
     eprintln!("xtask: error: {error:#}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn each_xtask_command_in_the_documents_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let commands = Cli::command();
+        for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", ".ci/run"] {
+            let text = fs::read_to_string(root.join(name)).unwrap();
+            for (_, rest) in text
+                .match_indices("cargo xtask ")
+                .map(|(at, found)| text.split_at(at + found.len()))
+            {
+                let word = rest
+                    .split(|c: char| !c.is_ascii_lowercase())
+                    .next()
+                    .unwrap();
+                assert!(
+                    commands.find_subcommand(word).is_some(),
+                    "{name}: `cargo xtask {word}`"
+                );
+            }
+        }
+    }
+}

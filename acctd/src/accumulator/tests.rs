@@ -29,9 +29,12 @@ fn stamped(offset: i64, sequence: u32) -> Logged {
     }
 }
 
-/// Period's start in seconds after START, packets, bytes of each entry in the slot.
-fn contents(slots: &[ClosedSlot], interval: Interval) -> Vec<(i64, Vec<(String, u64, u64)>)> {
-    fn list<K: PrefixKey>(entries: &[Entry<K>]) -> Vec<(String, u64, u64)> {
+/// Address, packets, bytes.
+type EntryText = (String, u64, u64);
+
+/// Each slot's start in seconds after START, and its entries.
+fn contents(slots: &[ClosedSlot], interval: Interval) -> Vec<(i64, Vec<EntryText>)> {
+    fn list<K: PrefixKey>(entries: &[Entry<K>]) -> Vec<EntryText> {
         let text = |entry: &Entry<K>| {
             let counters = entry.counters();
             (
@@ -56,7 +59,7 @@ fn contents(slots: &[ClosedSlot], interval: Interval) -> Vec<(i64, Vec<(String, 
         .collect()
 }
 
-fn row(address: &str, packets: u64, bytes: u64) -> (String, u64, u64) {
+fn row(address: &str, packets: u64, bytes: u64) -> EntryText {
     (address.into(), packets, bytes)
 }
 

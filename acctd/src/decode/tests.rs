@@ -198,8 +198,11 @@ fn attributes_that_do_not_add_up_spoil_their_message_only() {
     }
 }
 
+/// Sequence, stamp, IP header.
+type Reading = (Option<u32>, Option<UnixNanos>, Result<Vec<u8>, Undecodable>);
+
 /// All that acctd makes of a datagram.
-fn reading(bytes: &[u8]) -> Vec<(Option<u32>, Option<UnixNanos>, Result<Vec<u8>, Undecodable>)> {
+fn reading(bytes: &[u8]) -> Vec<Reading> {
     records(bytes)
         .filter_map(|record| match record {
             Record::Packet(packet) => Some((

@@ -287,8 +287,8 @@ async fn the_hour_that_is_left_out_is_left_out_of_the_names_only() {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Advance(i64),
-    Step(i64),
+    /// A little forward, or by a jump either way.
+    Clock(i64),
     Send(u8),
     SendStamped(u8, i64),
     Look,
@@ -296,8 +296,8 @@ enum Act {
 
 fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => (0_i64..12).prop_map(Act::Advance),
-        1 => (-200_i64..200).prop_map(Act::Step),
+        4 => (0_i64..12).prop_map(Act::Clock),
+        1 => (-200_i64..200).prop_map(Act::Clock),
         4 => (0_u8..9).prop_map(Act::Send),
         2 => (0_u8..9, -30_i64..30).prop_map(|(host, offset)| Act::SendStamped(host, offset)),
         2 => Just(Act::Look),
@@ -318,8 +318,7 @@ proptest! {
             let mut now = DAY + 3;
             for act in acts {
                 match act {
-                    Act::Advance(by) => now += by,
-                    Act::Step(by) => now += by,
+                    Act::Clock(by) => now += by,
                     Act::Send(host) => rig.send(host),
                     Act::SendStamped(host, offset) => {
                         rig.send_stamped(host, Some((now + offset) * SECOND));

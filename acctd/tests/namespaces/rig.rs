@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -181,7 +181,10 @@ impl Acctd {
         let lines = Arc::clone(&log);
         let log_reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().expect("no thread panics with it").push(line);
+                lines
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line);
             }
         });
         Ok(Self {
@@ -200,7 +203,10 @@ impl Acctd {
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().expect("no thread panics with it").clone()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn wait_for_line(&self, part: &str) -> Result<String> {
@@ -240,7 +246,7 @@ impl Acctd {
         let status = self.process.wait(PATIENCE)?;
         let took = begun.elapsed();
         if let Some(log_reader) = self.log_reader.take() {
-            log_reader.join().expect("the log reader does not panic");
+            ensure!(log_reader.join().is_ok(), "the log reader has panicked");
         }
         Ok(Ended {
             code: status.code(),

@@ -1,0 +1,113 @@
+//! What is written about acctd is what it does: help text in README.md, man page, and each
+//! command line shown. After a change of flags, `UPDATE=1 cargo test -p acctd --test docs`
+//! writes the first two anew.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acctd::cli::Cli;
+use acctd::config::Config;
+use clap::CommandFactory as _;
+
+const WIDTH: usize = 100;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_default()
+}
+
+/// Compares, or writes where `UPDATE` is set.
+fn is_current(name: &str, expected: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(root().join(name), expected).unwrap();
+    }
+    assert!(
+        read(name) == expected,
+        "{name} is stale: run UPDATE=1 cargo test -p acctd --test docs"
+    );
+}
+
+#[test]
+fn the_man_page_is_current() {
+    // The section of system administration commands.
+    let man = clap_mangen::Man::new(Cli::command()).section("8");
+    let mut page = Vec::new();
+    man.render(&mut page).unwrap();
+    is_current("dist/acctd.8", &String::from_utf8(page).unwrap());
+}
+
+#[test]
+fn the_help_text_in_the_readme_is_current() {
+    const BEGIN: &str = "<!-- acctd -h -->\n```text\n";
+    const END: &str = "```\n<!-- end -->";
+    let help = Cli::command().term_width(WIDTH).render_help().to_string();
+    // The example stands in the README's own words.
+    let (flags, _example) = help.split_once("Flags may be written").unwrap();
+    let readme = read("README.md");
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    is_current(
+        "README.md",
+        &format!("{before}{BEGIN}{}\n{END}{after}", flags.trim_end()),
+    );
+}
+
+/// The lines of code blocks that run `program`, `\` at the end of a line joined.
+fn command_lines(text: &str, program: &str) -> Vec<Vec<String>> {
+    let text = text.replace("\\\n", " ");
+    let mut in_block = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+            continue;
+        }
+        let line = line.trim_start().trim_start_matches("sudo ");
+        if in_block && line.split_whitespace().next() == Some(program) {
+            let words = line
+                .split_whitespace()
+                .take_while(|word| !word.starts_with('#'));
+            found.push(words.map(str::to_owned).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn each_command_line_of_acctd_in_the_documents_is_accepted() {
+    let mut n_checked = 0;
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        for words in command_lines(&read(name), "acctd") {
+            let args = words.iter().map(OsString::from);
+            let cli = Cli::parse_args(args).unwrap_or_else(|error| panic!("{name}: {error}"));
+            Config::resolve(cli).unwrap_or_else(|error| panic!("{name}: {words:?}: {error}"));
+            n_checked += 1;
+        }
+    }
+    assert!(n_checked >= 2, "{n_checked} command lines found");
+    let example = Cli::command().render_long_help().to_string();
+    let last = example
+        .lines()
+        .rfind(|line| line.contains("acctd -interval"));
+    let args = last.unwrap().split_whitespace().map(OsString::from);
+    Config::resolve(Cli::parse_args(args).unwrap()).unwrap();
+}
+
+#[test]
+fn each_flag_has_its_environment_variable() {
+    for arg in Cli::command().get_arguments() {
+        let Some(long) = arg
+            .get_long()
+            .filter(|long| !matches!(*long, "help" | "version"))
+        else {
+            continue;
+        };
+        let expected = format!("ACCTD_{}", long.to_uppercase().replace('-', "_"));
+        let variable = arg.get_env().and_then(|name| name.to_str());
+        assert_eq!(variable, Some(expected.as_str()));
+    }
+}
