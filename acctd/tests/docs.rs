@@ -2,6 +2,8 @@
 //! command line shown. After a change of flags, `UPDATE=1 cargo test -p acctd --test docs`
 //! writes the first two anew.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
