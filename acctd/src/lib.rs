@@ -35,6 +35,7 @@ pub mod ledger;
 
 pub mod accumulator;
 pub mod interval;
+pub mod pace;
 pub mod reader;
 pub mod timeline;
 

@@ -20,6 +20,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use errno::{Errno, errno, set_errno};
 use nflog::{CfgFlags, CopyMode, Queue};
@@ -119,11 +120,14 @@ impl NflogSocket {
         })
     }
 
-    /// Hands the socket to the runtime that this is called in, to be woken when it is readable.
-    pub fn register(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: `as_raw_fd` gives the same descriptor each time, which the `OwnedFd` in `self`
-        // keeps open until the `AsyncFd` drops it, after deregistering.
-        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    /// Lets the runtime that this is called in say when the socket is readable, until what this
+    /// returns is dropped.
+    pub fn watch(socket: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+        let socket = Arc::clone(socket);
+        // SAFETY: `as_raw_fd` gives the same descriptor each time, which the `OwnedFd` in the socket
+        // keeps open for as long as the `AsyncFd` holds its `Arc`, and that is until it has
+        // deregistered.
+        Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
     }
 
     /// The group it is bound to.

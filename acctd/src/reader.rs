@@ -4,13 +4,13 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, ClosedSlot};
 use crate::counts::SharedCounts;
 use crate::interval::{PeriodIndex, UnixNanos};
 use crate::nflog_socket::{MAX_DATAGRAM, NflogSocket, Received};
+use crate::pace::Pace;
 
 /// Datagrams read before the task looks for a command and lets others run.
 const BURST: usize = 64;
@@ -61,7 +61,8 @@ impl ReaderHandle {
 /// Reads one group until it is told to finish.
 #[derive(Debug)]
 pub struct Reader {
-    socket: AsyncFd<NflogSocket>,
+    socket: Arc<NflogSocket>,
+    pace: Pace,
     accumulator: Accumulator,
     buffer: Box<[u8]>,
     counts: Arc<SharedCounts>,
@@ -77,8 +78,10 @@ impl Reader {
         failures: mpsc::UnboundedSender<io::Error>,
     ) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
+        let socket = Arc::new(socket);
         let reader = Self {
-            socket: socket.register()?,
+            pace: Pace::new(Arc::clone(&socket))?,
+            socket,
             accumulator,
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counts: Arc::clone(&handle.counts),
@@ -101,34 +104,38 @@ impl Reader {
                     // The engine waits for the answer, unless it has panicked.
                     let _gone = reply.send(self.obey(command));
                 }
-                read = self.read_burst(), if !failed => if let Err(error) = read {
-                    failed = true;
-                    let _gone = failures.send(error);
+                woken = self.pace.time_to_read(), if !failed => {
+                    if let Err(error) = woken.and_then(|()| self.read_burst()) {
+                        failed = true;
+                        let _gone = failures.send(error);
+                    }
                 }
             }
         }
     }
 
-    async fn read_burst(&mut self) -> io::Result<()> {
-        let mut ready = self.socket.readable().await?;
-        for _ in 0..BURST {
-            let received = ready.get_inner().receive(&mut self.buffer)?;
+    fn read_burst(&mut self) -> io::Result<()> {
+        let mut n_read = 0;
+        let mut emptied = false;
+        while n_read < BURST && !emptied {
+            let received = self.socket.receive(&mut self.buffer)?;
             let now = UnixNanos::now();
             match received {
-                Received::Datagram(length) => self.accumulator.absorb(&self.buffer[..length], now),
-                Received::Overrun => self.accumulator.overrun(now),
-                Received::Nothing => {
-                    ready.clear_ready();
-                    break;
+                Received::Datagram(length) => {
+                    self.accumulator.absorb(&self.buffer[..length], now);
+                    n_read += 1;
                 }
+                Received::Overrun => self.accumulator.overrun(now),
+                Received::Nothing => emptied = true,
             }
-            self.counts.publish(self.accumulator.totals());
         }
+        self.counts.publish(self.accumulator.totals());
+        self.pace.note_read(n_read, emptied);
         Ok(())
     }
 
     fn obey(&mut self, command: Command) -> Vec<ClosedSlot> {
-        let group = self.socket.get_ref().group();
+        let group = self.socket.group();
         if let Err(error) = self.drain() {
             log::warn!("group {group}: cannot read what waits in the socket: {error}");
         }
@@ -136,7 +143,7 @@ impl Reader {
             Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
             Command::Restart(now) => self.accumulator.restart(now),
             Command::Finish => {
-                let unbound = self.socket.get_ref().unbind();
+                let unbound = self.socket.unbind();
                 // The kernel has put its batch into the socket and adds nothing more to it.
                 if let Err(error) = unbound.and_then(|()| self.drain()) {
                     log::warn!("group {group}: cannot let go of it cleanly: {error}");
@@ -149,9 +156,9 @@ impl Reader {
     /// Reads until nothing waits, or as much as can have waited when this began: under a flood
     /// the socket is never empty.
     fn drain(&mut self) -> io::Result<()> {
-        let mut left = self.socket.get_ref().receive_buffer();
+        let mut left = self.socket.receive_buffer();
         loop {
-            let received = self.socket.get_ref().receive(&mut self.buffer)?;
+            let received = self.socket.receive(&mut self.buffer)?;
             let now = UnixNanos::now();
             match received {
                 Received::Datagram(length) => {
