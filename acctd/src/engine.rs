@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use log::{info, warn};
 
 use crate::accumulator::ClosedSlot;
 use crate::config::{Config, GroupConfig};
-use crate::counts::Counts;
 use crate::interval::{Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
+use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
 use crate::rows::{ClosedInterval, GroupInterval};
 use crate::timeline::{Due, Timeline};
@@ -33,6 +33,8 @@ pub struct Engine {
     writer: Writer,
     zone: Zone,
     verbose: bool,
+    /// The group of a reader that has panicked.
+    failed: Option<NflogGroup>,
 }
 
 impl fmt::Debug for Engine {
@@ -66,6 +68,7 @@ impl Engine {
             writer: Writer::start(destination),
             zone: config.zone,
             verbose: config.verbose,
+            failed: None,
         }
     }
 
@@ -79,27 +82,28 @@ impl Engine {
     pub async fn close_what_is_due(&mut self) -> Result<()> {
         let now = (self.clock)();
         match self.timeline.poll(now) {
-            None => Ok(()),
+            None => {}
             Some(Due::Close(first_open)) => {
-                let closed = self.ask_readers(Command::CloseBefore(first_open)).await?;
+                let closed = self.ask_readers(Command::CloseBefore(first_open)).await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
                 if self.verbose {
                     let next = self.zone.row_time(self.timeline.open_end());
                     info!("Next stats dump at {next}");
                 }
-                self.write(periods, closed)
+                self.write(periods, closed)?;
             }
             Some(Due::Restart) => {
                 warn!(
                     "the clock was set back: the open interval ends here and a new one begins; \
                      a file name that is taken gets a suffix"
                 );
-                let closed = self.ask_readers(Command::Restart(now)).await?;
+                let closed = self.ask_readers(Command::Restart(now)).await;
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
-                self.write(periods, closed)
+                self.write(periods, closed)?;
             }
         }
+        self.no_reader_failed()
     }
 
     /// Logs what the counters show.
@@ -112,17 +116,19 @@ impl Engine {
 
     /// Lets go of the groups, writes what is open, and waits until all is on disk.
     pub async fn finish(mut self) -> Result<()> {
-        let closed = self.ask_readers(Command::Finish).await?;
+        let closed = self.ask_readers(Command::Finish).await;
         let periods = self.timeline.finish((self.clock)(), &closed.with_data());
         self.write(periods, closed)?;
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
             monitor.report(&reader.counts.load(), Instant::now());
         }
-        self.writer.finish().await
+        let all_readers_well = self.no_reader_failed();
+        self.writer.finish().await.and(all_readers_well)
     }
 
-    /// Sends `command` to all readers at once and waits for all of them.
-    async fn ask_readers(&self, command: Command) -> Result<ClosedSlots> {
+    /// Sends `command` to all readers at once and waits for all of them. One that has panicked is
+    /// noted: what the others have counted is written all the same.
+    async fn ask_readers(&mut self, command: Command) -> ClosedSlots {
         let answers: Vec<_> = self
             .readers
             .iter()
@@ -130,37 +136,36 @@ impl Engine {
             .collect();
         let mut closed = ClosedSlots::default();
         for (reader, answer) in answers.into_iter().enumerate() {
-            let slots = answer.await.with_context(|| {
-                format!(
-                    "the reader of group {} has failed",
-                    self.groups[reader].group
-                )
-            })?;
+            let Ok(slots) = answer.await else {
+                self.failed = Some(self.groups[reader].group);
+                continue;
+            };
             for slot in slots {
                 closed.0.entry(slot.index).or_default().push((reader, slot));
             }
         }
-        Ok(closed)
+        closed
+    }
+
+    fn no_reader_failed(&self) -> Result<()> {
+        match self.failed {
+            None => Ok(()),
+            Some(group) => Err(anyhow!(
+                "the reader of group {group} has failed: what it had counted in its open intervals is lost; please report this"
+            )),
+        }
     }
 
     fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
         for (index, period) in periods {
-            let mut groups: Vec<GroupInterval> = self
-                .groups
-                .iter()
-                .map(|&config| GroupInterval {
-                    config,
-                    counts: Counts::default(),
-                    entries: None,
-                })
-                .collect();
-            for (reader, slot) in closed.0.remove(&index).unwrap_or_default() {
-                groups[reader].counts = slot.counts;
-                groups[reader].entries = Some(slot.entries);
+            let mut groups: Vec<GroupInterval> =
+                self.groups.iter().map(|&config| config.into()).collect();
+            for (reader, slot) in closed.take_through(index) {
+                groups[reader].counts.add(&slot.counts);
+                groups[reader].entries.push(slot.entries);
             }
             self.writer.write(ClosedInterval { period, groups })?;
         }
-        debug_assert!(closed.0.is_empty(), "each slot's period was named");
         Ok(())
     }
 }
@@ -172,6 +177,14 @@ struct ClosedSlots(BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>);
 impl ClosedSlots {
     fn with_data(&self) -> BTreeSet<PeriodIndex> {
         self.0.keys().copied().collect()
+    }
+
+    /// Those of this period, and of any before it that was not named.
+    fn take_through(&mut self, index: PeriodIndex) -> impl Iterator<Item = (usize, ClosedSlot)> {
+        let later = self.0.split_off(&index.next());
+        std::mem::replace(&mut self.0, later)
+            .into_values()
+            .flatten()
     }
 }
 

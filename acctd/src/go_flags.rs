@@ -157,7 +157,11 @@ fn take_digits(text: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cli::Cli;
+    use crate::config::Config;
 
     fn spelled(args: &[&str]) -> Vec<String> {
         let takes_value = |name: &[u8]| matches!(name, b"interval" | b"priority");
@@ -231,5 +235,55 @@ mod tests {
             assert_eq!(parse_bool(text), Ok(false));
         }
         assert!(parse_bool("yes").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_arguments_are_taken_or_refused_without_a_panic(
+            args in proptest::collection::vec(any_argument(), 0..8)
+        ) {
+            let args = std::iter::once(b"acctd".to_vec()).chain(args).map(OsString::from_vec);
+            if let Ok(cli) = Cli::parse_args(args) {
+                // What is taken is possible; what does not fit together is refused.
+                let _taken_or_refused = Config::resolve(cli);
+            }
+        }
+
+        #[test]
+        fn spelling_changes_nothing_but_dashes(
+            args in proptest::collection::vec(any_argument(), 0..8)
+        ) {
+            let args: Vec<OsString> = args.into_iter().map(OsString::from_vec).collect();
+            let spelled = to_clap(args.clone(), |name| name.len() % 2 == 0);
+            prop_assert_eq!(spelled.len(), args.len());
+            for (before, after) in args.iter().zip(&spelled) {
+                let one_dash = [b"-", before.as_bytes()].concat();
+                prop_assert!(before == after || after.as_bytes() == one_dash);
+            }
+        }
+
+        #[test]
+        fn arbitrary_durations_are_taken_or_refused_without_a_panic(text in ".{0,40}") {
+            let _taken_or_refused = parse_duration(&text);
+        }
+
+        #[test]
+        fn a_duration_is_the_sum_of_its_parts(
+            hours in 0_u64..1_000, minutes in 0_u64..1_000, seconds in 0_u64..1_000, millis in 0_u64..1_000
+        ) {
+            let text = format!("{hours}h{minutes}m{seconds}.{millis:03}s");
+            let expected = Duration::from_millis(((hours * 60 + minutes) * 60 + seconds) * 1_000 + millis);
+            prop_assert_eq!(parse_duration(&text), Ok(expected));
+        }
+    }
+
+    /// Flags of ours, well and badly spelled, their values, and noise.
+    fn any_argument() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..20),
+            "-{0,3}(interval|ip[46]-(src|dst)-group|priority|syslog|debug|cpus|utc|help|h|V)(=.{0,9})?"
+                .prop_map(String::into_bytes),
+            "-?[0-9,.hmsd-]{0,9}".prop_map(String::into_bytes),
+        ]
     }
 }

@@ -31,8 +31,19 @@ pub struct GroupInterval {
     pub config: GroupConfig,
     /// What happened to its packets.
     pub counts: Counts,
-    /// Its prefixes; `None` where no datagram came.
-    pub entries: Option<Entries>,
+    /// Its prefixes, in ledgers each of which has a prefix once; none where no datagram came.
+    pub entries: Vec<Entries>,
+}
+
+impl From<GroupConfig> for GroupInterval {
+    /// Nothing counted yet.
+    fn from(config: GroupConfig) -> Self {
+        Self {
+            config,
+            counts: Counts::default(),
+            entries: Vec::new(),
+        }
+    }
 }
 
 /// One row of a file.
@@ -62,11 +73,12 @@ impl ClosedInterval {
         let (mut ip4, mut ip6_half, mut ip6) = (Vec::new(), Vec::new(), Vec::new());
         for group in &mut self.groups {
             let side = group.config.side;
-            match &mut group.entries {
-                Some(Entries::Ip4(entries)) => ip4.push((side, sorted(entries))),
-                Some(Entries::Ip6Half(entries)) => ip6_half.push((side, sorted(entries))),
-                Some(Entries::Ip6(entries)) => ip6.push((side, sorted(entries))),
-                None => {}
+            for ledger in &mut group.entries {
+                match ledger {
+                    Entries::Ip4(entries) => ip4.push((side, sorted(entries))),
+                    Entries::Ip6Half(entries) => ip6_half.push((side, sorted(entries))),
+                    Entries::Ip6(entries) => ip6.push((side, sorted(entries))),
+                }
             }
         }
         // One prefix length serves all IPv6 groups, so at most one of the last two has entries.
@@ -126,7 +138,7 @@ mod tests {
                 prefix_length: PrefixLength::new(family, 32).unwrap(),
             },
             counts: Counts::default(),
-            entries: Some(entries),
+            entries: vec![entries],
         }
     }
 

@@ -200,7 +200,7 @@ impl Job {
                         written.took.as_secs_f64(),
                     )?;
                     summary::append(&destination.directory, &line)?;
-                    log_interval(&self.closed, written);
+                    log_interval(&self.closed, written, destination);
                     return Ok(());
                 }
             }
@@ -234,11 +234,12 @@ fn write_file(closed: &mut ClosedInterval, destination: &Destination) -> io::Res
     })
 }
 
-fn log_interval(closed: &ClosedInterval, written: &Written) {
+fn log_interval(closed: &ClosedInterval, written: &Written, destination: &Destination) {
     let counts = closed.counts();
+    let path = destination.directory.join(&written.file);
     info!(
-        "Stats file {:?} written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
-        written.file,
+        "Stats file \"{}\" written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
+        path.display(),
         written.totals.rows,
         counts.packets,
         counts.bytes,
