@@ -80,8 +80,8 @@ pub struct Cli {
     /// The most prefixes that a group's ledger holds in an interval.
     ///
     /// Packets of further ones are counted in the row 0.0.0.0 or ::, so totals stay exact. A
-    /// million prefixes take about 30 MB (IPv4) or 35 MB (IPv6) in each group, and twice that
-    /// for a moment when an interval ends.
+    /// million prefixes take about 37 MB (IPv4) or 41 MB (IPv6) in each group, and up to twice
+    /// that when an interval ends.
     #[arg(long, env = "ACCTD_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 2_000_000,
           value_parser = clap::value_parser!(u32).range(1..), help_heading = WHAT_IS_COUNTED)]
     pub max_prefixes: u32,

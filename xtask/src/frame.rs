@@ -87,6 +87,8 @@ pub struct Frame {
     ip: usize,
     /// The length of the IP packet.
     ip_length: u16,
+    /// The IP header says 0 instead.
+    no_length: bool,
 }
 
 impl Frame {
@@ -102,6 +104,7 @@ impl Frame {
             buffer,
             ip,
             ip_length: longest,
+            no_length: false,
         };
         match family {
             Family::V4 => {
@@ -119,6 +122,16 @@ impl Frame {
         frame.put(udp + 2, &DEST_PORT.to_be_bytes());
         frame.set(0, 0, longest);
         frame
+    }
+
+    /// This frame with 0 for the length in its IP header, as a packet above
+    /// 64 KiB has it (BIG TCP). All else is that of its true length.
+    #[must_use]
+    pub fn without_length(self) -> Self {
+        Self {
+            no_length: true,
+            ..self
+        }
     }
 
     /// Sets what differs from packet to packet: the addresses as numbers (of
@@ -153,7 +166,7 @@ impl Frame {
     )]
     fn set_v4(&mut self, source: u128, dest: u128) {
         let header = usize::from(Family::V4.ip_header());
-        self.put(2, &self.ip_length.to_be_bytes());
+        self.put(2, &self.stated(self.ip_length).to_be_bytes());
         self.put(10, &[0, 0]);
         self.put(12, &Ipv4Addr::from_bits(source as u32).octets());
         self.put(16, &Ipv4Addr::from_bits(dest as u32).octets());
@@ -168,7 +181,7 @@ impl Frame {
     fn set_v6(&mut self, source: u128, dest: u128) {
         let header = usize::from(Family::V6.ip_header());
         let length = self.ip_length - Family::V6.ip_header();
-        self.put(4, &length.to_be_bytes());
+        self.put(4, &self.stated(length).to_be_bytes());
         self.put(8, &Ipv6Addr::from_bits(source).octets());
         self.put(24, &Ipv6Addr::from_bits(dest).octets());
         self.put(header + 4, &length.to_be_bytes());
@@ -178,6 +191,10 @@ impl Frame {
             other => other,
         };
         self.put(header + 6, &checksum.to_be_bytes());
+    }
+
+    fn stated(&self, length: u16) -> u16 {
+        if self.no_length { 0 } else { length }
     }
 
     /// Writes into the IP packet, at an offset from its header.
@@ -230,6 +247,18 @@ mod tests {
 
     fn v6(text: &str) -> u128 {
         text.parse::<Ipv6Addr>().unwrap().to_bits()
+    }
+
+    #[test]
+    fn without_length_the_header_says_0_and_its_checksum_is_right() {
+        let mut frame = Frame::new(&link(&[], None), Family::V4, 100).without_length();
+        frame.set(v4("192.0.2.1"), v4("198.51.100.2"), 60);
+        assert_eq!(frame.bytes().len(), 14 + 60);
+        assert_eq!(frame.bytes()[16..18], [0, 0]);
+        assert_eq!(checksum(sum(&frame.bytes()[14..34])), 0);
+        let mut frame = Frame::new(&link(&[], None), Family::V6, 100).without_length();
+        frame.set(v6("2001:db8::1"), v6("2001:db8::2"), 60);
+        assert_eq!(frame.bytes()[18..20], [0, 0]);
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "packets_without_a_length_are_counted_as_that",
+        packets_without_a_length,
+    ),
+    (
+        Needs::Namespace,
         "a_snaplen_too_small_is_counted_and_explained",
         a_snaplen_too_small,
     ),
@@ -239,6 +244,38 @@ fn what_is_no_ip_is_counted_as_that() -> Result<()> {
         );
         std::fs::remove_dir_all(rig.log_directory())?;
     }
+    Ok(())
+}
+
+/// Seen on the ingress hook, before the kernel discards what is not really BIG TCP.
+fn packets_without_a_length() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table netdev rig { chain ingress { type filter hook ingress device lan0 priority 0
+            ip saddr 10.1.0.0/16 log group 5 snaplen 20
+            ip6 saddr 2001:db8::/32 log group 7 snaplen 40
+        }; }",
+    )?;
+    let acctd = rig.acctd(&["-ip4-src-group=5", "-ip6-src-group=7"])?;
+    for (source, dest) in [
+        ("10.1.0.0/16", "10.255.0.1/32"),
+        ("2001:db8::/32", "2001:db8:ffff::1/128"),
+    ] {
+        let traffic = mixed_sizes(rig.traffic(source, dest)?);
+        rig.send(&TrafficArgs {
+            no_length: true,
+            ..traffic
+        })?;
+    }
+    acctd.finish()?;
+    let files = rig.files()?;
+    let counted = Count {
+        packets: 1_000,
+        bytes: 0,
+    };
+    ensure!(totals(&files, true) == (counted, NONE), "{files:?}");
+    ensure!(totals(&files, false) == (counted, NONE), "{files:?}");
+    ensure!(rig.summed("without_length")? == 2_000 && rig.summed("undecodable")? == 0);
     Ok(())
 }
 

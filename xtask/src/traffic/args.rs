@@ -60,6 +60,10 @@ pub struct TrafficArgs {
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub ether_type: Option<u16>,
 
+    /// Write 0 for the length into the IP headers, as packets above 64 KiB have it
+    #[arg(long)]
+    pub no_length: bool,
+
     /// Put the Unix second of sending, modulo 65536, into the source address
     ///
     /// It goes into the 16 bits that --step-bits names, the low ones of an IPv4 address or of
@@ -85,6 +89,7 @@ impl TrafficArgs {
             size: Sizes { min: 100, max: 100 },
             vlan: Vec::new(),
             ether_type: None,
+            no_length: false,
             clock_sources: false,
         }
     }
@@ -106,6 +111,7 @@ impl TrafficArgs {
             size,
             vlan,
             ether_type,
+            no_length,
             clock_sources,
         } = self;
         let mut args = vec![
@@ -122,6 +128,7 @@ impl TrafficArgs {
         args.extend(step_bits.map(|bits| format!("--step-bits={bits}")));
         args.extend(vlan.iter().map(|id| format!("--vlan={id}")));
         args.extend(ether_type.map(|number| format!("--ether-type={number:04x}")));
+        args.extend(no_length.then(|| "--no-length".to_owned()));
         args.extend(clock_sources.then(|| "--clock-sources".to_owned()));
         args
     }
@@ -210,6 +217,7 @@ mod tests {
             size: Sizes { min: 64, max: 1500 },
             vlan: vec![100, 7],
             ether_type: Some(0x0806),
+            no_length: true,
             clock_sources: true,
             ..plain()
         };

@@ -34,7 +34,10 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
         vlans: args.vlan.clone(),
         ether_type: args.ether_type,
     };
-    let frame = Frame::new(&link, plan.family, args.size.max);
+    let mut frame = Frame::new(&link, plan.family, args.size.max);
+    if args.no_length {
+        frame = frame.without_length();
+    }
     let mut frames: Vec<Frame> = (0..BATCH).map(|_| frame.clone()).collect();
 
     let mut sent = Sent {
