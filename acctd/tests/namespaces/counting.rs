@@ -1,11 +1,14 @@
 //! What is counted is what the rules saw.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use xtask::traffic::{Sizes, TrafficArgs};
 
-use crate::rig::{NONE, Rig, ensure_contiguous, totals};
+use crate::rig::{CsvFile, NONE, Rig, ensure_contiguous, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -18,6 +21,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second",
         four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second,
+    ),
+    (
+        Needs::Namespace,
+        "a_process_that_was_stopped_sorts_what_waited_into_its_seconds",
+        a_process_that_was_stopped_sorts_what_waited,
     ),
     (
         Needs::Namespace,
@@ -151,15 +159,20 @@ fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> 
     );
     ensure!(counted == truth, "{counted:?} != {truth:?}");
     ensure!(rig.summed("lost")? == 0 && rig.summed("late")? == 0);
-    // The low 16 bits of a source (of its /64) are the second in which it was sent.
+    ensure_rows_stand_in_their_second(&files, straddled)
+}
+
+/// The low 16 bits of a source (of its /64) are the second in which it was sent. `straddled` packets
+/// were sent while the clock passed a full second.
+fn ensure_rows_stand_in_their_second(files: &[CsvFile], straddled: u64) -> Result<()> {
     let mut misplaced = 0;
     for row in files.iter().flat_map(|file| &file.rows) {
         if row.source.packets == 0 {
             continue;
         }
         let sent_in = match row.ip {
-            std::net::IpAddr::V4(ip4) => ip4.to_bits() & 0xffff,
-            std::net::IpAddr::V6(ip6) => u32::from(ip6.segments()[3]),
+            IpAddr::V4(ip4) => ip4.to_bits() & 0xffff,
+            IpAddr::V6(ip6) => u32::from(ip6.segments()[3]),
         };
         let stands_in = unix_seconds(&row.time)? & 0xffff;
         if i64::from(sent_in) != stands_in {
@@ -171,6 +184,33 @@ fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> 
         "{misplaced} packets stand in another second than theirs, {straddled} may"
     );
     Ok(())
+}
+
+/// The engine wakes to several intervals that are over at once, and the packets of all of them
+/// still wait in the socket.
+fn a_process_that_was_stopped_sorts_what_waited() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1s", "-utc", "-ip4-src-group=5"])?;
+    let traffic = rig.send_in_background(&TrafficArgs {
+        clock_sources: true,
+        rate: 2_000,
+        count: 14_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    acctd.signal(Signal::STOP)?;
+    std::thread::sleep(Duration::from_secs(4));
+    acctd.signal(Signal::CONT)?;
+    let sent = traffic.finish()?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    ensure_contiguous(&files)?;
+    ensure!(files.len() >= 7, "{} files", files.len());
+    ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
+    ensure!(rig.summed("lost")? == 0, "lost {}", rig.summed("lost")?);
+    ensure!(rig.summed("late")? == 0, "late {}", rig.summed("late")?);
+    ensure_rows_stand_in_their_second(&files, sent.straddled)
 }
 
 fn unix_seconds(row_time: &str) -> Result<i64> {
