@@ -132,6 +132,16 @@ impl Accumulator {
         closed
     }
 
+    /// Hands over all periods, for good.
+    pub fn finish(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.note_open_gap(now),
+            Self::Ip6Half(slots) => slots.note_open_gap(now),
+            Self::Ip6(slots) => slots.note_open_gap(now),
+        }
+        self.restart(now)
+    }
+
     /// The counters since the start.
     #[must_use]
     pub fn totals(&self) -> &Counts {
@@ -159,6 +169,9 @@ pub struct Slots<K: Copy> {
     first_open: PeriodIndex,
     /// The number that the next packet should have; unknown until the first one came.
     next_sequence: Option<u32>,
+    /// The kernel has dropped datagrams, and the gap in the numbers has not come yet: it stands
+    /// behind the packets that waited when the socket overflowed.
+    gap_is_open: bool,
     /// Packets of the current slot that are not in its ledger yet; empty between datagrams, and
     /// never more than [`BATCH`].
     batch: Vec<(K, u64)>,
@@ -195,6 +208,7 @@ impl<K: PrefixKey> Slots<K> {
             current: 0,
             first_open: rules.interval.index_of(now),
             next_sequence: None,
+            gap_is_open: false,
             batch: Vec::with_capacity(BATCH),
             spare: None,
             totals: Counts::default(),
@@ -250,7 +264,11 @@ impl<K: PrefixKey> Slots<K> {
         if let Some(sequence) = packet.sequence {
             // The first number is where the group's count began for us, not a loss.
             let expected = self.next_sequence.unwrap_or(sequence);
-            counted.lost += u64::from(sequence.wrapping_sub(expected));
+            let gap = sequence.wrapping_sub(expected);
+            if gap != 0 {
+                counted.lost += u64::from(gap);
+                self.gap_is_open = false;
+            }
             self.next_sequence = Some(sequence.wrapping_add(1));
         }
         let header = match packet.ip_header(K::FAMILY) {
@@ -298,9 +316,22 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     fn overrun(&mut self, now: UnixNanos) {
+        self.gap_is_open = true;
         let slot = self.slot_for(now).0;
         let mut counted = Counts {
             overruns: 1,
+            ..Counts::default()
+        };
+        self.settle(slot, &mut counted);
+    }
+
+    fn note_open_gap(&mut self, now: UnixNanos) {
+        if !self.gap_is_open {
+            return;
+        }
+        let slot = self.slot_for(now).0;
+        let mut counted = Counts {
+            unresolved: 1,
             ..Counts::default()
         };
         self.settle(slot, &mut counted);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::go_flags;
@@ -15,7 +16,7 @@ const FILES: &str = "Files";
 const LOGGING: &str = "Logging";
 const PROCESS: &str = "Process";
 
-/// More groups than a machine has cores bring nothing; each takes 16 MiB of kernel memory at worst.
+/// More groups than a machine has cores bring nothing; each takes 32 MiB of kernel memory at worst.
 const MAX_GROUPS_A_FLAG: usize = 64;
 
 const EXAMPLE: &str = "\
@@ -88,7 +89,7 @@ pub struct Cli {
 
     /// Length of the period that one file covers: at least 1s, dividing a day, or whole days.
     #[arg(long, env = "ACCTD_INTERVAL", hide_env = true, value_name = "DURATION", default_value = "5m0s",
-          value_parser = parse_interval, allow_hyphen_values = true, help_heading = FILES)]
+          value_parser = parse_interval, help_heading = FILES)]
     pub interval: crate::interval::Interval,
 
     /// Directory for the files; made with its parents if need be.
@@ -122,12 +123,12 @@ pub struct Cli {
 
     /// CPUs to use; 0 is all.
     #[arg(long, env = "ACCTD_CPUS", hide_env = true, value_name = "N", default_value_t = 0,
-          allow_hyphen_values = true, help_heading = PROCESS)]
+          help_heading = PROCESS)]
     pub cpus: i32,
 
     /// Nice value of the process, -20 (first) to 19 (last).
     #[arg(long, env = "ACCTD_PRIORITY", hide_env = true, value_name = "NICE", default_value_t = -19,
-          value_parser = clap::value_parser!(i32).range(-20..=19), allow_hyphen_values = true,
+          value_parser = clap::value_parser!(i32).range(-20..=19),
           help_heading = PROCESS)]
     pub priority: i32,
 
@@ -139,10 +140,30 @@ pub struct Cli {
 impl Cli {
     /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
     pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
+        let mut command = Self::command().mut_args(as_typed);
         let args = go_flags::to_clap(args, |name| takes_value(&command, name));
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches)
+    }
+}
+
+/// What only matters where arguments are parsed, not where they are described.
+fn as_typed(arg: clap::Arg) -> clap::Arg {
+    // An empty line in an environment file says nothing.
+    let is_empty = arg
+        .get_env()
+        .and_then(std::env::var_os)
+        .is_some_and(|value| value.is_empty());
+    let arg = if is_empty {
+        arg.env(Resettable::Reset)
+    } else {
+        arg
+    };
+    // A flag whose value was forgotten takes the next flag for it, and says so.
+    if arg.get_action().takes_values() {
+        arg.allow_hyphen_values(true)
+    } else {
+        arg
     }
 }
 
@@ -171,7 +192,10 @@ impl FromStr for GroupList {
         }
         let mut groups = Vec::new();
         for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) if !first.is_empty() => (first, last),
+                _ => (part, part),
+            };
             let (first, last) = (parse_group(first)?, parse_group(last)?);
             if first > last {
                 return Err(format!("the range {part} runs backwards"));

@@ -59,6 +59,8 @@ counts! {
     lost,
     /// Times that the kernel said (ENOBUFS) that the socket had overflowed.
     overruns,
+    /// Overruns after which no packet came before the end, to show how many are lost.
+    unresolved,
     /// Packets in rows of a later period than their time stamp's, which was written already.
     late,
     /// Packets in rows whose header has no length; they add no bytes.

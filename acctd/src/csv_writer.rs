@@ -1,11 +1,13 @@
 //! Rows → a CSV file, in the seed's format, complete or absent.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use acctd_common::Counters;
+use log::warn;
 use rustix::fs::{CWD, RenameFlags};
 
 use crate::prefix::go_ip_text;
@@ -67,8 +69,16 @@ pub fn write_rows(
     Ok(totals)
 }
 
+/// Makes a log directory with its parents, mode 0750 as the seed does.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+}
+
 /// Makes `directory/STEM.csv` appear at once and whole: `write` fills `STEM.tmp`, that is synced
-/// and renamed. Where the name is taken, `-1`, `-2` … goes before the ending: nothing is ever
+/// and renamed, and so is the directory. Where the name is taken, `-1`, `-2` … goes before the ending: nothing is ever
 /// replaced. Returns the name; on an error nothing is left behind.
 pub fn create_whole<T>(
     directory: &Path,
@@ -82,15 +92,23 @@ pub fn create_whole<T>(
         let name = rename_to_free_name(directory, &tmp, stem)?;
         Ok((name, written))
     });
-    if written.is_err() {
+    match &written {
+        Ok((name, _)) => {
+            // The file is there, so a second try would double it: this can only be said.
+            if let Err(error) = sync_directory(directory) {
+                warn!("{name} may not outlast a power cut: {error}");
+            }
+        }
         // Half a file only takes space on a disk that may be full; the error to report is the first.
-        let _already_failing = fs::remove_file(&tmp);
+        Err(_) => {
+            let _already_failing = fs::remove_file(&tmp);
+        }
     }
     written
 }
 
 /// Makes a rename in `directory` last over a power cut.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
+fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
@@ -128,7 +146,7 @@ fn free_names(stem: &str, ending: &str) -> impl Iterator<Item = String> {
 fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some network and FUSE file systems lack it. A hard link does not replace either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
             fs::hard_link(from, to)?;
             // The file is there, so this try has succeeded; a second would double it.
             let _spare_name_stays = fs::remove_file(from);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use log::{info, warn};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, Rules};
 use crate::config::Config;
@@ -43,10 +43,13 @@ pub fn run(config: &Config) -> Result<()> {
         .build()
         .context("cannot start the threads")?;
     let served = runtime.block_on(serve(config, sockets, start));
-    if let Some(profile) = profile {
-        profile.finish()?;
+    // Does not wait for a write that hangs, which only an end without patience leaves behind.
+    runtime.shutdown_background();
+    let profiled = profile.map_or(Ok(()), CpuProfile::finish);
+    if let (Err(_), Err(error)) = (&served, &profiled) {
+        log::error!("{error:#}");
     }
-    served?;
+    served.and(profiled)?;
     info!("Exit");
     Ok(())
 }
@@ -67,14 +70,32 @@ async fn serve(config: &Config, sockets: Vec<NflogSocket>, start: UnixNanos) -> 
     info!("Started accounting");
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
-    let finished = tokio::select! {
-        finished = engine.finish() => finished,
-        signal = shutdown.signal() => Err(anyhow!(
-            "{signal} received a second time: what was not written yet is lost"
-        )),
-    };
+    let finished = finish(engine, &mut shutdown).await;
     info!("Stopped accounting");
     ended.and(finished)
+}
+
+/// The second signal asks not to wait for a disk that refuses, the third not even for one that does
+/// not answer.
+async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
+    let (hurry, hurried) = oneshot::channel();
+    let finishing = engine.finish(async { hurried.await.unwrap_or(()) });
+    tokio::pin!(finishing);
+    let signal = tokio::select! {
+        biased;
+        finished = &mut finishing => return finished,
+        signal = shutdown.signal() => signal,
+    };
+    warn!("{signal} received again: the disk has one more try");
+    // The engine may have finished in this moment.
+    let _finished = hurry.send(());
+    tokio::select! {
+        biased;
+        finished = &mut finishing => finished,
+        signal = shutdown.signal() => Err(anyhow!(
+            "{signal} received a third time, while the disk does not answer: what it has not taken is lost"
+        )),
+    }
 }
 
 fn start_readers(

@@ -114,8 +114,9 @@ impl Engine {
         }
     }
 
-    /// Lets go of the groups, writes what is open, and waits until all is on disk.
-    pub async fn finish(mut self) -> Result<()> {
+    /// Lets go of the groups, writes what is open, and waits until all is on disk, or until the
+    /// disk refuses it after `hurry` has come true.
+    pub async fn finish(mut self, hurry: impl Future<Output = ()>) -> Result<()> {
         let closed = self.ask_readers(Command::Finish).await;
         let periods = self.timeline.finish((self.clock)(), &closed.with_data());
         self.write(periods, closed)?;
@@ -123,7 +124,7 @@ impl Engine {
             monitor.report(&reader.counts.load(), Instant::now());
         }
         let all_readers_well = self.no_reader_failed();
-        self.writer.finish().await.and(all_readers_well)
+        self.writer.finish(hurry).await.and(all_readers_well)
     }
 
     /// Sends `command` to all readers at once and waits for all of them. One that has panicked is

@@ -72,16 +72,31 @@ impl Log for Syslog {
             return;
         };
         let message = record.args().to_string();
-        // There is no other place to say that syslog does not take a line.
-        let _nowhere_to_say = match record.level() {
-            Level::Error => logger.err(message),
-            Level::Warn => logger.warning(message),
-            Level::Info => logger.info(message),
-            Level::Debug | Level::Trace => logger.debug(message),
-        };
+        if send(&mut logger, record.level(), &message).is_ok() {
+            return;
+        }
+        // The daemon may have been restarted and have a new socket.
+        if let Ok(mut connected) = syslog::unix(Rfc3164) {
+            // There is no other place to say that syslog does not take a line.
+            let _nowhere_to_say = send(&mut connected, record.level(), &message);
+            *logger = connected;
+        }
     }
 
     fn flush(&self) {}
+}
+
+fn send(
+    logger: &mut Logger<LoggerBackend, Rfc3164>,
+    level: Level,
+    message: &str,
+) -> syslog::Result<()> {
+    match level {
+        Level::Error => logger.err(message),
+        Level::Warn => logger.warning(message),
+        Level::Info => logger.info(message),
+        Level::Debug | Level::Trace => logger.debug(message),
+    }
 }
 
 /// A line as local daemons write it: facility as Go's default (kern), local time. The syslog
@@ -89,12 +104,12 @@ impl Log for Syslog {
 #[derive(Clone, Debug)]
 struct Rfc3164;
 
-impl LogFormat<String> for Rfc3164 {
+impl LogFormat<&str> for Rfc3164 {
     fn format<W: Write>(
         &self,
         target: &mut W,
         severity: Severity,
-        message: String,
+        message: &str,
     ) -> syslog::Result<()> {
         let priority = Facility::LOG_KERN as u8 | severity as u8;
         let time = Zone::Local.syslog_time(UnixNanos::now());

@@ -67,7 +67,13 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
              datagram), spread the direction over several groups, or give acctd more CPU",
             new.lost, total.lost, total.overruns
         ));
-    } else if new.overruns > 0 {
+    }
+    if new.unresolved > 0 {
+        warnings.push(
+            "the socket has overflowed and no packet came after: how many are lost is not known"
+                .into(),
+        );
+    } else if new.lost == 0 && new.overruns > 0 {
         warnings.push(format!(
             "the socket has overflowed {} times; how many packets are lost shows with the next packet",
             new.overruns

@@ -4,11 +4,13 @@
 //! What nflog 0.9.0 and the C libraries below it do that this file works around:
 //! - `Queue::open` and `Queue::bind_group` hide failure in a null pointer, on which the next call
 //!   panics. So a socket of the same kind is tried first, and errno is read behind the bind.
+//! - A packet that arrives between a request and the kernel's answer confuses the library: it may
+//!   report failure, without an errno, for a bind that has succeeded. So a filter on the socket keeps
+//!   packets away until all is configured. They were logged before acctd counts.
 //! - Its setters drop C's result. The kernel applies a setting while it is being sent, so only a
 //!   wrong value could fail; the result is read back from `/proc/net/netfilter/nfnetlink_log`.
-//! - Each call waits for the kernel's answer on the socket that the packets arrive on, and
-//!   discards packets meanwhile. So counting starts when configuration is done; an answer that
-//!   was left on the socket is a record like any other to the decoder.
+//! - `nflog_set_nlbufsiz` sets the socket's receive buffer as well, to ten times its value. So the
+//!   buffer is set behind it.
 //! - `run_loop` panics on any error, ENOBUFS included, and never ends. It is not used.
 //! - `Queue` holds raw C pointers and so belongs to its thread. Only the socket is needed from
 //!   here on: it is duplicated, and the queue closed.
@@ -40,14 +42,14 @@ const KERNEL_BUFFER: u32 = 128 * 1024;
 pub const MAX_DATAGRAM: usize = 2 * KERNEL_BUFFER as usize;
 /// Packets in a batch, unless the rule's own threshold is lower or the buffer fills before.
 const THRESHOLD: u32 = 16_383;
-/// What may wait for the reader, in bytes of kernel memory.
+/// What may wait for the reader, in bytes; the kernel doubles it for its own overhead.
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+/// What the kernel should have granted then, in bytes of its memory.
+pub const WANTED_RECEIVE_BUFFER: usize = 2 * RECEIVE_BUFFER;
 /// On the netdev egress hook a packet begins with its Ethernet header and up to two VLAN tags, and
 /// the group's copy range would cut the IP header off behind them. A rule's own snaplen saves
 /// these bytes on all other hooks.
 const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
-/// A bind can fail because a packet came between request and answer; then it is tried again.
-const BIND_TRIES: u32 = 5;
 
 /// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,30 +84,21 @@ impl NflogSocket {
     /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
     pub fn open(group: NflogGroup, family: Family) -> io::Result<Self> {
         try_netlink()?;
-        for _ in 1..BIND_TRIES {
-            match Self::bind(group, family) {
-                Err(error) if !is_final(&error) => {}
-                result => return result,
-            }
-        }
-        Self::bind(group, family)
-    }
-
-    fn bind(group: NflogGroup, family: Family) -> io::Result<Self> {
         let mut queue = Queue::new();
         queue.open();
-        let opened = Self::bind_queue(&mut queue, group, family);
+        let opened = Self::configure(&mut queue, group, family);
         // Closes the library's descriptor; ours goes on.
         queue.close();
         opened
     }
 
-    fn bind_queue(queue: &mut Queue, group: NflogGroup, family: Family) -> io::Result<Self> {
+    fn configure(queue: &mut Queue, group: NflogGroup, family: Family) -> io::Result<Self> {
         let fd = duplicate(queue)?;
-        let receive_buffer = set_receive_buffer(&fd)?;
+        packet_filter::attach(&fd)?;
         set_errno(Errno(0));
         queue.bind_group(group.0);
-        if errno() != Errno(0) {
+        // A call that was interrupted has been made again.
+        if !matches!(errno(), Errno(0 | libc::EINTR)) {
             return Err(errno().into());
         }
         queue.set_flags(CfgFlags::CfgFlagsSeq);
@@ -113,6 +106,8 @@ impl NflogSocket {
         queue.set_qthresh(THRESHOLD);
         queue.set_timeout(flush_timeout_centiseconds());
         queue.set_mode(CopyMode::CopyPacket, copy_range(family));
+        let receive_buffer = set_receive_buffer(&fd)?;
+        packet_filter::detach(&fd)?;
         Ok(Self {
             fd,
             group,
@@ -207,11 +202,6 @@ fn try_netlink() -> io::Result<()> {
     Ok(())
 }
 
-/// EPERM: no privileges, or another process's group. EBUSY and the like may pass.
-fn is_final(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
-}
-
 fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
     // SAFETY: the queue is open for the length of this borrow, so the descriptor is valid;
     // `Queue::fd` has asserted that it is open.
@@ -227,6 +217,67 @@ fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
         sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
     }
     Ok(sockopt::socket_recv_buffer_size(fd)?)
+}
+
+/// A filter that lets replies through and no packet. The socket drops what it filters in silence.
+mod packet_filter {
+    use std::ffi::c_int;
+    use std::io;
+    use std::os::fd::{AsRawFd as _, OwnedFd};
+
+    use crate::decode::MESSAGE_PACKET;
+
+    /// `linux/filter.h`: load a half-word, jump if equal, return.
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// `nlmsghdr.nlmsg_type`, in bytes from the front.
+    const TYPE_AT: u32 = 4;
+
+    pub(super) fn attach(socket: &OwnedFd) -> io::Result<()> {
+        let instruction = |code, k| libc::sock_filter {
+            code,
+            jt: 0,
+            jf: u8::from(code == JUMP_IF_EQUAL),
+            k,
+        };
+        // A load reads network order, the kernel has written the type in host order.
+        let packet_type = u16::from_be_bytes(MESSAGE_PACKET.to_ne_bytes());
+        let mut program = [
+            instruction(LOAD_HALF, TYPE_AT),
+            instruction(JUMP_IF_EQUAL, u32::from(packet_type)),
+            instruction(RETURN, 0),
+            instruction(RETURN, u32::MAX),
+        ];
+        let program = libc::sock_fprog {
+            len: 4,
+            filter: program.as_mut_ptr(),
+        };
+        set_option(socket, libc::SO_ATTACH_FILTER, &program)
+    }
+
+    pub(super) fn detach(socket: &OwnedFd) -> io::Result<()> {
+        set_option(socket, libc::SO_DETACH_FILTER, &0_i32)
+    }
+
+    fn set_option<T>(socket: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
+        let size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+        // SAFETY: the descriptor is open, and the kernel reads `size` bytes from `value`, which lives
+        // through the call, as does the program that a `sock_fprog` points to: the kernel copies it.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                std::ptr::from_ref(value).cast(),
+                size,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// `nlmsghdr`, `nfgenmsg`, and the attribute `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_UNBIND`.

@@ -1,9 +1,7 @@
 //! Whatever could go wrong at the start, found out before anything runs, and said in one line
 //! with what to do about it.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,18 +10,18 @@ use rustix::fs::Access;
 use rustix::thread::CapabilitySet;
 
 use crate::config::{Config, GroupConfig};
-use crate::nflog_socket::{NflogGroup, NflogSocket, copy_range, flush_timeout_centiseconds};
+use crate::csv_writer;
+use crate::nflog_socket::{
+    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, copy_range, flush_timeout_centiseconds,
+};
 use crate::nflog_table::{self, COPY_PACKET, Instance};
+use crate::summary;
 
 /// Makes the log directory with its parents, mode 0750 as the seed does, and makes sure that
 /// files can be made in it.
 pub fn prepare_directory(directory: &Path) -> Result<()> {
     let shown = directory.display();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .map_err(|error| match error.kind() {
+    csv_writer::make_directory(directory).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => anyhow!(
                 "log directory {shown}: a file stands in its place; move it, or choose another directory with --log-directory"
             ),
@@ -34,6 +32,12 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
     rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         anyhow!(
             "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
+        )
+    })?;
+    summary::check(directory).map_err(|error| {
+        anyhow!(
+            "cannot append to {shown}/{}: {error}; move it away, or choose another directory with --log-directory",
+            summary::FILE_NAME
         )
     })
 }
@@ -145,13 +149,12 @@ fn verify(config: &GroupConfig, socket: &NflogSocket) -> Result<()> {
 }
 
 fn check_receive_buffer(socket: &NflogSocket) {
-    const WANTED: usize = 16 * 1024 * 1024;
     let granted = socket.receive_buffer();
-    if granted < WANTED {
+    if granted < WANTED_RECEIVE_BUFFER {
         warn!(
             "receive buffer is {} KiB instead of {} KiB: packets are lost sooner under load; raise net.core.rmem_max or give acctd CAP_NET_ADMIN in the first user namespace",
             granted / 1024,
-            WANTED / 1024
+            WANTED_RECEIVE_BUFFER / 1024
         );
     }
 }

@@ -15,6 +15,10 @@ use crate::pace::Pace;
 /// Datagrams read before the task looks for a command and lets others run.
 const BURST: usize = 64;
 
+/// What the kernel counts for a waiting datagram beyond its bytes, at the least: the descriptor
+/// (`struct sk_buff`) and its tail (`struct skb_shared_info`).
+const SKB_OVERHEAD: usize = 512;
+
 /// What the engine asks of a reader. Each is answered with the ledgers that it closes.
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
@@ -148,7 +152,9 @@ impl Reader {
                 if let Err(error) = unbound.and_then(|()| self.drain()) {
                     log::warn!("group {group}: cannot let go of it cleanly: {error}");
                 }
-                self.accumulator.restart(UnixNanos::now())
+                let closed = self.accumulator.finish(UnixNanos::now());
+                self.counts.publish(self.accumulator.totals());
+                closed
             }
         }
     }
@@ -163,7 +169,7 @@ impl Reader {
             match received {
                 Received::Datagram(length) => {
                     self.accumulator.absorb(&self.buffer[..length], now);
-                    match left.checked_sub(length) {
+                    match left.checked_sub(length + SKB_OVERHEAD) {
                         Some(less) => left = less,
                         None => break,
                     }

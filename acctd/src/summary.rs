@@ -56,6 +56,8 @@ struct Losses {
     not_ip: u64,
     other_family: u64,
     malformed: u64,
+    /// False where the socket overflowed and no packet came after to show how many were lost.
+    lost_is_complete: bool,
 }
 
 impl From<&Counts> for Losses {
@@ -71,18 +73,20 @@ impl From<&Counts> for Losses {
             not_ip: counts.not_ip,
             other_family: counts.other_family,
             malformed: counts.malformed,
+            lost_is_complete: counts.unresolved == 0,
         }
     }
 }
 
 /// The line for `closed`, which is in `file`, its line end included.
+#[must_use]
 pub fn line(
     closed: &ClosedInterval,
     zone: Zone,
     file: &str,
     totals: &FileTotals,
     write_seconds: f64,
-) -> io::Result<Vec<u8>> {
+) -> Vec<u8> {
     let groups = closed.groups.iter().map(|group| GroupSummary {
         group: group.config.group.0,
         ip_version: group.config.prefix_length.family().version(),
@@ -106,9 +110,19 @@ pub fn line(
         write_seconds,
         groups: groups.collect(),
     };
-    let mut line = serde_json::to_vec(&summary)?;
+    // Strings and numbers with fixed names always serialise.
+    let mut line = serde_json::to_vec(&summary).unwrap_or_default();
     line.push(b'\n');
-    Ok(line)
+    line
+}
+
+/// Makes sure that an existing file can be appended to; one that is not there yet is made later.
+pub fn check(directory: &Path) -> io::Result<()> {
+    let path = directory.join(FILE_NAME);
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Appends `line` whole or not at all, so that a full disk leaves no half line.

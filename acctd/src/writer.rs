@@ -6,9 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, bail};
 use log::{info, warn};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::csv_writer::{self, FileTotals};
@@ -18,6 +18,8 @@ use crate::summary;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
+const MOST_LINES: usize = 10_000;
 /// After a stop, how long to go on trying before what could not be written is given up.
 const LAST_TRIES: Duration = Duration::from_secs(10);
 
@@ -38,7 +40,8 @@ pub struct Destination {
 #[derive(Debug)]
 pub struct Writer {
     queue: mpsc::UnboundedSender<ClosedInterval>,
-    task: JoinHandle<Result<()>>,
+    impatient: watch::Sender<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Writer {
@@ -46,166 +49,240 @@ impl Writer {
     #[must_use]
     pub fn start(destination: Destination) -> Self {
         let (queue, closed) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run(destination, closed));
-        Self { queue, task }
+        let (impatient, impatience) = watch::channel(false);
+        let backlog = Backlog {
+            destination,
+            closed,
+            impatience,
+            files: VecDeque::new(),
+            lines: VecDeque::new(),
+            pause: FIRST_PAUSE,
+            give_up_at: None,
+        };
+        Self {
+            queue,
+            impatient,
+            task: tokio::spawn(backlog.write_all()),
+        }
     }
 
     /// Queues an interval.
-    pub fn write(&self, closed: ClosedInterval) -> Result<()> {
+    pub fn write(&self, closed: ClosedInterval) -> anyhow::Result<()> {
         self.queue.send(closed).ok().context("the writer has ended")
     }
 
-    /// Waits until all is written. Fails where the disk has not taken it within ten seconds.
-    pub async fn finish(self) -> Result<()> {
+    /// Waits until all is written. Fails where the disk has not taken it within ten seconds, or at
+    /// its next refusal once `hurry` has come true.
+    pub async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         drop(self.queue);
-        self.task.await.context("the writer has failed")?
+        let mut task = self.task;
+        let finished = tokio::select! {
+            biased;
+            finished = &mut task => finished,
+            () = hurry => {
+                self.impatient.send_replace(true);
+                task.await
+            }
+        };
+        finished.context("the writer has failed")?
     }
 }
 
-async fn run(
+/// What is on its way to the disk.
+struct Backlog {
     destination: Destination,
-    mut closed: mpsc::UnboundedReceiver<ClosedInterval>,
-) -> Result<()> {
-    let mut waiting = VecDeque::new();
-    let mut pause = FIRST_PAUSE;
-    let mut give_up_at = None;
-    loop {
-        let Some(job) = waiting.pop_front() else {
-            match closed.recv().await {
-                Some(interval) => waiting.push_back(Job::new(interval)),
-                None => return Ok(()),
+    closed: mpsc::UnboundedReceiver<ClosedInterval>,
+    impatience: watch::Receiver<bool>,
+    /// Intervals without a file, oldest first.
+    files: VecDeque<ClosedInterval>,
+    /// Lines that intervals.jsonl lacks, oldest first. It is not what people bill from, so it
+    /// holds up no file.
+    lines: VecDeque<Vec<u8>>,
+    /// Until the next try.
+    pause: Duration,
+    give_up_at: Option<Instant>,
+}
+
+impl Backlog {
+    async fn write_all(mut self) -> anyhow::Result<()> {
+        loop {
+            if self.files.is_empty() && self.lines.is_empty() {
+                match self.closed.recv().await {
+                    Some(interval) => self.files.push_back(interval),
+                    None => return Ok(()),
+                }
             }
-            continue;
-        };
-        let (job, error) = match job.advance(&destination).await? {
-            Progress::Done => {
-                pause = FIRST_PAUSE;
+            let Err(failure) = self.try_to_write().await? else {
+                self.pause = FIRST_PAUSE;
+                continue;
+            };
+            while let Ok(interval) = self.closed.try_recv() {
+                self.files.push_back(interval);
+            }
+            if matches!(failure, Failure::Lines(_)) && !self.files.is_empty() {
                 continue;
             }
-            Progress::Failed(job, error) => (job, error),
-        };
-        let stem = destination.zone.file_stem(job.closed.period);
-        waiting.push_front(job);
-        while let Ok(interval) = closed.try_recv() {
-            waiting.push_back(Job::new(interval));
-        }
-        if closed.is_closed() {
-            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST_TRIES);
-            if Instant::now() >= give_up_at {
-                let packets: u64 = waiting.iter().map(|job| job.closed.counts().packets).sum();
-                bail!(
-                    "cannot write {stem}.csv to {}: {error}; gave up with {} intervals ({packets} packets) unwritten",
-                    destination.directory.display(),
-                    waiting.len(),
-                );
+            let complaint = self.complaint(&failure);
+            if self.is_time_to_give_up() {
+                bail!("{complaint}; gave up");
             }
-            pause = FIRST_PAUSE;
+            warn!(
+                "{complaint}; counting goes on, next try in {:?}",
+                self.pause
+            );
+            self.pause_or_stop().await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
-        warn!(
-            "cannot write {stem}.csv to {}: {error}; {} intervals wait in memory, counting goes on, next try in {pause:?}",
-            destination.directory.display(),
-            waiting.len(),
-        );
-        pause_or_stop(pause, &mut closed, &mut waiting).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// The oldest interval, if there is one, and all lines. What has been written is taken off.
+    async fn try_to_write(&mut self) -> anyhow::Result<Result<(), Failure>> {
+        let oldest = self.files.pop_front();
+        let lines = std::mem::take(&mut self.lines);
+        let destination = self.destination.clone();
+        let attempt = spawn_blocking(move || {
+            yield_to_readers();
+            write(oldest, lines, &destination)
+        });
+        let attempt = attempt.await.context("writing an interval has failed")?;
+        self.lines = attempt.lines;
+        Ok(match attempt.result {
+            Ok(()) => Ok(()),
+            Err((interval, failure)) => {
+                if let Some(interval) = interval {
+                    self.files.push_front(interval);
+                }
+                Err(failure)
+            }
+        })
+    }
+
+    /// What is wrong, and what waits for its end.
+    fn complaint(&self, failure: &Failure) -> String {
+        let directory = self.destination.directory.display();
+        match failure {
+            Failure::File(error) => {
+                let stems = self
+                    .files
+                    .iter()
+                    .map(|file| self.destination.zone.file_stem(file.period));
+                let packets: u64 = self.files.iter().map(|file| file.counts().packets).sum();
+                format!(
+                    "cannot write {}.csv to {directory}: {error}; {} intervals ({packets} packets) are not written",
+                    stems.take(1).collect::<String>(),
+                    self.files.len()
+                )
+            }
+            Failure::Lines(error) => format!(
+                "cannot write to {directory}/{}: {error}; it lacks the lines of {} intervals, whose files are complete",
+                summary::FILE_NAME,
+                self.lines.len()
+            ),
+        }
+    }
+
+    fn is_time_to_give_up(&mut self) -> bool {
+        if !self.closed.is_closed() {
+            return false;
+        }
+        self.pause = FIRST_PAUSE;
+        let now = Instant::now();
+        *self.impatience.borrow() || now >= *self.give_up_at.get_or_insert(now + LAST_TRIES)
+    }
+
+    /// Sleeps, but wakes when somebody loses patience, when the last interval has come (a stop
+    /// should not wait for half a minute), and, where only lines wait, for the next interval.
+    async fn pause_or_stop(&mut self) {
+        let sleep = tokio::time::sleep(self.pause);
+        tokio::pin!(sleep);
+        let mut is_stopping = self.closed.is_closed();
+        loop {
+            tokio::select! {
+                () = &mut sleep => return,
+                _ = self.impatience.changed(), if is_stopping => return,
+                interval = self.closed.recv(), if !is_stopping => match interval {
+                    Some(interval) => {
+                        self.files.push_back(interval);
+                        if self.files.len() == 1 {
+                            return;
+                        }
+                    }
+                    None if self.pause > FIRST_PAUSE => return,
+                    None => is_stopping = true,
+                },
+            }
+        }
     }
 }
 
-/// Sleeps, but wakes when the last interval has come: a stop should not wait for half a minute.
-async fn pause_or_stop(
-    pause: Duration,
-    closed: &mut mpsc::UnboundedReceiver<ClosedInterval>,
-    waiting: &mut VecDeque<Job>,
-) {
-    let sleep = tokio::time::sleep(pause);
-    tokio::pin!(sleep);
-    let mut stopping = closed.is_closed();
-    loop {
-        tokio::select! {
-            () = &mut sleep => return,
-            interval = closed.recv(), if !stopping => match interval {
-                Some(interval) => waiting.push_back(Job::new(interval)),
-                None if sleep.deadline().duration_since(tokio::time::Instant::now()) > FIRST_PAUSE => return,
-                None => stopping = true,
-            },
+/// What could not be written.
+enum Failure {
+    File(io::Error),
+    Lines(io::Error),
+}
+
+/// How far a try came: the lines that are left, and the interval if it has no file.
+struct Attempt {
+    lines: VecDeque<Vec<u8>>,
+    result: Result<(), (Option<ClosedInterval>, Failure)>,
+}
+
+fn write(
+    oldest: Option<ClosedInterval>,
+    mut lines: VecDeque<Vec<u8>>,
+    destination: &Destination,
+) -> Attempt {
+    if let Some(mut interval) = oldest {
+        match write_file(&mut interval, destination) {
+            Ok(written) => lines.push_back(summary_line(&interval, &written, destination)),
+            Err(error) => {
+                let result = Err((Some(interval), Failure::File(error)));
+                return Attempt { lines, result };
+            }
         }
     }
+    while let Some(line) = lines.front() {
+        if let Err(error) = summary::append(&destination.directory, line) {
+            if lines.len() > MOST_LINES {
+                lines.pop_front();
+                warn!("{} will lack a line: too many wait", summary::FILE_NAME);
+            }
+            let result = Err((None, Failure::Lines(error)));
+            return Attempt { lines, result };
+        }
+        lines.pop_front();
+    }
+    let result = Ok(());
+    Attempt { lines, result }
 }
 
-/// An interval on its way to the disk. Each step is done once: a try after a failure goes on
-/// where the last one stopped, so nothing is written twice.
-#[derive(Debug)]
-struct Job {
-    closed: ClosedInterval,
-    step: Step,
-}
-
-#[derive(Debug)]
-enum Step {
-    WriteFile,
-    SyncDirectory(Written),
-    AppendSummary(Written),
-}
-
-#[derive(Clone, Debug)]
 struct Written {
     file: String,
     totals: FileTotals,
     took: Duration,
 }
 
-enum Progress {
-    Done,
-    Failed(Job, io::Error),
-}
-
-impl Job {
-    fn new(closed: ClosedInterval) -> Self {
-        Self {
-            closed,
-            step: Step::WriteFile,
-        }
-    }
-
-    async fn advance(mut self, destination: &Destination) -> Result<Progress> {
-        let destination = destination.clone();
-        spawn_blocking(move || {
-            yield_to_readers();
-            match self.finish(&destination) {
-                Ok(()) => Progress::Done,
-                Err(error) => Progress::Failed(self, error),
-            }
-        })
-        .await
-        .context("writing an interval has failed")
-    }
-
-    fn finish(&mut self, destination: &Destination) -> io::Result<()> {
-        loop {
-            match &self.step {
-                Step::WriteFile => {
-                    let written = write_file(&mut self.closed, destination)?;
-                    self.step = Step::SyncDirectory(written);
-                }
-                Step::SyncDirectory(written) => {
-                    csv_writer::sync_directory(&destination.directory)?;
-                    self.step = Step::AppendSummary(written.clone());
-                }
-                Step::AppendSummary(written) => {
-                    let line = summary::line(
-                        &self.closed,
-                        destination.zone,
-                        &written.file,
-                        &written.totals,
-                        written.took.as_secs_f64(),
-                    )?;
-                    summary::append(&destination.directory, &line)?;
-                    log_interval(&self.closed, written, destination);
-                    return Ok(());
-                }
-            }
-        }
-    }
+/// The interval's line, in the log and for intervals.jsonl.
+fn summary_line(closed: &ClosedInterval, written: &Written, destination: &Destination) -> Vec<u8> {
+    let counts = closed.counts();
+    info!(
+        "Stats file \"{}\" written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
+        destination.directory.join(&written.file).display(),
+        written.totals.rows,
+        counts.packets,
+        counts.bytes,
+        counts.lost,
+        counts.late,
+        counts.undecodable(),
+        written.took.as_secs_f64(),
+    );
+    summary::line(
+        closed,
+        destination.zone,
+        &written.file,
+        &written.totals,
+        written.took.as_secs_f64(),
+    )
 }
 
 /// Nice values are a thread's own on Linux, and lowering one's priority is always allowed.
@@ -221,9 +298,23 @@ fn write_file(closed: &mut ClosedInterval, destination: &Destination) -> io::Res
     let begun = Instant::now();
     let stem = destination.zone.file_stem(closed.period);
     let time = destination.zone.row_time(closed.period.start);
-    let (file, totals) = csv_writer::create_whole(&destination.directory, &stem, |target| {
-        csv_writer::write_rows(target, &time, closed.rows())
-    })?;
+    let mut create = || {
+        csv_writer::create_whole(&destination.directory, &stem, |target| {
+            csv_writer::write_rows(target, &time, closed.rows())
+        })
+    };
+    let created = match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            csv_writer::make_directory(&destination.directory)?;
+            warn!(
+                "log directory {} was gone and is made again",
+                destination.directory.display()
+            );
+            create()
+        }
+        created => created,
+    };
+    let (file, totals) = created?;
     if file != format!("{stem}.csv") {
         warn!("{stem}.csv was there already and is left as it is; this interval is in {file}");
     }
@@ -232,20 +323,4 @@ fn write_file(closed: &mut ClosedInterval, destination: &Destination) -> io::Res
         totals,
         took: begun.elapsed(),
     })
-}
-
-fn log_interval(closed: &ClosedInterval, written: &Written, destination: &Destination) {
-    let counts = closed.counts();
-    let path = destination.directory.join(&written.file);
-    info!(
-        "Stats file \"{}\" written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
-        path.display(),
-        written.totals.rows,
-        counts.packets,
-        counts.bytes,
-        counts.lost,
-        counts.late,
-        counts.undecodable(),
-        written.took.as_secs_f64(),
-    );
 }

@@ -193,10 +193,25 @@ fn gaps_in_the_numbers_are_packets_lost() {
     assert_eq!(accumulator.totals().lost, 0);
     accumulator.absorb(&datagram(&[stamped(0, u32::MAX), stamped(0, 0)]), now);
     assert_eq!(accumulator.totals().lost, 0);
+    // The kernel says so before it gives what had waited until then.
     accumulator.overrun(now);
+    accumulator.absorb(&datagram(&[stamped(0, 1)]), now);
     accumulator.absorb(&datagram(&[stamped(0, 11), stamped(0, 13)]), now);
+    accumulator.finish(now);
     let totals = accumulator.totals();
-    assert_eq!((totals.lost, totals.overruns, totals.packets), (11, 1, 5));
+    assert_eq!((totals.lost, totals.overruns, totals.packets), (10, 1, 6));
+    assert_eq!(totals.unresolved, 0);
+}
+
+#[test]
+fn an_overrun_that_no_gap_follows_is_unresolved() {
+    let mut accumulator = source_accumulator();
+    let now = UnixNanos(START);
+    accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
+    accumulator.overrun(now);
+    accumulator.absorb(&datagram(&[stamped(0, 1)]), now);
+    let closed = accumulator.finish(now);
+    assert_eq!((closed[0].counts.lost, closed[0].counts.unresolved), (0, 1));
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Rig {
 
     /// Stops, and gives each file with the hosts in its rows. All packets must be in them.
     async fn finish(self) -> BTreeMap<String, Vec<u8>> {
-        self.engine.finish().await.unwrap();
+        self.engine.finish(std::future::pending()).await.unwrap();
         let files = read_files(self.directory.path());
         let totals = files.values().flatten().fold([0; 4], |mut sum, row| {
             for (sum, number) in sum.iter_mut().zip(&row.numbers) {
@@ -121,7 +121,7 @@ async fn answer(
         let closed = match command {
             Command::CloseBefore(first_open) => accumulator.close_before(first_open),
             Command::Restart(now) => accumulator.restart(now),
-            Command::Finish => accumulator.restart(UnixNanos(0)),
+            Command::Finish => accumulator.finish(UnixNanos(0)),
         };
         reply.send(closed).unwrap();
     }

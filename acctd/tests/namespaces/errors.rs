@@ -49,6 +49,16 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "a_summary_file_that_cannot_be_written_holds_up_no_csv",
+        a_summary_file_that_cannot_be_written,
+    ),
+    (
+        Needs::Namespace,
+        "a_log_directory_that_was_removed_is_made_again",
+        a_log_directory_that_was_removed,
+    ),
+    (
+        Needs::Namespace,
         "each_bad_flag_is_one_clear_line_and_exit_code_2",
         each_bad_flag,
     ),
@@ -204,7 +214,7 @@ fn a_full_disk_delays_files() -> Result<()> {
     rig.send(&traffic)?;
     let warning = acctd.wait_for_line("No space left on device")?;
     ensure!(
-        warning.contains("intervals wait in memory, counting goes on"),
+        warning.contains("are not written; counting goes on"),
         "{warning}"
     );
     let directory = rig.log_directory();
@@ -263,9 +273,55 @@ fn a_disk_that_stays_full() -> Result<()> {
     let error = ended.line("error: ")?;
     ensure!(error.contains("No space left on device"), "{error}");
     ensure!(
-        error.contains("1 intervals (100 packets) unwritten"),
+        error.contains("1 intervals (100 packets) are not written; gave up"),
         "{error}"
     );
+    Ok(())
+}
+
+fn a_summary_file_that_cannot_be_written() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let summary = rig.log_directory().join("intervals.jsonl");
+    fs::create_dir_all(&summary)?;
+    fails(&rig, &["-ip4-src-group=5"], 1, "cannot append to")?;
+    fs::remove_dir(&summary)?;
+    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
+    acctd.wait_for_line("Stats file")?;
+    fs::remove_file(&summary)?;
+    fs::create_dir(&summary)?;
+    rig.send(&TrafficArgs {
+        count: 3_000,
+        rate: 1_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.wait_for_line("whose files are complete; counting goes on")?;
+    fs::remove_dir(&summary)?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    crate::rig::ensure_contiguous(&files)?;
+    ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
+    // The lines came later, but for the first one, which went with its file.
+    ensure!(rig.summaries()?.len() == files.len() - 1);
+    Ok(())
+}
+
+fn a_log_directory_that_was_removed() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let mode =
+        || -> Result<u32> { Ok(fs::metadata(rig.log_directory())?.permissions().mode() & 0o777) };
+    ensure!(mode()? == 0o750, "{:o}", mode()?);
+    fs::remove_dir_all(rig.log_directory())?;
+    rig.send(&TrafficArgs {
+        count: 100,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.finish()?.line("was gone and is made again")?;
+    ensure!(mode()? == 0o750, "{:o}", mode()?);
+    ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
     Ok(())
 }
 
@@ -305,6 +361,7 @@ fn each_bad_flag() -> Result<()> {
         ),
         (&["-ip4-src-group=5", "-cpus=many"], "invalid digit"),
         (&["-ip4-src-grp=5"], "unexpected argument"),
+        (&["-ip4-src-group", "-utc"], "\"-utc\" is no NFLOG group"),
         (&["-ip4-src-group=5", "stray"], "unexpected argument"),
     ] {
         fails(&rig, args, 2, part)?;

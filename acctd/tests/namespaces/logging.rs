@@ -32,6 +32,11 @@ pub(crate) const CASES: &[Case] = &[
         a_cpu_profile,
     ),
     (
+        Needs::Root,
+        "threads_have_the_priority_asked_for",
+        threads_have_the_priority_asked_for,
+    ),
+    (
         Needs::Namespace,
         "flags_come_from_the_environment_too",
         flags_come_from_the_environment_too,
@@ -117,25 +122,53 @@ fn syslog_gets_the_lines() -> Result<()> {
         rig.router.run(&["mount", "--bind", path, "/dev/log"])?;
     }
     let acctd = rig.acctd_unready(&["-syslog", "-interval=1h", "-ip4-src-group=5"])?;
-    let mut lines = Vec::new();
-    let mut buffer = [0; 4_096];
-    while !lines
-        .last()
-        .is_some_and(|line: &String| line.ends_with("Started accounting"))
-    {
-        let length = socket.recv(&mut buffer).context("no more lines")?;
-        lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-    }
     let pid = acctd.pid();
-    let ended = acctd.finish()?;
-    ensure!(ended.log.is_empty(), "on stderr: {:?}", ended.log);
+    let line = read_until(&socket, "Started accounting")?;
     // Facility kern, severity info.
     let expected = format!(" acctd[{pid}]: Started accounting");
-    let last = lines.last().context("a line")?;
     ensure!(
-        last.starts_with("<6>") && last.ends_with(&expected),
-        "{last}"
+        line.starts_with("<6>") && line.ends_with(&expected),
+        "{line}"
     );
+    // The daemon is restarted.
+    drop(socket);
+    std::fs::remove_file(&socket_path)?;
+    let socket = UnixDatagram::bind(&socket_path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let ended = acctd.finish()?;
+    ensure!(ended.log.is_empty(), "on stderr: {:?}", ended.log);
+    read_until(&socket, "terminated received - shutting down")?;
+    read_until(&socket, "Exit")?;
+    Ok(())
+}
+
+fn read_until(socket: &UnixDatagram, end: &str) -> Result<String> {
+    let mut buffer = [0; 4_096];
+    loop {
+        let length = socket.recv(&mut buffer).context("no more lines")?;
+        let line = String::from_utf8_lossy(&buffer[..length]);
+        if line.ends_with(end) {
+            return Ok(line.into_owned());
+        }
+    }
+}
+
+fn threads_have_the_priority_asked_for() -> Result<()> {
+    let rig = Rig::new()?;
+    for (flag, nice) in [("-verbose", "-19"), ("-priority=-7", "-7")] {
+        let acctd = rig.acctd(&[flag, "-interval=1h", "-ip4-src-group=5"])?;
+        let mut n_threads = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+            // The name, in parentheses, is the second field; nice is the nineteenth.
+            let (_, rest) = stat.rsplit_once(')').context("a name")?;
+            let found = rest.split_whitespace().nth(16);
+            ensure!(found == Some(nice), "{flag}: {stat}");
+            n_threads += 1;
+        }
+        ensure!(n_threads >= 2);
+        acctd.finish()?;
+    }
     Ok(())
 }
 
@@ -167,6 +200,8 @@ fn flags_come_from_the_environment_too() -> Result<()> {
         .env("ACCTD_IP4_SRC_GROUP", "5")
         .env("ACCTD_INTERVAL", "24h")
         .env("ACCTD_UTC", "true")
+        .env("ACCTD_IP6_SRC_GROUP", "")
+        .env("ACCTD_CPUS", "")
         .env("TZ", "Asia/Kathmandu");
     let acctd = crate::rig::Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;

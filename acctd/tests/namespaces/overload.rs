@@ -9,24 +9,81 @@ use xtask::traffic::TrafficArgs;
 use crate::rig::{Rig, totals};
 use crate::{Case, Needs};
 
-pub(crate) const CASES: &[Case] = &[(
-    Needs::Namespace,
-    "after_an_overflow_rows_and_lost_are_all_packets",
-    after_an_overflow_rows_and_lost_are_all_packets,
-)];
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Namespace,
+        "after_an_overflow_rows_and_lost_are_all_packets",
+        after_an_overflow_rows_and_lost_are_all_packets,
+    ),
+    (
+        Needs::Namespace,
+        "an_overflow_that_no_packet_follows_is_said_to_be_of_unknown_size",
+        an_overflow_that_no_packet_follows,
+    ),
+    (
+        Needs::Root,
+        "the_socket_holds_a_hundred_thousand_packets",
+        the_socket_holds_a_hundred_thousand_packets,
+    ),
+];
+
+const RULES: &str = "
+    table inet rig {
+        counter v4 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
+            drop
+        }
+    }";
+
+fn an_overflow_that_no_packet_follows() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    acctd.signal(Signal::STOP)?;
+    rig.send(&TrafficArgs {
+        count: 1_000_000,
+        ..rig.traffic("10.0.0.0/16", "10.255.0.1/32")?
+    })?;
+    // Until the last batch has been dropped as well.
+    std::thread::sleep(Duration::from_millis(1_200));
+    acctd.signal(Signal::TERM)?;
+    acctd.signal(Signal::CONT)?;
+    let ended = acctd.wait()?;
+    ended.line("how many are lost is not known")?;
+    let summaries = rig.summaries()?;
+    ensure!(
+        summaries.len() == 1 && summaries[0]["lost_is_complete"] == false,
+        "{summaries:?}"
+    );
+    Ok(())
+}
+
+fn the_socket_holds_a_hundred_thousand_packets() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(RULES)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    acctd.signal(Signal::STOP)?;
+    rig.send(&TrafficArgs {
+        sources: 1_000,
+        count: 100_000,
+        ..rig.traffic("10.0.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.signal(Signal::CONT)?;
+    acctd.finish()?;
+    let (counted, _) = totals(&rig.files()?, true);
+    ensure!(
+        counted == rig.counter("v4")? && counted.packets == 100_000,
+        "{counted:?}"
+    );
+    ensure!(rig.summed("overruns")? == 0);
+    Ok(())
+}
 
 fn after_an_overflow_rows_and_lost_are_all_packets() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(
-        "table inet rig {
-            counter v4 {}
-            chain prerouting {
-                type filter hook prerouting priority raw
-                meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
-                drop
-            }
-        }",
-    )?;
+    rig.rules(RULES)?;
     let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
     let load = TrafficArgs {
         sources: 1_000,
