@@ -290,7 +290,7 @@ impl<K: PrefixKey> Slots<K> {
             counted.without_length += 1;
             0
         });
-        let key = K::from_address(&header[self.address_offset..]).masked(self.mask);
+        let key = K::from_address(&header[self.address_offset..]) & self.mask;
         counted.packets += 1;
         counted.bytes += bytes;
         self.batch.push((key, bytes));

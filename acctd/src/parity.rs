@@ -101,7 +101,7 @@ fn masks_are_the_seeds() {
             IpAddr::V4(ip4) => ip4.octets().to_vec(),
             IpAddr::V6(ip6) => ip6.octets().to_vec(),
         };
-        K::from_address(&octets).masked(mask).address().to_string()
+        (K::from_address(&octets) & mask).address().to_string()
     }
     assert_eq!(u32::FAMILY, Family::Ip4);
     for (bits, expected) in [

@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::BitAnd;
 
 use ipnet::{Ipv4Net, Ipv6Net, PrefixLenError};
 
@@ -98,7 +99,7 @@ impl PrefixLength {
 /// An address cut to the bits that a prefix length can leave set.
 ///
 /// The order of keys is the order of the addresses they stand for.
-pub trait PrefixKey: Copy + Ord + Hash + Debug + Send + 'static {
+pub trait PrefixKey: Copy + Ord + Hash + Debug + Send + BitAnd<Output = Self> + 'static {
     /// The family whose addresses it holds.
     const FAMILY: Family;
 
@@ -106,11 +107,7 @@ pub trait PrefixKey: Copy + Ord + Hash + Debug + Send + 'static {
     /// a shorter one reads as zero, which the decoder has ruled out before.
     fn from_address(address: &[u8]) -> Self;
 
-    /// The bits of `self` that `mask` has.
-    #[must_use]
-    fn masked(self, mask: Self) -> Self;
-
-    /// The mask of a prefix length of this family.
+    /// The mask of a prefix length of this family: `key & mask` is the prefix.
     fn mask(length: PrefixLength) -> Self;
 
     /// The prefix's address, its host bits zero.
@@ -130,11 +127,6 @@ impl PrefixKey for u32 {
         address
             .first_chunk()
             .map_or(0, |bytes| Self::from_be_bytes(*bytes))
-    }
-
-    #[inline]
-    fn masked(self, mask: Self) -> Self {
-        self & mask
     }
 
     fn mask(length: PrefixLength) -> Self {
@@ -161,11 +153,6 @@ impl PrefixKey for u64 {
             .map_or(0, |bytes| Self::from_be_bytes(*bytes))
     }
 
-    #[inline]
-    fn masked(self, mask: Self) -> Self {
-        self & mask
-    }
-
     fn mask(length: PrefixLength) -> Self {
         // The upper half of the 128 bits.
         u64::try_from(<u128 as PrefixKey>::mask(length) >> 64).unwrap_or(0)
@@ -186,11 +173,6 @@ impl PrefixKey for u128 {
         address
             .first_chunk()
             .map_or(0, |bytes| Self::from_be_bytes(*bytes))
-    }
-
-    #[inline]
-    fn masked(self, mask: Self) -> Self {
-        self & mask
     }
 
     fn mask(length: PrefixLength) -> Self {
@@ -248,8 +230,8 @@ mod tests {
     fn both_ip6_keys_name_the_same_prefix() {
         let address: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
         let octets = address.octets();
-        let half = u64::from_address(&octets).masked(u64::mask(ip6(56)));
-        let full = u128::from_address(&octets).masked(u128::mask(ip6(56)));
+        let half = u64::from_address(&octets) & u64::mask(ip6(56));
+        let full = u128::from_address(&octets) & u128::mask(ip6(56));
         assert_eq!(half.address(), full.address());
         assert_eq!(full.address(), "2001:db8:1::".parse::<IpAddr>().unwrap());
     }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use xtask::traffic::{Sizes, TrafficArgs};
 
-use crate::rig::{CsvFile, NONE, Rig, ensure_contiguous, totals};
+use crate::rig::{CsvFile, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -43,19 +43,6 @@ pub(crate) const CASES: &[Case] = &[
         a_flood_of_sources_is_bounded_and_totals_stay_exact,
     ),
 ];
-
-/// Packets are logged before routing and dropped, so that nothing answers them.
-const LOG_AND_DROP: &str = "
-    table inet rig {
-        counter v4 {}
-        counter v6 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
-            meta nfproto ipv6 counter name v6 log group 7 snaplen 40 queue-threshold 50
-            drop
-        }
-    }";
 
 fn a_million_packets_at_full_speed_are_all_counted() -> Result<()> {
     let rig = Rig::new()?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use xtask::netns::{Namespace, Privilege};
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{NONE, Rig, totals};
+use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -180,16 +180,6 @@ fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
     Ok(())
 }
 
-const RULES: &str = "
-    table inet rig {
-        counter v4 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
-            drop
-        }
-    }";
-
 fn fill(rig: &Rig) -> Result<()> {
     let filler = rig.log_directory().join("filler");
     let filler = filler.to_str().context("a path of ASCII")?;
@@ -201,7 +191,7 @@ fn fill(rig: &Rig) -> Result<()> {
 
 fn a_full_disk_delays_files() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     mount_tmpfs(&rig.router, &rig, "size=1m")?;
     fill(&rig)?;
     let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
@@ -255,7 +245,7 @@ fn copy_out(rig: &Rig) -> Result<()> {
 
 fn a_disk_that_stays_full() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     mount_tmpfs(&rig.router, &rig, "size=64k")?;
     fill(&rig)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
@@ -281,7 +271,7 @@ fn a_disk_that_stays_full() -> Result<()> {
 
 fn a_summary_file_that_cannot_be_written() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     let summary = rig.log_directory().join("intervals.jsonl");
     fs::create_dir_all(&summary)?;
     fails(&rig, &["-ip4-src-group=5"], 1, "cannot append to")?;
@@ -309,7 +299,7 @@ fn a_summary_file_that_cannot_be_written() -> Result<()> {
 fn a_log_directory_that_was_removed() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     let mode =
         || -> Result<u32> { Ok(fs::metadata(rig.log_directory())?.permissions().mode() & 0o777) };

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{Rig, totals};
+use crate::rig::{LOG_AND_DROP, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -27,19 +27,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const RULES: &str = "
-    table inet rig {
-        counter v4 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
-            drop
-        }
-    }";
-
 fn an_overflow_that_no_packet_follows() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     acctd.signal(Signal::STOP)?;
     rig.send(&TrafficArgs {
@@ -62,7 +52,7 @@ fn an_overflow_that_no_packet_follows() -> Result<()> {
 
 fn the_socket_holds_a_hundred_thousand_packets() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     acctd.signal(Signal::STOP)?;
     rig.send(&TrafficArgs {
@@ -83,7 +73,7 @@ fn the_socket_holds_a_hundred_thousand_packets() -> Result<()> {
 
 fn after_an_overflow_rows_and_lost_are_all_packets() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
     let load = TrafficArgs {
         sources: 1_000,

@@ -21,6 +21,19 @@ use xtask::veth::Veth;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Packets are logged before routing and dropped, so that nothing answers them.
+pub(crate) const LOG_AND_DROP: &str = "
+    table inet rig {
+        counter v4 {}
+        counter v6 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
+            meta nfproto ipv6 counter name v6 log group 7 snaplen 40 queue-threshold 50
+            drop
+        }
+    }";
+
 /// The router, where acctd and the rules are, and the wire's other end, where traffic comes from.
 pub(crate) struct Rig {
     pub(crate) router: Namespace,

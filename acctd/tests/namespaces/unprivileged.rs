@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use xtask::netns::Privilege;
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{Acctd, NONE, Rig, totals};
+use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -27,19 +27,8 @@ const NOBODY: u32 = 65_534;
 
 fn an_ordinary_user_counts() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::UserNamespaceAs(NOBODY))?;
-    rig.rules(
-        "table inet rig {
-            counter v4 {}
-            counter v6 {}
-            chain prerouting {
-                type filter hook prerouting priority raw
-                meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
-                meta nfproto ipv6 counter name v6 log group 6 snaplen 40 queue-threshold 50
-                drop
-            }
-        }",
-    )?;
-    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5", "-ip6-dst-group=6"])?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5", "-ip6-dst-group=7"])?;
     for (source, dest) in [
         ("10.0.0.0/8", "10.255.0.1/32"),
         ("2001:db8::/32", "2001:db8:ffff::1/128"),
