@@ -6,16 +6,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::mac::MacAddr;
 
 /// The discard service: what arrives there means nothing to anyone.
-const DEST_PORT: u16 = 9;
-const SOURCE_PORT: u16 = 40_000;
-const HOP_LIMIT: u8 = 64;
-const UDP: u8 = 17;
+pub(crate) const DEST_PORT: u16 = 9;
+pub(crate) const SOURCE_PORT: u16 = 40_000;
+pub(crate) const HOP_LIMIT: u8 = 64;
+pub(crate) const UDP: u8 = 17;
 const UDP_HEADER: u16 = 8;
 
 /// 802.1Q, the innermost tag.
-const VLAN: u16 = 0x8100;
+pub(crate) const VLAN: u16 = 0x8100;
 /// 802.1ad, each tag around another.
-const SERVICE_VLAN: u16 = 0x88a8;
+pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
 
 /// The IP version of a frame's packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    const fn ether_type(self) -> u16 {
+    pub(crate) const fn ether_type(self) -> u16 {
         match self {
             Self::V4 => 0x0800,
             Self::V6 => 0x86dd,
@@ -124,6 +124,18 @@ impl Frame {
         frame
     }
 
+    /// A frame made elsewhere, to be sent as it stands. It has no room for a
+    /// packet of this module's, so `set` leaves it alone.
+    pub(crate) fn verbatim(bytes: Vec<u8>) -> Self {
+        Self {
+            family: Family::V4,
+            ip: bytes.len(),
+            buffer: bytes,
+            ip_length: 0,
+            no_length: false,
+        }
+    }
+
     /// This frame with 0 for the length in its IP header, as a packet above
     /// 64 KiB has it (BIG TCP). All else is that of its true length.
     #[must_use]
@@ -139,6 +151,9 @@ impl Frame {
     /// beyond the frame's limits becomes the nearest one within.
     pub fn set(&mut self, source: u128, dest: u128, ip_length: u16) {
         let room = u16::try_from(self.buffer.len() - self.ip).unwrap_or(u16::MAX);
+        if room < self.family.headers() {
+            return;
+        }
         self.ip_length = ip_length.clamp(self.family.headers(), room);
         match self.family {
             Family::V4 => self.set_v4(source, dest),
@@ -208,21 +223,20 @@ impl Frame {
     }
 }
 
-/// The sum of the 16-bit words of an even number of header bytes.
-fn sum(bytes: &[u8]) -> u32 {
-    let (words, _) = bytes.as_chunks::<2>();
-    words
-        .iter()
-        .map(|&w| u32::from(u16::from_be_bytes(w)))
-        .sum()
+/// The sum of the 16-bit words of at most 64 KiB; a last byte without another
+/// counts as if a zero followed.
+pub(crate) fn sum(bytes: &[u8]) -> u32 {
+    let (words, last) = bytes.as_chunks::<2>();
+    let words = words.iter().map(|&w| u32::from(u16::from_be_bytes(w)));
+    words.sum::<u32>() + last.first().map_or(0, |&byte| u32::from(byte) << 8)
 }
 
 /// The Internet checksum (RFC 1071) from the sum of the words.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "folded to 16 bits: a header's sum is below 2^24, so two folds are enough"
+    reason = "folded to 16 bits: the first fold of any sum is at most 0x1fffe, the second 16 bits"
 )]
-fn checksum(sum: u32) -> u16 {
+pub(crate) fn checksum(sum: u32) -> u16 {
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     !(folded as u16)
@@ -328,6 +342,13 @@ mod tests {
         let mut fresh = Frame::new(&link(&[], None), Family::V6, 80);
         fresh.set(v6("2001:db8::3"), v6("2001:db8::4"), 80);
         assert_eq!(patched.bytes(), fresh.bytes());
+    }
+
+    #[test]
+    fn a_frame_made_elsewhere_stays_as_it_is() {
+        let mut frame = Frame::verbatim(vec![1, 2, 3]);
+        frame.set(v4("192.0.2.1"), v4("198.51.100.2"), 60);
+        assert_eq!(frame.bytes(), [1, 2, 3]);
     }
 
     #[test]

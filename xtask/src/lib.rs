@@ -17,6 +17,7 @@ pub mod veth;
 
 pub mod nft;
 
+pub mod craft;
 pub mod frame;
 pub mod mac;
 #[expect(

@@ -4,7 +4,8 @@
 //! It is a process of its own, because a network namespace is entered by
 //! processes: `cargo xtask traffic …`, or any program whose `main` hands the
 //! word `traffic` and what follows it to [`main_from`]. [`send`] and [`spawn`]
-//! start it in a [`Namespace`].
+//! start it in a [`Namespace`]. It also sends single frames made elsewhere, see
+//! [`send_frames`] and [`Tun`].
 
 use std::{
     ffi::OsString,
@@ -27,8 +28,15 @@ mod generator;
 mod pace;
 mod plan;
 
+mod frames;
+#[expect(unsafe_code, reason = "a tun device is made by an ioctl")]
+mod tun;
+
 pub use args::{Sizes, TrafficArgs};
+pub use frames::{Tun, send_frames};
 pub use generator::run;
+
+use frames::FramesArgs;
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -52,12 +60,42 @@ pub fn main_from(args: impl Iterator<Item = OsString>) -> Result<()> {
     #[command(name = "traffic")]
     struct Cli {
         #[command(flatten)]
-        traffic: TrafficArgs,
+        request: Request,
     }
 
     match Cli::try_parse_from(args) {
-        Ok(cli) => run_and_print(&cli.traffic),
+        Ok(cli) => cli.request.run_and_print(),
         Err(error) => error.exit(),
+    }
+}
+
+/// What may follow the word `traffic`: the generator's options, or `frames`
+/// and its own.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Request {
+    #[command(flatten)]
+    traffic: Option<TrafficArgs>,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Send given frames as they are, or write given packets into a tun device
+    #[command(hide = true)]
+    Frames(FramesArgs),
+}
+
+impl Request {
+    /// Does in this process what is asked for, and prints what was sent as
+    /// one line of JSON.
+    pub fn run_and_print(&self) -> Result<()> {
+        match (&self.other, &self.traffic) {
+            (Some(Other::Frames(frames)), _) => frames.run_and_print(),
+            (None, Some(traffic)) => run_and_print(traffic),
+            (None, None) => bail!("nothing to send"),
+        }
     }
 }
 

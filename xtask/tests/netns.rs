@@ -8,9 +8,10 @@
 use std::{path::Path, time::Duration};
 
 use xtask::{
+    craft::{Ethernet, Extension, Frame, Ipv4, Ipv6, Packet},
     netns::{Namespace, Privilege},
     nft::{self, Count},
-    traffic::{self, Sent, Sizes, TrafficArgs},
+    traffic::{self, Sent, Sizes, TrafficArgs, Tun},
     veth::{Veth, add_address},
 };
 
@@ -120,6 +121,193 @@ fn every_packet_sent_is_counted_at_the_other_end() {
             "the kernel must add no packets of its own"
         );
     });
+}
+
+/// Crafted packets for the rules of a `Link`.
+fn crafted_v4() -> Ipv4 {
+    Ipv4::udp([10, 0, 0, 1], [192, 0, 2, 1], &[7; 72])
+}
+
+fn crafted_v6() -> Ipv6 {
+    let source = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
+    let dest = [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1];
+    Ipv6::udp(source, dest, &[7; 72])
+}
+
+/// The packets of both kinds that the kernel lets through to the rules: for
+/// each kind what is to be counted.
+fn valid_packets() -> [(Vec<Packet>, Count); 2] {
+    let v4 = vec![
+        crafted_v4().packet(),
+        Ipv4 {
+            options: vec![1, 1, 1],
+            ..crafted_v4()
+        }
+        .packet(),
+    ];
+    let v6 = vec![
+        crafted_v6().packet(),
+        Ipv6 {
+            extensions: vec![
+                Extension::HopByHop(vec![]),
+                Extension::DestinationOptions(vec![]),
+            ],
+            ..crafted_v6()
+        }
+        .packet(),
+    ];
+    let counted = |bytes| Count { packets: 2, bytes };
+    [(v4, counted(100 + 104)), (v6, counted(120 + 136))]
+}
+
+#[test]
+fn a_crafted_frame_is_counted_unless_the_kernel_refuses_it() {
+    by_each_right(|privilege| {
+        let link = Link::new(privilege);
+        let ethernet = Ethernet::to(link.veth.far_mac);
+        let send = |frames: &[Frame]| {
+            let sent = traffic::send_frames(&link.a, generator(), "near", frames, 1).unwrap();
+            assert_eq!(sent, frames.len() as u64);
+            nft::counters(&link.b).unwrap()
+        };
+        let refused = [
+            Ipv4 {
+                wrong_checksum: true,
+                ..crafted_v4()
+            },
+            Ipv4 {
+                ihl: Some(4),
+                ..crafted_v4()
+            },
+            Ipv4 {
+                total_length: Some(19),
+                ..crafted_v4()
+            },
+            Ipv4 {
+                total_length: Some(101),
+                ..crafted_v4()
+            },
+            Ipv4 {
+                version: 6,
+                ..crafted_v4()
+            },
+        ];
+        let mut refused: Vec<_> = refused
+            .iter()
+            .map(|v4| ethernet.frame(&v4.packet()))
+            .collect();
+        let whole = ethernet.frame(&crafted_v6().packet());
+        refused.push(whole.clone().truncated(whole.bytes().len() - 1));
+        assert_eq!(send(&refused)["any"].packets, 0);
+
+        let [(v4, v4_count), (v6, v6_count)] = valid_packets();
+        let frames: Vec<_> = v4.iter().chain(&v6).map(|p| ethernet.frame(p)).collect();
+        let counters = send(&frames);
+        assert_eq!((counters["v4"], counters["v6"]), (v4_count, v6_count));
+        let lengths = frames.iter().map(|frame| u64::from(frame.ip_length()));
+        assert_eq!(lengths.sum::<u64>(), counters["any"].bytes);
+    });
+}
+
+#[test]
+fn the_kernel_makes_a_packet_of_its_crafted_fragments() {
+    by_each_right(|privilege| {
+        let link = Link::new(privilege);
+        let ethernet = Ethernet::to(link.veth.far_mac);
+        let v4 = crafted_v4().fragments(7, &[16, 40]);
+        let v6 = crafted_v6().fragments(7, &[16, 40]);
+        let frames: Vec<_> = v4.iter().chain(&v6).map(|p| ethernet.frame(p)).collect();
+        let send = || {
+            traffic::send_frames(&link.a, generator(), "near", &frames, 1).unwrap();
+            nft::counters(&link.b).unwrap()
+        };
+        let lengths = frames.iter().map(|frame| u64::from(frame.ip_length()));
+        let pieces = Count {
+            packets: 6,
+            bytes: lengths.sum(),
+        };
+        assert_eq!(send()["any"], pieces);
+
+        // Connection tracking needs whole packets, and has the kernel make
+        // them of their fragments before any rule of this hook.
+        nft::load(
+            &link.b,
+            "table inet whole {
+                counter whole { }
+                chain c {
+                    type filter hook prerouting priority 0; policy accept;
+                    ct state new udp dport 9 counter name whole
+                }
+            }",
+        )
+        .unwrap();
+        let whole = Count {
+            packets: 2,
+            bytes: 100 + 120,
+        };
+        assert_eq!(send()["whole"], whole);
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_be_sent_is_an_error_that_names_it() {
+    by_each_right(|privilege| {
+        let link = Link::new(privilege);
+        for (bad, reason) in [
+            (1515, "exceeds the MTU of near"),
+            (13, "cannot send from near"),
+        ] {
+            let frames = [vec![0; 60], vec![0; bad]];
+            let error = traffic::send_frames(&link.a, generator(), "near", &frames, 1).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("frame 2 was not sent"), "{text}");
+            assert!(text.contains(reason), "{text}");
+        }
+    });
+}
+
+#[test]
+fn packets_written_into_a_tun_device_arrive_on_it() {
+    by_each_right(|privilege| {
+        if privilege == Privilege::UserNamespaceAs(NOBODY) && !everyone_may_use_tun() {
+            return skip(privilege, "/dev/net/tun is not for everyone");
+        }
+        let link = Link::new(privilege);
+        let [(v4, v4_count), (v6, v6_count)] = valid_packets();
+        let packets: Vec<_> = v4.into_iter().chain(v6).collect();
+        let mut tun = Tun::new(&link.b, generator(), "tun0", &packets).unwrap();
+        assert_eq!(nft::counters(&link.b).unwrap()["any"].packets, 0);
+        for round in 1..=2 {
+            assert_eq!(tun.write().unwrap(), 4);
+            let counters = nft::counters(&link.b).unwrap();
+            for (name, once) in [("v4", v4_count), ("v6", v6_count)] {
+                let expected = Count {
+                    packets: once.packets * round,
+                    bytes: once.bytes * round,
+                };
+                assert_eq!(counters[name], expected);
+            }
+        }
+        drop(tun);
+        let error = link.b.run(&["ip", "link", "show", "dev", "tun0"]);
+        assert!(error.unwrap_err().to_string().contains("does not exist"));
+
+        let neither = [[0x50; 20]];
+        let mut tun = Tun::new(&link.b, generator(), "tun0", &neither).unwrap();
+        let error = tun.write().unwrap_err();
+        assert!(
+            error.to_string().contains("tun0 does not take it"),
+            "{error}"
+        );
+
+        let error = Tun::new(&link.b, generator(), "far", &packets).unwrap_err();
+        assert!(error.to_string().contains("cannot make the tun device far"));
+    });
+}
+
+fn everyone_may_use_tun() -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata("/dev/net/tun").is_ok_and(|file| file.permissions().mode() & 0o006 == 0o006)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The sending loop.
 
 use std::{
-    io, thread,
+    fmt, io, thread,
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,16 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
     }
     let mut frames: Vec<Frame> = (0..BATCH).map(|_| frame.clone()).collect();
 
+    let send_due = |n_due: u64, frames: &[Frame]| {
+        let due = frames.get(..usize::try_from(n_due)?).unwrap_or(frames);
+        send_all(
+            &socket,
+            due,
+            &args.dev,
+            format_args!("--size {}", args.size),
+        )
+    };
+
     let mut sent = Sent {
         packets: 0,
         bytes: 0,
@@ -58,13 +68,13 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
             pace.skip(avoid_full_second());
             let second = unix_time().as_secs();
             batch.for_each(|(frame, place)| plan.fill_at_second(frame, place, second));
-            send_all(&socket, &frames, n_due, args)?;
+            send_due(n_due, &frames)?;
             if unix_time().as_secs() != second {
                 sent.straddled += n_due;
             }
         } else {
             batch.for_each(|(frame, place)| plan.fill(frame, place));
-            send_all(&socket, &frames, n_due, args)?;
+            send_due(n_due, &frames)?;
         }
 
         let lengths = frames.iter().take(usize::try_from(n_due)?);
@@ -75,9 +85,15 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
     Ok(sent)
 }
 
-/// Sends the first `n` frames, each exactly once.
-fn send_all(socket: &PacketSocket, frames: &[Frame], n: u64, args: &TrafficArgs) -> Result<()> {
-    let mut rest = frames.get(..usize::try_from(n)?).unwrap_or(frames);
+/// Sends frames, each exactly once. `too_long` is what to call one that
+/// exceeds the device's MTU.
+pub(super) fn send_all(
+    socket: &PacketSocket,
+    frames: &[Frame],
+    dev: &str,
+    too_long: fmt::Arguments<'_>,
+) -> Result<()> {
+    let mut rest = frames;
     let mut refused_since = None;
     while !rest.is_empty() {
         match socket.send(rest) {
@@ -90,16 +106,16 @@ fn send_all(socket: &PacketSocket, frames: &[Frame], n: u64, args: &TrafficArgs)
                 // it is sent again.
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
-                    bail!("device {} takes no frames: is its other end up?", args.dev);
+                    bail!("device {dev} takes no frames: is its other end up?");
                 }
                 thread::yield_now();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                bail!("--size {} exceeds the MTU of {}", args.size, args.dev);
+                bail!("{too_long} exceeds the MTU of {dev}");
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot send from {}", args.dev));
+                return Err(error).with_context(|| format!("cannot send from {dev}"));
             }
         }
     }
