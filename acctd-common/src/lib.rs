@@ -3,6 +3,11 @@
 
 #![no_std]
 
+pub mod contract;
+#[cfg(feature = "aya")]
+#[expect(unsafe_code, reason = "aya takes types that promise to be plain data")]
+mod pod;
+
 /// What one prefix sent or received.
 ///
 /// `repr(C)` with two `u64` and no padding: the layout is the same in the kernel's map and here.

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::traffic::{self, TrafficArgs};
+use xtask::traffic;
 
+mod build_ebpf;
 mod setup;
 mod test;
 
@@ -40,8 +41,9 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    BuildEbpf(build_ebpf::BuildEbpf),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
-    Traffic(Box<TrafficArgs>),
+    Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
     #[command(hide = true, subcommand)]
     Peer(peer::Peer),
@@ -64,7 +66,8 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::run(),
         Command::Demo => demo::run(),
         Command::Test { args } => test::run(&args),
-        Command::Traffic(args) => traffic::run_and_print(&args),
+        Command::BuildEbpf(build) => build.run(),
+        Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),
     }
 }
@@ -93,7 +96,7 @@ mod tests {
                 .map(|(at, found)| text.split_at(at + found.len()))
             {
                 let word = rest
-                    .split(|c: char| !c.is_ascii_lowercase())
+                    .split(|c: char| !c.is_ascii_lowercase() && c != '-')
                     .next()
                     .unwrap();
                 assert!(

@@ -2,12 +2,12 @@
 //! shown, by Debian's own tools.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::netns::find_program;
+use xtask::{netns::find_program, process};
 
 use crate::print;
 
@@ -58,45 +58,75 @@ const PACKAGES: [Package; 7] = [
 
 /// Installs what is missing, and does nothing if nothing is.
 pub(crate) fn run() -> Result<()> {
-    let programs = find_program("dpkg-query").zip(find_program("apt-get"));
-    let Some((dpkg_query, apt)) = programs else {
+    let Some(debian) = Debian::find() else {
         return check_elsewhere();
     };
-    let missing = missing_packages(&dpkg_query)?;
-    if missing.is_empty() {
-        return print::line("setup: all packages are installed");
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "packages are missing; run: sudo apt-get install --no-install-recommends {}",
-            missing.join(" ")
-        );
-    }
-    print::line(format!("setup: installing {}", missing.join(" ")))?;
-    apt_get(&apt, &["update"], &[])?;
-    apt_get(
-        &apt,
-        &["install", "--yes", "--no-install-recommends"],
-        &missing,
-    )
+    debian.install(&PACKAGES.map(|package| package.name))
 }
 
-/// The packages that dpkg does not know as installed. One that was removed
-/// and left its configuration is known, but not installed.
-fn missing_packages(dpkg_query: &Path) -> Result<Vec<&'static str>> {
-    // dpkg-query fails if it knows nothing of one of them, and still lists
-    // the others.
-    let output = Command::new(dpkg_query)
-        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES.iter().map(|package| package.name))
-        .output()
-        .context("cannot start dpkg-query")?;
-    let listing = String::from_utf8_lossy(&output.stdout);
-    Ok(PACKAGES
-        .iter()
-        .map(|package| package.name)
-        .filter(|name| !is_installed(&listing, name))
-        .collect())
+/// Debian's package tools.
+pub(crate) struct Debian {
+    dpkg_query: PathBuf,
+    apt_get: PathBuf,
+}
+
+impl Debian {
+    /// Nothing on another system.
+    pub(crate) fn find() -> Option<Self> {
+        let (dpkg_query, apt_get) = find_program("dpkg-query").zip(find_program("apt-get"))?;
+        Some(Self {
+            dpkg_query,
+            apt_get,
+        })
+    }
+
+    /// Installs those of the packages that are missing.
+    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
+        let missing = self.missing(packages)?;
+        if missing.is_empty() {
+            return print::line("setup: all packages are installed");
+        }
+        if !rustix::process::geteuid().is_root() {
+            bail!(
+                "packages are missing; run: sudo apt-get install --no-install-recommends {}",
+                missing.join(" ")
+            );
+        }
+        print::line(format!("setup: installing {}", missing.join(" ")))?;
+        apt_get(&self.apt_get, &["update"], &[])?;
+        apt_get(
+            &self.apt_get,
+            &["install", "--yes", "--no-install-recommends"],
+            &missing,
+        )
+    }
+
+    /// The packages' exact versions, one on each line.
+    pub(crate) fn versions(&self, packages: &[&str]) -> Result<String> {
+        process::output(
+            Command::new(&self.dpkg_query)
+                .args(["-W", "-f", "${Package} ${Version} ${Architecture}\n"])
+                .args(packages),
+        )
+    }
+
+    /// The packages that dpkg does not know as installed. One that was removed
+    /// and left its configuration is known, but not installed.
+    fn missing<'a>(&self, packages: &[&'a str]) -> Result<Vec<&'a str>> {
+        // dpkg-query fails if it knows nothing of one of them, and still lists
+        // the others.
+        let output = Command::new(&self.dpkg_query)
+            .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+            .args(packages)
+            .output()
+            .context("cannot start dpkg-query")?;
+        let listing = String::from_utf8_lossy(&output.stdout);
+        Ok(packages
+            .iter()
+            .copied()
+            .filter(|name| !is_installed(&listing, name))
+            .collect())
+    }
 }
 
 fn is_installed(listing: &str, name: &str) -> bool {

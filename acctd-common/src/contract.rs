@@ -1,0 +1,188 @@
+//! The map contract of the cross-check: what a TC program and acctd tell each other.
+//!
+//! acctd loads an object, sets its globals, puts maps into it and attaches its programs; the
+//! programs count each IP packet in the map of the epoch that the packet's time stamp falls into.
+//! A program of one's own (`--crosscheck-object`) keeps to what is written here, in whatever language;
+//! acctd checks it when it loads the object.
+//!
+//! # Programs
+//!
+//! Of type `classifier`, named for their hook and for the side that they account:
+//! [`INGRESS_SOURCE`] and [`EGRESS_DEST`] for an interface's far side, [`INGRESS_DEST`] and
+//! [`EGRESS_SOURCE`] for its near side. Only those that the command line asks for need be there.
+//! They return `TCX_NEXT` (-1, `TC_ACT_UNSPEC`), so that other programs on the hook still run.
+//!
+//! # Maps, with BTF definitions
+//!
+//! | name | type | key | value | entries |
+//! |---|---|---|---|---|
+//! | [`EPOCHS`] | `ARRAY_OF_MAPS` of `PERCPU_HASH` with `BPF_F_NO_PREALLOC` | slot | [`EpochKey`] to [`EpochValue`] | [`SLOTS`] |
+//! | [`CLOCK`] | `ARRAY` | index | `u64` | [`CLOCK_ENTRIES`] |
+//! | [`VLANS`], optional | `HASH` | [`VlanKey`] | `u32` | any |
+//!
+//! # Globals, in `.rodata`, all optional
+//!
+//! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`]: each a `u8`.
+//!
+//! # Which epoch
+//!
+//! A packet's time is nanoseconds of Unix time: on ingress `skb->tstamp` where it is not 0, else
+//! `bpf_ktime_get_ns()` plus the offset in [`CLOCK`] at [`CLOCK_OFFSET`]; on egress always the latter,
+//! less [`EGRESS_LEAD_NANOS`]. Begin at the slot that [`CLOCK`] has at [`CLOCK_OLDEST`]. While the packet's
+//! time is not before the end that [`CLOCK`] has for the slot, go on to the next one, `(slot + 1) %
+//! SLOTS`, at most [`MAX_STEPS`] times. The last slot in use has the end `u64::MAX`. acctd sets ends
+//! while they lie in the future, and takes a slot's map away only when no packet can fall into
+//! it any more.
+//!
+//! # What to count
+//!
+//! For the address of the program's side, masked to the prefix length of its family, add to
+//! [`EpochValue`]. What is not counted for a prefix goes to the entry of its [`reason`], which acctd has
+//! put into each map beforehand, so that it is there even when the map is full.
+
+/// The map of maps: slot → that epoch's counters.
+pub const EPOCHS: &str = "ACCTD_EPOCHS";
+/// The map of ends, the oldest slot and the clock's offset.
+pub const CLOCK: &str = "ACCTD_CLOCK";
+/// The VLAN devices that lie on an interface: tagged frames for any other are discarded.
+pub const VLANS: &str = "ACCTD_VLANS";
+
+/// Ingress, source address: what comes from beyond the interface.
+pub const INGRESS_SOURCE: &str = "acctd_ingress_source";
+/// Ingress, destination address: what comes for this side of the interface.
+pub const INGRESS_DEST: &str = "acctd_ingress_dest";
+/// Egress, source address: what this side of the interface sends.
+pub const EGRESS_SOURCE: &str = "acctd_egress_source";
+/// Egress, destination address: what goes beyond the interface.
+pub const EGRESS_DEST: &str = "acctd_egress_dest";
+
+/// Global: the prefix length to account IPv4 addresses to, 0 to 32.
+pub const IP4_PREFIX_LENGTH: &str = "IP4_PREFIX_LENGTH";
+/// Global: the prefix length to account IPv6 addresses to, 0 to 128.
+pub const IP6_PREFIX_LENGTH: &str = "IP6_PREFIX_LENGTH";
+/// Global: which families and sides have an NFLOG group, as bits numbered by [`accounted_bit`].
+pub const ACCOUNTED: &str = "ACCOUNTED";
+/// Global: 1 if each packet is to be logged through aya-log.
+pub const DEBUG: &str = "DEBUG";
+
+/// Epochs that may be in use at once: two are open, others are being drained or lie ahead.
+pub const SLOTS: u32 = 8;
+/// Slots that a packet may be ahead of the oldest.
+pub const MAX_STEPS: u32 = 3;
+
+/// [`CLOCK`] at 0 to `SLOTS - 1`: the end of each slot's epoch, in nanoseconds of Unix time.
+/// Here: the slot of the oldest open epoch.
+pub const CLOCK_OLDEST: u32 = SLOTS;
+/// Here: what to add to `bpf_ktime_get_ns()` to get Unix time.
+pub const CLOCK_OFFSET: u32 = SLOTS + 1;
+/// The entries of [`CLOCK`].
+pub const CLOCK_ENTRIES: u32 = SLOTS + 2;
+
+/// On egress a packet is logged before it reaches TC. Its time at TC is set back by more than that
+/// usually takes, so that it is never later than NFLOG's: then a packet near an epoch's end can only
+/// be early in TC's count, and not late.
+pub const EGRESS_LEAD_NANOS: u64 = 5_000_000;
+/// How long before an epoch's end a packet without a common time stamp is uncertain, if NFLOG stamps
+/// it in the kernel.
+pub const NEAR_END_NANOS: u64 = 5_000_000;
+/// The same where NFLOG does not stamp it (hooks output and postrouting), so that its time is that of
+/// the receive: the group's flush timeout of 0.1 s, the reader's rest, and a reserve.
+pub const BEFORE_END_NANOS: u64 = 250_000_000;
+
+/// [`EpochKey::side`]: the source address.
+pub const SIDE_SOURCE: u8 = 0;
+/// [`EpochKey::side`]: the destination address.
+pub const SIDE_DEST: u8 = 1;
+
+/// The bit of [`ACCOUNTED`] for an IP version (4 or 6) and a side.
+#[must_use]
+pub const fn accounted_bit(version: u8, side: u8) -> u8 {
+    1 << ((version & 2) | side)
+}
+
+/// What is counted in an epoch's map: a prefix, or a [`reason`] why packets have none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EpochKey {
+    /// 4 or 6; 0 for packets that are neither.
+    pub version: u8,
+    /// [`SIDE_SOURCE`] or [`SIDE_DEST`].
+    pub side: u8,
+    /// 0 for a prefix, else one of [`reason`].
+    pub reason: u8,
+    /// Zero.
+    pub padding: u8,
+    /// The masked address in network order; IPv4 in the first four bytes. Zero with a reason.
+    pub address: [u8; 16],
+}
+
+const _: () = assert!(size_of::<EpochKey>() == 20);
+
+/// Why a packet is counted for no prefix ([`EpochKey::reason`]). Unless it says otherwise, the
+/// packets of a reason are in no prefix's count, and their bytes are those of the frame.
+pub mod reason {
+    /// The entry is a prefix.
+    pub const NONE: u8 = 0;
+    /// Neither IPv4 nor IPv6: ARP, for instance. Version 0.
+    pub const NOT_IP: u8 = 1;
+    /// Ingress: a frame for another host's Ethernet address.
+    pub const OTHER_HOST: u8 = 2;
+    /// Ingress: a header that `ip_rcv` or `ipv6_rcv` discards: version, header length, addresses.
+    pub const BAD_HEADER: u8 = 3;
+    /// Ingress: the IPv4 header's checksum is wrong.
+    pub const BAD_CHECKSUM: u8 = 4;
+    /// The frame ends before the packet does, or before its IP header does.
+    pub const TRUNCATED: u8 = 5;
+    /// Ingress: IPv6 hop-by-hop options that `ipv6_parse_hopopts` refuses.
+    pub const BAD_OPTIONS: u8 = 6;
+    /// Ingress: a VLAN tag for which the interface has no device.
+    pub const UNKNOWN_VLAN: u8 = 7;
+    /// The map has no room for the prefix. Bytes as for a prefix.
+    pub const OVERFLOW: u8 = 8;
+    /// No NFLOG group accounts this family and side. Bytes as for a prefix.
+    pub const UNACCOUNTED: u8 = 9;
+    /// Counted for its prefix too, there without bytes, as NFLOG does: the header has no length.
+    pub const WITHOUT_LENGTH: u8 = 10;
+    /// One more than the last.
+    pub const END: u8 = 11;
+}
+
+use crate::Counters;
+
+/// What an epoch's map holds for a key, on each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EpochValue {
+    /// All packets; bytes as [`Counters::bytes`] defines them.
+    pub total: Counters,
+    /// Those within [`NEAR_END_NANOS`] of the epoch's end whose time is not NFLOG's own stamp
+    /// (all of egress), and the fragments among the others: they may be reassembled behind it.
+    pub near_end: Counters,
+    /// Those within [`BEFORE_END_NANOS`] of the epoch's end.
+    pub before_end: Counters,
+    /// What reassembly takes away: of fragments, the packets that are not the first, and the bytes
+    /// of their headers (of an IPv6 first fragment: the 8 bytes of the fragment header).
+    pub fragments: Counters,
+}
+
+const _: () = assert!(size_of::<EpochValue>() == 64);
+
+impl EpochValue {
+    /// Adds `other` to `self`.
+    pub fn add(&mut self, other: &Self) {
+        self.total.add(other.total);
+        self.near_end.add(other.near_end);
+        self.before_end.add(other.before_end);
+        self.fragments.add(other.fragments);
+    }
+}
+
+/// The key of [`VLANS`]; the value is the index of the VLAN device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VlanKey {
+    /// The index of the device below.
+    pub device: u32,
+    /// The VLAN id, 1 to 4095.
+    pub vlan: u32,
+}

@@ -1,0 +1,10 @@
+//! For aya: these types may be copied from and to maps, byte by byte.
+
+use crate::contract::{EpochKey, EpochValue, VlanKey};
+
+// SAFETY: repr(C), bytes alone, no padding (20 bytes, asserted in the contract), any bits are valid.
+unsafe impl aya::Pod for EpochKey {}
+// SAFETY: repr(C), eight u64 (64 bytes, asserted in the contract), any bits are valid.
+unsafe impl aya::Pod for EpochValue {}
+// SAFETY: repr(C), two u32, any bits are valid.
+unsafe impl aya::Pod for VlanKey {}

@@ -1,0 +1,65 @@
+//! The cross-check's TC programs: they count IP packets per prefix, in the kernel, as
+//! `acctd_common::contract` defines it. They change and drop nothing.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+#[expect(
+    unsafe_code,
+    reason = "maps, helpers and the packet's descriptor are pointers that the verifier checks"
+)]
+mod program {
+    mod account;
+    mod clock;
+    mod maps;
+    mod packet;
+
+    mod ip4;
+    mod ip6;
+
+    use aya_ebpf::macros::classifier;
+    use aya_ebpf::programs::TcContext;
+
+    use account::{Hook, Side, account};
+
+    /// `TCX_NEXT`, `TC_ACT_UNSPEC`: acctd only looks, whoever else is on the hook decides.
+    const PASS_ON: i32 = -1;
+
+    #[classifier]
+    fn acctd_ingress_source(ctx: TcContext) -> i32 {
+        account(&ctx, Hook::Ingress, Side::Source);
+        PASS_ON
+    }
+
+    #[classifier]
+    fn acctd_ingress_dest(ctx: TcContext) -> i32 {
+        account(&ctx, Hook::Ingress, Side::Dest);
+        PASS_ON
+    }
+
+    #[classifier]
+    fn acctd_egress_source(ctx: TcContext) -> i32 {
+        account(&ctx, Hook::Egress, Side::Source);
+        PASS_ON
+    }
+
+    #[classifier]
+    fn acctd_egress_dest(ctx: TcContext) -> i32 {
+        account(&ctx, Hook::Egress, Side::Dest);
+        PASS_ON
+    }
+
+    /// The helpers that are used are for programs under the GPL.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 4] = *b"GPL\0";
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+/// There is nothing to run on the host: `cargo xtask build-ebpf` builds the program.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

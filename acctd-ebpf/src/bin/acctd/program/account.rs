@@ -1,0 +1,207 @@
+//! One packet into its epoch's counters.
+
+use acctd_common::Counters;
+use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, accounted_bit, reason};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::info;
+
+use super::clock::{self, Place};
+use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH};
+use super::packet::{self, Counted, Reason, Version};
+use super::{ip4, ip6};
+
+#[derive(Clone, Copy)]
+pub(super) enum Hook {
+    Ingress,
+    Egress,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Source,
+    Dest,
+}
+
+impl Side {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Source => SIDE_SOURCE,
+            Self::Dest => SIDE_DEST,
+        }
+    }
+}
+
+/// Counts the packet. Without an epoch's map, which acctd puts in place before it attaches the
+/// programs, there is nothing to count in.
+#[inline(always)]
+pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
+    let Some(place) = clock::place(ctx, hook) else {
+        return;
+    };
+    let Some(epoch) = ACCTD_EPOCHS.get(place.slot) else {
+        return;
+    };
+    let mut key = EpochKey {
+        side: side.number(),
+        ..EpochKey::default()
+    };
+    match read(ctx, hook, side, &mut key.version) {
+        Ok(counted) => count(ctx, epoch, place, key, &counted),
+        Err(reason) => count_reason(epoch, key, reason, frame_bytes(ctx)),
+    }
+}
+
+#[inline(always)]
+fn read(ctx: &TcContext, hook: Hook, side: Side, version: &mut u8) -> Result<Counted, Reason> {
+    let (found, header) = packet::find(ctx, hook)?;
+    match found {
+        Version::Ip4 => {
+            *version = 4;
+            ip4::read(ctx, header, hook, side)
+        }
+        Version::Ip6 => {
+            *version = 6;
+            ip6::read(ctx, header, hook, side)
+        }
+    }
+}
+
+#[inline(always)]
+fn count(ctx: &TcContext, epoch: &Epoch, place: Place, key: EpochKey, packet: &Counted) {
+    let bytes = packet.bytes.unwrap_or(0);
+    if ACCOUNTED.load() & accounted_bit(key.version, key.side) == 0 {
+        count_reason(epoch, key, reason::UNACCOUNTED, bytes);
+        return;
+    }
+    if packet.bytes.is_none() {
+        count_reason(epoch, key, reason::WITHOUT_LENGTH, frame_bytes(ctx));
+    }
+    let one = Counters { bytes, packets: 1 };
+    let none = Counters::default();
+    let value = EpochValue {
+        total: one,
+        near_end: if place.is_near_end(packet.fragment.is_some()) {
+            one
+        } else {
+            none
+        },
+        before_end: if place.is_before_end() { one } else { none },
+        fragments: match &packet.fragment {
+            None => none,
+            Some(fragment) => Counters {
+                bytes: fragment.header_bytes,
+                packets: u64::from(!fragment.is_first),
+            },
+        },
+    };
+    let prefix = EpochKey {
+        address: mask(key.version, packet.address),
+        ..key
+    };
+    if DEBUG.load() != 0 {
+        log(ctx, &prefix, bytes);
+    }
+    if !add(epoch, &prefix, &value) {
+        count_reason(epoch, key, reason::OVERFLOW, bytes);
+    }
+}
+
+#[inline(always)]
+fn mask(version: u8, address: [u8; 16]) -> [u8; 16] {
+    let length = if version == 4 {
+        IP4_PREFIX_LENGTH.load()
+    } else {
+        IP6_PREFIX_LENGTH.load()
+    };
+    let (high, low) = halves(address);
+    halves_to_address(
+        high & half_mask(length),
+        low & half_mask(length.saturating_sub(64)),
+    )
+}
+
+/// The mask of the first `length` bits of 64.
+#[inline(always)]
+fn half_mask(length: u8) -> u64 {
+    match length {
+        0 => 0,
+        1..=63 => u64::MAX << (64 - length),
+        _ => u64::MAX,
+    }
+}
+
+#[inline(always)]
+fn halves(address: [u8; 16]) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+    )
+}
+
+#[inline(always)]
+fn halves_to_address(high: u64, low: u64) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
+    let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+#[inline(always)]
+fn count_reason(epoch: &Epoch, key: EpochKey, reason: Reason, bytes: u64) {
+    let key = EpochKey { reason, ..key };
+    let value = EpochValue {
+        total: Counters { bytes, packets: 1 },
+        ..EpochValue::default()
+    };
+    // acctd has put the entry there.
+    let _counted = add(epoch, &key, &value);
+}
+
+/// Adds to the key's entry on this CPU, which is made if there is none; false if it cannot be.
+#[inline(always)]
+fn add(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
+    if add_to_existing(epoch, key, value) {
+        return true;
+    }
+    // Another CPU may make it in the meantime.
+    epoch.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() || add_to_existing(epoch, key, value)
+}
+
+#[inline(always)]
+fn add_to_existing(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
+    let Some(existing) = epoch.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the value is this CPU's own, TC programs run with bottom halves off, so no other
+    // packet interrupts this one, and acctd reads it when no program uses the map any more.
+    unsafe { (*existing).add(value) };
+    true
+}
+
+#[inline(always)]
+fn frame_bytes(ctx: &TcContext) -> u64 {
+    u64::from(ctx.len())
+}
+
+/// As acctd logs a packet that came by NFLOG.
+#[inline(always)]
+fn log(ctx: &TcContext, prefix: &EpochKey, bytes: u64) {
+    let (high, _) = halves(prefix.address);
+    if prefix.version == 4 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the address is in the upper half"
+        )]
+        let address = (high >> 32) as u32;
+        info!(
+            ctx,
+            "TC side {} Addr {:i} Size {}", prefix.side, address, bytes
+        );
+    } else {
+        info!(
+            ctx,
+            "TC side {} Addr {:i} Size {}", prefix.side, prefix.address, bytes
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! IPv4: what `ip_rcv_core` (net/ipv4/ip_input.c) lets pass, and what is counted of it.
+
+use acctd_common::contract::reason;
+use aya_ebpf::programs::TcContext;
+
+use super::account::{Hook, Side};
+use super::packet::{Counted, Fragment, Header, Reason};
+
+/// The header without options, as 32-bit words.
+const WORDS: u32 = 5;
+const MAX_OPTION_WORDS: u32 = 10;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+#[inline(always)]
+pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Result<Counted, Reason> {
+    let words: [u32; WORDS as usize] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
+    let first = u32::from_be(words[0]);
+    let header_words = first >> 24 & 0xf;
+    let total = first & 0xffff;
+    // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
+    let is_gso = unsafe { (*ctx.skb.skb).gso_size } != 0;
+    if matches!(hook, Hook::Ingress) {
+        if first >> 28 != 4 || header_words < WORDS {
+            return Err(reason::BAD_HEADER);
+        }
+        if !checksum_is_right(ctx, at, &words, header_words)? {
+            return Err(reason::BAD_CHECKSUM);
+        }
+        if total < header_words * 4 && !(total == 0 && is_gso) {
+            return Err(reason::BAD_HEADER);
+        }
+        if !at.has(ctx, total) {
+            return Err(reason::TRUNCATED);
+        }
+    }
+    let address = match side {
+        Side::Source => words[3],
+        Side::Dest => words[4],
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    let fragment = u32::from_be(words[1]) as u16;
+    let is_first = fragment & FRAGMENT_OFFSET == 0;
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&address.to_ne_bytes());
+    Ok(Counted {
+        address: key,
+        bytes: (total != 0).then_some(u64::from(total)),
+        fragment: (fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0).then_some(Fragment {
+            is_first,
+            header_bytes: if is_first {
+                0
+            } else {
+                u64::from(header_words * 4)
+            },
+        }),
+    })
+}
+
+/// RFC 1071: the ones' complement sum over the header is 0xffff, in whatever byte order.
+#[inline(always)]
+fn checksum_is_right(
+    ctx: &TcContext,
+    at: Header,
+    words: &[u32; WORDS as usize],
+    header_words: u32,
+) -> Result<bool, Reason> {
+    let mut sum: u64 = 0;
+    for word in words {
+        sum += u64::from(*word);
+    }
+    if header_words > WORDS {
+        for option in 0..MAX_OPTION_WORDS {
+            if WORDS + option >= header_words {
+                break;
+            }
+            let word: u32 = at
+                .load(ctx, (WORDS + option) * 4)
+                .ok_or(reason::TRUNCATED)?;
+            sum += u64::from(word);
+        }
+    }
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    Ok(sum == 0xffff)
+}

@@ -1,0 +1,232 @@
+//! IPv6: what `ip6_rcv_core` (net/ipv6/ip6_input.c) lets pass, and what is counted of it.
+
+use acctd_common::contract::reason;
+use aya_ebpf::programs::TcContext;
+use core::cell::UnsafeCell;
+
+use super::account::{Hook, Side};
+use super::maps::OPTION_WALK;
+use super::packet::{Counted, Fragment, Header, Reason};
+
+const HEADER: u32 = 40;
+const FRAGMENT_HEADER: u32 = 8;
+/// The loopback device has this index in each network namespace.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// Extension headers before the fragment header that are followed; a sane packet has two or three.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// Next-header values (RFC 8200).
+mod next {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const NONE: u8 = 59;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+#[inline(always)]
+pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Result<Counted, Reason> {
+    let head: [u8; 8] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
+    let source: [u8; 16] = at.load(ctx, 8).ok_or(reason::TRUNCATED)?;
+    let dest: [u8; 16] = at.load(ctx, 24).ok_or(reason::TRUNCATED)?;
+    let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
+    let next_header = head[6];
+    if matches!(hook, Hook::Ingress) {
+        if head[0] >> 4 != 6 || !addresses_are_accepted(ctx, &source, &dest) {
+            return Err(reason::BAD_HEADER);
+        }
+        if (payload != 0 || next_header != next::HOP_BY_HOP) && !at.has(ctx, HEADER + payload) {
+            return Err(reason::TRUNCATED);
+        }
+        if next_header == next::HOP_BY_HOP && !options_are_accepted(ctx, at, payload) {
+            return Err(reason::BAD_OPTIONS);
+        }
+    }
+    let has_no_length = payload == 0 && next_header != next::NONE;
+    Ok(Counted {
+        address: match side {
+            Side::Source => source,
+            Side::Dest => dest,
+        },
+        bytes: (!has_no_length).then_some(u64::from(payload + HEADER)),
+        fragment: find_fragment(ctx, at, next_header),
+    })
+}
+
+/// What a router must not let pass (RFC 4291, 2.5.3 and 2.7): the loopback address outside of the
+/// host, a multicast address as the source, multicast of the scopes 0 and 1.
+#[inline(always)]
+fn addresses_are_accepted(ctx: &TcContext, source: &[u8; 16], dest: &[u8; 16]) -> bool {
+    // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
+    let is_loopback_device = unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK_IFINDEX;
+    if source[0] == 0xff {
+        return false;
+    }
+    if dest[0] == 0xff {
+        let scope = dest[1] & 0x0f;
+        if scope == 0 || (scope == 1 && !is_loopback_device) {
+            return false;
+        }
+    }
+    is_loopback_device || !(is_loopback(source) || is_loopback(dest))
+}
+
+#[inline(always)]
+fn is_loopback(address: &[u8; 16]) -> bool {
+    u128::from_ne_bytes(*address) == 1_u128.to_be()
+}
+
+/// Follows the extension headers that may stand before a fragment header.
+#[inline(always)]
+fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
+    let mut next_header = first;
+    let mut offset = HEADER;
+    for _ in 0..MAX_EXTENSIONS {
+        match next_header {
+            next::FRAGMENT => {
+                let place: [u8; 2] = at.load(ctx, offset + 2)?;
+                let is_first = u16::from_be_bytes(place) & 0xfff8 == 0;
+                return Some(Fragment {
+                    is_first,
+                    header_bytes: u64::from(if is_first {
+                        FRAGMENT_HEADER
+                    } else {
+                        offset + FRAGMENT_HEADER
+                    }),
+                });
+            }
+            next::HOP_BY_HOP | next::ROUTING | next::DESTINATION => {
+                let [following, length]: [u8; 2] = at.load(ctx, offset)?;
+                next_header = following;
+                offset += (u32::from(length) + 1) * 8;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Hop-by-hop options as `ip6_parse_tlv` (net/ipv6/exthdrs.c) takes them.
+mod option {
+    pub(super) const PAD_1: u8 = 0;
+    pub(super) const PAD_N: u8 = 1;
+    pub(super) const ROUTER_ALERT: u8 = 5;
+    pub(super) const JUMBO: u8 = 0xc2;
+    /// The upper two bits say what to do with an option that is not known: 0 is to skip it.
+    pub(super) const IF_UNKNOWN: u8 = 0xc0;
+}
+/// Padding in a row, in bytes.
+const MAX_PADDING: u32 = 7;
+/// `net.ipv6.max_hbh_opts_number`, its default.
+const MAX_OPTIONS: u32 = 8;
+/// So many options with some padding before each.
+const MAX_OPTION_STEPS: u32 = 32;
+
+/// How far the options are read. It is kept in a map's memory, of which the verifier knows
+/// nothing: so all ways through a step lead to the same state, and it need not follow each of them
+/// through all steps.
+#[repr(C)]
+pub(super) struct OptionWalk {
+    offset: Cell,
+    end: Cell,
+    padding: Cell,
+    n_options: Cell,
+}
+
+/// A number that is in memory and nowhere else.
+#[repr(transparent)]
+struct Cell(UnsafeCell<u32>);
+
+impl Cell {
+    #[inline(always)]
+    fn get(&self) -> u32 {
+        // SAFETY: the memory is this CPU's own, TC programs run with bottom halves off, and one
+        // run of them reads one packet.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set(&self, value: u32) {
+        // SAFETY: as above.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn add(&self, value: u32) {
+        self.set(self.get().wrapping_add(value));
+    }
+}
+
+#[inline(always)]
+fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
+    let Some([_, length]) = at.load::<[u8; 2]>(ctx, HEADER) else {
+        return false;
+    };
+    let end = HEADER + (u32::from(length) + 1) * 8;
+    if !at.has(ctx, end) {
+        return false;
+    }
+    let Some(walk) = OPTION_WALK.get(0) else {
+        return false;
+    };
+    walk.offset.set(HEADER + 2);
+    walk.end.set(end);
+    walk.padding.set(0);
+    walk.n_options.set(0);
+    for _ in 0..MAX_OPTION_STEPS {
+        if walk.offset.get() >= walk.end.get() {
+            break;
+        }
+        if !option_is_accepted(ctx, at, payload, walk) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Reads the next option, or a piece of padding.
+#[inline(always)]
+fn option_is_accepted(ctx: &TcContext, at: Header, payload: u32, walk: &OptionWalk) -> bool {
+    let offset = walk.offset.get();
+    let Some(kind) = at.load::<u8>(ctx, offset) else {
+        return false;
+    };
+    if kind == option::PAD_1 {
+        walk.padding.add(1);
+        walk.offset.add(1);
+        return walk.padding.get() <= MAX_PADDING;
+    }
+    let Some(length) = at.load::<u8>(ctx, offset + 1) else {
+        return false;
+    };
+    let length = u32::from(length);
+    walk.offset.add(2 + length);
+    if walk.offset.get() > walk.end.get() {
+        return false;
+    }
+    if kind == option::PAD_N {
+        walk.padding.add(2 + length);
+        return walk.padding.get() <= MAX_PADDING && is_zero(ctx, at, offset + 2, length);
+    }
+    walk.padding.set(0);
+    walk.n_options.add(1);
+    let is_known = match kind {
+        option::ROUTER_ALERT => length == 2,
+        // A length beside it would contradict it, and one below 64 KiB needs none.
+        option::JUMBO => length == 4 && payload == 0 && offset & 3 == 2,
+        kind => kind & option::IF_UNKNOWN == 0,
+    };
+    is_known && walk.n_options.get() <= MAX_OPTIONS
+}
+
+/// Whether the padding is all zero, as the kernel demands; it is at most five bytes.
+#[inline(always)]
+fn is_zero(ctx: &TcContext, at: Header, offset: u32, length: u32) -> bool {
+    let mut sum = 0;
+    for at_byte in 0..MAX_PADDING - 2 {
+        if at_byte < length {
+            sum |= at.load::<u8>(ctx, offset + at_byte).unwrap_or(1);
+        }
+    }
+    sum == 0
+}
