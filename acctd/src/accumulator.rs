@@ -5,6 +5,7 @@
 //! that slot's counters that say why not.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use log::debug;
 
@@ -68,6 +69,16 @@ pub struct ClosedSlot {
     pub entries: Entries,
     /// What happened to its packets.
     pub counts: Counts,
+}
+
+/// What a reader hands over at a time.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// The periods that were closed, those that had anything in them.
+    pub slots: Vec<ClosedSlot>,
+    /// Periods whose loss is counted in a later one, or not known yet; see
+    /// [`Accumulator::open_loss`].
+    pub open_loss: Option<Range<PeriodIndex>>,
 }
 
 /// The open ledgers of one group, for whichever key its prefixes need.
@@ -142,6 +153,16 @@ impl Accumulator {
         self.restart(now)
     }
 
+    /// Periods that may lack packets whose loss is counted in a later one, or not known yet.
+    #[must_use]
+    pub fn open_loss(&self) -> Option<Range<PeriodIndex>> {
+        match self {
+            Self::Ip4(slots) => slots.open_loss(),
+            Self::Ip6Half(slots) => slots.open_loss(),
+            Self::Ip6(slots) => slots.open_loss(),
+        }
+    }
+
     /// The counters since the start.
     #[must_use]
     pub fn totals(&self) -> &Counts {
@@ -172,6 +193,10 @@ pub struct Slots<K: Copy> {
     /// The kernel has dropped datagrams, and the gap in the numbers has not come yet: it stands
     /// behind the packets that waited when the socket overflowed.
     gap_is_open: bool,
+    /// The time of the last packet.
+    last_time: UnixNanos,
+    /// Open periods that lack packets whose loss was found in a later one.
+    loss_counted_later: Option<Range<PeriodIndex>>,
     /// Packets of the current slot that are not in its ledger yet; empty between datagrams, and
     /// never more than [`BATCH`].
     batch: Vec<(K, u64)>,
@@ -209,6 +234,8 @@ impl<K: PrefixKey> Slots<K> {
             first_open: rules.interval.index_of(now),
             next_sequence: None,
             gap_is_open: false,
+            last_time: now,
+            loss_counted_later: None,
             batch: Vec::with_capacity(BATCH),
             spare: None,
             totals: Counts::default(),
@@ -240,7 +267,7 @@ impl<K: PrefixKey> Slots<K> {
                             position
                         }
                     };
-                    self.count(&packet, &mut counted);
+                    self.count(&packet, time, &mut counted);
                     if self.batch.len() == BATCH {
                         self.count_batch(position, &mut counted);
                     }
@@ -260,17 +287,18 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     #[inline]
-    fn count(&mut self, packet: &Packet<'_>, counted: &mut Counts) {
+    fn count(&mut self, packet: &Packet<'_>, time: UnixNanos, counted: &mut Counts) {
         if let Some(sequence) = packet.sequence {
             // The first number is where the group's count began for us, not a loss.
             let expected = self.next_sequence.unwrap_or(sequence);
             let gap = sequence.wrapping_sub(expected);
             if gap != 0 {
                 counted.lost += u64::from(gap);
-                self.gap_is_open = false;
+                self.note_loss_before(time);
             }
             self.next_sequence = Some(sequence.wrapping_add(1));
         }
+        self.last_time = time;
         let header = match packet.ip_header(K::FAMILY) {
             Ok(header) => header,
             Err(Undecodable::Truncated) => {
@@ -293,6 +321,7 @@ impl<K: PrefixKey> Slots<K> {
         let key = K::from_address(&header[self.address_offset..]) & self.mask;
         counted.packets += 1;
         counted.bytes += bytes;
+        counted.unstamped += u64::from(packet.stamp.is_none());
         self.batch.push((key, bytes));
         if self.rules.debug {
             debug!(
@@ -301,6 +330,30 @@ impl<K: PrefixKey> Slots<K> {
                 go_ip_text(key.address())
             );
         }
+    }
+
+    /// The packets that are lost were logged at any time since the last one that came.
+    #[cold]
+    fn note_loss_before(&mut self, time: UnixNanos) {
+        self.gap_is_open = false;
+        let from = self.rules.interval.index_of(self.last_time);
+        let until = self.rules.interval.index_of(time);
+        if from < until {
+            self.loss_counted_later = Some(match self.loss_counted_later.take() {
+                None => from..until,
+                Some(known) => known.start.min(from)..known.end.max(until),
+            });
+        }
+    }
+
+    fn open_loss(&self) -> Option<Range<PeriodIndex>> {
+        let known = self.loss_counted_later.clone();
+        if !self.gap_is_open {
+            return known;
+        }
+        let from = self.rules.interval.index_of(self.last_time);
+        let from = known.map_or(from, |known| known.start.min(from));
+        Some(from..PeriodIndex(i64::MAX))
     }
 
     fn count_batch(&mut self, slot: usize, counted: &mut Counts) {
@@ -375,6 +428,8 @@ impl<K: PrefixKey> Slots<K> {
         self.first_open = self.first_open.max(first_open);
         let n_closed = self.open.partition_point(|slot| slot.index < first_open);
         self.current = self.current.saturating_sub(n_closed);
+        self.loss_counted_later
+            .take_if(|lossy| lossy.end <= first_open);
         let spare = &mut self.spare;
         self.open
             .drain(..n_closed)
@@ -392,6 +447,7 @@ impl<K: PrefixKey> Slots<K> {
 
     fn reopen(&mut self, now: UnixNanos) {
         self.first_open = self.rules.interval.index_of(now);
+        self.loss_counted_later = None;
     }
 }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
+use crate::crosscheck::{AttachMode, End, Watched};
 use crate::go_flags;
 use crate::nflog_socket::NflogGroup;
 
 const WHAT_IS_COUNTED: &str = "What is counted";
 const FILES: &str = "Files";
+const CROSS_CHECK: &str = "Cross-check with the kernel's own count (TC eBPF)";
 const LOGGING: &str = "Logging";
 const PROCESS: &str = "Process";
 
@@ -103,6 +105,38 @@ pub struct Cli {
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = FILES)]
     pub utc: bool,
 
+    /// Interfaces whose packets a TC program counts as well; each row gets both counts and a verdict.
+    ///
+    /// A list; `eth0` or `eth0:far` accounts the addresses beyond the interface (sources of what comes
+    /// in, destinations of what goes out), `eth0:near` those on this side. The counts of several
+    /// interfaces add up. It takes root, or the
+    /// capabilities BPF, PERFMON and `NET_ADMIN`.
+    #[arg(long, env = "ACCTD_CROSSCHECK", hide_env = true, value_name = "IFACE[:far|near]", value_delimiter = ',',
+          help_heading = CROSS_CHECK)]
+    pub crosscheck: Vec<Watched>,
+
+    /// How the TC programs are attached.
+    #[arg(long, env = "ACCTD_CROSSCHECK_ATTACH", hide_env = true, value_name = "HOW", value_enum,
+          default_value_t = AttachMode::Auto, help_heading = CROSS_CHECK)]
+    pub crosscheck_attach: AttachMode,
+
+    /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
+    ///
+    /// Packets of further ones are counted as overflow and their rows are "not checked". 500,000
+    /// take 75 bytes of kernel memory each at once, and while they are in use up to 180 on a machine of
+    /// two CPUs and 64 more for each further CPU, in up to two intervals; what that comes to is logged at the start.
+    #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
+    pub crosscheck_max_prefixes: u32,
+
+    /// An eBPF object of one's own instead of acctd's, which keeps the map contract.
+    #[arg(long, env = "ACCTD_CROSSCHECK_OBJECT", hide_env = true, value_name = "FILE", help_heading = CROSS_CHECK)]
+    pub crosscheck_object: Option<PathBuf>,
+
+    /// Pin the cross-check's maps in this directory of bpffs, for bpftool.
+    #[arg(long, env = "ACCTD_CROSSCHECK_PIN", hide_env = true, value_name = "DIR", help_heading = CROSS_CHECK)]
+    pub crosscheck_pin: Option<PathBuf>,
+
     /// Log to syslog instead of stderr.
     #[arg(long, env = "ACCTD_SYSLOG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
@@ -177,6 +211,31 @@ fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
 fn parse_interval(text: &str) -> Result<crate::interval::Interval, String> {
     let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     crate::interval::Interval::new(length).map_err(|error| error.to_string())
+}
+
+impl FromStr for Watched {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (interface, end) = match text.trim().rsplit_once(':') {
+            Some((interface, "far")) => (interface, End::Far),
+            Some((interface, "near")) => (interface, End::Near),
+            Some((_, other)) => {
+                return Err(format!(
+                    "{other:?} is neither \"far\" (the addresses beyond the interface) nor \"near\""
+                ));
+            }
+            None => (text.trim(), End::Far),
+        };
+        // IFNAMSIZ of linux/if.h, the NUL at the end included.
+        if interface.is_empty() || interface.len() >= 16 || interface.contains(['/', ' ']) {
+            return Err(format!("{interface:?} cannot be the name of an interface"));
+        }
+        Ok(Self {
+            interface: interface.to_owned(),
+            end,
+        })
+    }
 }
 
 /// The groups of one direction: empty is off.
@@ -277,6 +336,23 @@ mod tests {
         assert_eq!(cli.ip6_src_group.0, [NflogGroup(7)]);
         assert_eq!((cli.priority, cli.cpus), (-5, -1));
         assert_eq!((cli.syslog, cli.verbose, cli.debug), (false, true, false));
+    }
+
+    #[test]
+    fn interfaces_are_a_list_each_with_its_end() {
+        let cli = parse(&["-crosscheck", "eth0,wg0:near,eth1:far"]).unwrap();
+        let shown: Vec<String> = cli.crosscheck.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["eth0:far", "wg0:near", "eth1:far"]);
+        for bad in [
+            "",
+            "eth0:",
+            "eth0:middle",
+            ":far",
+            "a-name-that-is-too-long",
+            "a/b",
+        ] {
+            assert!(parse(&["-crosscheck", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

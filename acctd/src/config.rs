@@ -2,14 +2,18 @@
 //! possible and fit together.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use acctd_common::contract;
 use thiserror::Error;
 
 use crate::cli::Cli;
+use crate::crosscheck::CrossCheckConfig;
 use crate::interval::Interval;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixLength, Side};
+use crate::timeline::FLUSH_TIMEOUT;
 
 /// A group and what it is read for.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,10 @@ pub struct Config {
     pub priority: i32,
     /// Where the CPU profile goes.
     pub cpuprofile: Option<PathBuf>,
+    /// How long the kernel may hold packets back before it hands its batch over.
+    pub flush_timeout: Duration,
+    /// The cross-check, if there is one.
+    pub crosscheck: Option<CrossCheckConfig>,
 }
 
 /// Why values that are each possible do not fit together.
@@ -64,12 +72,16 @@ pub enum UsageError {
     /// The kernel hands a group to one socket only, and a socket is read for one direction.
     #[error("group {0} is used twice: each direction needs groups of its own (--{1} and --{2})")]
     GroupTwice(NflogGroup, &'static str, &'static str),
+    /// Its packets would be counted twice.
+    #[error("interface {0} stands in --crosscheck twice: its packets would be counted twice")]
+    InterfaceTwice(String),
 }
 
 impl Config {
     /// Checks what no single flag can know.
     pub fn resolve(cli: Cli) -> Result<Self, UsageError> {
         let groups = resolve_groups(&cli)?;
+        let crosscheck = resolve_crosscheck(&cli, &groups)?;
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let wanted = usize::try_from(cli.cpus).ok().filter(|&cpus| cpus > 0);
         Ok(Self {
@@ -85,8 +97,54 @@ impl Config {
             groups,
             priority: cli.priority,
             cpuprofile: cli.cpuprofile,
+            flush_timeout: if crosscheck.is_some() {
+                CROSS_CHECK_FLUSH_TIMEOUT
+            } else {
+                FLUSH_TIMEOUT
+            },
+            crosscheck,
         })
     }
+}
+
+/// Packets without a time stamp of the kernel's are uncertain for as long as the kernel may hold
+/// them back, so that is kept short. It is part of `contract::BEFORE_END_NANOS`.
+const CROSS_CHECK_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+
+fn resolve_crosscheck(
+    cli: &Cli,
+    groups: &[GroupConfig],
+) -> Result<Option<CrossCheckConfig>, UsageError> {
+    for (at, watched) in cli.crosscheck.iter().enumerate() {
+        if cli.crosscheck[..at]
+            .iter()
+            .any(|other| other.interface == watched.interface)
+        {
+            return Err(UsageError::InterfaceTwice(watched.interface.clone()));
+        }
+    }
+    let mut accounted = 0;
+    let mut prefix_lengths = Vec::new();
+    for group in groups {
+        let side = match group.side {
+            Side::Source => contract::SIDE_SOURCE,
+            Side::Dest => contract::SIDE_DEST,
+        };
+        accounted |= contract::accounted_bit(group.prefix_length.family().version(), side);
+        if !prefix_lengths.contains(&group.prefix_length) {
+            prefix_lengths.push(group.prefix_length);
+        }
+    }
+    Ok((!cli.crosscheck.is_empty()).then(|| CrossCheckConfig {
+        watched: cli.crosscheck.clone(),
+        attach: cli.crosscheck_attach,
+        max_prefixes: cli.crosscheck_max_prefixes,
+        object: cli.crosscheck_object.clone(),
+        pin: cli.crosscheck_pin.clone(),
+        prefix_lengths,
+        accounted,
+        debug: cli.debug,
+    }))
 }
 
 fn resolve_groups(cli: &Cli) -> Result<Vec<GroupConfig>, UsageError> {
@@ -143,6 +201,21 @@ mod tests {
         assert_eq!(
             resolve(&["-ip4-src-group=4-6", "-ip6-src-group=5"]).unwrap_err(),
             UsageError::GroupTwice(NflogGroup(5), "ip4-src-group", "ip6-src-group")
+        );
+    }
+
+    #[test]
+    fn the_cross_check_knows_what_has_a_group() {
+        assert!(resolve(&["-ip4-src-group=4"]).unwrap().crosscheck.is_none());
+        let args = ["-ip4-dst-group=4", "-ip6-src-group=6,7", "-crosscheck=eth0"];
+        let config = resolve(&args).unwrap();
+        assert_eq!(config.flush_timeout, Duration::from_millis(100));
+        let crosscheck = config.crosscheck.unwrap();
+        assert_eq!(crosscheck.accounted, 0b0110);
+        assert_eq!(crosscheck.prefix_lengths.len(), 2);
+        assert_eq!(
+            resolve(&["-ip4-src-group=4", "-crosscheck=eth0,eth0:near"]).unwrap_err(),
+            UsageError::InterfaceTwice("eth0".into())
         );
     }
 

@@ -63,6 +63,8 @@ counts! {
     unresolved,
     /// Packets in rows of a later period than their time stamp's, which was written already.
     late,
+    /// Packets in rows that carry no time stamp of the kernel's: theirs is that of the receive.
+    unstamped,
     /// Packets in rows whose header has no length; they add no bytes.
     without_length,
     /// Packets in the row of `0.0.0.0` or `::`, because the ledger was full.

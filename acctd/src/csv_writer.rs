@@ -21,6 +21,14 @@ const HEADER: [&str; 6] = [
     "DestBytes",
     "DestPackets",
 ];
+/// Behind the others, with a cross-check.
+const CROSS_CHECK_HEADER: [&str; 5] = [
+    "TcSourceBytes",
+    "TcSourcePackets",
+    "TcDestBytes",
+    "TcDestPackets",
+    "Verdict",
+];
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,18 +39,29 @@ pub struct FileTotals {
     pub source: Counters,
     /// The sum of the destination columns.
     pub dest: Counters,
+    /// The sum of the cross-check's source columns.
+    pub tc_source: Counters,
+    /// The sum of the cross-check's destination columns.
+    pub tc_dest: Counters,
 }
 
-/// Writes header and rows; `time` is the first column of each.
+/// Writes header and rows; `time` is the first column of each. Rows have the cross-check's part if
+/// and only if `with_crosscheck`.
 pub fn write_rows(
     target: impl Write,
     time: &str,
     rows: impl Iterator<Item = Row>,
+    with_crosscheck: bool,
 ) -> io::Result<FileTotals> {
     let mut csv = csv::WriterBuilder::new()
         .buffer_capacity(64 * 1024)
         .from_writer(target);
-    csv.write_record(HEADER)?;
+    let more: &[&str] = if with_crosscheck {
+        &CROSS_CHECK_HEADER
+    } else {
+        &[]
+    };
+    csv.write_record(HEADER.iter().chain(more))?;
     let mut totals = FileTotals::default();
     let mut address = String::new();
     let mut digits = itoa::Buffer::new();
@@ -52,13 +71,17 @@ pub fn write_rows(
         let _infallible = write!(address, "{}", go_ip_text(row.address));
         csv.write_field(time)?;
         csv.write_field(&address)?;
-        for number in [
-            row.source.bytes,
-            row.source.packets,
-            row.dest.bytes,
-            row.dest.packets,
-        ] {
-            csv.write_field(digits.format(number))?;
+        let mut write_counters = |csv: &mut csv::Writer<_>, source: Counters, dest: Counters| {
+            [source.bytes, source.packets, dest.bytes, dest.packets]
+                .into_iter()
+                .try_for_each(|number| csv.write_field(digits.format(number)))
+        };
+        write_counters(&mut csv, row.source, row.dest)?;
+        if let Some(kernel) = row.kernel {
+            write_counters(&mut csv, kernel.source, kernel.dest)?;
+            csv.write_field(kernel.verdict.text())?;
+            totals.tc_source.add(kernel.source);
+            totals.tc_dest.add(kernel.dest);
         }
         csv.write_record(None::<&[u8]>)?;
         totals.rows += 1;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, Rules};
 use crate::config::Config;
+use crate::crosscheck::CrossCheck;
 use crate::engine::Engine;
 use crate::interval::UnixNanos;
 use crate::nflog_socket::NflogSocket;
@@ -34,15 +35,14 @@ pub fn run(config: &Config) -> Result<()> {
         .transpose()?;
     // Before the groups are opened, so that no packet is stamped before the first period.
     let start = UnixNanos::now();
-    let sockets = preflight::open_groups(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.n_threads)
-        // For the writer, which has one file at a time in hand.
-        .max_blocking_threads(1)
+        // For the writer, which has one file at a time in hand, and the cross-check.
+        .max_blocking_threads(2)
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config, sockets, start));
+    let served = runtime.block_on(serve(config, start));
     // Does not wait for a write that hangs, which only an end without patience leaves behind.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -61,12 +61,23 @@ fn set_priority(priority: i32) {
     }
 }
 
-async fn serve(config: &Config, sockets: Vec<NflogSocket>, start: UnixNanos) -> Result<()> {
+async fn serve(config: &Config, start: UnixNanos) -> Result<()> {
+    // Before the groups: what NFLOG counts, the kernel must have counted.
+    let mut crosscheck = config
+        .crosscheck
+        .as_ref()
+        .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
+        .transpose()?;
+    let sockets = preflight::open_groups(config)?;
     let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
     let readers = start_readers(config, sockets, start, &failed)?;
-    let mut engine = Engine::start(config, readers, start, Box::new(UnixNanos::now));
+    if let Some(crosscheck) = &mut crosscheck {
+        crosscheck.begin(UnixNanos::now())?;
+    }
+    let clock = Box::new(UnixNanos::now);
+    let mut engine = Engine::start(config, readers, crosscheck, start, clock);
     info!("Started accounting");
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
@@ -130,6 +141,7 @@ async fn run_until_over(
 ) -> Result<()> {
     loop {
         engine.close_what_is_due().await?;
+        engine.look_around().await;
         engine.warn_of_trouble();
         let pause = engine.until_due().min(LOOK_AROUND);
         let event = tokio::select! {

@@ -3,13 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use log::{info, warn};
+use tokio::task::spawn_blocking;
 
 use crate::accumulator::ClosedSlot;
 use crate::config::{Config, GroupConfig};
+use crate::crosscheck::counts::EpochCounts;
+use crate::crosscheck::verdicts::KernelInterval;
+use crate::crosscheck::{ClosedEpoch, CrossCheck};
 use crate::interval::{Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
@@ -17,10 +22,20 @@ use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
 use crate::rows::{ClosedInterval, GroupInterval};
 use crate::timeline::{Due, Timeline};
-use crate::writer::{Destination, Writer};
+use crate::writer::{Destination, Writer, yield_to_readers};
 
 /// The wall clock.
 pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
+
+/// The cross-check, as the engine knows it.
+enum KernelWatch {
+    /// Not asked for.
+    Off,
+    /// At work; `None` while a thread of its own has it.
+    Active(Option<Box<CrossCheck>>),
+    /// It has failed: the files keep its columns, and nothing in them is checked.
+    Failed,
+}
 
 /// The readers, the open interval, and the writer.
 pub struct Engine {
@@ -31,6 +46,7 @@ pub struct Engine {
     timeline: Timeline,
     clock: Clock,
     writer: Writer,
+    kernel: KernelWatch,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
@@ -52,12 +68,15 @@ impl Engine {
     pub fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
+        crosscheck: Option<CrossCheck>,
         start: UnixNanos,
         clock: Clock,
     ) -> Self {
+        let watched = config.crosscheck.as_ref().map(|config| &config.watched);
         let destination = Destination {
             directory: config.log_directory.clone(),
             zone: config.zone,
+            watched: watched.cloned().unwrap_or_default(),
         };
         Self {
             groups: config.groups.clone(),
@@ -66,6 +85,9 @@ impl Engine {
             timeline: Timeline::start(config.interval, start),
             clock,
             writer: Writer::start(destination),
+            kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
+                KernelWatch::Active(Some(Box::new(crosscheck)))
+            }),
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -84,7 +106,10 @@ impl Engine {
         match self.timeline.poll(now) {
             None => {}
             Some(Due::Close(first_open)) => {
-                let closed = self.ask_readers(Command::CloseBefore(first_open)).await;
+                let mut closed = self.ask_readers(Command::CloseBefore(first_open)).await;
+                closed.kernel = self
+                    .ask_kernel(move |kernel| kernel.close_before(first_open, now))
+                    .await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
                 if self.verbose {
                     let next = self.zone.row_time(self.timeline.open_end());
@@ -97,13 +122,20 @@ impl Engine {
                     "the clock was set back: the open interval ends here and a new one begins; \
                      a file name that is taken gets a suffix"
                 );
-                let closed = self.ask_readers(Command::Restart(now)).await;
+                let mut closed = self.ask_readers(Command::Restart(now)).await;
+                closed.kernel = self.ask_kernel(move |kernel| kernel.restart(now)).await;
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
                 self.write(periods, closed)?;
             }
         }
         self.no_reader_failed()
+    }
+
+    /// What the cross-check has to do every second.
+    pub async fn look_around(&mut self) {
+        self.ask_kernel(|kernel| kernel.look_around().map(|()| Vec::new()))
+            .await;
     }
 
     /// Logs what the counters show.
@@ -117,7 +149,12 @@ impl Engine {
     /// Lets go of the groups, writes what is open, and waits until all is on disk, or until the
     /// disk refuses it after `hurry` has come true.
     pub async fn finish(mut self, hurry: impl Future<Output = ()>) -> Result<()> {
-        let closed = self.ask_readers(Command::Finish).await;
+        let now = (self.clock)();
+        // Before the groups are let go: what the kernel counts after that NFLOG cannot.
+        self.ask_kernel(move |kernel| kernel.stop_at(now).map(|()| Vec::new()))
+            .await;
+        let mut closed = self.ask_readers(Command::Finish).await;
+        closed.kernel = self.finish_kernel().await;
         let periods = self.timeline.finish((self.clock)(), &closed.with_data());
         self.write(periods, closed)?;
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
@@ -137,15 +174,73 @@ impl Engine {
             .collect();
         let mut closed = ClosedSlots::default();
         for (reader, answer) in answers.into_iter().enumerate() {
-            let Ok(slots) = answer.await else {
+            let Ok(answer) = answer.await else {
                 self.failed = Some(self.groups[reader].group);
                 continue;
             };
-            for slot in slots {
-                closed.0.entry(slot.index).or_default().push((reader, slot));
+            for slot in answer.slots {
+                closed
+                    .slots
+                    .entry(slot.index)
+                    .or_default()
+                    .push((reader, slot));
             }
+            closed
+                .open_losses
+                .extend(answer.open_loss.map(|periods| (reader, periods)));
         }
         closed
+    }
+
+    /// Lets the cross-check do something on a thread where it may wait. If it fails, NFLOG's own
+    /// accounting goes on.
+    async fn ask_kernel<F>(&mut self, work: F) -> Vec<ClosedEpoch>
+    where
+        F: FnOnce(&mut CrossCheck) -> Result<Vec<ClosedEpoch>> + Send + 'static,
+    {
+        let KernelWatch::Active(kernel) = &mut self.kernel else {
+            return Vec::new();
+        };
+        let Some(mut crosscheck) = kernel.take() else {
+            return Vec::new();
+        };
+        let done = spawn_blocking(move || {
+            yield_to_readers();
+            let result = work(&mut crosscheck);
+            (crosscheck, result)
+        });
+        let result = match done.await {
+            Ok((crosscheck, Ok(closed))) => {
+                self.kernel = KernelWatch::Active(Some(crosscheck));
+                return closed;
+            }
+            Ok((_crosscheck, Err(error))) => error,
+            Err(panicked) => panicked.into(),
+        };
+        self.give_up_kernel(&result)
+    }
+
+    /// Takes the cross-check off the interfaces.
+    async fn finish_kernel(&mut self) -> Vec<ClosedEpoch> {
+        let KernelWatch::Active(kernel) = &mut self.kernel else {
+            return Vec::new();
+        };
+        let Some(crosscheck) = kernel.take() else {
+            return Vec::new();
+        };
+        match spawn_blocking(move || crosscheck.finish()).await {
+            Ok(Ok(closed)) => closed,
+            Ok(Err(error)) => self.give_up_kernel(&error),
+            Err(panicked) => self.give_up_kernel(&panicked.into()),
+        }
+    }
+
+    fn give_up_kernel(&mut self, error: &anyhow::Error) -> Vec<ClosedEpoch> {
+        log::error!(
+            "the cross-check has failed: {error:#}; accounting goes on without it, start acctd again to have it back"
+        );
+        self.kernel = KernelWatch::Failed;
+        Vec::new()
     }
 
     fn no_reader_failed(&self) -> Result<()> {
@@ -158,6 +253,7 @@ impl Engine {
     }
 
     fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
+        let mut outside = closed.take_outside();
         for (index, period) in periods {
             let mut groups: Vec<GroupInterval> =
                 self.groups.iter().map(|&config| config.into()).collect();
@@ -165,27 +261,79 @@ impl Engine {
                 groups[reader].counts.add(&slot.counts);
                 groups[reader].entries.push(slot.entries);
             }
-            self.writer.write(ClosedInterval { period, groups })?;
+            for (reader, group) in groups.iter_mut().enumerate() {
+                group.loss_is_open = closed.has_open_loss(reader, index);
+            }
+            let kernel = match self.kernel {
+                KernelWatch::Off => None,
+                KernelWatch::Active(_) | KernelWatch::Failed => {
+                    let mut kernel = closed.take_kernel(index);
+                    kernel.outside = outside.take();
+                    Some(kernel)
+                }
+            };
+            self.writer.write(ClosedInterval {
+                period,
+                groups,
+                kernel,
+            })?;
         }
         Ok(())
     }
 }
 
-/// What the readers handed over, by period; with each the number of its reader.
+/// What was handed over at once.
 #[derive(Default)]
-struct ClosedSlots(BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>);
+struct ClosedSlots {
+    /// By the readers: by period, with each the number of its reader.
+    slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
+    /// Periods in which a reader may lack packets, with the number of the reader.
+    open_losses: Vec<(usize, Range<PeriodIndex>)>,
+    /// By the cross-check.
+    kernel: Vec<ClosedEpoch>,
+}
 
 impl ClosedSlots {
     fn with_data(&self) -> BTreeSet<PeriodIndex> {
-        self.0.keys().copied().collect()
+        let epochs = self.kernel.iter().filter_map(|epoch| epoch.period);
+        self.slots.keys().copied().chain(epochs).collect()
     }
 
     /// Those of this period, and of any before it that was not named.
     fn take_through(&mut self, index: PeriodIndex) -> impl Iterator<Item = (usize, ClosedSlot)> {
-        let later = self.0.split_off(&index.next());
-        std::mem::replace(&mut self.0, later)
+        let later = self.slots.split_off(&index.next());
+        std::mem::replace(&mut self.slots, later)
             .into_values()
             .flatten()
+    }
+
+    fn has_open_loss(&self, reader: usize, index: PeriodIndex) -> bool {
+        self.open_losses
+            .iter()
+            .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
+    }
+
+    /// What the kernel counted before the first period or after the last.
+    fn take_outside(&mut self) -> Option<EpochCounts> {
+        let at = self
+            .kernel
+            .iter()
+            .position(|epoch| epoch.period.is_none())?;
+        Some(self.kernel.swap_remove(at).counts)
+    }
+
+    /// The period's epoch; where there is none, nothing can be compared.
+    fn take_kernel(&mut self, index: PeriodIndex) -> KernelInterval {
+        let at = self
+            .kernel
+            .iter()
+            .position(|epoch| epoch.period == Some(index));
+        at.map(|at| self.kernel.swap_remove(at))
+            .map_or_else(KernelInterval::default, |epoch| KernelInterval {
+                counts: epoch.counts,
+                is_comparable: epoch.is_exact,
+                ..KernelInterval::default()
+            })
     }
 }
 

@@ -8,6 +8,7 @@
 //!                              │  ledger         prefix → bytes, packets
 //!                              ▼  timeline       when a period is over
 //!                            engine              ledgers handed over whole
+//!                              │                 (and what TC counted: crosscheck)
 //!                              ▼  rows           sorted and merged
 //!                            writer ─► csv_writer, summary
 //! ```
@@ -26,6 +27,11 @@ pub mod go_flags;
 pub mod nflog_socket;
 pub mod nflog_table;
 pub mod preflight;
+#[expect(
+    unsafe_code,
+    reason = "hands values and what they point to to setsockopt"
+)]
+pub mod socket_option;
 
 pub mod decode;
 pub mod prefix;
@@ -39,7 +45,10 @@ pub mod pace;
 pub mod reader;
 pub mod timeline;
 
+pub mod crosscheck;
+
 pub mod csv_writer;
+pub mod human;
 pub mod naming;
 pub mod rows;
 pub mod summary;

@@ -23,6 +23,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use errno::{Errno, errno, set_errno};
 use nflog::{CfgFlags, CopyMode, Queue};
@@ -33,7 +34,6 @@ use tokio::io::unix::AsyncFd;
 
 use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG};
 use crate::prefix::Family;
-use crate::timeline::FLUSH_TIMEOUT;
 
 /// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
 const KERNEL_BUFFER: u32 = 128 * 1024;
@@ -82,17 +82,22 @@ pub enum Received {
 
 impl NflogSocket {
     /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
-    pub fn open(group: NflogGroup, family: Family) -> io::Result<Self> {
+    pub fn open(group: NflogGroup, family: Family, flush_timeout: Duration) -> io::Result<Self> {
         try_netlink()?;
         let mut queue = Queue::new();
         queue.open();
-        let opened = Self::configure(&mut queue, group, family);
+        let opened = Self::configure(&mut queue, group, family, flush_timeout);
         // Closes the library's descriptor; ours goes on.
         queue.close();
         opened
     }
 
-    fn configure(queue: &mut Queue, group: NflogGroup, family: Family) -> io::Result<Self> {
+    fn configure(
+        queue: &mut Queue,
+        group: NflogGroup,
+        family: Family,
+        flush_timeout: Duration,
+    ) -> io::Result<Self> {
         let fd = duplicate(queue)?;
         packet_filter::attach(&fd)?;
         set_errno(Errno(0));
@@ -104,7 +109,7 @@ impl NflogSocket {
         queue.set_flags(CfgFlags::CfgFlagsSeq);
         queue.set_nlbufsiz(KERNEL_BUFFER);
         queue.set_qthresh(THRESHOLD);
-        queue.set_timeout(flush_timeout_centiseconds());
+        queue.set_timeout(centiseconds(flush_timeout));
         queue.set_mode(CopyMode::CopyPacket, copy_range(family));
         let receive_buffer = set_receive_buffer(&fd)?;
         packet_filter::detach(&fd)?;
@@ -177,10 +182,10 @@ impl AsRawFd for NflogSocket {
     }
 }
 
-/// The flush timeout in the unit of the kernel's interface.
+/// A flush timeout in the unit of the kernel's interface.
 #[must_use]
-pub fn flush_timeout_centiseconds() -> u32 {
-    u32::try_from(FLUSH_TIMEOUT.as_millis() / 10).unwrap_or(100)
+pub fn centiseconds(flush_timeout: Duration) -> u32 {
+    u32::try_from(flush_timeout.as_millis() / 10).unwrap_or(u32::MAX)
 }
 
 /// Bytes that the kernel is to copy of each packet, unless its rule says less.
@@ -221,11 +226,11 @@ fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
 
 /// A filter that lets replies through and no packet. The socket drops what it filters in silence.
 mod packet_filter {
-    use std::ffi::c_int;
     use std::io;
-    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::os::fd::OwnedFd;
 
     use crate::decode::MESSAGE_PACKET;
+    use crate::socket_option::{self, Filter};
 
     /// `linux/filter.h`: load a half-word, jump if equal, return.
     const LOAD_HALF: u16 = 0x28;
@@ -249,34 +254,12 @@ mod packet_filter {
             instruction(RETURN, 0),
             instruction(RETURN, u32::MAX),
         ];
-        let program = libc::sock_fprog {
-            len: 4,
-            filter: program.as_mut_ptr(),
-        };
-        set_option(socket, libc::SO_ATTACH_FILTER, &program)
+        let filter = Filter::new(&mut program)?;
+        socket_option::set(socket, libc::SO_ATTACH_FILTER, &filter)
     }
 
     pub(super) fn detach(socket: &OwnedFd) -> io::Result<()> {
-        set_option(socket, libc::SO_DETACH_FILTER, &0_i32)
-    }
-
-    fn set_option<T>(socket: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
-        let size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
-        // SAFETY: the descriptor is open, and the kernel reads `size` bytes from `value`, which lives
-        // through the call, as does the program that a `sock_fprog` points to: the kernel copies it.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                std::ptr::from_ref(value).cast(),
-                size,
-            )
-        };
-        match result {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        socket_option::set(socket, libc::SO_DETACH_FILTER, &0_i32)
     }
 }
 

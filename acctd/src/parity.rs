@@ -26,6 +26,7 @@ fn row(ip: &str, [source_bytes, source_packets, dest_bytes, dest_packets]: [u64;
             bytes: dest_bytes,
             packets: dest_packets,
         },
+        kernel: None,
     }
 }
 
@@ -45,7 +46,13 @@ fn the_sample_of_the_manual_is_written_to_the_byte() {
     ];
     let start = UnixNanos(SAMPLE_HOUR * 1_000_000_000);
     let mut written = Vec::new();
-    write_rows(&mut written, &Zone::Utc.row_time(start), rows.into_iter()).unwrap();
+    write_rows(
+        &mut written,
+        &Zone::Utc.row_time(start),
+        rows.into_iter(),
+        false,
+    )
+    .unwrap();
     assert_eq!(
         String::from_utf8(written).unwrap(),
         "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\n\
@@ -59,7 +66,13 @@ fn the_sample_of_the_manual_is_written_to_the_byte() {
 #[test]
 fn no_traffic_is_the_header_alone() {
     let mut written = Vec::new();
-    write_rows(&mut written, "2013-02-11 15:00:00", std::iter::empty()).unwrap();
+    write_rows(
+        &mut written,
+        "2013-02-11 15:00:00",
+        std::iter::empty(),
+        false,
+    )
+    .unwrap();
     assert_eq!(
         String::from_utf8(written).unwrap(),
         "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\n"
@@ -86,7 +99,13 @@ fn addresses_are_written_as_go_writes_them() {
         ("::c000:201", "::c000:201"),
     ] {
         let mut written = Vec::new();
-        write_rows(&mut written, "T", [row(address, [1, 2, 3, 4])].into_iter()).unwrap();
+        write_rows(
+            &mut written,
+            "T",
+            [row(address, [1, 2, 3, 4])].into_iter(),
+            false,
+        )
+        .unwrap();
         let written = String::from_utf8(written).unwrap();
         let last = written.lines().last().unwrap();
         assert_eq!(last, format!("T,{text},1,2,3,4"));

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use log::{debug, info, warn};
@@ -12,7 +13,7 @@ use rustix::thread::CapabilitySet;
 use crate::config::{Config, GroupConfig};
 use crate::csv_writer;
 use crate::nflog_socket::{
-    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, copy_range, flush_timeout_centiseconds,
+    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, centiseconds, copy_range,
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
 use crate::summary;
@@ -47,7 +48,7 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
     let sockets: Vec<NflogSocket> = config
         .groups
         .iter()
-        .map(open_group)
+        .map(|group| open_group(group, config.flush_timeout))
         .collect::<Result<_>>()?;
     if let Some(socket) = sockets.first() {
         check_receive_buffer(socket);
@@ -55,7 +56,7 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
     Ok(sockets)
 }
 
-fn open_group(config: &GroupConfig) -> Result<NflogSocket> {
+fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
     let family = config.prefix_length.family();
     info!(
         "Monitoring NFLog multicast group {} for IPv{} {} mask /{}",
@@ -67,9 +68,9 @@ fn open_group(config: &GroupConfig) -> Result<NflogSocket> {
     if let Some(taken) = find_instance(config.group).unwrap_or(None) {
         return Err(taken_by(&taken));
     }
-    let socket = NflogSocket::open(config.group, family)
+    let socket = NflogSocket::open(config.group, family, flush_timeout)
         .map_err(|error| explain_refusal(config.group, &error))?;
-    verify(config, &socket)?;
+    verify(config, &socket, flush_timeout)?;
     Ok(socket)
 }
 
@@ -119,7 +120,7 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
 }
 
 /// Reads back what the kernel shows of the group's configuration.
-fn verify(config: &GroupConfig, socket: &NflogSocket) -> Result<()> {
+fn verify(config: &GroupConfig, socket: &NflogSocket, flush_timeout: Duration) -> Result<()> {
     let group = config.group;
     let instance = match find_instance(group) {
         Ok(instance) => instance.with_context(|| {
@@ -134,7 +135,7 @@ fn verify(config: &GroupConfig, socket: &NflogSocket) -> Result<()> {
         return Err(taken_by(&instance));
     }
     let copy_range = copy_range(config.prefix_length.family());
-    let wanted = (COPY_PACKET, copy_range, flush_timeout_centiseconds());
+    let wanted = (COPY_PACKET, copy_range, centiseconds(flush_timeout));
     let found = (
         instance.copy_mode,
         instance.copy_range,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::accumulator::{Accumulator, ClosedSlot};
+use crate::accumulator::{Accumulator, Closed};
 use crate::counts::SharedCounts;
 use crate::interval::{PeriodIndex, UnixNanos};
 use crate::nflog_socket::{MAX_DATAGRAM, NflogSocket, Received};
@@ -32,7 +32,7 @@ pub enum Command {
 }
 
 /// A command and where its answer goes.
-pub type Request = (Command, oneshot::Sender<Vec<ClosedSlot>>);
+pub type Request = (Command, oneshot::Sender<Closed>);
 
 /// The engine's end of a reader.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl ReaderHandle {
     /// Sends a command; the answer comes when the reader has carried it out. An answer that
     /// never comes means that the reader has panicked.
     #[must_use]
-    pub fn request(&self, command: Command) -> oneshot::Receiver<Vec<ClosedSlot>> {
+    pub fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
         let (reply, answer) = oneshot::channel();
         // A reader that is gone drops the sender of the reply, and the caller sees that.
         let _gone = self.commands.send((command, reply));
@@ -138,25 +138,26 @@ impl Reader {
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) -> Vec<ClosedSlot> {
+    fn obey(&mut self, command: Command) -> Closed {
         let group = self.socket.group();
         if let Err(error) = self.drain() {
             log::warn!("group {group}: cannot read what waits in the socket: {error}");
         }
-        match command {
-            Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
-            Command::Restart(now) => self.accumulator.restart(now),
-            Command::Finish => {
-                let unbound = self.socket.unbind();
-                // The kernel has put its batch into the socket and adds nothing more to it.
-                if let Err(error) = unbound.and_then(|()| self.drain()) {
-                    log::warn!("group {group}: cannot let go of it cleanly: {error}");
-                }
-                let closed = self.accumulator.finish(UnixNanos::now());
-                self.counts.publish(self.accumulator.totals());
-                closed
+        if matches!(command, Command::Finish) {
+            let unbound = self.socket.unbind();
+            // The kernel has put its batch into the socket and adds nothing more to it.
+            if let Err(error) = unbound.and_then(|()| self.drain()) {
+                log::warn!("group {group}: cannot let go of it cleanly: {error}");
             }
         }
+        let open_loss = self.accumulator.open_loss();
+        let slots = match command {
+            Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
+            Command::Restart(now) => self.accumulator.restart(now),
+            Command::Finish => self.accumulator.finish(UnixNanos::now()),
+        };
+        self.counts.publish(self.accumulator.totals());
+        Closed { slots, open_loss }
     }
 
     /// Reads until nothing waits, or as much as can have waited when this began: under a flood

@@ -10,6 +10,8 @@ use itertools::Itertools;
 use crate::accumulator::Entries;
 use crate::config::GroupConfig;
 use crate::counts::Counts;
+use crate::crosscheck::reconcile::Verdict;
+use crate::crosscheck::verdicts::{KernelInterval, StoredKey};
 use crate::interval::Period;
 use crate::ledger::Entry;
 use crate::prefix::{PrefixKey, Side};
@@ -22,6 +24,8 @@ pub struct ClosedInterval {
     pub period: Period,
     /// Each group's part.
     pub groups: Vec<GroupInterval>,
+    /// What the kernel counted, with a cross-check.
+    pub kernel: Option<KernelInterval>,
 }
 
 /// What one group counted in a period.
@@ -33,6 +37,8 @@ pub struct GroupInterval {
     pub counts: Counts,
     /// Its prefixes, in ledgers each of which has a prefix once; none where no datagram came.
     pub entries: Vec<Entries>,
+    /// It may lack packets whose loss is counted in a later period, or not known yet.
+    pub loss_is_open: bool,
 }
 
 impl From<GroupConfig> for GroupInterval {
@@ -42,6 +48,7 @@ impl From<GroupConfig> for GroupInterval {
             config,
             counts: Counts::default(),
             entries: Vec::new(),
+            loss_is_open: false,
         }
     }
 }
@@ -55,6 +62,19 @@ pub struct Row {
     pub source: Counters,
     /// What groups that account the destination counted for it.
     pub dest: Counters,
+    /// The kernel's own count, with a cross-check.
+    pub kernel: Option<KernelRow>,
+}
+
+/// The cross-check's part of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelRow {
+    /// What the TC programs counted with it as the source.
+    pub source: Counters,
+    /// What they counted with it as the destination.
+    pub dest: Counters,
+    /// The worse of the verdicts on both.
+    pub verdict: Verdict,
 }
 
 impl ClosedInterval {
@@ -68,60 +88,154 @@ impl ClosedInterval {
         sum
     }
 
-    /// The rows in order, each prefix once.
-    pub fn rows(&mut self) -> impl Iterator<Item = Row> {
-        let (mut ip4, mut ip6_half, mut ip6) = (Vec::new(), Vec::new(), Vec::new());
-        for group in &mut self.groups {
-            let side = group.config.side;
-            for ledger in &mut group.entries {
-                match ledger {
-                    Entries::Ip4(entries) => ip4.push((side, sorted(entries))),
-                    Entries::Ip6Half(entries) => ip6_half.push((side, sorted(entries))),
-                    Entries::Ip6(entries) => ip6.push((side, sorted(entries))),
-                }
+    /// Puts everything in order where it lies; linear where that was done before.
+    pub fn sort(&mut self) {
+        for ledger in self.groups.iter_mut().flat_map(|group| &mut group.entries) {
+            match ledger {
+                Entries::Ip4(entries) => entries.sort_unstable_by_key(Entry::key),
+                Entries::Ip6Half(entries) => entries.sort_unstable_by_key(Entry::key),
+                Entries::Ip6(entries) => entries.sort_unstable_by_key(Entry::key),
             }
         }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.counts.sort();
+        }
+    }
+
+    /// The rows in order, each prefix once.
+    pub fn rows(&mut self) -> impl Iterator<Item = Row> {
+        self.sort();
         // One prefix length serves all IPv6 groups, so at most one of the last two has entries.
-        merge(ip4).chain(merge(ip6_half)).chain(merge(ip6))
+        self.rows_of::<u32>()
+            .chain(self.rows_of::<u64>())
+            .chain(self.rows_of::<u128>())
+    }
+
+    fn rows_of<K: StoredKey>(&self) -> impl Iterator<Item = Row> {
+        self.parts::<K>()
+            .kmerge_by(|one, other| one.0 < other.0)
+            .map(|(key, sums)| Sums { key, sums })
+            .coalesce(Sums::join)
+            .map(|Sums { key, sums }| Row {
+                address: key.address(),
+                source: sums.source,
+                dest: sums.dest,
+                kernel: self.kernel.is_some().then_some(sums.kernel),
+            })
+    }
+
+    /// Sorted streams, each of which has a part of a row.
+    fn parts<K: StoredKey>(&self) -> impl Iterator<Item = Part<'_, K>> {
+        let nflog = self.groups.iter().flat_map(|group| {
+            let side = group.config.side;
+            let ledgers = group.entries.iter().filter_map(K::entries);
+            ledgers.map(move |entries| -> Part<'_, K> {
+                Box::new(
+                    entries
+                        .iter()
+                        .map(move |entry| (entry.key(), RowSums::nflog(side, entry.counters()))),
+                )
+            })
+        });
+        let kernel = self.kernel.iter().flat_map(|kernel| {
+            let sides = [Side::Source, Side::Dest].into_iter();
+            sides.flat_map(move |side| -> [Part<'_, K>; 2] {
+                let totals = &K::family(&kernel.counts).side(side).totals;
+                let findings = kernel.judgement.iter();
+                let findings = findings.flat_map(move |judgement| K::findings(judgement, side));
+                [
+                    Box::new(
+                        totals.iter().map(move |entry| {
+                            (entry.key(), RowSums::kernel(side, entry.counters()))
+                        }),
+                    ),
+                    Box::new(
+                        findings.map(|finding| (finding.key, RowSums::verdict(finding.verdict))),
+                    ),
+                ]
+            })
+        });
+        nflog.chain(kernel)
     }
 }
 
-/// Linear where the entries are sorted already, as they are on a second try to write.
-fn sorted<K: PrefixKey>(entries: &mut [Entry<K>]) -> &[Entry<K>] {
-    entries.sort_unstable_by_key(Entry::key);
-    entries
+/// A sorted stream of parts of rows.
+type Part<'a, K> = Box<dyn Iterator<Item = (K, RowSums)> + 'a>;
+
+struct Sums<K> {
+    key: K,
+    sums: RowSums,
 }
 
-fn merge<K: PrefixKey>(parts: Vec<(Side, &[Entry<K>])>) -> impl Iterator<Item = Row> {
-    parts
-        .into_iter()
-        .map(|(side, entries)| {
-            entries
-                .iter()
-                .map(move |entry| (entry.key(), side, entry.counters()))
-        })
-        .kmerge_by(|one, other| one.0 < other.0)
-        .map(|(key, side, counters)| {
-            let (source, dest) = match side {
-                Side::Source => (counters, Counters::default()),
-                Side::Dest => (Counters::default(), counters),
-            };
-            (key, source, dest)
-        })
-        .coalesce(|mut one, other| {
-            if one.0 != other.0 {
-                return Err((one, other));
-            }
-            one.1.add(other.1);
-            one.2.add(other.2);
-            Ok(one)
-        })
-        .map(|(key, source, dest)| Row {
-            address: key.address(),
-            source,
-            dest,
-        })
+impl<K: PrefixKey> Sums<K> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the shape of itertools' coalesce: two rows that stay apart are no error"
+    )]
+    fn join(mut self, other: Self) -> Result<Self, (Self, Self)> {
+        if self.key != other.key {
+            return Err((self, other));
+        }
+        self.sums.add(&other.sums);
+        Ok(self)
+    }
 }
+
+#[derive(Clone, Copy)]
+struct RowSums {
+    source: Counters,
+    dest: Counters,
+    kernel: KernelRow,
+}
+
+impl RowSums {
+    const NONE: Self = Self {
+        source: NOTHING,
+        dest: NOTHING,
+        kernel: KernelRow {
+            source: NOTHING,
+            dest: NOTHING,
+            verdict: Verdict::Match,
+        },
+    };
+
+    fn nflog(side: Side, counters: Counters) -> Self {
+        let mut sums = Self::NONE;
+        match side {
+            Side::Source => sums.source = counters,
+            Side::Dest => sums.dest = counters,
+        }
+        sums
+    }
+
+    fn kernel(side: Side, counters: Counters) -> Self {
+        let mut sums = Self::NONE;
+        match side {
+            Side::Source => sums.kernel.source = counters,
+            Side::Dest => sums.kernel.dest = counters,
+        }
+        sums
+    }
+
+    fn verdict(verdict: Verdict) -> Self {
+        let mut sums = Self::NONE;
+        sums.kernel.verdict = verdict;
+        sums
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.source.add(other.source);
+        self.dest.add(other.dest);
+        self.kernel.source.add(other.kernel.source);
+        self.kernel.dest.add(other.kernel.dest);
+        self.kernel.verdict = self.kernel.verdict.max(other.kernel.verdict);
+    }
+}
+
+const NOTHING: Counters = Counters {
+    bytes: 0,
+    packets: 0,
+};
 
 #[cfg(test)]
 mod tests {
@@ -139,6 +253,7 @@ mod tests {
             },
             counts: Counts::default(),
             entries: vec![entries],
+            loss_is_open: false,
         }
     }
 
@@ -172,6 +287,7 @@ mod tests {
                     Entries::Ip4(vec![entry(9, 3), entry(8, 4)]),
                 ),
             ],
+            kernel: None,
         };
         let text: Vec<String> = closed
             .rows()

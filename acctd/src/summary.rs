@@ -1,14 +1,21 @@
 //! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
+use acctd_common::Counters;
+use acctd_common::contract::reason;
 use serde::Serialize;
 
 use crate::counts::Counts;
+use crate::crosscheck::Watched;
+use crate::crosscheck::reconcile::Verdict;
+use crate::crosscheck::verdicts::{Judgement, KernelInterval};
 use crate::csv_writer::FileTotals;
 use crate::naming::Zone;
+use crate::prefix::go_ip_text;
 use crate::rows::ClosedInterval;
 
 /// The file's name in the log directory.
@@ -29,7 +36,122 @@ struct Summary<'a> {
     losses: Losses,
     write_seconds: f64,
     groups: Vec<GroupSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crosscheck: Option<CrossCheckSummary>,
 }
+
+/// The cross-check's part: `prefixes` count each side of a prefix by itself.
+#[derive(Debug, Serialize)]
+struct CrossCheckSummary {
+    interfaces: Vec<String>,
+    tc_source_bytes: u64,
+    tc_source_packets: u64,
+    tc_dest_bytes: u64,
+    tc_dest_packets: u64,
+    /// By verdict: prefixes, and the difference between both counts (of `match`: the count).
+    verdicts: BTreeMap<&'static str, Amount>,
+    /// Prefixes that match only because of the uncertain window at the interval's end.
+    allowed: u64,
+    /// Prefixes that match only because fragments were put together.
+    explained_by_fragments: u64,
+    /// The width of that window.
+    window_ms: u64,
+    /// False where both did not watch for the same time: what differs is not checked.
+    comparable: bool,
+    /// Packets that the kernel counted for no prefix, by the reason.
+    uncounted: BTreeMap<&'static str, Counted>,
+    worst: Vec<Worst>,
+}
+
+#[derive(Debug, Serialize)]
+struct Amount {
+    prefixes: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Counted {
+    packets: u64,
+    bytes: u64,
+}
+
+/// A prefix and by how much the kernel's count is larger than NFLOG's.
+#[derive(Debug, Serialize)]
+struct Worst {
+    ip: String,
+    side: &'static str,
+    verdict: &'static str,
+    packets: i64,
+    bytes: i64,
+}
+
+impl CrossCheckSummary {
+    fn new(
+        kernel: &KernelInterval,
+        judgement: &Judgement,
+        watched: &[Watched],
+        totals: &FileTotals,
+    ) -> Self {
+        let summary = &judgement.summary;
+        let verdicts = Verdict::ALL.into_iter().map(|verdict| {
+            let tally = summary.tallies[verdict as usize];
+            let amount = Amount {
+                prefixes: tally.prefixes,
+                packets: tally.amount.packets,
+                bytes: tally.amount.bytes,
+            };
+            (field(verdict), amount)
+        });
+        let uncounted = REASONS.iter().filter_map(|&(reason, name)| {
+            let Counters { packets, bytes } = kernel.counts.reasons.sum(reason);
+            (packets > 0).then_some((name, Counted { packets, bytes }))
+        });
+        let worst = summary.worst.iter().map(|worst| Worst {
+            ip: go_ip_text(worst.address).to_string(),
+            side: worst.side.name(),
+            verdict: field(worst.verdict),
+            packets: worst.difference.packets,
+            bytes: worst.difference.bytes,
+        });
+        Self {
+            interfaces: watched.iter().map(ToString::to_string).collect(),
+            tc_source_bytes: totals.tc_source.bytes,
+            tc_source_packets: totals.tc_source.packets,
+            tc_dest_bytes: totals.tc_dest.bytes,
+            tc_dest_packets: totals.tc_dest.packets,
+            verdicts: verdicts.collect(),
+            allowed: summary.n_allowed,
+            explained_by_fragments: summary.n_explained_by_fragments,
+            window_ms: summary.window_nanos / 1_000_000,
+            comparable: kernel.is_comparable,
+            uncounted: uncounted.collect(),
+            worst: worst.collect(),
+        }
+    }
+}
+
+/// The verdict as a field of JSON is named.
+fn field(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::NotChecked => "not_checked",
+        verdict => verdict.text(),
+    }
+}
+
+/// The names of the map contract's reasons.
+const REASONS: [(u8, &str); 10] = [
+    (reason::NOT_IP, "not_ip"),
+    (reason::OTHER_HOST, "other_host"),
+    (reason::BAD_HEADER, "bad_header"),
+    (reason::BAD_CHECKSUM, "bad_checksum"),
+    (reason::TRUNCATED, "truncated"),
+    (reason::BAD_OPTIONS, "bad_options"),
+    (reason::UNKNOWN_VLAN, "unknown_vlan"),
+    (reason::OVERFLOW, "overflow"),
+    (reason::UNACCOUNTED, "unaccounted"),
+    (reason::WITHOUT_LENGTH, "without_length"),
+];
 
 #[derive(Debug, Serialize)]
 struct GroupSummary {
@@ -82,6 +204,7 @@ impl From<&Counts> for Losses {
 #[must_use]
 pub fn line(
     closed: &ClosedInterval,
+    watched: &[Watched],
     zone: Zone,
     file: &str,
     totals: &FileTotals,
@@ -109,6 +232,10 @@ pub fn line(
         losses: (&closed.counts()).into(),
         write_seconds,
         groups: groups.collect(),
+        crosscheck: closed.kernel.as_ref().and_then(|kernel| {
+            let judgement = kernel.judgement.as_ref()?;
+            Some(CrossCheckSummary::new(kernel, judgement, watched, totals))
+        }),
     };
     // Strings and numbers with fixed names always serialise.
     let mut line = serde_json::to_vec(&summary).unwrap_or_default();

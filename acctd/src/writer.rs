@@ -11,6 +11,8 @@ use log::{info, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::crosscheck::verdicts::Judge;
+use crate::crosscheck::{Watched, report};
 use crate::csv_writer::{self, FileTotals};
 use crate::naming::Zone;
 use crate::rows::ClosedInterval;
@@ -34,6 +36,8 @@ pub struct Destination {
     pub directory: PathBuf,
     /// The zone of names and rows.
     pub zone: Zone,
+    /// The interfaces that are cross-checked; empty without a cross-check.
+    pub watched: Vec<Watched>,
 }
 
 /// Takes closed intervals and writes them in that order.
@@ -54,6 +58,7 @@ impl Writer {
             destination,
             closed,
             impatience,
+            judge: Some(Judge::default()),
             files: VecDeque::new(),
             lines: VecDeque::new(),
             pause: FIRST_PAUSE,
@@ -93,6 +98,8 @@ struct Backlog {
     destination: Destination,
     closed: mpsc::UnboundedReceiver<ClosedInterval>,
     impatience: watch::Receiver<bool>,
+    /// Gives the cross-check's verdicts; `None` while a try has it.
+    judge: Option<Judge>,
     /// Intervals without a file, oldest first.
     files: VecDeque<ClosedInterval>,
     /// Lines that intervals.jsonl lacks, oldest first. It is not what people bill from, so it
@@ -140,11 +147,14 @@ impl Backlog {
         let oldest = self.files.pop_front();
         let lines = std::mem::take(&mut self.lines);
         let destination = self.destination.clone();
+        let mut judge = self.judge.take().unwrap_or_default();
         let attempt = spawn_blocking(move || {
             yield_to_readers();
-            write(oldest, lines, &destination)
+            let attempt = write(oldest, lines, &mut judge, &destination);
+            (attempt, judge)
         });
-        let attempt = attempt.await.context("writing an interval has failed")?;
+        let (attempt, judge) = attempt.await.context("writing an interval has failed")?;
+        self.judge = Some(judge);
         self.lines = attempt.lines;
         Ok(match attempt.result {
             Ok(()) => Ok(()),
@@ -230,9 +240,18 @@ struct Attempt {
 fn write(
     oldest: Option<ClosedInterval>,
     mut lines: VecDeque<Vec<u8>>,
+    judge: &mut Judge,
     destination: &Destination,
 ) -> Attempt {
     if let Some(mut interval) = oldest {
+        // Once, however often it is tried: the next one's verdicts build on it.
+        if interval
+            .kernel
+            .as_ref()
+            .is_some_and(|kernel| kernel.judgement.is_none())
+        {
+            judge.judge(&mut interval);
+        }
         match write_file(&mut interval, destination) {
             Ok(written) => lines.push_back(summary_line(&interval, &written, destination)),
             Err(error) => {
@@ -276,8 +295,18 @@ fn summary_line(closed: &ClosedInterval, written: &Written, destination: &Destin
         counts.undecodable(),
         written.took.as_secs_f64(),
     );
+    let judgement = closed
+        .kernel
+        .as_ref()
+        .and_then(|kernel| kernel.judgement.as_ref());
+    if let Some(judgement) = judgement {
+        for line in report::lines(&judgement.summary, &destination.watched) {
+            warn!("{line}");
+        }
+    }
     summary::line(
         closed,
+        &destination.watched,
         destination.zone,
         &written.file,
         &written.totals,
@@ -286,7 +315,7 @@ fn summary_line(closed: &ClosedInterval, written: &Written, destination: &Destin
 }
 
 /// Nice values are a thread's own on Linux, and lowering one's priority is always allowed.
-fn yield_to_readers() {
+pub(crate) fn yield_to_readers() {
     let this_thread = Some(rustix::thread::gettid());
     if rustix::process::getpriority_process(this_thread).is_ok_and(|nice| nice < PRIORITY) {
         // Should it fail, the file is written at the readers' priority.
@@ -300,7 +329,8 @@ fn write_file(closed: &mut ClosedInterval, destination: &Destination) -> io::Res
     let time = destination.zone.row_time(closed.period.start);
     let mut create = || {
         csv_writer::create_whole(&destination.directory, &stem, |target| {
-            csv_writer::write_rows(target, &time, closed.rows())
+            let with_crosscheck = closed.kernel.is_some();
+            csv_writer::write_rows(target, &time, closed.rows(), with_crosscheck)
         })
     };
     let created = match create() {

@@ -244,6 +244,7 @@ fn each_packet_is_in_a_row_or_in_the_counter_that_says_why_not() {
         packets: 2,
         bytes: 151,
         datagrams: 1,
+        unstamped: 2,
         without_length: 1,
         truncated: 1,
         not_ip: 1,

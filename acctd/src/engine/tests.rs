@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::accumulator::{Accumulator, Rules};
+use crate::accumulator::{Accumulator, Closed, Rules};
 use crate::cli::Cli;
 use crate::reader::Request;
 use crate::testing::{Logged, datagram, ip4};
@@ -59,7 +59,7 @@ impl Rig {
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
         Self {
-            engine: Engine::start(&config, readers, start, now),
+            engine: Engine::start(&config, readers, None, start, now),
             clock,
             accumulators,
             directory,
@@ -118,12 +118,13 @@ async fn answer(
 ) {
     while let Some((command, reply)) = requests.recv().await {
         let mut accumulator = accumulator.lock().unwrap();
-        let closed = match command {
+        let open_loss = accumulator.open_loss();
+        let slots = match command {
             Command::CloseBefore(first_open) => accumulator.close_before(first_open),
             Command::Restart(now) => accumulator.restart(now),
             Command::Finish => accumulator.finish(UnixNanos(0)),
         };
-        reply.send(closed).unwrap();
+        reply.send(Closed { slots, open_loss }).unwrap();
     }
 }
 

@@ -1,0 +1,317 @@
+//! The epochs of the cross-check: which of them are in use, their maps, and when each ends.
+//!
+//! ```text
+//!  slots   …  4        5        6        7        0  …
+//!             closed   oldest   open     ahead    ahead, without an end
+//!             (drained)├────────┼────────┼────────┼───────►
+//! ```
+//!
+//! The programs begin at the oldest slot and go on while a packet's time is not before a slot's
+//! end (`acctd_common::contract`). So nothing has to happen at the moment of a boundary: ends are set
+//! while they lie ahead, and an epoch is drained when its grace is over and no packet can fall into it.
+//!
+//! Invariant: each packet that a program counts is in exactly one epoch's map, and each map is handed
+//! over exactly once.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
+
+use acctd_common::contract::{
+    CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuHashMap, PerCpuValues};
+
+use super::bpf_syscall;
+use super::counts::{EpochCounts, VERSIONS};
+use crate::interval::{Interval, PeriodIndex, UnixNanos};
+
+/// How long acctd may be kept from looking after the epochs without two running together.
+const STALL: Duration = Duration::from_secs(3);
+
+/// `linux/bpf.h`.
+const BPF_MAP_TYPE_PERCPU_HASH: u32 = 5;
+const BPF_F_NO_PREALLOC: u32 = 1;
+/// The end of an epoch that has none yet.
+const NO_END: u64 = u64::MAX;
+
+/// The epochs in use.
+#[derive(Debug)]
+pub struct Epochs {
+    outer: Map,
+    clock: Map,
+    n_cpus: usize,
+    /// The most prefixes and sides in an epoch.
+    capacity: u32,
+    /// IPv6 prefixes are of at most 64 bits.
+    is_half: bool,
+    interval: Interval,
+    /// Oldest first, in neighbouring slots. Never empty.
+    chain: VecDeque<Epoch>,
+}
+
+#[derive(Debug)]
+struct Epoch {
+    slot: u32,
+    map: Map,
+    /// The period that it counts; `None` before the first one and after the last.
+    period: Option<PeriodIndex>,
+    /// It covers its period exactly.
+    is_exact: bool,
+}
+
+/// An epoch that is over.
+#[derive(Debug)]
+pub struct ClosedEpoch {
+    /// The period that it counted; `None` for what came before the first one or after the last.
+    pub period: Option<PeriodIndex>,
+    /// Whether it covers that period exactly: not where acctd was kept from its work so long that
+    /// epochs ran together.
+    pub is_exact: bool,
+    /// What was counted in it.
+    pub counts: EpochCounts,
+}
+
+impl Epochs {
+    /// Opens an epoch that belongs to no period: from here on, what a program counts is found.
+    pub fn open(
+        outer: Map,
+        clock: Map,
+        interval: Interval,
+        capacity: u32,
+        is_half: bool,
+    ) -> Result<Self> {
+        let n_cpus = aya::util::nr_cpus().map_err(|(file, error)| {
+            anyhow!("cannot tell how many CPUs there may be: {file}: {error}")
+        })?;
+        let mut epochs = Self {
+            outer,
+            clock,
+            n_cpus,
+            capacity,
+            is_half,
+            interval,
+            chain: VecDeque::new(),
+        };
+        epochs.push(0, None)?;
+        epochs.set_clock(CLOCK_OLDEST, 0)?;
+        Ok(epochs)
+    }
+
+    /// Tells the programs what to add to their clock to get the wall clock, which may be set.
+    pub fn set_clock_offset(&mut self, offset: i64) -> Result<()> {
+        self.set_clock(CLOCK_OFFSET, offset.cast_unsigned())
+    }
+
+    /// Ends the epoch of no period at `start`, in which the first period begins.
+    pub fn begin(&mut self, start: UnixNanos) -> Result<()> {
+        let first = self.interval.index_of(start);
+        self.push_period(first, start)?;
+        self.look_ahead(first)
+    }
+
+    /// Closes the periods before `first_open`; at `now` that one has begun.
+    pub fn close_before(
+        &mut self,
+        first_open: PeriodIndex,
+        now: UnixNanos,
+    ) -> Result<Vec<ClosedEpoch>> {
+        if self.last_period().is_some_and(|last| last < first_open) {
+            // The last epoch has no end and took all packets since: it ends now, and what is left
+            // of the open period has an epoch of its own.
+            self.mark_last_inexact();
+            self.push_period(first_open, now)?;
+            self.mark_last_inexact();
+        }
+        let n_closed = self
+            .chain
+            .iter()
+            .take_while(|epoch| epoch.period.is_none_or(|period| period < first_open))
+            .count();
+        self.hand_over(n_closed, first_open)
+    }
+
+    /// The clock was set back: ends all that is open, and begins anew at `now`. The epochs that
+    /// this closes are of the periods that were open, none of them exact.
+    pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+        let n_closed = self.chain.len();
+        let first = self.interval.index_of(now);
+        // From here on time is before every end, so the oldest slot takes all packets.
+        self.push_period(first, now)?;
+        self.mark_last_inexact();
+        for epoch in self.chain.iter_mut().take(n_closed) {
+            epoch.is_exact = false;
+        }
+        self.hand_over(n_closed, first)
+    }
+
+    /// Ends the open period at `now`. What comes later is counted apart.
+    pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+        let open = self.interval.index_of(now);
+        // Those ahead are not needed any more; they are empty and their ends lie in the future.
+        while self.chain.len() > 1 && self.last_period().is_some_and(|last| last > open) {
+            self.chain.pop_back();
+        }
+        if self.last_period().is_some_and(|last| last < open) {
+            self.mark_last_inexact();
+        }
+        let slot = self.slot_after_last();
+        self.push_at(slot, None, now)
+    }
+
+    /// Closes everything. No program may be attached any more.
+    pub fn close_all(mut self) -> Result<Vec<ClosedEpoch>> {
+        let chain = std::mem::take(&mut self.chain);
+        chain.into_iter().map(|epoch| self.drain(&epoch)).collect()
+    }
+
+    fn last_period(&self) -> Option<PeriodIndex> {
+        self.chain.back().and_then(|epoch| epoch.period)
+    }
+
+    fn mark_last_inexact(&mut self) {
+        if let Some(last) = self.chain.back_mut() {
+            last.is_exact = false;
+        }
+    }
+
+    /// Lets the programs begin at the first epoch after the closed ones, and drains those.
+    fn hand_over(&mut self, n_closed: usize, first_open: PeriodIndex) -> Result<Vec<ClosedEpoch>> {
+        let oldest = self.chain.get(n_closed).map_or(0, |epoch| epoch.slot);
+        self.set_clock(CLOCK_OLDEST, oldest.into())?;
+        let closed: Vec<Epoch> = self.chain.drain(..n_closed).collect();
+        for epoch in &closed {
+            // Waits until no program uses the map that it has found before.
+            bpf_syscall::delete_element(map_fd(&self.outer)?, epoch.slot)
+                .context("cannot take an epoch's map from the programs")?;
+        }
+        self.look_ahead(first_open)?;
+        closed.iter().map(|epoch| self.drain(epoch)).collect()
+    }
+
+    /// Makes sure that epochs are in place for some seconds to come.
+    fn look_ahead(&mut self, open: PeriodIndex) -> Result<()> {
+        let length = self.interval.length().as_millis().max(1);
+        let n_ahead = (STALL.as_millis().div_ceil(length)).clamp(1, MAX_STEPS.into());
+        let until = open.0.saturating_add(i64::try_from(n_ahead).unwrap_or(1));
+        while let Some(last) = self.last_period()
+            && last.0 < until
+        {
+            self.push_period(last.next(), self.interval.period(last).end)?;
+        }
+        Ok(())
+    }
+
+    /// Puts an epoch for `period` behind the last one, which ends at `start`.
+    fn push_period(&mut self, period: PeriodIndex, start: UnixNanos) -> Result<()> {
+        let slot = self.slot_after_last();
+        self.push_at(slot, Some(period), start)
+    }
+
+    fn push_at(&mut self, slot: u32, period: Option<PeriodIndex>, start: UnixNanos) -> Result<()> {
+        let last = self.chain.back().map(|epoch| epoch.slot);
+        self.push(slot, period)?;
+        // Last, so that whoever gets to the new slot finds it complete.
+        match last {
+            Some(last) => self.set_clock(last, end_nanos(start)),
+            None => Ok(()),
+        }
+    }
+
+    fn slot_after_last(&self) -> u32 {
+        self.chain.back().map_or(0, |last| (last.slot + 1) % SLOTS)
+    }
+
+    fn push(&mut self, slot: u32, period: Option<PeriodIndex>) -> Result<()> {
+        let map = new_epoch_map(self.capacity, self.n_cpus)?;
+        self.set_clock(slot, NO_END)?;
+        let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
+        outer
+            .set(slot, map_data(&map)?, 0)
+            .context("cannot put an epoch's map in place")?;
+        self.chain.push_back(Epoch {
+            slot,
+            map,
+            period,
+            is_exact: period.is_some(),
+        });
+        Ok(())
+    }
+
+    fn set_clock(&mut self, index: u32, value: u64) -> Result<()> {
+        let mut clock: Array<&mut MapData, u64> = (&mut self.clock).try_into()?;
+        clock
+            .set(index, value, 0)
+            .context("cannot set the cross-check's clock")
+    }
+
+    fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
+        let mut counts = EpochCounts::default();
+        bpf_syscall::for_each(map_fd(&epoch.map)?, self.n_cpus, |key, value| {
+            counts.take_in(key, value, self.is_half);
+        })
+        .context("cannot read an epoch's map")?;
+        Ok(ClosedEpoch {
+            period: epoch.period,
+            is_exact: epoch.is_exact,
+            counts,
+        })
+    }
+}
+
+/// NFLOG's stamps are cut to microseconds. A packet is before `end` for NFLOG if and only if it is
+/// before this for a program.
+fn end_nanos(end: UnixNanos) -> u64 {
+    let nanos = u64::try_from(end.0).unwrap_or(0);
+    nanos.div_ceil(1_000).saturating_mul(1_000)
+}
+
+/// A map with an entry for each reason in it: those are there even when it is full.
+fn new_epoch_map(capacity: u32, n_cpus: usize) -> Result<Map> {
+    let keys = reason_keys();
+    let n_reasons = u32::try_from(keys.len()).unwrap_or(0);
+    let definition = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_PERCPU_HASH,
+        u32::try_from(size_of::<EpochKey>())?,
+        u32::try_from(size_of::<EpochValue>())?,
+        capacity.saturating_add(n_reasons),
+        BPF_F_NO_PREALLOC,
+    );
+    let data = MapData::create(definition, "acctd_epoch", None).context(
+        "cannot make a map for the cross-check; lower --crosscheck-max-prefixes if memory is short",
+    )?;
+    let mut map = Map::PerCpuHashMap(data);
+    let mut epoch: PerCpuHashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
+    for key in keys {
+        let zero = PerCpuValues::try_from(vec![EpochValue::default(); n_cpus])?;
+        epoch.insert(key, zero, 0)?;
+    }
+    Ok(map)
+}
+
+fn reason_keys() -> Vec<EpochKey> {
+    let mut keys = Vec::new();
+    for version in VERSIONS {
+        for side in 0..2 {
+            keys.extend((reason::NONE + 1..reason::END).map(|reason| EpochKey {
+                version,
+                side,
+                reason,
+                ..EpochKey::default()
+            }));
+        }
+    }
+    keys
+}
+
+fn map_fd(map: &Map) -> Result<BorrowedFd<'_>> {
+    Ok(map_data(map)?.fd().as_fd())
+}
+
+fn map_data(map: &Map) -> Result<&MapData> {
+    match map {
+        Map::ArrayOfMaps(data) | Map::PerCpuHashMap(data) => Ok(data),
+        other => bail!("{other:?} is no map of epochs"),
+    }
+}

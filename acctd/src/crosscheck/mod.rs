@@ -1,0 +1,412 @@
+//! The cross-check: a TC program counts the same prefixes in the kernel, and both numbers stand
+//! beside each other in the same file. This is the one door to eBPF; without `--crosscheck` nothing
+//! here runs.
+//!
+//! ```text
+//!  packets ─► TC program ─► epoch map ─► epochs (drain) ─► counts ─► reconcile ─► verdicts in the rows
+//!             attach, object             stamps, vlans               (with the ledgers of NFLOG)
+//! ```
+
+pub mod attach;
+#[expect(unsafe_code, reason = "bpf(2) has no safe interface")]
+pub mod bpf_syscall;
+pub mod clsact;
+pub mod counts;
+pub mod epochs;
+pub mod object;
+pub mod pins;
+pub mod reconcile;
+pub mod report;
+pub mod stamps;
+pub mod verdicts;
+pub mod vlans;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acctd_common::contract::{
+    self, EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE, VlanKey,
+};
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use aya::maps::{Map, MapData};
+use aya::programs::TcAttachType;
+use log::{debug, info, warn};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::time::ClockId;
+
+use crate::interval::{Interval, PeriodIndex, UnixNanos};
+use crate::prefix::{PrefixLength, Side};
+use attach::Attached;
+use epochs::Epochs;
+use pins::Pins;
+use stamps::ReceiveStamps;
+
+pub use epochs::ClosedEpoch;
+
+/// How often to look for what the programs have logged.
+const LOG_PAUSE: Duration = Duration::from_millis(50);
+
+/// All programs of the contract.
+const PROGRAMS: [&str; 4] = [INGRESS_SOURCE, INGRESS_DEST, EGRESS_SOURCE, EGRESS_DEST];
+
+/// An interface to cross-check, and whose addresses there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The interface's name.
+    pub interface: String,
+    /// Which end of it is accounted.
+    pub end: End,
+}
+
+/// Which addresses of the packets on an interface are accounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Those beyond it: sources of what comes in, destinations of what goes out.
+    Far,
+    /// Those on this side: destinations of what comes in, sources of what goes out.
+    Near,
+}
+
+impl Watched {
+    /// The hooks and the programs for them.
+    fn programs(&self) -> [(TcAttachType, &'static str); 2] {
+        match self.end {
+            End::Far => [
+                (TcAttachType::Ingress, INGRESS_SOURCE),
+                (TcAttachType::Egress, EGRESS_DEST),
+            ],
+            End::Near => [
+                (TcAttachType::Ingress, INGRESS_DEST),
+                (TcAttachType::Egress, EGRESS_SOURCE),
+            ],
+        }
+    }
+
+    /// The hook whose packets are counted for this side, as text: `eth0 egress`.
+    #[must_use]
+    pub fn hook_of(&self, side: Side) -> String {
+        let hook = match (self.end, side) {
+            (End::Far, Side::Source) | (End::Near, Side::Dest) => "ingress",
+            (End::Far, Side::Dest) | (End::Near, Side::Source) => "egress",
+        };
+        format!("{} {hook}", self.interface)
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = match self.end {
+            End::Far => "far",
+            End::Near => "near",
+        };
+        write!(f, "{}:{end}", self.interface)
+    }
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AttachMode {
+    /// TCX where the kernel has it, else clsact.
+    Auto,
+    /// TCX links (Linux 6.6), in front of all others; they go with the process.
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+/// What the command line says of the cross-check.
+#[derive(Clone, Debug)]
+pub struct CrossCheckConfig {
+    /// At least one; no interface twice.
+    pub watched: Vec<Watched>,
+    /// How to attach.
+    pub attach: AttachMode,
+    /// The most prefixes and sides that an epoch's map holds.
+    pub max_prefixes: u32,
+    /// A program of the user's own.
+    pub object: Option<PathBuf>,
+    /// Where to pin the maps.
+    pub pin: Option<PathBuf>,
+    /// Those of the families that have a group.
+    pub prefix_lengths: Vec<PrefixLength>,
+    /// The families and sides that have a group, as [`contract::accounted_bit`] numbers them.
+    pub accounted: u8,
+    /// Whether the program logs each packet.
+    pub debug: bool,
+}
+
+impl CrossCheckConfig {
+    /// Kernel memory that the maps take at the most, in bytes: two epochs that are full and the
+    /// tables of those that lie ahead.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let n_cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+        let prefixes = u64::from(self.max_prefixes);
+        let bucket = 16;
+        // An element's own head and key, a pointer to its values, and those.
+        let element = 88 + 64 * n_cpus;
+        prefixes.next_power_of_two() * bucket * 4 + 2 * prefixes * element
+    }
+}
+
+/// A cross-check at work. Dropping it takes the programs off.
+pub struct CrossCheck {
+    config: CrossCheckConfig,
+    /// One for each of `config.watched`; `None` while the interface is away.
+    attached: Vec<Option<Attached>>,
+    // Before the programs' maps go, so that pins never name maps of nobody.
+    _pins: Option<Pins>,
+    epochs: Epochs,
+    vlans: Option<VlanMap>,
+    ebpf: Ebpf,
+    _stamps: ReceiveStamps,
+    /// An interface came or went in an open period, so that the two sides did not see the same.
+    watched_unevenly: bool,
+}
+
+impl fmt::Debug for CrossCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CrossCheck")
+            .field("config", &self.config)
+            .field("epochs", &self.epochs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CrossCheck {
+    /// Loads the programs and attaches them to all interfaces. What they count until
+    /// [`CrossCheck::begin`] belongs to no period.
+    pub fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
+        let stamps = ReceiveStamps::ask_for().context("cannot have received packets stamped")?;
+        let mut needed: Vec<&str> = Vec::new();
+        for (_, program) in config.watched.iter().flat_map(Watched::programs) {
+            if !needed.contains(&program) {
+                needed.push(program);
+            }
+        }
+        let mut ebpf = object::load(config, &needed)?;
+        let outer = take_map(&mut ebpf, contract::EPOCHS)?;
+        let clock = take_map(&mut ebpf, contract::CLOCK)?;
+        let vlans = ebpf.take_map(contract::VLANS).map(VlanMap::new);
+        let pins = config
+            .pin
+            .as_deref()
+            .map(|directory| Pins::pin(directory, &outer, &clock, vlans.as_ref().map(|v| &v.map)))
+            .transpose()?;
+        let is_half = config
+            .prefix_lengths
+            .iter()
+            .all(|length| matches!(length, PrefixLength::Ip4(_)) || length.bits() <= 64);
+        let mut epochs = Epochs::open(outer, clock, interval, config.max_prefixes, is_half)?;
+        epochs.set_clock_offset(clock_offset())?;
+        if config.debug {
+            log_of_programs(&mut ebpf);
+        }
+        let mut crosscheck = Self {
+            config: config.clone(),
+            attached: Vec::new(),
+            _pins: pins,
+            epochs,
+            vlans,
+            ebpf,
+            _stamps: stamps,
+            watched_unevenly: false,
+        };
+        crosscheck.refresh_vlans();
+        for watched in &config.watched {
+            let index = index_of(&watched.interface).with_context(|| {
+                format!(
+                    "cannot cross-check {}: there is no such interface; see ip link",
+                    watched.interface
+                )
+            })?;
+            crosscheck.attached.push(Some(Attached::attach(
+                &mut crosscheck.ebpf,
+                watched,
+                index,
+                config.attach,
+            )?));
+            info!("Cross-checking {watched}");
+        }
+        info!(
+            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
+            config.memory() / 1_000_000,
+            config.max_prefixes
+        );
+        Ok(crosscheck)
+    }
+
+    /// The first period begins at `start`.
+    pub fn begin(&mut self, start: UnixNanos) -> Result<()> {
+        self.epochs.begin(start)
+    }
+
+    /// What is to be done every second: the wall clock may have been set, interfaces and VLAN devices
+    /// come and go.
+    pub fn look_around(&mut self) -> Result<()> {
+        self.epochs.set_clock_offset(clock_offset())?;
+        self.refresh_vlans();
+        for at in 0..self.config.watched.len() {
+            self.look_at_interface(at);
+        }
+        Ok(())
+    }
+
+    /// Closes the periods before `first_open`, which has begun at `now`.
+    pub fn close_before(
+        &mut self,
+        first_open: PeriodIndex,
+        now: UnixNanos,
+    ) -> Result<Vec<ClosedEpoch>> {
+        let closed = self.epochs.close_before(first_open, now)?;
+        let uneven = std::mem::take(&mut self.watched_unevenly);
+        Ok(mark_uneven(closed, uneven))
+    }
+
+    /// The clock was set back to `now`: closes all, and begins anew.
+    pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+        self.epochs.set_clock_offset(clock_offset())?;
+        self.epochs.restart(now)
+    }
+
+    /// The last period ends at `now`; what comes later is counted apart.
+    pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+        self.epochs.stop_at(now)
+    }
+
+    /// Takes the programs off and hands over what is left.
+    pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
+        let Self {
+            attached,
+            epochs,
+            watched_unevenly,
+            ..
+        } = self;
+        drop(attached);
+        Ok(mark_uneven(epochs.close_all()?, watched_unevenly))
+    }
+
+    fn look_at_interface(&mut self, at: usize) {
+        let watched = &self.config.watched[at];
+        let interface = &watched.interface;
+        let index = index_of(interface);
+        let known = self.attached[at].as_ref().map(|attached| attached.index);
+        if index == known {
+            return;
+        }
+        self.watched_unevenly = true;
+        self.attached[at] = None;
+        let Some(index) = index else {
+            warn!("{interface} is gone: its packets are not cross-checked until it is back");
+            return;
+        };
+        let attached = Attached::attach(&mut self.ebpf, watched, index, self.config.attach);
+        match attached {
+            Ok(attached) => {
+                self.attached[at] = Some(attached);
+                info!("{interface} is back and is cross-checked again");
+            }
+            Err(error) => warn!("{error:#}; trying again"),
+        }
+    }
+
+    fn refresh_vlans(&mut self) {
+        let Some(vlans) = &mut self.vlans else {
+            return;
+        };
+        if let Err(error) = vlans.refresh() {
+            debug!("cannot tell the programs of the VLAN devices: {error:#}");
+        }
+    }
+}
+
+fn mark_uneven(mut closed: Vec<ClosedEpoch>, uneven: bool) -> Vec<ClosedEpoch> {
+    for epoch in &mut closed {
+        epoch.is_exact &= !uneven;
+    }
+    closed
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    match ebpf.take_map(name) {
+        Some(map) => Ok(map),
+        None => bail!("the object has no map {name}"),
+    }
+}
+
+/// What to add to the clock of the programs (`CLOCK_MONOTONIC`) to get the wall clock.
+fn clock_offset() -> i64 {
+    let uptime = rustix::time::clock_gettime(ClockId::Monotonic);
+    let uptime = uptime
+        .tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(uptime.tv_nsec);
+    UnixNanos::now().0.saturating_sub(uptime)
+}
+
+fn index_of(interface: &str) -> Option<u32> {
+    let any = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .ok()?;
+    rustix::net::netdevice::name_to_index(&any, interface).ok()
+}
+
+/// Passes on what the programs log. Ends with the runtime.
+fn log_of_programs(ebpf: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        // A program of the user's own need not log.
+        Err(error) => {
+            debug!("the programs log nothing: {error}");
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        loop {
+            logger.flush();
+            tokio::time::sleep(LOG_PAUSE).await;
+        }
+    });
+}
+
+/// The programs' map of VLAN devices, and what it holds.
+#[derive(Debug)]
+struct VlanMap {
+    map: Map,
+    devices: HashMap<VlanKey, u32>,
+}
+
+impl VlanMap {
+    fn new(map: Map) -> Self {
+        Self {
+            map,
+            devices: HashMap::new(),
+        }
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        let devices: HashMap<VlanKey, u32> = vlans::read()?
+            .iter()
+            .filter_map(|device| device.entry(index_of))
+            .collect();
+        if devices == self.devices {
+            return Ok(());
+        }
+        let mut map: aya::maps::HashMap<&mut MapData, VlanKey, u32> = (&mut self.map).try_into()?;
+        for (key, index) in &devices {
+            map.insert(key, index, 0)?;
+        }
+        for key in self.devices.keys().filter(|key| !devices.contains_key(key)) {
+            map.remove(key)?;
+        }
+        self.devices = devices;
+        Ok(())
+    }
+}

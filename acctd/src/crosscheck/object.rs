@@ -1,0 +1,220 @@
+//! The eBPF object: acctd's own or one of the user's, checked against the map contract and loaded.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use acctd_common::contract::{self, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
+use anyhow::{Context, Result, anyhow, bail};
+use aya::programs::{Program, SchedClassifier};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::CrossCheckConfig;
+use crate::prefix::Family;
+
+/// Built by `cargo xtask build-ebpf`, which also writes the stamp that a test checks.
+static OWN: &[u8] = include_bytes_aligned!("../../../acctd-ebpf/objects/acctd.o");
+
+/// Loads the object, with its globals set, and all the programs that `needed` names. Nothing is
+/// attached yet.
+pub fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
+    let (bytes, name) = match &config.object {
+        None => (Cow::Borrowed(OWN), "acctd's own object".to_owned()),
+        Some(path) => (Cow::Owned(read(path)?), path.display().to_string()),
+    };
+    check(&bytes, needed).with_context(|| format!("{name} does not keep the map contract"))?;
+    let mut ebpf = Globals::new(config)
+        .loader(config.object.is_none())
+        .load(&bytes)
+        .map_err(|error| refusal(&name, &error.into()))?;
+    for program in needed {
+        classifier(&mut ebpf, program)?
+            .load()
+            .map_err(|error| refusal(&format!("{name}, program {program}"), &error.into()))?;
+    }
+    Ok(ebpf)
+}
+
+/// One of the programs that were loaded.
+pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        Some(_) => bail!("its program {name} is not of the type classifier"),
+        None => bail!("it has no program {name}"),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read --crosscheck-object {}", path.display()))
+}
+
+/// The contract's globals, as they are written into the object.
+struct Globals {
+    ip4_prefix_length: u8,
+    ip6_prefix_length: u8,
+    accounted: u8,
+    debug: u8,
+}
+
+impl Globals {
+    fn new(config: &CrossCheckConfig) -> Self {
+        let bits = |family, full| {
+            let mut lengths = config.prefix_lengths.iter();
+            lengths
+                .find(|length| length.family() == family)
+                .map_or(full, |length| length.bits())
+        };
+        Self {
+            ip4_prefix_length: bits(Family::Ip4, 32),
+            ip6_prefix_length: bits(Family::Ip6, 128),
+            accounted: config.accounted,
+            debug: u8::from(config.debug),
+        }
+    }
+
+    /// A program of the user's own need not have them.
+    fn loader(&self, must_exist: bool) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        for (name, value) in [
+            (contract::IP4_PREFIX_LENGTH, &self.ip4_prefix_length),
+            (contract::IP6_PREFIX_LENGTH, &self.ip6_prefix_length),
+            (contract::ACCOUNTED, &self.accounted),
+            (contract::DEBUG, &self.debug),
+        ] {
+            loader.override_global(name, value, must_exist);
+        }
+        loader
+    }
+}
+
+/// What the kernel said, and what it usually means.
+fn refusal(name: &str, error: &anyhow::Error) -> anyhow::Error {
+    let errno = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::raw_os_error);
+    let hint = match errno {
+        Some(libc::EPERM | libc::EACCES) => {
+            ": it takes CAP_BPF and CAP_NET_ADMIN in the first user namespace; run acctd as root, or without --crosscheck"
+        }
+        Some(libc::EINVAL | libc::ENOSYS) => {
+            ": this kernel may be too old (5.10 is needed), or built without CONFIG_BPF_SYSCALL; run acctd without --crosscheck"
+        }
+        _ => "",
+    };
+    anyhow!("the kernel does not take {name}: {error:#}{hint}")
+}
+
+/// Names what differs from `acctd_common::contract`, before the kernel sees the object.
+fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
+    let object = aya_obj::Object::parse(bytes).context("it is no eBPF object")?;
+    for name in needed {
+        if !object.programs.contains_key(*name) {
+            let mut others: Vec<&str> = object.programs.keys().map(String::as_str).collect();
+            others.sort_unstable();
+            bail!("it has no program {name} (but {})", others.join(", "));
+        }
+    }
+    let map = |name: &str| {
+        object
+            .maps
+            .get(name)
+            .with_context(|| format!("it has no map {name}"))
+    };
+    let epochs = map(contract::EPOCHS)?;
+    Shape::of(epochs).must_be(
+        contract::EPOCHS,
+        &Shape::new(kind::ARRAY_OF_MAPS, 4, 4, SLOTS),
+    )?;
+    let inner = epochs.inner().with_context(|| {
+        format!(
+            "map {} has no definition of its inner map",
+            contract::EPOCHS
+        )
+    })?;
+    let name = format!("the inner map of {}", contract::EPOCHS);
+    let wanted = Shape::new(
+        kind::PERCPU_HASH,
+        size_of::<EpochKey>(),
+        size_of::<EpochValue>(),
+        // The kernel lets the maps that acctd puts there have another.
+        inner.max_entries(),
+    );
+    Shape::of(&inner).must_be(&name, &wanted)?;
+    if inner.map_flags() != BPF_F_NO_PREALLOC {
+        bail!("{name} must have the flag BPF_F_NO_PREALLOC and no other");
+    }
+    Shape::of(map(contract::CLOCK)?).must_be(
+        contract::CLOCK,
+        &Shape::new(kind::ARRAY, 4, 8, CLOCK_ENTRIES),
+    )?;
+    if let Some(vlans) = object.maps.get(contract::VLANS) {
+        Shape::of(vlans).must_be(
+            contract::VLANS,
+            &Shape::new(kind::HASH, size_of::<VlanKey>(), 4, vlans.max_entries()),
+        )?;
+    }
+    Ok(())
+}
+
+/// `linux/bpf.h`.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// `enum bpf_map_type` of `linux/bpf.h`.
+mod kind {
+    pub(super) const HASH: u32 = 1;
+    pub(super) const ARRAY: u32 = 2;
+    pub(super) const PERCPU_HASH: u32 = 5;
+    pub(super) const ARRAY_OF_MAPS: u32 = 12;
+}
+
+/// What two maps must have in common.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape {
+    kind: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+}
+
+impl Shape {
+    fn new(kind: u32, key_bytes: usize, value_bytes: usize, entries: u32) -> Self {
+        // The sizes are those of small types.
+        let small = |size| u32::try_from(size).unwrap_or(u32::MAX);
+        Self {
+            kind,
+            key_bytes: small(key_bytes),
+            value_bytes: small(value_bytes),
+            entries,
+        }
+    }
+
+    fn of(map: &aya_obj::Map) -> Self {
+        Self {
+            kind: map.map_type(),
+            key_bytes: map.key_size(),
+            value_bytes: map.value_size(),
+            entries: map.max_entries(),
+        }
+    }
+
+    fn must_be(&self, name: &str, wanted: &Self) -> Result<()> {
+        let differences: Vec<String> = [
+            ("type", self.kind, wanted.kind),
+            ("bytes of a key", self.key_bytes, wanted.key_bytes),
+            ("bytes of a value", self.value_bytes, wanted.value_bytes),
+            ("entries", self.entries, wanted.entries),
+        ]
+        .into_iter()
+        .filter(|(_, is, must)| is != must)
+        .map(|(what, is, must)| format!("{what}: {is} instead of {must}"))
+        .collect();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "{name} differs in {}; see acctd_common::contract",
+            differences.join(", ")
+        )
+    }
+}
