@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use pprof::protos::{Message as _, Profile};
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::Rig;
+use crate::rig::{Acctd, Rig};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -177,7 +177,14 @@ fn a_cpu_profile() -> Result<()> {
     rig.rules(RULES)?;
     let path = rig.scratch().join("cpu.pprof");
     let flag = format!("-cpuprofile={}", path.display());
-    let acctd = rig.acctd(&[&flag, "-interval=1h", "-ip4-src-group=5"])?;
+    let temporary = rig.scratch().join("tmp");
+    std::fs::create_dir(&temporary)?;
+    let mut command = rig.acctd_command();
+    command
+        .env("TMPDIR", &temporary)
+        .args([&flag, "-interval=1h", "-ip4-src-group=5"]);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
     rig.send(&TrafficArgs {
         sources: 65_536,
         count: 600_000,
@@ -188,6 +195,13 @@ fn a_cpu_profile() -> Result<()> {
     ensure!(!profile.sample.is_empty() && !profile.sample_type.is_empty());
     let names = profile.string_table.join("\n");
     ensure!(names.contains("acctd::"), "no function of acctd's in it");
+    // A start that fails leaves no more behind than a run.
+    command.arg("-ip6-src-group=6");
+    let first = rig.acctd(&["-interval=1h", "-ip6-src-group=6"])?;
+    ensure!(Acctd::spawn(&mut command)?.wait()?.code == Some(1));
+    first.finish()?;
+    let left: Vec<_> = std::fs::read_dir(&temporary)?.collect();
+    ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
 
@@ -203,7 +217,7 @@ fn flags_come_from_the_environment_too() -> Result<()> {
         .env("ACCTD_IP6_SRC_GROUP", "")
         .env("ACCTD_CPUS", "")
         .env("TZ", "Asia/Kathmandu");
-    let acctd = crate::rig::Acctd::spawn(&mut command)?;
+    let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
     rig.send(&three_packets(&rig)?)?;
     acctd.finish()?;
