@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use acctd::cli::Cli;
 use acctd::config::Config;
-use acctd::{daemon, logging};
+use acctd::{daemon, logging, shutdown};
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    // Before anything is written, be it to a log.
+    if let Err(error) = shutdown::outlive_file_size_limit() {
+        return fail(&format!("cannot take over SIGXFSZ: {error}"), FAILURE);
+    }
     let config = match Cli::parse_args(std::env::args_os()) {
         Ok(cli) => Config::resolve(cli),
         Err(error) => error.exit(),

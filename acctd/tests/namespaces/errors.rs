@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use xtask::netns::{Namespace, Privilege};
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
+use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -41,6 +41,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "a_full_disk_delays_files_and_loses_nothing",
         a_full_disk_delays_files,
+    ),
+    (
+        Needs::Namespace,
+        "a_file_size_limit_delays_files_and_loses_nothing",
+        a_file_size_limit_delays_files,
     ),
     (
         Needs::Namespace,
@@ -229,6 +234,54 @@ fn a_full_disk_delays_files() -> Result<()> {
         "{counted:?} != {ip4:?}"
     );
     ensure!(rig.summaries()?.len() == files.len());
+    Ok(())
+}
+
+/// `ulimit -f` or systemd's `LimitFSIZE=`: the kernel kills who does not handle SIGXFSZ.
+fn a_file_size_limit_delays_files() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let mut command = rig.router.command("sh");
+    command
+        .args(["-c", "ulimit -S -f 1 && exec \"$0\" \"$@\""])
+        .arg(rig.acctd_path())
+        .args(["-interval=1s", "-ip4-src-group=5", "-log-directory"])
+        .arg(rig.log_directory());
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    let traffic = TrafficArgs {
+        sources: 1_000,
+        count: 1_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    };
+    rig.send(&traffic)?;
+    let warning = acctd.wait_for_line("File too large")?;
+    ensure!(
+        warning.contains("packets) are not written; counting goes on"),
+        "{warning}"
+    );
+    rig.send(&traffic)?;
+    lift_file_size_limit(acctd.pid())?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    crate::rig::ensure_contiguous(&files)?;
+    let (counted, ip4) = (totals(&files, true), rig.counter("v4")?);
+    ensure!(
+        ip4.packets == 2_000 && counted == (ip4, NONE),
+        "{counted:?} != {ip4:?}"
+    );
+    ensure!(rig.summaries()?.len() == files.len());
+    Ok(())
+}
+
+fn lift_file_size_limit(pid: u32) -> Result<()> {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(pid, Resource::Fsize, unlimited).context("prlimit")?;
     Ok(())
 }
 
