@@ -1,5 +1,6 @@
 //! The acctd program: parse, resolve, run, exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use acctd::cli::Cli;
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "before there is a log")]
 fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("acctd: error: {error}");
+    // Before there is a log. A standard error that takes nothing leaves the exit code.
+    let _nowhere_to_say = writeln!(std::io::stderr(), "acctd: error: {error}");
     ExitCode::from(code)
 }

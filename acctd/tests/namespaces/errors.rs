@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::process::Output;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::netns::{Namespace, Privilege};
+use xtask::process::Process;
 use xtask::traffic::TrafficArgs;
 
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
@@ -61,6 +63,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "a_log_directory_that_was_removed_is_made_again",
         a_log_directory_that_was_removed,
+    ),
+    (
+        Needs::Namespace,
+        "a_stderr_that_takes_nothing_changes_no_exit_code",
+        a_stderr_that_takes_nothing,
     ),
     (
         Needs::Namespace,
@@ -364,6 +371,40 @@ fn a_log_directory_that_was_removed() -> Result<()> {
     })?;
     acctd.finish()?.line("was gone and is made again")?;
     ensure!(mode()? == 0o750, "{:o}", mode()?);
+    ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
+    Ok(())
+}
+
+fn a_stderr_that_takes_nothing() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let full = || fs::File::options().write(true).open("/dev/full");
+    for (args, code) in [
+        // Refused by clap, by what is made of its values, and when the log is there.
+        (&["-interval=7s", "-ip4-src-group=5"][..], 2),
+        (&[], 2),
+        (&["-ip4-src-group=5", "-cpuprofile=/nowhere/profile"], 1),
+    ] {
+        let status = rig.acctd_command().args(args).stderr(full()?).status()?;
+        ensure!(status.code() == Some(code), "{args:?}: {status:?}");
+    }
+    let mut command = rig.acctd_command();
+    command
+        .args(["-interval=1s", "-ip4-src-group=5"])
+        .stderr(full()?);
+    let mut acctd = Process::spawn(&mut command)?;
+    let end = Instant::now() + Duration::from_secs(30);
+    while rig.files().map_or(0, |files| files.len()) == 0 {
+        ensure!(Instant::now() < end, "no file");
+        thread::sleep(Duration::from_millis(50));
+    }
+    rig.send(&TrafficArgs {
+        count: 100,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.signal(rustix::process::Signal::TERM)?;
+    let status = acctd.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "{status:?}");
     ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
     Ok(())
 }
