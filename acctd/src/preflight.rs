@@ -7,10 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use log::{debug, info, warn};
 use rustix::fs::Access;
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
 
 use crate::config::{Config, GroupConfig};
 use crate::csv_writer;
+use crate::decode::{self, MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG, Record};
 use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, copy_range, flush_timeout_centiseconds,
 };
@@ -103,19 +106,49 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
                 "cannot open NFLOG group {group}: {error}: it takes CAP_NET_ADMIN; run acctd as root or grant it (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN)"
             );
         }
+        if may_talk_to_netfilter().is_ok_and(|may| !may) {
+            return anyhow!(
+                "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
+            );
+        }
         return match find_instance(group) {
             Ok(Some(taken)) => taken_by(&taken),
-            Ok(None) => anyhow!(
-                "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
-            ),
-            Err(_unreadable) => anyhow!(
-                "cannot open NFLOG group {group}: {error}: it is most likely taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
+            // The table cannot be read, or the owner has just let go.
+            _ => anyhow!(
+                "cannot open NFLOG group {group}: {error}: it is taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
             ),
         };
     }
     anyhow!(
         "cannot open NFLOG group {group}: {error}; does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?"
     )
+}
+
+/// Whether the kernel takes requests from us in this network namespace. Capabilities of a user
+/// namespace are none in a network namespace that another one owns, and all of netfilter's netlink
+/// checks that before it looks at a request. So this is one that it never carries out: to be a packet.
+fn may_talk_to_netfilter() -> io::Result<bool> {
+    const NLM_F_REQUEST: u16 = 1;
+    const NLM_F_ACK: u16 = 4;
+    let mut request = [0; NETLINK_HEADER + NFGENMSG];
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&MESSAGE_PACKET.to_ne_bytes());
+    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
+    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    // The answer is there when the request has been sent.
+    let mut answer = [0; 256];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
+    match decode::records(&answer[..length]).next() {
+        Some(Record::Reply(errno)) => Ok(errno != -libc::EPERM),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Reads back what the kernel shows of the group's configuration.
