@@ -2,6 +2,7 @@
 //! with what to do about it.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +20,9 @@ use crate::nflog_socket::{
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
 use crate::summary;
+
+/// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
+const SPARE_DESCRIPTORS: usize = 16;
 
 /// Makes the log directory with its parents, mode 0750 as the seed does, and makes sure that
 /// files can be made in it.
@@ -53,6 +57,7 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
         .map(open_group)
         .collect::<Result<_>>()?;
     if let Some(socket) = sockets.first() {
+        check_descriptors(socket)?;
         check_receive_buffer(socket);
     }
     Ok(sockets)
@@ -119,9 +124,25 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
             ),
         };
     }
-    anyhow!(
-        "cannot open NFLOG group {group}: {error}; does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?"
-    )
+    let cure = match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise LimitNOFILE (ulimit -n)",
+        Some(libc::ENFILE) => "raise fs.file-max",
+        _ => "does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?",
+    };
+    anyhow!("cannot open NFLOG group {group}: {error}; {cure}")
+}
+
+/// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
+/// there is none for a signal, and a file that cannot be opened would wait for one.
+fn check_descriptors(socket: &NflogSocket) -> Result<()> {
+    let spare: io::Result<Vec<OwnedFd>> = (0..SPARE_DESCRIPTORS)
+        .map(|_| socket.as_fd().try_clone_to_owned())
+        .collect();
+    spare.map(drop).map_err(|error| {
+        anyhow!(
+            "cannot open {SPARE_DESCRIPTORS} files beside the groups: {error}; raise LimitNOFILE (ulimit -n)"
+        )
+    })
 }
 
 /// Whether the kernel takes requests from us in this network namespace. Capabilities of a user

@@ -31,6 +31,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "too_few_descriptors_are_said_at_the_start",
+        too_few_descriptors,
+    ),
+    (
+        Needs::Namespace,
         "a_directory_that_cannot_be_written_is_refused",
         a_directory_that_cannot_be_written,
     ),
@@ -153,6 +158,25 @@ fn a_foreign_network_namespace() -> Result<()> {
         1,
         "CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it",
     )
+}
+
+/// From where the first group has none to where the last file would have none.
+fn too_few_descriptors() -> Result<()> {
+    let rig = Rig::new()?;
+    for limit in 12..=26 {
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let output = rig
+            .router
+            .command("sh")
+            .args(["-c", &script])
+            .arg(rig.acctd_path())
+            .args(["-ip4-src-group=1-8", "-log-directory"])
+            .arg(rig.log_directory())
+            .output()?;
+        complains(&output, 1, "; raise LimitNOFILE (ulimit -n)")
+            .with_context(|| format!("with {limit} descriptors"))?;
+    }
+    Ok(())
 }
 
 fn a_directory_that_cannot_be_written() -> Result<()> {
