@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use log::{debug, info, warn};
@@ -28,14 +28,22 @@ const SPARE_DESCRIPTORS: usize = 16;
 /// files can be made in it.
 pub fn prepare_directory(directory: &Path) -> Result<()> {
     let shown = directory.display();
-    csv_writer::make_directory(directory).map_err(|error| match error.kind() {
+    csv_writer::make_directory(directory).map_err(|error| {
+        if let Some((link, error)) = link_that_leads_nowhere(directory) {
+            return anyhow!(
+                "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; make its target, or choose another directory with --log-directory",
+                link.display()
+            );
+        }
+        match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => anyhow!(
                 "log directory {shown}: a file stands in its place; move it, or choose another directory with --log-directory"
             ),
             _ => anyhow!(
                 "cannot make log directory {shown}: {error}; make it yourself, or choose another with --log-directory"
             ),
-        })?;
+        }
+    })?;
     rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         anyhow!(
             "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
@@ -47,6 +55,16 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
             summary::FILE_NAME
         )
     })
+}
+
+/// The directory itself or one above it, and what is found where it leads.
+fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
+    // Without a slash at its end, which would follow the link.
+    let directory: PathBuf = directory.components().collect();
+    directory
+        .ancestors()
+        .filter(|path| path.is_symlink())
+        .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
 }
 
 /// Opens all groups and makes sure that the kernel has taken their configuration.

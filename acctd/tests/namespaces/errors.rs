@@ -46,6 +46,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "a_link_to_nowhere_in_the_directorys_place_is_refused",
+        a_link_to_nowhere,
+    ),
+    (
+        Needs::Namespace,
         "a_full_disk_delays_files_and_loses_nothing",
         a_full_disk_delays_files,
     ),
@@ -202,6 +207,31 @@ fn a_file_in_the_directorys_place() -> Result<()> {
     let below = below.to_str().context("a path of ASCII")?;
     let args = ["-ip4-src-group=5", "-log-directory", below];
     fails(&rig, &args, 1, "a file stands in its place")
+}
+
+fn a_link_to_nowhere() -> Result<()> {
+    let rig = Rig::new()?;
+    let link = rig.log_directory();
+    let shown = link.to_str().context("a path of ASCII")?;
+    for (target, found) in [
+        (rig.scratch().join("nothing"), "No such file or directory"),
+        (link.clone(), "Too many levels of symbolic links"),
+    ] {
+        std::os::unix::fs::symlink(&target, &link)?;
+        let expected = format!("{shown} is a symbolic link that leads nowhere: {found}");
+        for directory in [shown, &format!("{shown}/"), &format!("{shown}/below")] {
+            let args = ["-ip4-src-group=5", "-log-directory", directory];
+            fails(&rig, &args, 1, &expected)?;
+        }
+        fs::remove_file(&link)?;
+    }
+    // One that leads somewhere is as good as a directory.
+    let somewhere = rig.scratch().join("somewhere");
+    fs::create_dir(&somewhere)?;
+    std::os::unix::fs::symlink(&somewhere, &link)?;
+    rig.acctd(&["-ip4-src-group=5"])?.finish()?;
+    ensure!(crate::rig::read_files(&somewhere)?.len() == 1);
+    Ok(())
 }
 
 fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
