@@ -59,7 +59,7 @@ impl Engine {
             directory: config.log_directory.clone(),
             zone: config.zone,
         };
-        Self {
+        let engine = Self {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
@@ -69,6 +69,17 @@ impl Engine {
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
+        };
+        engine.log_next();
+        engine
+    }
+
+    /// When the period that is open by the clock ends: with a short interval, the oldest that is not
+    /// closed has ended already.
+    fn log_next(&self) {
+        if self.verbose {
+            let end = self.timeline.end_of_period((self.clock)());
+            info!("Next stats dump at {}", self.zone.row_time(end));
         }
     }
 
@@ -86,10 +97,7 @@ impl Engine {
             Some(Due::Close(first_open)) => {
                 let closed = self.ask_readers(Command::CloseBefore(first_open)).await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
-                if self.verbose {
-                    let next = self.zone.row_time(self.timeline.open_end());
-                    info!("Next stats dump at {next}");
-                }
+                self.log_next();
                 self.write(periods, closed)?;
             }
             Some(Due::Restart) => {
@@ -100,6 +108,7 @@ impl Engine {
                 let closed = self.ask_readers(Command::Restart(now)).await;
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
+                self.log_next();
                 self.write(periods, closed)?;
             }
         }

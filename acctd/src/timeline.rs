@@ -72,9 +72,14 @@ impl Timeline {
     }
 
     /// Nominal end of the open period.
-    #[must_use]
-    pub fn open_end(&self) -> UnixNanos {
+    fn open_end(&self) -> UnixNanos {
         self.interval.period(self.open).end
+    }
+
+    /// End of the period that holds `now`, which is not the oldest open one while that settles.
+    #[must_use]
+    pub fn end_of_period(&self, now: UnixNanos) -> UnixNanos {
+        self.interval.period(self.interval.index_of(now)).end
     }
 
     /// Closes the periods before `first_open` and names them, oldest first. `with_data` are those

@@ -18,6 +18,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "verbose_names_the_end_of_each_interval_before_it_comes",
+        verbose_names_the_end,
+    ),
+    (
+        Needs::Namespace,
         "debug_prints_each_packet",
         debug_prints_each_packet,
     ),
@@ -73,6 +78,32 @@ fn an_interval_is_one_line() -> Result<()> {
     );
     ended.line("Monitoring NFLog multicast group 5 for IPv4 Source mask /32")?;
     ended.line("terminated received - shutting down")?;
+    Ok(())
+}
+
+fn verbose_names_the_end() -> Result<()> {
+    let rig = Rig::new()?;
+    let acctd = rig.acctd(&["-verbose", "-interval=1s", "-ip4-src-group=5"])?;
+    std::thread::sleep(Duration::from_secs(4));
+    let ended = acctd.finish()?;
+    let position = |part: &str| ended.log.iter().position(|line| line.contains(part));
+    ensure!(
+        position("Next stats dump at") < position("Stats file"),
+        "{:?}",
+        ended.log
+    );
+    let mut n_named = 0;
+    for line in &ended.log {
+        let Some((said, end)) = line.split_once(" Next stats dump at ") else {
+            continue;
+        };
+        let said = chrono::NaiveDateTime::parse_from_str(said, "%Y/%m/%d %H:%M:%S")?;
+        let end = chrono::NaiveDateTime::parse_from_str(end, "%Y-%m-%d %H:%M:%S")?;
+        ensure!(end - said == chrono::TimeDelta::seconds(1), "{line}");
+        n_named += 1;
+    }
+    // At the start, and after each file but those that the stop has written.
+    ensure!(n_named >= 3, "{:?}", ended.log);
     Ok(())
 }
 
