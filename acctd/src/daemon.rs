@@ -97,7 +97,7 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
         finished = &mut finishing => return finished,
         signal = shutdown.signal() => signal,
     };
-    warn!("{signal} received again: the disk has one more try");
+    warn!("{signal} received again: not waiting for a disk that refuses");
     // The engine may have finished in this moment.
     let _finished = hurry.send(());
     tokio::select! {

@@ -78,7 +78,7 @@ impl Engine {
             zone: config.zone,
             watched: watched.cloned().unwrap_or_default(),
         };
-        Self {
+        let engine = Self {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
@@ -91,6 +91,17 @@ impl Engine {
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
+        };
+        engine.log_next();
+        engine
+    }
+
+    /// When the period that is open by the clock ends: with a short interval, the oldest that is not
+    /// closed has ended already.
+    fn log_next(&self) {
+        if self.verbose {
+            let end = self.timeline.end_of_period((self.clock)());
+            info!("Next stats dump at {}", self.zone.row_time(end));
         }
     }
 
@@ -111,10 +122,7 @@ impl Engine {
                     .ask_kernel(move |kernel| kernel.close_before(first_open, now))
                     .await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
-                if self.verbose {
-                    let next = self.zone.row_time(self.timeline.open_end());
-                    info!("Next stats dump at {next}");
-                }
+                self.log_next();
                 self.write(periods, closed)?;
             }
             Some(Due::Restart) => {
@@ -126,6 +134,7 @@ impl Engine {
                 closed.kernel = self.ask_kernel(move |kernel| kernel.restart(now)).await;
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
+                self.log_next();
                 self.write(periods, closed)?;
             }
         }

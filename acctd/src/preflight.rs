@@ -2,34 +2,49 @@
 //! with what to do about it.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use log::{debug, info, warn};
 use rustix::fs::Access;
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
 
 use crate::config::{Config, GroupConfig};
 use crate::csv_writer;
+use crate::decode::{self, MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG, Record};
 use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, centiseconds, copy_range,
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
 use crate::summary;
 
+/// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
+const SPARE_DESCRIPTORS: usize = 16;
+
 /// Makes the log directory with its parents, mode 0750 as the seed does, and makes sure that
 /// files can be made in it.
 pub fn prepare_directory(directory: &Path) -> Result<()> {
     let shown = directory.display();
-    csv_writer::make_directory(directory).map_err(|error| match error.kind() {
+    csv_writer::make_directory(directory).map_err(|error| {
+        if let Some((link, error)) = link_that_leads_nowhere(directory) {
+            return anyhow!(
+                "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; make its target, or choose another directory with --log-directory",
+                link.display()
+            );
+        }
+        match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => anyhow!(
                 "log directory {shown}: a file stands in its place; move it, or choose another directory with --log-directory"
             ),
             _ => anyhow!(
                 "cannot make log directory {shown}: {error}; make it yourself, or choose another with --log-directory"
             ),
-        })?;
+        }
+    })?;
     rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         anyhow!(
             "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
@@ -43,6 +58,16 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
     })
 }
 
+/// The directory itself or one above it, and what is found where it leads.
+fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
+    // Without a slash at its end, which would follow the link.
+    let directory: PathBuf = directory.components().collect();
+    directory
+        .ancestors()
+        .filter(|path| path.is_symlink())
+        .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
+}
+
 /// Opens all groups and makes sure that the kernel has taken their configuration.
 pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
     let sockets: Vec<NflogSocket> = config
@@ -51,6 +76,7 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
         .map(|group| open_group(group, config.flush_timeout))
         .collect::<Result<_>>()?;
     if let Some(socket) = sockets.first() {
+        check_descriptors(socket)?;
         check_receive_buffer(socket);
     }
     Ok(sockets)
@@ -104,19 +130,65 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
                 "cannot open NFLOG group {group}: {error}: it takes CAP_NET_ADMIN; run acctd as root or grant it (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN)"
             );
         }
+        if may_talk_to_netfilter().is_ok_and(|may| !may) {
+            return anyhow!(
+                "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
+            );
+        }
         return match find_instance(group) {
             Ok(Some(taken)) => taken_by(&taken),
-            Ok(None) => anyhow!(
-                "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
-            ),
-            Err(_unreadable) => anyhow!(
-                "cannot open NFLOG group {group}: {error}: it is most likely taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
+            // The table cannot be read, or the owner has just let go.
+            _ => anyhow!(
+                "cannot open NFLOG group {group}: {error}: it is taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
             ),
         };
     }
-    anyhow!(
-        "cannot open NFLOG group {group}: {error}; does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?"
-    )
+    let cure = match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise LimitNOFILE (ulimit -n)",
+        Some(libc::ENFILE) => "raise fs.file-max",
+        _ => "does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?",
+    };
+    anyhow!("cannot open NFLOG group {group}: {error}; {cure}")
+}
+
+/// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
+/// there is none for a signal, and a file that cannot be opened would wait for one.
+fn check_descriptors(socket: &NflogSocket) -> Result<()> {
+    let spare: io::Result<Vec<OwnedFd>> = (0..SPARE_DESCRIPTORS)
+        .map(|_| socket.as_fd().try_clone_to_owned())
+        .collect();
+    spare.map(drop).map_err(|error| {
+        anyhow!(
+            "cannot open {SPARE_DESCRIPTORS} files beside the groups: {error}; raise LimitNOFILE (ulimit -n)"
+        )
+    })
+}
+
+/// Whether the kernel takes requests from us in this network namespace. Capabilities of a user
+/// namespace are none in a network namespace that another one owns, and all of netfilter's netlink
+/// checks that before it looks at a request. So this is one that it never carries out: to be a packet.
+fn may_talk_to_netfilter() -> io::Result<bool> {
+    const NLM_F_REQUEST: u16 = 1;
+    const NLM_F_ACK: u16 = 4;
+    let mut request = [0; NETLINK_HEADER + NFGENMSG];
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&MESSAGE_PACKET.to_ne_bytes());
+    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
+    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    // The answer is there when the request has been sent.
+    let mut answer = [0; 256];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
+    match decode::records(&answer[..length]).next() {
+        Some(Record::Reply(errno)) => Ok(errno != -libc::EPERM),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Reads back what the kernel shows of the group's configuration.

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use log::info;
 use pprof::protos::Message;
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+use tempfile::TempDir;
 
 /// Samples a second of CPU time, as Go's profiler takes.
 const FREQUENCY: i32 = 100;
@@ -18,6 +19,8 @@ pub struct CpuProfile {
     file: File,
     path: PathBuf,
     guard: Guard,
+    /// Removed with all that pprof has put into it; dropped after the guard, which stops sampling.
+    _scratch: TempDir,
 }
 
 struct Guard(ProfilerGuard<'static>);
@@ -38,6 +41,7 @@ impl CpuProfile {
                 path.display()
             )
         })?;
+        let scratch = scratch_for_pprof().context("cannot start the cpu profiler")?;
         let guard = ProfilerGuardBuilder::default()
             .frequency(FREQUENCY)
             // The unwinder is not safe to enter again from a signal that came within it.
@@ -48,6 +52,7 @@ impl CpuProfile {
             file,
             path: path.to_owned(),
             guard: Guard(guard),
+            _scratch: scratch,
         })
     }
 
@@ -61,4 +66,16 @@ impl CpuProfile {
         };
         write().with_context(|| format!("cannot write the cpu profile to {path}"))
     }
+}
+
+/// pprof puts samples beyond some thousands into a temporary file, opens it by its name at the end,
+/// and keeps it in a static that is never dropped. So it gets a directory of its own for it. Nothing
+/// else in acctd makes temporary files through that crate.
+fn scratch_for_pprof() -> Result<TempDir> {
+    let scratch = tempfile::Builder::new().prefix("acctd-").tempdir()?;
+    // It can be set once, and one profile is all that a process takes.
+    if let Err(other) = tempfile::env::override_temp_dir(scratch.path()) {
+        bail!("temporary files go to {} already", other.display());
+    }
+    Ok(scratch)
 }

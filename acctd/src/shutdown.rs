@@ -1,8 +1,19 @@
 //! The signals that end acctd, as one stream: the first asks it to finish, a second not to wait.
+//! And one that must not end it.
 
 use std::io;
+use std::sync::Arc;
 
+use signal_hook::consts::SIGXFSZ;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A file that would grow beyond the limit (`ulimit -f`, `LimitFSIZE=`) is a write that fails, tried
+/// again like any other, and not the end of the process.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    // Any handler takes the place of the default; nobody looks at this flag.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    Ok(())
+}
 
 /// SIGINT, SIGTERM and SIGQUIT. From when it is made, none of them kills the process.
 #[derive(Debug)]

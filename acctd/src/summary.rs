@@ -1,12 +1,14 @@
 //! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use acctd_common::Counters;
 use acctd_common::contract::reason;
+use log::warn;
 use serde::Serialize;
 
 use crate::counts::Counts;
@@ -245,24 +247,66 @@ pub fn line(
 
 /// Makes sure that an existing file can be appended to; one that is not there yet is made later.
 pub fn check(directory: &Path) -> io::Result<()> {
-    let path = directory.join(FILE_NAME);
-    match OpenOptions::new().append(true).open(path) {
+    match appending().open(directory.join(FILE_NAME)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Appends `line` whole or not at all, so that a full disk leaves no half line.
+/// Appends `line` whole or not at all, so that a full disk leaves no half line. One that a crash
+/// has left is ended first, so that it spoils no other.
 pub fn append(directory: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(directory.join(FILE_NAME))?;
+    let mut file = appending().create(true).open(directory.join(FILE_NAME))?;
     let length_before = file.metadata()?.len();
-    let written = file.write_all(line).and_then(|()| file.sync_data());
+    let written = end_half_line(&mut file, length_before)
+        .and_then(|()| file.write_all(line))
+        .and_then(|()| file.sync_data());
     if written.is_err() {
         // The error to report is the first; a half line, should this fail too, shows itself.
         let _already_failing = file.set_len(length_before);
     }
     written
+}
+
+fn appending() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).read(true);
+    options
+}
+
+fn end_half_line(file: &mut File, length: u64) -> io::Result<()> {
+    let mut last = [b'\n'];
+    if let Some(position) = length.checked_sub(1) {
+        file.read_exact_at(&mut last, position)?;
+    }
+    if last == [b'\n'] {
+        return Ok(());
+    }
+    file.write_all(b"\n")?;
+    warn!("{FILE_NAME} ended with half a line, most likely from a crash; the next ones are whole");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_line_spoils_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let path = directory.join(FILE_NAME);
+        for line in ["1\n", "2\n"] {
+            append(directory, line.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
+        std::fs::write(&path, "1\n{\"start").unwrap();
+        for line in ["3\n", "4\n"] {
+            append(directory, line.as_bytes()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "1\n{\"start\n3\n4\n"
+        );
+    }
 }

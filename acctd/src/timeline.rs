@@ -25,8 +25,8 @@ const MAX_SKIPPED_FILES: i64 = 300;
 pub enum Due {
     /// All periods before this one are over.
     Close(PeriodIndex),
-    /// The clock was set back before the open period: it ends at the time last seen, and a new
-    /// first period begins now.
+    /// The clock was set back: the open period ends at the time last seen, and a new first period
+    /// begins now.
     Restart,
 }
 
@@ -39,6 +39,7 @@ pub struct Timeline {
     /// Where that period begins: later than its nominal start if acctd started within it,
     /// earlier if skipped periods were joined to it.
     open_start: UnixNanos,
+    /// Never before `open_start`, so that what the clock says is held against this alone.
     last_seen: UnixNanos,
 }
 
@@ -56,7 +57,7 @@ impl Timeline {
 
     /// What is due at `now`.
     pub fn poll(&mut self, now: UnixNanos) -> Option<Due> {
-        if now < self.open_start.minus(SETTLE_TIME) {
+        if now < self.last_seen.minus(SETTLE_TIME) {
             return Some(Due::Restart);
         }
         self.last_seen = self.last_seen.max(now);
@@ -71,9 +72,14 @@ impl Timeline {
     }
 
     /// Nominal end of the open period.
-    #[must_use]
-    pub fn open_end(&self) -> UnixNanos {
+    fn open_end(&self) -> UnixNanos {
         self.interval.period(self.open).end
+    }
+
+    /// End of the period that holds `now`, which is not the oldest open one while that settles.
+    #[must_use]
+    pub fn end_of_period(&self, now: UnixNanos) -> UnixNanos {
+        self.interval.period(self.interval.index_of(now)).end
     }
 
     /// Closes the periods before `first_open` and names them, oldest first. `with_data` are those
@@ -219,8 +225,40 @@ mod tests {
         let mut timeline = ten_seconds_from(1_003);
         timeline.poll(at(1_012));
         timeline.close_before(PeriodIndex(101), &NONE);
-        assert_eq!(timeline.poll(at(1_009)), None);
-        assert_eq!(timeline.until_due(at(1_009)), Duration::from_millis(12_250));
+        let back = at(1_012).minus(SETTLE_TIME);
+        assert_eq!(timeline.poll(back), None);
+        assert_eq!(timeline.until_due(back), Duration::from_millis(10_500));
+        // What is seen is the latest time, so small steps add up to one that counts.
+        assert_eq!(timeline.poll(UnixNanos(back.0 - 1)), Some(Due::Restart));
+    }
+
+    #[test]
+    fn a_clock_set_back_within_the_open_period_ends_it_where_it_was() {
+        let mut timeline = ten_seconds_from(1_003);
+        timeline.poll(at(1_012));
+        timeline.close_before(PeriodIndex(101), &NONE);
+        timeline.poll(at(1_018));
+        assert_eq!(timeline.poll(at(1_014)), Some(Due::Restart));
+        let in_it = BTreeSet::from([PeriodIndex(101)]);
+        assert_eq!(spans(&timeline.finish(at(1_014), &in_it)), [(1_010, 1_018)]);
+        timeline.restart(at(1_014));
+        assert_eq!(timeline.poll(at(1_021)), None);
+        assert_eq!(timeline.poll(at(1_022)), Some(Due::Close(PeriodIndex(102))));
+        assert_eq!(
+            spans(&timeline.close_before(PeriodIndex(102), &in_it)),
+            [(1_014, 1_020)]
+        );
+    }
+
+    #[test]
+    fn a_clock_set_back_while_two_periods_are_open_ends_both() {
+        let mut timeline = ten_seconds_from(1_003);
+        assert_eq!(timeline.poll(at(1_011)), None);
+        assert_eq!(timeline.poll(at(1_009)), Some(Due::Restart));
+        assert_eq!(
+            spans(&timeline.finish(at(1_009), &NONE)),
+            [(1_003, 1_010), (1_010, 1_011)]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, as an error that unwinds through the drop guards.
+//! Ctrl-C, Ctrl-\ and SIGTERM, as an error that unwinds through the drop guards.
 
 use std::{
     error::Error,
@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     flag,
 };
 use xtask::process::Process;
@@ -39,7 +39,7 @@ impl Interrupt {
     /// through the methods below.
     pub(crate) fn catch() -> Result<Self> {
         let caught = Arc::new(AtomicBool::new(false));
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             flag::register(signal, Arc::clone(&caught))?;
         }
         Ok(Self(caught))

@@ -47,8 +47,8 @@ pub struct Sent {
     pub bytes: u64,
     /// How long it took.
     pub seconds: f64,
-    /// With `--clock-sources`: packets whose source may name the second
-    /// before the one in which they were sent.
+    /// With `--clock-sources` or `--clock-dests`: packets whose address may
+    /// name the second before the one in which they were sent.
     pub straddled: u64,
 }
 

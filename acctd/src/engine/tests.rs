@@ -25,6 +25,10 @@ struct Rig {
     accumulators: Vec<Arc<Mutex<Accumulator>>>,
     directory: TempDir,
     n_sent: u64,
+    /// The latest time that the engine has seen since it last began anew.
+    last_seen: i64,
+    /// When it should have begun anew.
+    restarts: Vec<i64>,
 }
 
 impl Rig {
@@ -64,13 +68,21 @@ impl Rig {
             accumulators,
             directory,
             n_sent: 0,
+            last_seen: start.0,
+            restarts: Vec::new(),
         }
     }
 
     /// Steps the clock and lets the engine see it.
     async fn at(&mut self, seconds: i64) {
-        self.clock.store(seconds * SECOND, Ordering::Relaxed);
+        let now = seconds * SECOND;
+        self.clock.store(now, Ordering::Relaxed);
         self.engine.close_what_is_due().await.unwrap();
+        if now < self.last_seen - SECOND * 5 / 4 {
+            self.restarts.push(now);
+            self.last_seen = now;
+        }
+        self.last_seen = self.last_seen.max(now);
     }
 
     /// A packet for each group from 10.0.0.`host`, stamped now.
@@ -93,7 +105,8 @@ impl Rig {
         self.n_sent += 1;
     }
 
-    /// Stops, and gives each file with the hosts in its rows. All packets must be in them.
+    /// Stops, and gives each file with the hosts in its rows. All packets must be in them, and they
+    /// must follow each other but where the clock was set back.
     async fn finish(self) -> BTreeMap<String, Vec<u8>> {
         self.engine.finish(std::future::pending()).await.unwrap();
         let files = read_files(self.directory.path());
@@ -105,6 +118,15 @@ impl Rig {
         });
         let sent = self.n_sent;
         assert_eq!(totals, [100 * sent, sent, 100 * sent, sent]);
+        let spans = read_spans(self.directory.path());
+        assert_eq!(spans.len(), files.len(), "a file was replaced");
+        assert!(spans.iter().all(|(start, end)| start <= end), "{spans:?}");
+        let breaks: Vec<i64> = spans
+            .windows(2)
+            .filter(|pair| pair[0].1 != pair[1].0)
+            .map(|pair| pair[1].0)
+            .collect();
+        assert_eq!(breaks, self.restarts, "{spans:?}");
         files
             .into_iter()
             .map(|(name, rows)| (name, rows.iter().map(|row| row.host).collect()))
@@ -152,6 +174,22 @@ fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
         files.insert(stem.to_owned(), rows.collect());
     }
     files
+}
+
+/// The exact start and end of each file, in the order in which they were written.
+fn read_spans(directory: &Path) -> Vec<(i64, i64)> {
+    let lines = std::fs::read_to_string(directory.join(crate::summary::FILE_NAME)).unwrap();
+    let nanos = |time: &serde_json::Value| {
+        let time = chrono::DateTime::parse_from_rfc3339(time.as_str().unwrap()).unwrap();
+        time.timestamp_nanos_opt().unwrap()
+    };
+    lines
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            (nanos(&line["start"]), nanos(&line["end"]))
+        })
+        .collect()
 }
 
 fn names(files: &BTreeMap<String, Vec<u8>>) -> Vec<(&str, &[u8])> {
@@ -207,6 +245,39 @@ async fn a_clock_set_back_replaces_no_file_and_loses_no_packet() {
             ("2026-10-25-000000_2026-10-25-000010-1", &[4]),
             ("2026-10-25-000010_2026-10-25-000012", &[5]),
             ("2026-10-25-000010_2026-10-25-000015", &[2, 3]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_clock_set_back_within_the_open_interval_ends_it_and_begins_a_new_one() {
+    let mut rig = Rig::start("10s", Zone::Utc, DAY);
+    rig.send(1);
+    rig.at(DAY + 12).await;
+    rig.send(2);
+    rig.at(DAY + 18).await;
+    // Before the engine sees the step: stamped under the old clock, and under the new one.
+    rig.clock.store((DAY + 14) * SECOND, Ordering::Relaxed);
+    rig.send_stamped(3, Some((DAY + 19) * SECOND));
+    rig.send(4);
+    rig.at(DAY + 14).await;
+    rig.send(5);
+    rig.at(DAY + 22).await;
+    // Back once more, to where both files of that interval are written.
+    rig.at(DAY + 10).await;
+    rig.send(6);
+    // And a last time, which only the stop finds.
+    rig.at(DAY + 18).await;
+    rig.clock.store((DAY + 11) * SECOND, Ordering::Relaxed);
+    rig.send(7);
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+            ("2026-10-25-000010_2026-10-25-000018", &[2, 3, 4]),
+            ("2026-10-25-000010_2026-10-25-000018-1", &[6, 7]),
+            ("2026-10-25-000014_2026-10-25-000020", &[5]),
+            ("2026-10-25-000020_2026-10-25-000022", &[]),
         ]
     );
 }

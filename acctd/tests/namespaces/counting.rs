@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
+use xtask::process::Process;
 use xtask::traffic::{Sizes, TrafficArgs};
 
 use crate::rig::{CsvFile, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
@@ -21,6 +23,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second",
         four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second,
+    ),
+    (
+        Needs::Namespace,
+        "two_groups_put_each_packet_into_the_same_file",
+        two_groups_put_each_packet_into_the_same_file,
     ),
     (
         Needs::Namespace,
@@ -116,23 +123,35 @@ fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> 
         "-ip6-src-group=7",
         "-ip6-dst-group=6",
     ])?;
-    // Uneven: long and short, fast and slow, with pauses, 30 s in all.
+    let traffic = |ip4: bool, rate: u32, seconds: u64| -> Result<TrafficArgs> {
+        let (source, dest) = if ip4 {
+            ("10.1.0.0/16", "10.2.0.0/16")
+        } else {
+            ("2001:db8::/32", "2001:db9::/32")
+        };
+        Ok(TrafficArgs {
+            clock_sources: true,
+            clock_dests: true,
+            rate,
+            count: u64::from(rate) * seconds,
+            size: Sizes { min: 60, max: 900 },
+            ..rig.traffic(source, dest)?
+        })
+    };
+    // Uneven: long and short, fast and slow, with pauses, 30 s in all; one family, then the other,
+    // then both, where all four groups have traffic at once.
     let mut straddled = 0;
-    for round in 0..3 {
-        for (rate, seconds) in [(200, 2_u64), (20_000, 3), (1_000, 2), (60_000, 1), (7, 2)] {
-            let (source, dest) = if round == 1 {
-                ("2001:db8::/32", "2001:db8:ffff::1/64")
-            } else {
-                ("10.1.0.0/16", "10.255.0.1/32")
-            };
-            let sent = rig.send(&TrafficArgs {
-                clock_sources: true,
-                rate,
-                count: u64::from(rate) * seconds,
-                size: Sizes { min: 60, max: 900 },
-                ..rig.traffic(source, dest)?
-            })?;
-            straddled += sent.straddled;
+    for (ip4, ip6) in [(true, false), (false, true), (true, true)] {
+        for (rate, seconds) in [(200, 2), (20_000, 3), (1_000, 2), (60_000, 1), (7, 2)] {
+            let beside = ip6
+                .then(|| rig.send_in_background(&traffic(false, rate, seconds)?))
+                .transpose()?;
+            if ip4 {
+                straddled += rig.send(&traffic(true, rate, seconds)?)?.straddled;
+            }
+            if let Some(beside) = beside {
+                straddled += beside.finish()?.straddled;
+            }
         }
     }
     acctd.finish()?;
@@ -149,27 +168,71 @@ fn four_groups_over_thirty_intervals_add_up_and_rows_stand_in_their_second() -> 
     ensure_rows_stand_in_their_second(&files, straddled)
 }
 
-/// The low 16 bits of a source (of its /64) are the second in which it was sent. `straddled` packets
+/// The low 16 bits of an address (of its /64) are the second in which it was sent. `straddled` packets
 /// were sent while the clock passed a full second.
 fn ensure_rows_stand_in_their_second(files: &[CsvFile], straddled: u64) -> Result<()> {
-    let mut misplaced = 0;
+    let mut misplaced = (0, 0);
     for row in files.iter().flat_map(|file| &file.rows) {
-        if row.source.packets == 0 {
-            continue;
-        }
         let sent_in = match row.ip {
             IpAddr::V4(ip4) => ip4.to_bits() & 0xffff,
             IpAddr::V6(ip6) => u32::from(ip6.segments()[3]),
         };
         let stands_in = unix_seconds(&row.time)? & 0xffff;
         if i64::from(sent_in) != stands_in {
-            misplaced += row.source.packets;
+            misplaced.0 += row.source.packets;
+            misplaced.1 += row.dest.packets;
         }
     }
     ensure!(
-        misplaced <= straddled,
-        "{misplaced} packets stand in another second than theirs, {straddled} may"
+        misplaced.0 <= straddled && misplaced.1 <= straddled,
+        "{misplaced:?} packets stand in another second than theirs, {straddled} may"
     );
+    Ok(())
+}
+
+/// Without a silence around the boundaries, and in batches that end at different times: the kernel
+/// stamps a packet once, so both groups must put it into the same file.
+fn two_groups_put_each_packet_into_the_same_file() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table inet rig {
+            counter v4 {}
+            chain prerouting {
+                type filter hook prerouting priority raw
+                iifname lo accept
+                meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 5000
+                meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 7
+                drop
+            }
+        }",
+    )?;
+    // The kernel stamps packets when they arrive if any socket wants stamps, as ping's does, and
+    // else when they are logged, each time anew.
+    let mut ping = rig.router.command("ping");
+    ping.args(["-q", "-i", "3600", "127.0.0.1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let _ping = Process::spawn(&mut ping)?;
+    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5", "-ip4-dst-group=4"])?;
+    rig.send(&TrafficArgs {
+        sources: 100,
+        dests: 100,
+        rate: 40_000,
+        count: 320_000,
+        size: Sizes { min: 60, max: 900 },
+        ..rig.traffic("10.1.0.0/16", "10.2.0.0/16")?
+    })?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    let v4 = rig.counter("v4")?;
+    ensure!(v4.packets == 320_000 && totals(&files, true) == (v4, v4));
+    ensure!(rig.summed("late")? == 0);
+    let with_traffic = files.iter().filter(|file| !file.rows.is_empty()).count();
+    ensure!(with_traffic >= 8, "{with_traffic} files");
+    for file in &files {
+        let (source, dest) = totals(std::slice::from_ref(file), true);
+        ensure!(source == dest, "{}: {source:?} != {dest:?}", file.start);
+    }
     Ok(())
 }
 

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::process::Output;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::netns::{Namespace, Privilege};
+use xtask::process::Process;
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
+use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -29,6 +31,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "too_few_descriptors_are_said_at_the_start",
+        too_few_descriptors,
+    ),
+    (
+        Needs::Namespace,
         "a_directory_that_cannot_be_written_is_refused",
         a_directory_that_cannot_be_written,
     ),
@@ -39,8 +46,18 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "a_link_to_nowhere_in_the_directorys_place_is_refused",
+        a_link_to_nowhere,
+    ),
+    (
+        Needs::Namespace,
         "a_full_disk_delays_files_and_loses_nothing",
         a_full_disk_delays_files,
+    ),
+    (
+        Needs::Namespace,
+        "a_file_size_limit_delays_files_and_loses_nothing",
+        a_file_size_limit_delays_files,
     ),
     (
         Needs::Namespace,
@@ -56,6 +73,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "a_log_directory_that_was_removed_is_made_again",
         a_log_directory_that_was_removed,
+    ),
+    (
+        Needs::Namespace,
+        "a_stderr_that_takes_nothing_changes_no_exit_code",
+        a_stderr_that_takes_nothing,
     ),
     (
         Needs::Namespace,
@@ -136,14 +158,29 @@ fn a_foreign_network_namespace() -> Result<()> {
         .args(["-ip4-src-group=5", "-log-directory"])
         .arg(rig.log_directory())
         .output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(1), "{stderr}");
-    ensure!(
-        // The table of groups cannot be read from there.
-        stderr.contains("does not reach this network namespace")
-            || stderr.contains("taken by another process"),
-        "{stderr}"
-    );
+    complains(
+        &output,
+        1,
+        "CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it",
+    )
+}
+
+/// From where the first group has none to where the last file would have none.
+fn too_few_descriptors() -> Result<()> {
+    let rig = Rig::new()?;
+    for limit in 12..=26 {
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let output = rig
+            .router
+            .command("sh")
+            .args(["-c", &script])
+            .arg(rig.acctd_path())
+            .args(["-ip4-src-group=1-8", "-log-directory"])
+            .arg(rig.log_directory())
+            .output()?;
+        complains(&output, 1, "; raise LimitNOFILE (ulimit -n)")
+            .with_context(|| format!("with {limit} descriptors"))?;
+    }
     Ok(())
 }
 
@@ -170,6 +207,31 @@ fn a_file_in_the_directorys_place() -> Result<()> {
     let below = below.to_str().context("a path of ASCII")?;
     let args = ["-ip4-src-group=5", "-log-directory", below];
     fails(&rig, &args, 1, "a file stands in its place")
+}
+
+fn a_link_to_nowhere() -> Result<()> {
+    let rig = Rig::new()?;
+    let link = rig.log_directory();
+    let shown = link.to_str().context("a path of ASCII")?;
+    for (target, found) in [
+        (rig.scratch().join("nothing"), "No such file or directory"),
+        (link.clone(), "Too many levels of symbolic links"),
+    ] {
+        std::os::unix::fs::symlink(&target, &link)?;
+        let expected = format!("{shown} is a symbolic link that leads nowhere: {found}");
+        for directory in [shown, &format!("{shown}/"), &format!("{shown}/below")] {
+            let args = ["-ip4-src-group=5", "-log-directory", directory];
+            fails(&rig, &args, 1, &expected)?;
+        }
+        fs::remove_file(&link)?;
+    }
+    // One that leads somewhere is as good as a directory.
+    let somewhere = rig.scratch().join("somewhere");
+    fs::create_dir(&somewhere)?;
+    std::os::unix::fs::symlink(&somewhere, &link)?;
+    rig.acctd(&["-ip4-src-group=5"])?.finish()?;
+    ensure!(crate::rig::read_files(&somewhere)?.len() == 1);
+    Ok(())
 }
 
 fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
@@ -229,6 +291,54 @@ fn a_full_disk_delays_files() -> Result<()> {
         "{counted:?} != {ip4:?}"
     );
     ensure!(rig.summaries()?.len() == files.len());
+    Ok(())
+}
+
+/// `ulimit -f` or systemd's `LimitFSIZE=`: the kernel kills who does not handle SIGXFSZ.
+fn a_file_size_limit_delays_files() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let mut command = rig.router.command("sh");
+    command
+        .args(["-c", "ulimit -S -f 1 && exec \"$0\" \"$@\""])
+        .arg(rig.acctd_path())
+        .args(["-interval=1s", "-ip4-src-group=5", "-log-directory"])
+        .arg(rig.log_directory());
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    let traffic = TrafficArgs {
+        sources: 1_000,
+        count: 1_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    };
+    rig.send(&traffic)?;
+    let warning = acctd.wait_for_line("File too large")?;
+    ensure!(
+        warning.contains("packets) are not written; counting goes on"),
+        "{warning}"
+    );
+    rig.send(&traffic)?;
+    lift_file_size_limit(acctd.pid())?;
+    acctd.finish()?;
+    let files = rig.files()?;
+    crate::rig::ensure_contiguous(&files)?;
+    let (counted, ip4) = (totals(&files, true), rig.counter("v4")?);
+    ensure!(
+        ip4.packets == 2_000 && counted == (ip4, NONE),
+        "{counted:?} != {ip4:?}"
+    );
+    ensure!(rig.summaries()?.len() == files.len());
+    Ok(())
+}
+
+fn lift_file_size_limit(pid: u32) -> Result<()> {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(pid, Resource::Fsize, unlimited).context("prlimit")?;
     Ok(())
 }
 
@@ -311,6 +421,40 @@ fn a_log_directory_that_was_removed() -> Result<()> {
     })?;
     acctd.finish()?.line("was gone and is made again")?;
     ensure!(mode()? == 0o750, "{:o}", mode()?);
+    ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
+    Ok(())
+}
+
+fn a_stderr_that_takes_nothing() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let full = || fs::File::options().write(true).open("/dev/full");
+    for (args, code) in [
+        // Refused by clap, by what is made of its values, and when the log is there.
+        (&["-interval=7s", "-ip4-src-group=5"][..], 2),
+        (&[], 2),
+        (&["-ip4-src-group=5", "-cpuprofile=/nowhere/profile"], 1),
+    ] {
+        let status = rig.acctd_command().args(args).stderr(full()?).status()?;
+        ensure!(status.code() == Some(code), "{args:?}: {status:?}");
+    }
+    let mut command = rig.acctd_command();
+    command
+        .args(["-interval=1s", "-ip4-src-group=5"])
+        .stderr(full()?);
+    let mut acctd = Process::spawn(&mut command)?;
+    let end = Instant::now() + Duration::from_secs(30);
+    while rig.files().map_or(0, |files| files.len()) == 0 {
+        ensure!(Instant::now() < end, "no file");
+        thread::sleep(Duration::from_millis(50));
+    }
+    rig.send(&TrafficArgs {
+        count: 100,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    acctd.signal(rustix::process::Signal::TERM)?;
+    let status = acctd.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "{status:?}");
     ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
     Ok(())
 }

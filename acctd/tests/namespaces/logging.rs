@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use pprof::protos::{Message as _, Profile};
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::Rig;
+use crate::rig::{Acctd, Rig};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -15,6 +15,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "an_interval_is_one_line_in_gos_format",
         an_interval_is_one_line,
+    ),
+    (
+        Needs::Namespace,
+        "verbose_names_the_end_of_each_interval_before_it_comes",
+        verbose_names_the_end,
     ),
     (
         Needs::Namespace,
@@ -73,6 +78,32 @@ fn an_interval_is_one_line() -> Result<()> {
     );
     ended.line("Monitoring NFLog multicast group 5 for IPv4 Source mask /32")?;
     ended.line("terminated received - shutting down")?;
+    Ok(())
+}
+
+fn verbose_names_the_end() -> Result<()> {
+    let rig = Rig::new()?;
+    let acctd = rig.acctd(&["-verbose", "-interval=1s", "-ip4-src-group=5"])?;
+    std::thread::sleep(Duration::from_secs(4));
+    let ended = acctd.finish()?;
+    let position = |part: &str| ended.log.iter().position(|line| line.contains(part));
+    ensure!(
+        position("Next stats dump at") < position("Stats file"),
+        "{:?}",
+        ended.log
+    );
+    let mut n_named = 0;
+    for line in &ended.log {
+        let Some((said, end)) = line.split_once(" Next stats dump at ") else {
+            continue;
+        };
+        let said = chrono::NaiveDateTime::parse_from_str(said, "%Y/%m/%d %H:%M:%S")?;
+        let end = chrono::NaiveDateTime::parse_from_str(end, "%Y-%m-%d %H:%M:%S")?;
+        ensure!(end - said == chrono::TimeDelta::seconds(1), "{line}");
+        n_named += 1;
+    }
+    // At the start, and after each file but those that the stop has written.
+    ensure!(n_named >= 3, "{:?}", ended.log);
     Ok(())
 }
 
@@ -177,7 +208,14 @@ fn a_cpu_profile() -> Result<()> {
     rig.rules(RULES)?;
     let path = rig.scratch().join("cpu.pprof");
     let flag = format!("-cpuprofile={}", path.display());
-    let acctd = rig.acctd(&[&flag, "-interval=1h", "-ip4-src-group=5"])?;
+    let temporary = rig.scratch().join("tmp");
+    std::fs::create_dir(&temporary)?;
+    let mut command = rig.acctd_command();
+    command
+        .env("TMPDIR", &temporary)
+        .args([&flag, "-interval=1h", "-ip4-src-group=5"]);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
     rig.send(&TrafficArgs {
         sources: 65_536,
         count: 600_000,
@@ -188,6 +226,13 @@ fn a_cpu_profile() -> Result<()> {
     ensure!(!profile.sample.is_empty() && !profile.sample_type.is_empty());
     let names = profile.string_table.join("\n");
     ensure!(names.contains("acctd::"), "no function of acctd's in it");
+    // A start that fails leaves no more behind than a run.
+    command.arg("-ip6-src-group=6");
+    let first = rig.acctd(&["-interval=1h", "-ip6-src-group=6"])?;
+    ensure!(Acctd::spawn(&mut command)?.wait()?.code == Some(1));
+    first.finish()?;
+    let left: Vec<_> = std::fs::read_dir(&temporary)?.collect();
+    ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
 
@@ -203,7 +248,7 @@ fn flags_come_from_the_environment_too() -> Result<()> {
         .env("ACCTD_IP6_SRC_GROUP", "")
         .env("ACCTD_CPUS", "")
         .env("TZ", "Asia/Kathmandu");
-    let acctd = crate::rig::Acctd::spawn(&mut command)?;
+    let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
     rig.send(&three_packets(&rig)?)?;
     acctd.finish()?;

@@ -324,6 +324,11 @@ impl CsvFile {
                     bytes: record[bytes].parse()?,
                 })
             };
+            ensure!(
+                digits(&record[0]) == digits(start),
+                "{stem}: a row of {}",
+                &record[0]
+            );
             rows.push(Row {
                 time: record[0].to_owned(),
                 ip: record[1].parse()?,
@@ -341,6 +346,11 @@ impl CsvFile {
             rows,
         })
     }
+}
+
+/// A time without what separates its parts, of which file names and rows have different ones.
+fn digits(time: &str) -> String {
+    time.chars().filter(char::is_ascii_digit).collect()
 }
 
 /// The CSV files of a directory in order. There must be nothing else but intervals.jsonl.

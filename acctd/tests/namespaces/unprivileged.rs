@@ -68,8 +68,26 @@ fn acctd_runs_under_unshare_urn() -> Result<()> {
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
     let target = acctd.pid().to_string();
-    let ping = Command::new("nsenter")
-        .args(["-t", &target, "-U", "--preserve-credentials", "-n", "--"])
+    let enter = || {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &target, "-U", "--preserve-credentials", "-n", "--"]);
+        command
+    };
+    // Who has the group only root can read there, but that somebody has it the kernel tells anyone.
+    let expected = if Privilege::of_this_process() == Privilege::Root {
+        format!("group 5 is taken by pid {target} ")
+    } else {
+        "Operation not permitted (os error 1): it is taken by another process".into()
+    };
+    let second = enter()
+        .arg(rig.acctd_path())
+        .args(["-ip6-src-group=5", "-log-directory"])
+        .arg(rig.scratch())
+        .output()?;
+    let complaint = String::from_utf8_lossy(&second.stderr);
+    ensure!(second.status.code() == Some(1), "{complaint}");
+    ensure!(complaint.contains(&expected), "{complaint}");
+    let ping = enter()
         .args(["ping", "-q", "-c", "3", "-i", "0.01", "127.0.0.1"])
         .output()?;
     ensure!(ping.status.success(), "{ping:?}");

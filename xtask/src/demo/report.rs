@@ -17,7 +17,8 @@ What you see: two counts of the same packets by two parts of the kernel that kno
 each other. nftables' counter counts a packet where the rule is; the log statement beside it
 copies the packet's header to acctd, which counts the length that the header names.
 The Source columns are what each address sent to host, the Dest columns what went out to it.
-An IPv4 row is one address; an IPv6 row is a /64, unless acctd is told otherwise. The first and
+An IPv4 row is one address; an IPv6 row is a /64, unless acctd is told otherwise. A table shows the
+12 rows with the most bytes, largest first; the file has all of them, by address. The first and
 the last file are parts of an interval, from the start and to the stop of acctd.
 intervals.jsonl, beside the files, has the totals of each interval and what was lost, if anything.";
 
@@ -171,6 +172,11 @@ mod tests {
         let different = Totals::compare(&counters([11, 22, 3, 5]), &files).unwrap();
         assert!(!different.all_equal());
         assert_eq!(different.to_string().matches("DIFFERENT").count(), 1);
+    }
+
+    #[test]
+    fn the_explanation_says_how_many_rows_are_shown() {
+        assert!(EXPLANATION.contains(&format!("the\n{SHOWN} rows")));
     }
 
     #[test]

@@ -70,6 +70,10 @@ pub struct TrafficArgs {
     /// a /64's number. Nothing is sent within 30 ms of a full second.
     #[arg(long)]
     pub clock_sources: bool,
+
+    /// The same for the destination address, alone or besides
+    #[arg(long)]
+    pub clock_dests: bool,
 }
 
 impl TrafficArgs {
@@ -91,6 +95,7 @@ impl TrafficArgs {
             ether_type: None,
             no_length: false,
             clock_sources: false,
+            clock_dests: false,
         }
     }
 
@@ -113,6 +118,7 @@ impl TrafficArgs {
             ether_type,
             no_length,
             clock_sources,
+            clock_dests,
         } = self;
         let mut args = vec![
             format!("--dev={dev}"),
@@ -130,6 +136,7 @@ impl TrafficArgs {
         args.extend(ether_type.map(|number| format!("--ether-type={number:04x}")));
         args.extend(no_length.then(|| "--no-length".to_owned()));
         args.extend(clock_sources.then(|| "--clock-sources".to_owned()));
+        args.extend(clock_dests.then(|| "--clock-dests".to_owned()));
         args
     }
 }
@@ -219,6 +226,7 @@ mod tests {
             ether_type: Some(0x0806),
             no_length: true,
             clock_sources: true,
+            clock_dests: true,
             ..plain()
         };
         for args in [plain(), full] {

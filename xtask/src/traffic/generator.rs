@@ -64,7 +64,7 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
         let places = sent.packets..;
         let batch = frames.iter_mut().zip(places).take(usize::try_from(n_due)?);
 
-        if args.clock_sources {
+        if args.clock_sources || args.clock_dests {
             pace.skip(avoid_full_second());
             let second = unix_time().as_secs();
             batch.for_each(|(frame, place)| plan.fill_at_second(frame, place, second));

@@ -41,12 +41,16 @@ impl Plan {
         }
         let mut sources = Addresses::new("source", args.source, args.sources, step_bits)?;
         if args.clock_sources {
-            sources = sources.cleared_for_clock(args)?;
+            sources = sources.cleared_for_clock("source", args.source)?;
+        }
+        let mut dests = Addresses::new("dest", args.dest, args.dests, step_bits)?;
+        if args.clock_dests {
+            dests = dests.cleared_for_clock("dest", args.dest)?;
         }
         Ok(Self {
             family,
             sources,
-            dests: Addresses::new("dest", args.dest, args.dests, step_bits)?,
+            dests,
             min_size: args.size.min,
             n_sizes: u64::from(args.size.max - args.size.min) + 1,
         })
@@ -54,26 +58,18 @@ impl Plan {
 
     /// Makes `frame` the packet of this place in the sequence.
     pub(super) fn fill(&self, frame: &mut Frame, place: u64) {
-        self.fill_from(frame, place, self.sources.at(place));
+        self.fill_at_second(frame, place, 0);
     }
 
-    /// As `fill`, with the second in the source address.
+    /// As `fill`, with the second in the addresses that were cleared for it.
     pub(super) fn fill_at_second(&self, frame: &mut Frame, place: u64, second: u64) {
-        let stamp = u128::from(second) & ((1 << CLOCK_BITS) - 1);
-        self.fill_from(
-            frame,
-            place,
-            self.sources.first | stamp << self.sources.step_bits,
-        );
-    }
-
-    fn fill_from(&self, frame: &mut Frame, place: u64, source: u128) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "there are at most 65536 sizes, so the remainder is below that"
         )]
         let size = self.min_size + (place % self.n_sizes) as u16;
-        frame.set(source, self.dests.at(place), size);
+        let source = self.sources.at_second(place, second);
+        frame.set(source, self.dests.at_second(place, second), size);
     }
 }
 
@@ -83,6 +79,7 @@ struct Addresses {
     first: u128,
     count: u32,
     step_bits: u8,
+    has_clock: bool,
 }
 
 impl Addresses {
@@ -106,31 +103,39 @@ impl Addresses {
             first,
             count,
             step_bits,
+            has_clock: false,
         })
     }
 
     /// These with 0 in the bits that carry the second.
-    fn cleared_for_clock(self, args: &TrafficArgs) -> Result<Self> {
-        let longest = args
-            .source
+    fn cleared_for_clock(self, option: &str, network: IpNet) -> Result<Self> {
+        let longest = network
             .max_prefix_len()
             .checked_sub(self.step_bits + CLOCK_BITS)
-            .context("--clock-sources: no 16 bits of the address are above --step-bits")?;
-        if args.source.prefix_len() > longest {
-            bail!("--clock-sources: --source must be a /{longest} or shorter");
+            .with_context(|| {
+                format!("--clock-{option}s: no 16 bits of the address are above --step-bits")
+            })?;
+        if network.prefix_len() > longest {
+            bail!("--clock-{option}s: --{option} must be a /{longest} or shorter");
         }
         if self.count != 1 {
-            bail!("--clock-sources sets the source address; --sources must be 1");
+            bail!("--clock-{option}s sets the address; --{option}s must be 1");
         }
         let clock = ((1_u128 << CLOCK_BITS) - 1) << self.step_bits;
         Ok(Self {
             first: self.first & !clock,
+            has_clock: true,
             ..self
         })
     }
 
-    fn at(&self, place: u64) -> u128 {
-        self.first + (u128::from(place % u64::from(self.count)) << self.step_bits)
+    fn at_second(&self, place: u64, second: u64) -> u128 {
+        let number = if self.has_clock {
+            u128::from(second) & ((1 << CLOCK_BITS) - 1)
+        } else {
+            u128::from(place % u64::from(self.count))
+        };
+        self.first + (number << self.step_bits)
     }
 }
 
@@ -240,6 +245,14 @@ mod tests {
             ..args("2001:db8:0:9::1/48", "2001:db8:1::1/128")
         };
         assert_eq!(sources(&v6, 1, Some(second)), ["2001:db8:0:506::1"]);
+        let dest = TrafficArgs {
+            sources: 2,
+            clock_dests: true,
+            ..args("10.1.2.3/16", "192.0.2.1/16")
+        };
+        let packets = packets(&dest, 2, Some(second));
+        let text: Vec<_> = packets.iter().map(|p| format!("{} {}", p.0, p.1)).collect();
+        assert_eq!(text, ["10.1.2.3 192.0.5.6", "10.1.2.4 192.0.5.6"]);
     }
 
     #[test]
@@ -263,6 +276,10 @@ mod tests {
             },
             TrafficArgs {
                 clock_sources: true,
+                ..ok()
+            },
+            TrafficArgs {
+                clock_dests: true,
                 ..ok()
             },
             TrafficArgs {
