@@ -69,14 +69,13 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     print::line(format!("\n{}", stage::RULESET))?;
 
     let log_directory = work.path().join("accounting");
-    let mut daemon = Daemon::start(&stage.host, &acctd, &log_directory)?;
+    // eBPF is for root alone.
+    let crosscheck = privilege == Privilege::Root;
+    let mut daemon = Daemon::start(&stage.host, &acctd, &log_directory, crosscheck)?;
     print::line(format!("demo: started `{}`", daemon.shown()))?;
     let finished = daemon
         .wait_until_ready(interrupt)
-        .and_then(|()| {
-            print::line(format!("demo: {} s of TCP, UDP and ICMP", stage::SECONDS))?;
-            stage.play_traffic(interrupt)
-        })
+        .and_then(|()| play_rounds(&stage, interrupt))
         // The counters are read when nothing moves any more, and before acctd
         // stops: what it has not yet received by then, it must still count.
         .and_then(|()| nft::counters(&stage.host))
@@ -91,10 +90,34 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     let totals = report::Totals::compare(&counters, &files)?;
     print::line(format!("\n{}{totals}", report::tables(&files)))?;
     print::line(report::EXPLANATION)?;
+    if crosscheck {
+        print::line(report::CROSS_CHECK_EXPLANATION)?;
+    } else {
+        print::line("demo: not root, so there was no cross-check with the kernel's own count")?;
+    }
     if !totals.all_equal() {
         bail!("acctd's totals differ from nftables' counters");
     }
+    if crosscheck {
+        report::check_verdicts(&files)?;
+    }
     Ok(())
+}
+
+/// The same traffic twice: the rules leave one address out, then none.
+fn play_rounds(stage: &Stage, interrupt: &Interrupt) -> Result<()> {
+    let seconds = stage::SECONDS;
+    print::line(format!(
+        "demo: {seconds} s of TCP, UDP and ICMP; what {} sends passes a rule that does not log it",
+        stage::LEFT_OUT
+    ))?;
+    stage.play_traffic(interrupt)?;
+    stage.account_all()?;
+    print::line(format!(
+        "demo: that rule is out of the way; {seconds} s of the same traffic"
+    ))?;
+    stage.play_traffic(interrupt)?;
+    stage.close()
 }
 
 /// Builds acctd and returns the program's path, as cargo reports it.

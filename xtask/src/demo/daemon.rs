@@ -35,21 +35,30 @@ const FLAGS: [&str; 5] = [
     "-ip6-src-group=7",
 ];
 
+/// Both ends' addresses beyond host0 are accounted: who sends to host, and whom it sends to.
+const CROSS_CHECK: &str = "-crosscheck=host0";
+
 /// A running acctd.
 pub(super) struct Daemon {
     process: Process,
     lines: Receiver<String>,
     log: Vec<String>,
-    log_directory: String,
+    flags: Vec<String>,
 }
 
 impl Daemon {
-    pub(super) fn start(host: &Namespace, acctd: &Path, log_directory: &Path) -> Result<Self> {
-        let log_directory = format!("-log-directory={}", log_directory.display());
+    pub(super) fn start(
+        host: &Namespace,
+        acctd: &Path,
+        log_directory: &Path,
+        crosscheck: bool,
+    ) -> Result<Self> {
+        let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
+        flags.extend(crosscheck.then(|| CROSS_CHECK.to_owned()));
+        flags.push(format!("-log-directory={}", log_directory.display()));
         let mut command = stage::bound_command(host, acctd);
         command
-            .args(FLAGS)
-            .arg(&log_directory)
+            .args(&flags)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
@@ -67,13 +76,13 @@ impl Daemon {
             process,
             lines,
             log: Vec::new(),
-            log_directory,
+            flags,
         })
     }
 
     /// The command line without the words that enter the namespace.
     pub(super) fn shown(&self) -> String {
-        format!("acctd {} {}", FLAGS.join(" "), self.log_directory)
+        format!("acctd {}", self.flags.join(" "))
     }
 
     pub(super) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {

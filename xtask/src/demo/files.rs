@@ -25,6 +25,28 @@ pub(super) struct Row {
     pub(super) is_ipv6: bool,
     pub(super) source: Count,
     pub(super) dest: Count,
+    /// The kernel's own count and the verdict, with a cross-check.
+    pub(super) kernel: Option<KernelRow>,
+}
+
+/// The cross-check's part of a line.
+#[derive(Debug)]
+pub(super) struct KernelRow {
+    pub(super) source: Count,
+    pub(super) dest: Count,
+    pub(super) verdict: String,
+}
+
+impl Row {
+    pub(super) fn ip(&self) -> &str {
+        self.record.get(1).unwrap_or_default()
+    }
+
+    /// Whether there is a verdict, and it is another than `match`.
+    pub(super) fn differs(&self) -> bool {
+        let kernel = self.kernel.as_ref();
+        kernel.is_some_and(|kernel| kernel.verdict != "match")
+    }
 }
 
 /// Reads the CSV files of a directory, oldest first: their names begin with
@@ -52,6 +74,17 @@ fn read_file(path: &Path) -> Result<CsvFile> {
     let ip = column("IP")?;
     let source = (column("SourcePackets")?, column("SourceBytes")?);
     let dest = (column("DestPackets")?, column("DestBytes")?);
+    let kernel = header
+        .iter()
+        .any(|title| title == "Verdict")
+        .then(|| {
+            anyhow::Ok((
+                (column("TcSourcePackets")?, column("TcSourceBytes")?),
+                (column("TcDestPackets")?, column("TcDestBytes")?),
+                column("Verdict")?,
+            ))
+        })
+        .transpose()?;
     let rows = reader
         .records()
         .map(|record| {
@@ -60,6 +93,15 @@ fn read_file(path: &Path) -> Result<CsvFile> {
                 is_ipv6: cell(&record, ip)?.contains(':'),
                 source: count(&record, source)?,
                 dest: count(&record, dest)?,
+                kernel: kernel
+                    .map(|(source, dest, verdict)| {
+                        anyhow::Ok(KernelRow {
+                            source: count(&record, source)?,
+                            dest: count(&record, dest)?,
+                            verdict: cell(&record, verdict)?.to_owned(),
+                        })
+                    })
+                    .transpose()?,
                 record,
             })
         })
@@ -93,9 +135,10 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         write(
             "b.csv",
-            "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets,Verdict\n\
-             2026-01-01 00:00:00,192.0.2.1,100,1,0,0,match\n\
-             2026-01-01 00:00:00,2001:db8::,200,2,80,1,match\n",
+            "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets,\
+             TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict\n\
+             2026-01-01 00:00:00,192.0.2.1,100,1,0,0,100,1,0,0,match\n\
+             2026-01-01 00:00:00,2001:db8::,200,2,80,1,300,3,80,1,uncovered\n",
         );
         write(
             "a.csv",
@@ -113,5 +156,9 @@ mod tests {
         assert!(!first.is_ipv6 && second.is_ipv6);
         assert_eq!((second.source.packets, second.source.bytes), (2, 200));
         assert_eq!((second.dest.packets, second.dest.bytes), (1, 80));
+        assert!(!first.differs() && second.differs());
+        let kernel = second.kernel.as_ref().unwrap();
+        assert_eq!((kernel.source.packets, kernel.source.bytes), (3, 300));
+        assert_eq!(second.ip(), "2001:db8::");
     }
 }

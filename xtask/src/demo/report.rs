@@ -2,10 +2,13 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use xtask::nft::Count;
 
-use super::files::{CsvFile, Row};
+use super::{
+    files::{CsvFile, Row},
+    stage::LEFT_OUT,
+};
 use crate::table;
 
 /// How many rows of a file are shown.
@@ -18,9 +21,43 @@ each other. nftables' counter counts a packet where the rule is; the log stateme
 copies the packet's header to acctd, which counts the length that the header names.
 The Source columns are what each address sent to host, the Dest columns what went out to it.
 An IPv4 row is one address; an IPv6 row is a /64, unless acctd is told otherwise. A table shows the
-12 rows with the most bytes, largest first; the file has all of them, by address. The first and
-the last file are parts of an interval, from the start and to the stop of acctd.
+12 rows with the most bytes, largest first, those that do not match before all others; the file has
+all of them, by address. The first and the last file are parts of an interval, from the start and
+to the stop of acctd.
 intervals.jsonl, beside the files, has the totals of each interval and what was lost, if anything.";
+
+/// And with a cross-check this one.
+pub(super) const CROSS_CHECK_EXPLANATION: &str = "\
+The Tc columns are a third count, by an eBPF program that sees every packet on host0, whatever the
+rules say. In the first round the rules let the packets of 198.18.0.7 pass without logging them:
+its rows are `uncovered`, and the log says how much that is. In the second round they log all, and
+every row is a `match`. So one looks for `uncovered` to see whether rules see everything.
+Where a `match` has DestPackets and TcDestPackets that differ by a few, these crossed the end of an
+interval: packets from the output hook carry no time stamp. What one file lacks the next one has.";
+
+/// The verdicts must be those: one address uncovered at first, in the end none.
+pub(super) fn check_verdicts(files: &[CsvFile]) -> Result<()> {
+    let rows = files.iter().flat_map(|file| &file.rows);
+    let differing: Vec<&Row> = rows.filter(|row| row.differs()).collect();
+    ensure!(
+        !differing.is_empty(),
+        "the cross-check has not found the address that was left out"
+    );
+    for row in differing {
+        let verdict = row.kernel.as_ref().map(|kernel| kernel.verdict.as_str());
+        ensure!(
+            row.ip() == LEFT_OUT && verdict == Some("uncovered"),
+            "the cross-check has found another difference: {:?}",
+            row.record
+        );
+    }
+    let last = files.iter().rev().find(|file| !file.rows.is_empty());
+    ensure!(
+        last.is_some_and(|file| !file.rows.iter().any(Row::differs)),
+        "the cross-check still finds a difference"
+    );
+    Ok(())
+}
 
 /// Each file as a table, its rows with the most bytes first.
 pub(super) fn tables(files: &[CsvFile]) -> String {
@@ -29,7 +66,7 @@ pub(super) fn tables(files: &[CsvFile]) -> String {
 
 fn file_table(file: &CsvFile) -> String {
     let mut rows: Vec<&Row> = file.rows.iter().collect();
-    rows.sort_by_key(|row| Reverse(row.source.bytes + row.dest.bytes));
+    rows.sort_by_key(|row| Reverse((row.differs(), row.source.bytes + row.dest.bytes)));
     let shown = rows.iter().take(SHOWN);
     let cells: Vec<Vec<String>> = shown
         .map(|row| row.record.iter().map(str::to_owned).collect())
@@ -53,29 +90,39 @@ struct Total {
     columns: &'static str,
     nft: Count,
     csv: Count,
+    /// The cross-check's count, and what it should be: the rules', and what they left out.
+    kernel: Option<(Count, Count)>,
 }
 
 impl Totals {
     pub(super) fn compare(counters: &BTreeMap<String, Count>, files: &[CsvFile]) -> Result<Self> {
-        let source: fn(&Row) -> Count = |row| row.source;
-        let dest: fn(&Row) -> Count = |row| row.dest;
+        let counter = |name: &str| {
+            let found = counters.get(name).copied();
+            found.with_context(|| format!("nft shows no counter {name}"))
+        };
+        let source: Columns = |row| (row.source, row.kernel.as_ref().map(|kernel| kernel.source));
+        let dest: Columns = |row| (row.dest, row.kernel.as_ref().map(|kernel| kernel.dest));
         let totals = [
-            ("ip4_in", "IPv4 Source", false, source),
-            ("ip4_out", "IPv4 Dest", false, dest),
-            ("ip6_in", "IPv6 Source", true, source),
-            ("ip6_out", "IPv6 Dest", true, dest),
+            ("ip4_in", Some("left_out"), "IPv4 Source", false, source),
+            ("ip4_out", None, "IPv4 Dest", false, dest),
+            ("ip6_in", None, "IPv6 Source", true, source),
+            ("ip6_out", None, "IPv6 Dest", true, dest),
         ]
         .into_iter()
-        .map(|(counter, columns, is_ipv6, side)| {
-            let nft = counters.get(counter);
-            let nft = *nft.with_context(|| format!("nft shows no counter {counter}"))?;
+        .map(|(name, left_out, columns, is_ipv6, side)| {
+            let nft = counter(name)?;
+            let passed = [Some(nft), left_out.map(counter).transpose()?];
             let rows = files.iter().flat_map(|file| &file.rows);
-            let csv = sum(rows.filter(|row| row.is_ipv6 == is_ipv6).map(side));
+            let rows = rows.filter(|row| row.is_ipv6 == is_ipv6);
+            let kernel: Option<Vec<Count>> = rows.clone().map(|row| side(row).1).collect();
             Ok(Total {
-                counter,
+                counter: name,
                 columns,
                 nft,
-                csv,
+                csv: sum(rows.map(|row| side(row).0)),
+                kernel: kernel
+                    .filter(|counts| !counts.is_empty())
+                    .map(|counts| (sum(counts.into_iter()), sum(passed.into_iter().flatten()))),
             })
         });
         totals.collect::<Result<_>>().map(Self)
@@ -86,6 +133,9 @@ impl Totals {
     }
 }
 
+/// NFLOG's count and the kernel's in a row.
+type Columns = fn(&Row) -> (Count, Option<Count>);
+
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = [
@@ -95,6 +145,8 @@ impl fmt::Display for Totals {
             "CSV columns",
             "Packets",
             "Bytes",
+            "TC Packets",
+            "TC Bytes",
             "",
         ];
         let rows: Vec<Vec<String>> = self.0.iter().map(Total::cells).collect();
@@ -104,11 +156,24 @@ impl fmt::Display for Totals {
 
 impl Total {
     fn equal(&self) -> bool {
-        self.nft == self.csv
+        let kernel_agrees = self
+            .kernel
+            .is_none_or(|(counted, passed)| counted == passed);
+        self.nft == self.csv && kernel_agrees
     }
 
     fn cells(&self) -> Vec<String> {
         let verdict = if self.equal() { "equal" } else { "DIFFERENT" };
+        let mut left_out = String::new();
+        let mut kernel = [String::new(), String::new()];
+        if let Some((counted, passed)) = self.kernel {
+            kernel = [counted.packets.to_string(), counted.bytes.to_string()];
+            if passed != self.nft {
+                let packets = passed.packets - self.nft.packets;
+                left_out = format!(", with {packets} packets left out on purpose");
+            }
+        }
+        let [tc_packets, tc_bytes] = kernel;
         vec![
             self.counter.to_owned(),
             self.nft.packets.to_string(),
@@ -116,7 +181,9 @@ impl Total {
             self.columns.to_owned(),
             self.csv.packets.to_string(),
             self.csv.bytes.to_string(),
-            verdict.to_owned(),
+            tc_packets,
+            tc_bytes,
+            verdict.to_owned() + &left_out,
         ]
     }
 }
@@ -132,7 +199,7 @@ fn sum(counts: impl Iterator<Item = Count>) -> Count {
 mod tests {
     use csv::StringRecord;
 
-    use super::*;
+    use super::{super::files::KernelRow, *};
 
     fn count(packets: u64) -> Count {
         let bytes = packets * 100;
@@ -145,6 +212,7 @@ mod tests {
             is_ipv6: ip.contains(':'),
             source: count(source),
             dest: count(dest),
+            kernel: None,
         };
         CsvFile {
             name: "a.csv".to_owned(),
@@ -154,11 +222,53 @@ mod tests {
     }
 
     fn counters(values: [u64; 4]) -> BTreeMap<String, Count> {
-        ["ip4_in", "ip4_out", "ip6_in", "ip6_out"]
+        ["ip4_in", "ip4_out", "ip6_in", "ip6_out", "left_out"]
             .map(str::to_owned)
             .into_iter()
-            .zip(values.map(count))
+            .zip(values.into_iter().chain([5]).map(count))
             .collect()
+    }
+
+    /// A row as the cross-check writes it.
+    fn checked(ip: &'static str, source: u64, tc_source: u64, verdict: &str) -> CsvFile {
+        let mut file = file([(ip, source, 0)]);
+        file.rows[0].record.push_field(ip);
+        file.rows[0].kernel = Some(KernelRow {
+            source: count(tc_source),
+            dest: count(0),
+            verdict: verdict.to_owned(),
+        });
+        file
+    }
+
+    #[test]
+    fn the_kernels_count_is_the_rules_and_what_they_left_out() {
+        let totals = |tc| {
+            let files = [checked(LEFT_OUT, 7, tc, "uncovered")];
+            Totals::compare(&counters([7, 0, 0, 0]), &files).unwrap()
+        };
+        assert!(totals(12).all_equal());
+        assert!(totals(12).to_string().contains("with 5 packets left out"));
+        assert!(!totals(11).all_equal());
+    }
+
+    #[test]
+    fn only_the_address_left_out_may_differ_and_not_in_the_end() {
+        let matching = || checked("192.0.2.1", 1, 1, "match");
+        let uncovered = || checked(LEFT_OUT, 0, 5, "uncovered");
+        check_verdicts(&[uncovered(), matching()]).unwrap();
+        for wrong in [
+            vec![matching()],
+            vec![matching(), uncovered()],
+            vec![
+                uncovered(),
+                checked("192.0.2.1", 0, 1, "uncovered"),
+                matching(),
+            ],
+            vec![checked(LEFT_OUT, 9, 1, "extra"), matching()],
+        ] {
+            assert!(check_verdicts(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -19,9 +19,8 @@ use xtask::{
 use super::this_program;
 use crate::{interrupt::Interrupt, peer};
 
-/// How long the traffic lasts: at least two boundaries of acctd's 5 s
-/// intervals come by in that time.
-pub(super) const SECONDS: u16 = 12;
+/// How long each of the two rounds of traffic lasts: more than one of acctd's 5 s intervals.
+pub(super) const SECONDS: u16 = 7;
 
 /// The traffic may take longer than planned on a slow machine.
 const LIMIT: Duration = Duration::from_secs(SECONDS as u64 + 30);
@@ -35,6 +34,9 @@ const OUTSIDE_V6: &str = "2001:db8::2";
 const GENERATOR_SOURCES: u32 = 300;
 const GENERATOR_RATE: u32 = 1000;
 
+/// One of the generator's addresses, which the rules leave out in the first round.
+pub(super) const LEFT_OUT: &str = "198.18.0.7";
+
 /// A counter and a log statement see the same packets, as they stand in the
 /// same rule: the counter counts, then the packet goes to acctd's group.
 pub(super) const RULESET: &str = "\
@@ -43,9 +45,12 @@ table inet acctd_demo {
     counter ip4_out { }
     counter ip6_in { }
     counter ip6_out { }
+    counter left_out { }
+    set not_accounted { type ipv4_addr; elements = { 198.18.0.7 }; }
 
-    chain input {
-        type filter hook input priority filter; policy accept;
+    chain prerouting {
+        type filter hook prerouting priority raw; policy accept;
+        ip saddr @not_accounted counter name left_out accept
         meta nfproto ipv4 counter name ip4_in log group 5 snaplen 20 queue-threshold 50
         meta nfproto ipv6 counter name ip6_in log group 7 snaplen 40 queue-threshold 50
     }
@@ -92,7 +97,16 @@ impl Stage {
         })
     }
 
-    /// Runs all the traffic to its end. Afterwards nothing moves any more.
+    /// From here on the rules leave nothing out.
+    pub(super) fn account_all(&self) -> Result<()> {
+        let element = format!("{{ {LEFT_OUT} }}");
+        let words = ["delete", "element", "inet", "acctd_demo", "not_accounted"];
+        self.host
+            .run(&[&["nft"], words.as_slice(), &[&element]].concat())
+            .map(drop)
+    }
+
+    /// Runs all the traffic of a round to its end.
     pub(super) fn play_traffic(&self, interrupt: &Interrupt) -> Result<()> {
         let mut traffic = vec![
             self.talk()?,
@@ -104,11 +118,15 @@ impl Stage {
         for process in &mut traffic {
             interrupt.wait_for_success(process, LIMIT)?;
         }
-        // Some seconds after the last packet the kernel still asks its
-        // neighbours whether they are there. The link goes down first.
-        self.host
-            .run(&["ip", "link", "set", &self.veth.near, "down"])?;
         Ok(())
+    }
+
+    /// Afterwards nothing moves any more: some seconds after the last packet
+    /// the kernel still asks its neighbours whether they are there.
+    pub(super) fn close(&self) -> Result<()> {
+        self.host
+            .run(&["ip", "link", "set", &self.veth.near, "down"])
+            .map(drop)
     }
 
     /// TCP and UDP through ordinary sockets.
