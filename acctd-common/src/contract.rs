@@ -16,7 +16,7 @@
 //!
 //! | name | type | key | value | entries |
 //! |---|---|---|---|---|
-//! | [`EPOCHS`] | `ARRAY_OF_MAPS` of `PERCPU_HASH` with `BPF_F_NO_PREALLOC` | slot | [`EpochKey`] to [`EpochValue`] | [`SLOTS`] |
+//! | [`EPOCHS`] | `ARRAY_OF_MAPS` of `HASH` with `BPF_F_NO_PREALLOC` | slot | [`EpochKey`] to [`EpochValue`] | [`SLOTS`] |
 //! | [`CLOCK`] | `ARRAY` | index | `u64` | [`CLOCK_ENTRIES`] |
 //! | [`VLANS`], optional | `HASH` | [`VlanKey`] | `u32` | any |
 //!
@@ -37,7 +37,7 @@
 //! # What to count
 //!
 //! For the address of the program's side, masked to the prefix length of its family, add to
-//! [`EpochValue`]. What is not counted for a prefix goes to the entry of its [`reason`], which acctd has
+//! [`EpochValue`], atomically: all CPUs share it. What is not counted for a prefix goes to the entry of its [`reason`], which acctd has
 //! put into each map beforehand, so that it is there even when the map is full.
 
 /// The map of maps: slot → that epoch's counters.
@@ -149,7 +149,7 @@ pub mod reason {
 
 use crate::Counters;
 
-/// What an epoch's map holds for a key, on each CPU.
+/// What an epoch's map holds for a key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EpochValue {

@@ -122,9 +122,9 @@ pub struct Cli {
 
     /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
     ///
-    /// Packets of further ones are counted as overflow and their rows are "not checked". 500,000
-    /// take 75 bytes of kernel memory each at once, and while they are in use up to 180 on a machine of
-    /// two CPUs and 64 more for each further CPU, in up to two intervals; what that comes to is logged at the start.
+    /// Packets of further ones are counted as overflow and their rows are "not checked". Each takes
+    /// 192 bytes of kernel memory in up to two intervals, and the tables 64 bytes; what that
+    /// comes to is logged at the start.
     #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
           value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
     pub crosscheck_max_prefixes: u32,

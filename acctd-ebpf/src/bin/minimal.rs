@@ -5,6 +5,12 @@
 //! length that acctd sets, and says in the entries of `contract::reason` what it does not count.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+#[expect(unsafe_code, reason = "an instruction that the language does not give")]
+#[path = "../atomic.rs"]
+mod atomic;
 
 #[cfg(target_arch = "bpf")]
 #[expect(
@@ -12,16 +18,17 @@
     reason = "maps and the packet's descriptor are pointers that the verifier checks"
 )]
 mod program {
+    use crate::atomic::atomic_add;
     use acctd_common::Counters;
     use acctd_common::contract::{
         CLOCK_ENTRIES, CLOCK_OLDEST, EpochKey, EpochValue, SIDE_SOURCE, SLOTS,
     };
     use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
-    use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuHashMap};
+    use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap};
     use aya_ebpf::macros::{btf_map, classifier};
     use aya_ebpf::programs::TcContext;
 
-    type Epoch = PerCpuHashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
+    type Epoch = HashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
 
     #[btf_map]
     static ACCTD_EPOCHS: ArrayOfMaps<Epoch, { SLOTS as usize }> = ArrayOfMaps::new();
@@ -66,8 +73,11 @@ mod program {
         };
         if epoch.insert(&key, &value, u64::from(BPF_NOEXIST)).is_err() {
             let counted = epoch.get_ptr_mut(&key)?;
-            // SAFETY: the value is this CPU's own.
-            unsafe { (*counted).add(&value) };
+            // SAFETY: the entry stays while the program runs, and is only changed atomically.
+            unsafe {
+                atomic_add(&raw mut (*counted).total.bytes, value.total.bytes);
+                atomic_add(&raw mut (*counted).total.packets, 1);
+            }
         }
         Some(())
     }

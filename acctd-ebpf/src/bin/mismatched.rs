@@ -7,11 +7,11 @@
 mod program {
     use acctd_common::contract::{CLOCK_ENTRIES, SLOTS};
     use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-    use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuHashMap};
+    use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap};
     use aya_ebpf::macros::{btf_map, classifier};
     use aya_ebpf::programs::TcContext;
 
-    type Epoch = PerCpuHashMap<u32, u64, 1, { BPF_F_NO_PREALLOC as usize }>;
+    type Epoch = HashMap<u32, u64, 1, { BPF_F_NO_PREALLOC as usize }>;
 
     #[btf_map]
     static ACCTD_EPOCHS: ArrayOfMaps<Epoch, { SLOTS as usize }> = ArrayOfMaps::new();

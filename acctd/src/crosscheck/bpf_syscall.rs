@@ -35,8 +35,9 @@ struct ElementAttr {
 }
 
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: the kernel reads and writes `attr` within the size that is given; what its addresses
-    // point to is up to the callers below, who keep it alive through the call.
+    // SAFETY: the kernel reads and writes `attr` within the size that is given. What its addresses
+    // point to is up to the callers below: it lives through the call, and has room for `count` keys
+    // and values of the contract, whose types every map has that acctd makes.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -72,19 +73,16 @@ pub fn delete_element(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     }
 }
 
-/// About this much of values is read at a time.
-const BATCH_BYTES: usize = 1024 * 1024;
+/// Entries that are read at a time.
+const BATCH: usize = 8_192;
 
-/// Reads a whole `PERCPU_HASH` of the contract that nothing writes to, and gives each key with the
-/// sum of its values over all CPUs. `n_cpus` are the possible ones: the kernel copies a value for each.
+/// Reads a whole epoch's map, which nothing writes to any more.
 pub fn for_each(
     map: BorrowedFd<'_>,
-    n_cpus: usize,
     mut visit: impl FnMut(&EpochKey, &EpochValue),
 ) -> io::Result<()> {
-    let mut n_batch = (BATCH_BYTES / (n_cpus * size_of::<EpochValue>())).max(256);
-    let mut keys = vec![EpochKey::default(); n_batch];
-    let mut values = vec![EpochValue::default(); n_batch * n_cpus];
+    let mut keys = vec![EpochKey::default(); BATCH];
+    let mut values = vec![EpochValue::default(); BATCH];
     // Opaque to us, and at most as long as a key.
     let mut position = [0_u64; 8];
     let mut is_first = true;
@@ -99,7 +97,7 @@ pub fn for_each(
             out_batch: next.as_mut_ptr().addr() as u64,
             keys: keys.as_mut_ptr().addr() as u64,
             values: values.as_mut_ptr().addr() as u64,
-            count: u32::try_from(n_batch).unwrap_or(u32::MAX),
+            count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
             map_fd: descriptor(map),
             ..BatchAttr::default()
         };
@@ -107,25 +105,16 @@ pub fn for_each(
         let is_last = match &result {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            // A hash bucket with more entries than fit in a batch.
+            // A hash bucket with more entries than fit.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                n_batch *= 2;
-                keys.resize(n_batch, EpochKey::default());
-                values.resize(n_batch * n_cpus, EpochValue::default());
+                keys.resize(2 * keys.len(), EpochKey::default());
+                values.resize(keys.len(), EpochValue::default());
                 continue;
             }
             Err(_) => return result,
         };
-        for (key, values) in keys
-            .iter()
-            .zip(values.chunks_exact(n_cpus))
-            .take(attr.count as usize)
-        {
-            let mut sum = EpochValue::default();
-            for value in values {
-                sum.add(value);
-            }
-            visit(key, &sum);
+        for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
+            visit(key, value);
         }
         if is_last {
             return Ok(());

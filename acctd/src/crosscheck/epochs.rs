@@ -20,8 +20,8 @@ use std::time::Duration;
 use acctd_common::contract::{
     CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
 };
-use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuHashMap, PerCpuValues};
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 
 use super::bpf_syscall;
 use super::counts::{EpochCounts, VERSIONS};
@@ -31,7 +31,7 @@ use crate::interval::{Interval, PeriodIndex, UnixNanos};
 const STALL: Duration = Duration::from_secs(3);
 
 /// `linux/bpf.h`.
-const BPF_MAP_TYPE_PERCPU_HASH: u32 = 5;
+const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// The end of an epoch that has none yet.
 const NO_END: u64 = u64::MAX;
@@ -41,7 +41,6 @@ const NO_END: u64 = u64::MAX;
 pub struct Epochs {
     outer: Map,
     clock: Map,
-    n_cpus: usize,
     /// The most prefixes and sides in an epoch.
     capacity: u32,
     /// IPv6 prefixes are of at most 64 bits.
@@ -82,13 +81,9 @@ impl Epochs {
         capacity: u32,
         is_half: bool,
     ) -> Result<Self> {
-        let n_cpus = aya::util::nr_cpus().map_err(|(file, error)| {
-            anyhow!("cannot tell how many CPUs there may be: {file}: {error}")
-        })?;
         let mut epochs = Self {
             outer,
             clock,
-            n_cpus,
             capacity,
             is_half,
             interval,
@@ -224,7 +219,7 @@ impl Epochs {
     }
 
     fn push(&mut self, slot: u32, period: Option<PeriodIndex>) -> Result<()> {
-        let map = new_epoch_map(self.capacity, self.n_cpus)?;
+        let map = new_epoch_map(self.capacity)?;
         self.set_clock(slot, NO_END)?;
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
         outer
@@ -248,7 +243,7 @@ impl Epochs {
 
     fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
         let mut counts = EpochCounts::default();
-        bpf_syscall::for_each(map_fd(&epoch.map)?, self.n_cpus, |key, value| {
+        bpf_syscall::for_each(map_fd(&epoch.map)?, |key, value| {
             counts.take_in(key, value, self.is_half);
         })
         .context("cannot read an epoch's map")?;
@@ -268,11 +263,11 @@ fn end_nanos(end: UnixNanos) -> u64 {
 }
 
 /// A map with an entry for each reason in it: those are there even when it is full.
-fn new_epoch_map(capacity: u32, n_cpus: usize) -> Result<Map> {
+fn new_epoch_map(capacity: u32) -> Result<Map> {
     let keys = reason_keys();
     let n_reasons = u32::try_from(keys.len()).unwrap_or(0);
     let definition = aya_obj::Map::new_from_params(
-        BPF_MAP_TYPE_PERCPU_HASH,
+        BPF_MAP_TYPE_HASH,
         u32::try_from(size_of::<EpochKey>())?,
         u32::try_from(size_of::<EpochValue>())?,
         capacity.saturating_add(n_reasons),
@@ -281,11 +276,10 @@ fn new_epoch_map(capacity: u32, n_cpus: usize) -> Result<Map> {
     let data = MapData::create(definition, "acctd_epoch", None).context(
         "cannot make a map for the cross-check; lower --crosscheck-max-prefixes if memory is short",
     )?;
-    let mut map = Map::PerCpuHashMap(data);
-    let mut epoch: PerCpuHashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
+    let mut map = Map::HashMap(data);
+    let mut epoch: HashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
     for key in keys {
-        let zero = PerCpuValues::try_from(vec![EpochValue::default(); n_cpus])?;
-        epoch.insert(key, zero, 0)?;
+        epoch.insert(key, EpochValue::default(), 0)?;
     }
     Ok(map)
 }
@@ -311,7 +305,7 @@ fn map_fd(map: &Map) -> Result<BorrowedFd<'_>> {
 
 fn map_data(map: &Map) -> Result<&MapData> {
     match map {
-        Map::ArrayOfMaps(data) | Map::PerCpuHashMap(data) => Ok(data),
+        Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
         other => bail!("{other:?} is no map of epochs"),
     }
 }

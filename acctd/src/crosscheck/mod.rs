@@ -143,12 +143,11 @@ impl CrossCheckConfig {
     /// tables of those that lie ahead.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let n_cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+        // An entry with its key and value takes a piece of the kernel's next size.
+        const ENTRY: u64 = 192;
+        const BUCKET: u64 = 16;
         let prefixes = u64::from(self.max_prefixes);
-        let bucket = 16;
-        // An element's own head and key, a pointer to its values, and those.
-        let element = 88 + 64 * n_cpus;
-        prefixes.next_power_of_two() * bucket * 4 + 2 * prefixes * element
+        prefixes.next_power_of_two() * BUCKET * 4 + 2 * prefixes * ENTRY
     }
 }
 

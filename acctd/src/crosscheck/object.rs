@@ -134,7 +134,7 @@ fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
     })?;
     let name = format!("the inner map of {}", contract::EPOCHS);
     let wanted = Shape::new(
-        kind::PERCPU_HASH,
+        kind::HASH,
         size_of::<EpochKey>(),
         size_of::<EpochValue>(),
         // The kernel lets the maps that acctd puts there have another.
@@ -164,7 +164,6 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 mod kind {
     pub(super) const HASH: u32 = 1;
     pub(super) const ARRAY: u32 = 2;
-    pub(super) const PERCPU_HASH: u32 = 5;
     pub(super) const ARRAY_OF_MAPS: u32 = 12;
 }
 

@@ -2,6 +2,12 @@
 //! `acctd_common::contract` defines it. They change and drop nothing.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+#[expect(unsafe_code, reason = "an instruction that the language does not give")]
+#[path = "../../atomic.rs"]
+mod atomic;
 
 #[cfg(target_arch = "bpf")]
 #[expect(

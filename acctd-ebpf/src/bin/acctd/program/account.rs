@@ -6,6 +6,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::info;
 
+use crate::atomic::atomic_add;
+
 use super::clock::{self, Place};
 use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH};
 use super::packet::{self, Counted, Reason, Version};
@@ -158,7 +160,7 @@ fn count_reason(epoch: &Epoch, key: EpochKey, reason: Reason, bytes: u64) {
     let _counted = add(epoch, &key, &value);
 }
 
-/// Adds to the key's entry on this CPU, which is made if there is none; false if it cannot be.
+/// Adds to the key's entry, which is made if there is none; false if it cannot be.
 #[inline(always)]
 fn add(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
     if add_to_existing(epoch, key, value) {
@@ -173,10 +175,31 @@ fn add_to_existing(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
     let Some(existing) = epoch.get_ptr_mut(key) else {
         return false;
     };
-    // SAFETY: the value is this CPU's own, TC programs run with bottom halves off, so no other
-    // packet interrupts this one, and acctd reads it when no program uses the map any more.
-    unsafe { (*existing).add(value) };
+    // SAFETY: the entry stays while the program runs, for nobody removes any; other CPUs add to it
+    // at the same time, as atomically as this one.
+    unsafe {
+        add_counters(&raw mut (*existing).total, value.total);
+        add_counters(&raw mut (*existing).near_end, value.near_end);
+        add_counters(&raw mut (*existing).before_end, value.before_end);
+        add_counters(&raw mut (*existing).fragments, value.fragments);
+    }
     true
+}
+
+/// # Safety
+///
+/// `counters` must point to counters that are only changed atomically while this runs.
+#[inline(always)]
+unsafe fn add_counters(counters: *mut Counters, more: Counters) {
+    // Most of the time there is nothing but the total to add to.
+    if more.bytes != 0 {
+        // SAFETY: the caller's.
+        unsafe { atomic_add(&raw mut (*counters).bytes, more.bytes) };
+    }
+    if more.packets != 0 {
+        // SAFETY: the caller's.
+        unsafe { atomic_add(&raw mut (*counters).packets, more.packets) };
+    }
 }
 
 #[inline(always)]

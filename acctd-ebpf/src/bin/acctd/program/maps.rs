@@ -3,13 +3,13 @@
 use acctd_common::contract::{CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 
 use super::ip6::OptionWalk;
 
 /// One epoch's counters. acctd makes the maps that are used; this one is their pattern.
-pub(super) type Epoch = PerCpuHashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
+pub(super) type Epoch = HashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
 
 #[btf_map]
 pub(super) static ACCTD_EPOCHS: ArrayOfMaps<Epoch, { SLOTS as usize }> = ArrayOfMaps::new();
