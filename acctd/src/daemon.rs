@@ -2,7 +2,7 @@
 //! over, and finish without losing what the kernel still holds.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use log::{info, warn};
@@ -22,6 +22,10 @@ use crate::shutdown::Shutdown;
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// Signals this soon after the second are no third: a shell and a supervisor may each send theirs at
+/// the same moment, and no disk can have answered by then.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// Runs until a signal ends it. All that was counted is written when this returns, or the error
 /// says what is not.
@@ -100,10 +104,19 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     warn!("{signal} received again: not waiting for a disk that refuses");
     // The engine may have finished in this moment.
     let _finished = hurry.send(());
+    let second = Instant::now();
+    let third = async {
+        loop {
+            let signal = shutdown.signal().await;
+            if second.elapsed() >= TOGETHER {
+                break signal;
+            }
+        }
+    };
     tokio::select! {
         biased;
         finished = &mut finishing => finished,
-        signal = shutdown.signal() => Err(anyhow!(
+        signal = third => Err(anyhow!(
             "{signal} received a third time, while the disk does not answer: what it has not taken is lost"
         )),
     }

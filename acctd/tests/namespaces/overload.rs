@@ -105,6 +105,7 @@ fn after_an_overflow_rows_and_lost_are_all_packets() -> Result<()> {
     let ip4 = rig.counter("v4")?;
     let lost = rig.summed("lost")?;
     ensure!(lost > 0 && rig.summed("overruns")? > 0);
+    ensure!(counted.bytes == 100 * counted.packets, "{counted:?}");
     ensure!(
         counted.packets + lost == ip4.packets,
         "{} in rows and {lost} lost are not {}",

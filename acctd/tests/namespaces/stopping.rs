@@ -37,6 +37,16 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "three_signals_right_after_the_start_leave_a_file",
+        three_signals_right_after_the_start,
+    ),
+    (
+        Needs::Namespace,
+        "a_stop_writes_packets_without_a_stamp_that_the_kernel_still_held",
+        a_stop_with_unstamped_packets_pending,
+    ),
+    (
+        Needs::Namespace,
         "a_stop_under_full_load_takes_no_time",
         a_stop_under_full_load,
     ),
@@ -109,6 +119,51 @@ fn two_signals_at_once() -> Result<()> {
             "{counted:?} in round {round}"
         );
     }
+    Ok(())
+}
+
+/// Nothing has been counted, and still each start has its file.
+fn three_signals_right_after_the_start() -> Result<()> {
+    let rig = Rig::new()?;
+    for round in 1..=20 {
+        let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+        for signal in [Signal::INT, Signal::TERM] {
+            acctd.signal(signal)?;
+        }
+        let ended = acctd.stop(Signal::QUIT)?;
+        ensure!(ended.code == Some(0), "{:?}", ended.log);
+        let files = std::fs::read_dir(rig.log_directory())?.count();
+        // And intervals.jsonl.
+        ensure!(files == round + 1, "{files} files in round {round}");
+    }
+    ensure!(totals(&rig.files()?, true) == (NONE, NONE));
+    Ok(())
+}
+
+/// The hooks output and postrouting have no stamps: the time of the receive counts, here the stop's.
+fn a_stop_with_unstamped_packets_pending() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table inet rig {
+            counter v4 {}
+            chain output {
+                type filter hook output priority raw
+                ip protocol icmp counter name v4 log group 4 snaplen 20 queue-threshold 5000
+            }
+        }",
+    )?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-dst-group=4"])?;
+    rig.router
+        .run(&["ping", "-q", "-c", "10", "-i", "0.01", "127.0.0.1"])?;
+    let ended = acctd.finish()?;
+    ensure!(ended.took < Duration::from_secs(1), "took {:?}", ended.took);
+    let files = rig.files()?;
+    ensure!(files.len() == 1, "{files:?}");
+    // Ten requests and ten replies of 84 bytes.
+    let v4 = rig.counter("v4")?;
+    ensure!((v4.packets, v4.bytes) == (20, 1_680), "{v4:?}");
+    ensure!(totals(&files, true) == (NONE, v4), "{files:?}");
+    ensure!(rig.summed("late")? == 0);
     Ok(())
 }
 
