@@ -1,7 +1,8 @@
 //! What goes wrong is said in one line, with what to do about it, and loses nothing.
 
 use std::fs;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "without_cap_net_admin_that_is_said",
         without_cap_net_admin_that_is_said,
+    ),
+    (
+        Needs::Root,
+        "what_another_user_may_not_write_is_refused",
+        what_another_user_may_not_write,
     ),
     (
         Needs::Namespace,
@@ -86,6 +92,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
+/// `nobody` on Debian.
+const NOBODY: u32 = 65_534;
+
 /// Runs acctd to its end, which must come at once, with this exit code and one line of complaint.
 fn fails(rig: &Rig, args: &[&str], code: i32, part: &str) -> Result<()> {
     let output = rig.acctd_command().args(args).output()?;
@@ -128,15 +137,8 @@ fn a_taken_group_names_its_owner() -> Result<()> {
 
 fn without_cap_net_admin_that_is_said() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
-    let program = rig.scratch().join("acctd");
-    fs::copy(rig.acctd_path(), &program)?;
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(rig.scratch(), open)?;
-    let output = rig
-        .router
-        .command("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-        .arg(program)
+    set_mode(rig.scratch(), 0o777)?;
+    let output = as_nobody(&rig)?
         .args(["-ip4-src-group=5", "-log-directory"])
         .arg(rig.log_directory())
         .output()?;
@@ -145,6 +147,72 @@ fn without_cap_net_admin_that_is_said() -> Result<()> {
         1,
         "it takes CAP_NET_ADMIN; run acctd as root or grant it",
     )
+}
+
+/// acctd in the router as a user without any privilege, who has all rights in the scratch directory.
+fn as_nobody(rig: &Rig) -> Result<Command> {
+    let program = rig.scratch().join("acctd");
+    if !program.exists() {
+        fs::copy(rig.acctd_path(), &program)?;
+    }
+    let mut command = rig.router.command("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(program);
+    Ok(command)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(path, mode).with_context(|| path.display().to_string())
+}
+
+/// Refused by mode, and by owner.
+fn what_another_user_may_not_write() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    set_mode(rig.scratch(), 0o755)?;
+    let make = |name: &str, owner: u32, mode: u32| -> Result<PathBuf> {
+        let path = rig.scratch().join(name);
+        fs::create_dir(&path)?;
+        std::os::unix::fs::chown(&path, Some(owner), Some(owner))?;
+        set_mode(&path, mode)?;
+        Ok(path)
+    };
+    let read_only = make("read-only", NOBODY, 0o555)?;
+    let of_root = make("of-root", 0, 0o755)?;
+    let own = make("own", NOBODY, 0o755)?;
+    fs::write(own.join("intervals.jsonl"), "")?;
+    let refused = |directory: &Path, part: &str, cure: &str| -> Result<()> {
+        let output = as_nobody(&rig)?
+            .args(["-ip4-src-group=5", "-log-directory"])
+            .arg(directory)
+            .output()?;
+        let shown = directory.display();
+        let part = format!("{part} {shown}: Permission denied (os error 13); {cure}");
+        complains(&output, 1, &part)
+    };
+    for directory in [&read_only, &of_root] {
+        let cure = "change its owner or mode";
+        refused(directory, "cannot write to log directory", cure)?;
+        let below = directory.join("below");
+        refused(&below, "cannot make log directory", "make it yourself")?;
+    }
+    let output = as_nobody(&rig)?
+        .args(["-ip4-src-group=5", "-log-directory"])
+        .arg(&own)
+        .output()?;
+    let part = "intervals.jsonl: Permission denied (os error 13); move it away";
+    complains(&output, 1, part)?;
+    fs::remove_file(own.join("intervals.jsonl"))?;
+    let mut profile = std::ffi::OsString::from("-cpuprofile=");
+    profile.push(of_root.join("profile"));
+    let output = as_nobody(&rig)?
+        .args(["-ip4-src-group=5", "-log-directory"])
+        .arg(&own)
+        .arg(profile)
+        .output()?;
+    let part = "profile: choose another file with --cpuprofile: Permission denied";
+    complains(&output, 1, part)
 }
 
 /// All capabilities in a user namespace are none in the network namespace outside of it.
@@ -493,6 +561,20 @@ fn each_bad_flag() -> Result<()> {
             &["-ip4-src-group=5", "-syslog=maybe"],
             "neither true nor false",
         ),
+        (&["-ip4-src-group=5", "-utc=2"], "neither true nor false"),
+        (
+            &["-ip4-src-group=5", "-debug=yes"],
+            "neither true nor false",
+        ),
+        (
+            &["-ip4-src-group=5", "-verbose=on"],
+            "neither true nor false",
+        ),
+        (
+            &["-ip4-src-group=5", "-log-directory="],
+            "a value is required",
+        ),
+        (&["-ip4-src-group=5", "-cpuprofile="], "a value is required"),
         (&["-ip4-src-group=5", "-cpus=many"], "invalid digit"),
         (&["-ip4-src-grp=5"], "unexpected argument"),
         (&["-ip4-src-group", "-utc"], "\"-utc\" is no NFLOG group"),
