@@ -1,16 +1,22 @@
 //! Parity with go-nflog-acctd: for its own sample data, exactly its output. Only the order of
 //! the rows differs: it writes them in no order, acctd sorts them.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use acctd_common::Counters;
+use itertools::Itertools as _;
 
-use crate::csv_writer::write_rows;
+use crate::accumulator::{Accumulator, Rules};
+use crate::cli::Cli;
+use crate::config::Config;
+use crate::csv_writer::{create_whole, write_rows};
 use crate::interval::{Interval, Period, UnixNanos};
 use crate::naming::Zone;
-use crate::prefix::{Family, PrefixKey, PrefixLength};
-use crate::rows::Row;
+use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::rows::{ClosedInterval, GroupInterval, Row};
+use crate::testing::{AF_INET, AF_INET6, Logged, SEED_IP4, SEED_IP6, datagram};
 
 /// 2013-02-11 15:00:00 UTC, the hour of the sample in the seed's manual.
 const SAMPLE_HOUR: i64 = 1_360_594_800;
@@ -30,9 +36,8 @@ fn row(ip: &str, [source_bytes, source_packets, dest_bytes, dest_packets]: [u64;
     }
 }
 
-#[test]
-fn the_sample_of_the_manual_is_written_to_the_byte() {
-    let rows = [
+fn sample() -> [Row; 4] {
+    [
         row("192.168.0.22", [10_396_412, 159_611, 260_251_871, 257_171]),
         row("192.168.0.42", [100_372, 762, 10_888, 105]),
         row(
@@ -43,24 +48,109 @@ fn the_sample_of_the_manual_is_written_to_the_byte() {
             "2001:aaa:bbbb:ccc:dddd:eeee:7818:86a",
             [1_127_817, 9_522, 14_265_686, 14_061],
         ),
-    ];
+    ]
+}
+
+const SAMPLE_FILE: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\n\
+    2013-02-11 15:00:00,192.168.0.22,10396412,159611,260251871,257171\n\
+    2013-02-11 15:00:00,192.168.0.42,100372,762,10888,105\n\
+    2013-02-11 15:00:00,2001:aaa:bbbb:ccc:dddd:eeee:f52:b974,53756,281,66277,245\n\
+    2013-02-11 15:00:00,2001:aaa:bbbb:ccc:dddd:eeee:7818:86a,1127817,9522,14265686,14061\n";
+
+#[test]
+fn the_sample_of_the_manual_is_written_to_the_byte() {
     let start = UnixNanos(SAMPLE_HOUR * 1_000_000_000);
+    let time = Zone::Utc.row_time(start);
     let mut written = Vec::new();
-    write_rows(
-        &mut written,
-        &Zone::Utc.row_time(start),
-        rows.into_iter(),
-        false,
-    )
+    write_rows(&mut written, &time, sample().into_iter(), false).unwrap();
+    assert_eq!(String::from_utf8(written).unwrap(), SAMPLE_FILE);
+}
+
+/// `counters.packets` packets to or from `address` whose lengths add up to `counters.bytes`.
+fn packets(address: IpAddr, side: Side, counters: Counters) -> impl Iterator<Item = Logged> {
+    (0..counters.packets).map(move |number| {
+        let longer = u64::from(number < counters.bytes % counters.packets);
+        let length = u16::try_from(counters.bytes / counters.packets + longer).unwrap();
+        let (family, mut payload, length_at, length) = match address {
+            IpAddr::V4(_) => (AF_INET, SEED_IP4.to_vec(), 2, length),
+            IpAddr::V6(_) => (AF_INET6, SEED_IP6.to_vec(), 4, length - 40),
+        };
+        payload[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        let octets = match address {
+            IpAddr::V4(ip4) => ip4.octets().to_vec(),
+            IpAddr::V6(ip6) => ip6.octets().to_vec(),
+        };
+        // Both headers end with the source and the destination address.
+        let end = match side {
+            Side::Source => payload.len() - octets.len(),
+            Side::Dest => payload.len(),
+        };
+        payload[end - octets.len()..end].copy_from_slice(&octets);
+        Logged {
+            family,
+            stamp: Some((SAMPLE_HOUR + 1) * 1_000_000_000),
+            payload,
+            ..Logged::default()
+        }
+    })
+}
+
+/// The whole way: datagrams, ledgers, rows, file.
+#[test]
+fn packets_like_those_of_the_sample_make_its_file() {
+    let args = [
+        "acctd",
+        "-ip4-src-group=5",
+        "-ip4-dst-group=4",
+        "-ip6-src-group=7",
+        "-ip6-dst-group=6",
+        "-ip6-prefix-length=128",
+        "-interval=1h",
+    ];
+    let config = Config::resolve(Cli::parse_args(args.map(OsString::from)).unwrap()).unwrap();
+    let start = UnixNanos(SAMPLE_HOUR * 1_000_000_000);
+    let now = UnixNanos(start.0 + 2_000_000_000);
+    let period = config.interval.period(config.interval.index_of(start));
+    let mut groups = Vec::new();
+    for &group in &config.groups {
+        let mut accumulator = Accumulator::new(Rules::of(&config, &group), start);
+        let is_ip4 = group.prefix_length.family() == Family::Ip4;
+        for row in sample()
+            .iter()
+            .filter(|row| row.address.is_ipv4() == is_ip4)
+        {
+            let counters = match group.side {
+                Side::Source => row.source,
+                Side::Dest => row.dest,
+            };
+            let packets = packets(row.address, group.side, counters);
+            for batch in &packets.chunks(500) {
+                accumulator.absorb(&datagram(&batch.collect::<Vec<_>>()), now);
+            }
+        }
+        let mut closed = GroupInterval::from(group);
+        for slot in accumulator.restart(now) {
+            assert_eq!(config.interval.period(slot.index), period);
+            closed.counts.add(&slot.counts);
+            closed.entries.push(slot.entries);
+        }
+        groups.push(closed);
+    }
+    let mut closed = ClosedInterval {
+        period,
+        groups,
+        kernel: None,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let time = Zone::Utc.row_time(period.start);
+    let stem = Zone::Utc.file_stem(period);
+    let (name, _) = create_whole(directory.path(), &stem, |target| {
+        write_rows(target, &time, closed.rows(), false)
+    })
     .unwrap();
-    assert_eq!(
-        String::from_utf8(written).unwrap(),
-        "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\n\
-         2013-02-11 15:00:00,192.168.0.22,10396412,159611,260251871,257171\n\
-         2013-02-11 15:00:00,192.168.0.42,100372,762,10888,105\n\
-         2013-02-11 15:00:00,2001:aaa:bbbb:ccc:dddd:eeee:f52:b974,53756,281,66277,245\n\
-         2013-02-11 15:00:00,2001:aaa:bbbb:ccc:dddd:eeee:7818:86a,1127817,9522,14265686,14061\n"
-    );
+    assert_eq!(name, "2013-02-11-150000_2013-02-11-160000.csv");
+    let written = std::fs::read_to_string(directory.path().join(name)).unwrap();
+    assert_eq!(written, SAMPLE_FILE);
 }
 
 #[test]

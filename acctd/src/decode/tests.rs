@@ -1,6 +1,13 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::accumulator::{Accumulator, Rules};
+use crate::counts::Counts;
+use crate::interval::Interval;
+use crate::nflog_socket::NflogGroup;
+use crate::prefix::{PrefixLength, Side};
 use crate::testing::*;
 
 const ETHERNET_IP4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
@@ -215,6 +222,23 @@ fn reading(bytes: &[u8]) -> Vec<Reading> {
         .collect()
 }
 
+/// All that is counted of a datagram: the counters, and the periods with their entries.
+fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
+    let now = UnixNanos(1_700_000_000_000_000_000);
+    let rules = Rules {
+        group: NflogGroup(5),
+        side: Side::Source,
+        prefix_length: PrefixLength::new(family, 32).unwrap(),
+        interval: Interval::new(Duration::from_secs(10)).unwrap(),
+        max_prefixes: 1_000,
+        debug: false,
+    };
+    let mut accumulator = Accumulator::new(rules, now);
+    accumulator.absorb(bytes, now);
+    let counts = *accumulator.totals();
+    (counts, format!("{:?}", accumulator.restart(now)))
+}
+
 fn known_to_decoder(kind: u16) -> bool {
     use attribute::{L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP};
     [L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP].contains(&(kind & ATTRIBUTE_TYPE_MASK))
@@ -228,7 +252,11 @@ prop_compose! {
         sequence in any::<Option<u32>>(),
         stamp in proptest::option::of(0..i64::MAX),
         link_header in proptest::collection::vec(any::<u8>(), 0..24),
-        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        payload in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            Just(SEED_IP4.to_vec()),
+            Just(SEED_IP6.to_vec()),
+        ],
     ) -> Logged {
         Logged { family, hook, protocol, sequence, stamp, link_header, payload, extra: vec![] }
     }
@@ -264,13 +292,17 @@ proptest! {
         extra in proptest::collection::vec(
             (0_usize..8, any::<u16>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
     ) {
-        let plain = reading(&datagram(&packets));
-        prop_assert_eq!(plain.len(), packets.len());
+        let plain = datagram(&packets);
+        prop_assert_eq!(reading(&plain).len(), packets.len());
         let extra: Vec<_> = extra.into_iter().filter(|extra| !known_to_decoder(extra.1)).collect();
         let with_extra: Vec<_> = packets
             .into_iter()
             .map(|packet| Logged { extra: extra.clone(), ..packet })
             .collect();
-        prop_assert_eq!(plain, reading(&datagram(&with_extra)));
+        let with_extra = datagram(&with_extra);
+        for family in [Family::Ip4, Family::Ip6] {
+            prop_assert_eq!(counted(&plain, family), counted(&with_extra, family));
+        }
+        prop_assert_eq!(reading(&plain), reading(&with_extra));
     }
 }
