@@ -341,6 +341,7 @@ impl ClosedSlots {
             .map_or_else(KernelInterval::default, |epoch| KernelInterval {
                 counts: epoch.counts,
                 is_comparable: epoch.is_exact,
+                drained_in: epoch.drained_in,
                 ..KernelInterval::default()
             })
     }

@@ -62,6 +62,8 @@ struct CrossCheckSummary {
     comparable: bool,
     /// Packets that the kernel counted for no prefix, by the reason.
     uncounted: BTreeMap<&'static str, Counted>,
+    /// Time to read the kernel's map.
+    drain_seconds: f64,
     worst: Vec<Worst>,
 }
 
@@ -128,6 +130,7 @@ impl CrossCheckSummary {
             window_ms: summary.window_nanos / 1_000_000,
             comparable: kernel.is_comparable,
             uncounted: uncounted.collect(),
+            drain_seconds: kernel.drained_in.as_secs_f64(),
             worst: worst.collect(),
         }
     }

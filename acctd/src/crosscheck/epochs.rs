@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acctd_common::contract::{
     CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
@@ -70,6 +70,8 @@ pub struct ClosedEpoch {
     pub is_exact: bool,
     /// What was counted in it.
     pub counts: EpochCounts,
+    /// How long it took to read its map.
+    pub drained_in: Duration,
 }
 
 impl Epochs {
@@ -242,6 +244,7 @@ impl Epochs {
     }
 
     fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
+        let begun = Instant::now();
         let mut counts = EpochCounts::default();
         bpf_syscall::for_each(map_fd(&epoch.map)?, |key, value| {
             counts.take_in(key, value, self.is_half);
@@ -251,6 +254,7 @@ impl Epochs {
             period: epoch.period,
             is_exact: epoch.is_exact,
             counts,
+            drained_in: begun.elapsed(),
         })
     }
 }

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use acctd_common::Counters;
 use acctd_common::contract::{BEFORE_END_NANOS, EpochValue, NEAR_END_NANOS, reason};
@@ -33,6 +34,8 @@ pub struct KernelInterval {
     pub outside: Option<EpochCounts>,
     /// Whether it watched for the same time as NFLOG.
     pub is_comparable: bool,
+    /// How long it took to read the kernel's map.
+    pub drained_in: Duration,
     /// The verdicts, once they are given.
     pub judgement: Option<Judgement>,
 }
