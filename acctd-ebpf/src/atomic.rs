@@ -1,9 +1,9 @@
-//! Adding atomically. Rust's `AtomicU64` has no `fetch_add` on this target, which lacks
-//! compare-and-swap in its older versions; the instruction is as old as eBPF.
+//! Adding atomically.
 
 use core::arch::asm;
 
-/// Adds to a number that other CPUs add to as well.
+/// Adds to a number that other CPUs add to as well. Rust's `AtomicU64` has no `fetch_add` on this
+/// target, which lacks compare-and-swap in its older versions; the instruction is as old as eBPF.
 ///
 /// # Safety
 ///

@@ -13,6 +13,11 @@
 mod atomic;
 
 #[cfg(target_arch = "bpf")]
+#[expect(unsafe_code, reason = "a section for the loader")]
+#[path = "../support.rs"]
+mod support;
+
+#[cfg(target_arch = "bpf")]
 #[expect(
     unsafe_code,
     reason = "maps and the packet's descriptor are pointers that the verifier checks"
@@ -80,15 +85,6 @@ mod program {
             }
         }
         Some(())
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 4] = *b"GPL\0";
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 

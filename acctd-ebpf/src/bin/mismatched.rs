@@ -3,7 +3,11 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-#[expect(unsafe_code, reason = "names and sections for the loader")]
+#[expect(unsafe_code, reason = "a section for the loader")]
+#[path = "../support.rs"]
+mod support;
+
+#[cfg(target_arch = "bpf")]
 mod program {
     use acctd_common::contract::{CLOCK_ENTRIES, SLOTS};
     use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -37,15 +41,6 @@ mod program {
         if let Some(epoch) = ACCTD_EPOCHS.get(slot) {
             let _counted = epoch.insert(1_u32, 1_u64, 0);
         }
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 4] = *b"GPL\0";
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 

@@ -10,6 +10,11 @@
 mod atomic;
 
 #[cfg(target_arch = "bpf")]
+#[expect(unsafe_code, reason = "a section for the loader")]
+#[path = "../../support.rs"]
+mod support;
+
+#[cfg(target_arch = "bpf")]
 #[expect(
     unsafe_code,
     reason = "maps, helpers and the packet's descriptor are pointers that the verifier checks"
@@ -53,16 +58,6 @@ mod program {
     fn acctd_egress_dest(ctx: TcContext) -> i32 {
         account(&ctx, Hook::Egress, Side::Dest);
         PASS_ON
-    }
-
-    /// The helpers that are used are for programs under the GPL.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 4] = *b"GPL\0";
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 
