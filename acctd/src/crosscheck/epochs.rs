@@ -111,6 +111,14 @@ impl Epochs {
         self.look_ahead(first)
     }
 
+    /// The two sides do not watch the same: the periods that are open at `now` are not exact.
+    pub fn mark_inexact(&mut self, now: UnixNanos) {
+        let open = self.interval.index_of(now);
+        for epoch in &mut self.chain {
+            epoch.is_exact &= epoch.period.is_some_and(|period| period > open);
+        }
+    }
+
     /// Closes the periods before `first_open`; at `now` that one has begun.
     pub fn close_before(
         &mut self,

@@ -163,8 +163,6 @@ pub struct CrossCheck {
     vlans: Option<VlanMap>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
-    /// An interface came or went in an open period, so that the two sides did not see the same.
-    watched_unevenly: bool,
 }
 
 impl fmt::Debug for CrossCheck {
@@ -213,7 +211,6 @@ impl CrossCheck {
             vlans,
             ebpf,
             _stamps: stamps,
-            watched_unevenly: false,
         };
         crosscheck.refresh_vlans();
         for watched in &config.watched {
@@ -248,10 +245,7 @@ impl CrossCheck {
     /// come and go.
     pub fn look_around(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.refresh_vlans();
-        for at in 0..self.config.watched.len() {
-            self.look_at_interface(at);
-        }
+        self.look_at_devices(UnixNanos::now());
         Ok(())
     }
 
@@ -261,9 +255,9 @@ impl CrossCheck {
         first_open: PeriodIndex,
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
-        let closed = self.epochs.close_before(first_open, now)?;
-        let uneven = std::mem::take(&mut self.watched_unevenly);
-        Ok(mark_uneven(closed, uneven))
+        // What has changed before these periods ended must be known before they are handed over.
+        self.look_at_devices(now);
+        self.epochs.close_before(first_open, now)
     }
 
     /// The clock was set back to `now`: closes all, and begins anew.
@@ -280,28 +274,38 @@ impl CrossCheck {
     /// Takes the programs off and hands over what is left.
     pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
-            attached,
-            epochs,
-            watched_unevenly,
-            ..
+            attached, epochs, ..
         } = self;
         drop(attached);
-        Ok(mark_uneven(epochs.close_all()?, watched_unevenly))
+        epochs.close_all()
     }
 
-    fn look_at_interface(&mut self, at: usize) {
+    /// An interface or a VLAN device that came, went or is away: then the two sides did not see the
+    /// same in the periods that are open at `now`.
+    fn look_at_devices(&mut self, now: UnixNanos) {
+        let mut is_uneven = self.refresh_vlans();
+        for at in 0..self.config.watched.len() {
+            is_uneven |= self.look_at_interface(at);
+            is_uneven |= self.attached[at].is_none();
+        }
+        if is_uneven {
+            self.epochs.mark_inexact(now);
+        }
+    }
+
+    /// Returns whether it came or went.
+    fn look_at_interface(&mut self, at: usize) -> bool {
         let watched = &self.config.watched[at];
         let interface = &watched.interface;
         let index = index_of(interface);
         let known = self.attached[at].as_ref().map(|attached| attached.index);
         if index == known {
-            return;
+            return false;
         }
-        self.watched_unevenly = true;
         self.attached[at] = None;
         let Some(index) = index else {
             warn!("{interface} is gone: its packets are not cross-checked until it is back");
-            return;
+            return true;
         };
         let attached = Attached::attach(&mut self.ebpf, watched, index, self.config.attach);
         match attached {
@@ -311,23 +315,19 @@ impl CrossCheck {
             }
             Err(error) => warn!("{error:#}; trying again"),
         }
+        true
     }
 
-    fn refresh_vlans(&mut self) {
+    /// Returns whether they have changed.
+    fn refresh_vlans(&mut self) -> bool {
         let Some(vlans) = &mut self.vlans else {
-            return;
+            return false;
         };
-        if let Err(error) = vlans.refresh() {
+        vlans.refresh().unwrap_or_else(|error| {
             debug!("cannot tell the programs of the VLAN devices: {error:#}");
-        }
+            false
+        })
     }
-}
-
-fn mark_uneven(mut closed: Vec<ClosedEpoch>, uneven: bool) -> Vec<ClosedEpoch> {
-    for epoch in &mut closed {
-        epoch.is_exact &= !uneven;
-    }
-    closed
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
@@ -391,13 +391,14 @@ impl VlanMap {
         }
     }
 
-    fn refresh(&mut self) -> Result<()> {
+    /// Returns whether they have changed.
+    fn refresh(&mut self) -> Result<bool> {
         let devices: HashMap<VlanKey, u32> = vlans::read()?
             .iter()
             .filter_map(|device| device.entry(index_of))
             .collect();
         if devices == self.devices {
-            return Ok(());
+            return Ok(false);
         }
         let mut map: aya::maps::HashMap<&mut MapData, VlanKey, u32> = (&mut self.map).try_into()?;
         for (key, index) in &devices {
@@ -407,6 +408,6 @@ impl VlanMap {
             map.remove(key)?;
         }
         self.devices = devices;
-        Ok(())
+        Ok(true)
     }
 }
