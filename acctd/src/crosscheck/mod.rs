@@ -18,6 +18,7 @@ pub mod pins;
 pub mod reconcile;
 pub mod report;
 pub mod stamps;
+pub mod tc_netlink;
 pub mod verdicts;
 pub mod vlans;
 
