@@ -122,9 +122,10 @@ pub struct Cli {
 
     /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
     ///
-    /// Packets of further ones are counted as overflow and their rows are "not checked". 500,000
-    /// take 75 bytes of kernel memory each at once, and while they are in use up to 180 on a machine of
-    /// two CPUs and 64 more for each further CPU, in up to two intervals; what that comes to is logged at the start.
+    /// Packets of further ones are counted as overflow and their rows are "not checked". Each prefix
+    /// in use takes 112 bytes of kernel memory and 64 more for each CPU, in two intervals at once
+    /// (three if they are of a second), and room for 500,000 takes 25 to 42 MB from the start; what
+    /// that comes to is logged.
     #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
           value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
     pub crosscheck_max_prefixes: u32,

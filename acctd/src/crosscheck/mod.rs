@@ -40,6 +40,7 @@ use rustix::time::ClockId;
 
 use crate::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::prefix::{PrefixLength, Side};
+use crate::timeline::SETTLE_TIME;
 use attach::Attached;
 use epochs::Epochs;
 use pins::Pins;
@@ -140,16 +141,21 @@ pub struct CrossCheckConfig {
 }
 
 impl CrossCheckConfig {
-    /// Kernel memory that the maps take at the most, in bytes: two epochs that are full and the
-    /// tables of those that lie ahead.
+    /// Kernel memory that the maps take at the most, in bytes: the tables of all that are in place,
+    /// and the prefixes of those that may be full. Measured within 5 %.
     #[must_use]
-    pub fn memory(&self) -> u64 {
+    pub fn memory(&self, interval: Interval) -> u64 {
         let n_cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
         let prefixes = u64::from(self.max_prefixes);
+        let buckets = u64::from(epochs::n_entries(self.max_prefixes)).next_power_of_two();
         let bucket = 16;
-        // An element's own head and key, a pointer to its values, and those.
-        let element = 88 + 64 * n_cpus;
-        prefixes.next_power_of_two() * bucket * 4 + 2 * prefixes * element
+        // The element and the pointer to its values as the kernel rounds them up, and those.
+        let element = 112 + 64 * n_cpus;
+        // The one being read, the open one, and those ahead.
+        let n_maps = 2 + u64::from(epochs::n_ahead(interval));
+        let n_full = 1 + SETTLE_TIME.as_nanos().div_ceil(interval.length().as_nanos().max(1));
+        let n_full = u64::try_from(n_full).unwrap_or(n_maps).min(n_maps);
+        n_maps * buckets * bucket + n_full * prefixes * element
     }
 }
 
@@ -179,6 +185,12 @@ impl CrossCheck {
     /// Loads the programs and attaches them to all interfaces. What they count until
     /// [`CrossCheck::begin`] belongs to no period.
     pub fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
+        // First, as that may be what is wrong.
+        info!(
+            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
+            config.memory(interval) / 1_000_000,
+            config.max_prefixes
+        );
         let stamps = ReceiveStamps::ask_for().context("cannot have received packets stamped")?;
         let mut needed: Vec<&str> = Vec::new();
         for (_, program) in config.watched.iter().flat_map(Watched::programs) {
@@ -229,11 +241,6 @@ impl CrossCheck {
             )?));
             info!("Cross-checking {watched}");
         }
-        info!(
-            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
-            config.memory() / 1_000_000,
-            config.max_prefixes
-        );
         Ok(crosscheck)
     }
 
