@@ -3,10 +3,14 @@
 //!
 //! All names of tests begin with `crosscheck_`: by that word they are run on another object.
 //!
+//! - `attaching`: both ways, beside others, what is left behind, devices that go away.
 //! - `counting`: complete rules, so all is `match`, whichever way the packets come.
+//! - `own_programs`: `--crosscheck-object`, and the other flags.
 //! - `verdicts`: rules with a hole, packets logged twice, lost or not kept, each with its verdict.
 
+mod attaching;
 mod counting;
+mod own_programs;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -23,7 +27,13 @@ use crate::Case;
 use crate::rig::{Acctd, NONE, Rig};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [counting::CASES, verdicts::CASES].concat()
+    [
+        counting::CASES,
+        verdicts::CASES,
+        attaching::CASES,
+        own_programs::CASES,
+    ]
+    .concat()
 }
 
 /// The Ethernet header, which nft counts on the netdev hooks.
