@@ -122,9 +122,9 @@ pub struct Cli {
 
     /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
     ///
-    /// Packets of further ones are counted as overflow and their rows are "not checked". Each takes
-    /// 192 bytes of kernel memory in up to two intervals, and the tables 64 bytes; what that
-    /// comes to is logged at the start.
+    /// Packets of further ones are counted as overflow and their rows are "not checked". Each prefix
+    /// in use takes 192 bytes of kernel memory, in two intervals at once (three if they are of a
+    /// second), and room for 500,000 takes 25 to 42 MB from the start; what that comes to is logged.
     #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
           value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
     pub crosscheck_max_prefixes: u32,

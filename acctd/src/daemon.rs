@@ -66,6 +66,8 @@ fn set_priority(priority: i32) {
 }
 
 async fn serve(config: &Config, start: UnixNanos) -> Result<()> {
+    // Before the cross-check: a signal must not leave its programs on an interface.
+    let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     // Before the groups: what NFLOG counts, the kernel must have counted.
     let mut crosscheck = config
         .crosscheck
@@ -73,7 +75,6 @@ async fn serve(config: &Config, start: UnixNanos) -> Result<()> {
         .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
         .transpose()?;
     let sockets = preflight::open_groups(config)?;
-    let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
     let readers = start_readers(config, sockets, start, &failed)?;

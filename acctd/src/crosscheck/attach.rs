@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use log::info;
 
-use super::clsact::Clsact;
+use super::clsact::{self, Clsact};
 use super::{AttachMode, Watched, object};
 
 /// Acctd's programs on one interface.
@@ -28,6 +28,10 @@ impl Attached {
         mode: AttachMode,
     ) -> Result<Self> {
         let interface = &watched.interface;
+        if mode != AttachMode::Clsact {
+            // An acctd that was killed may have used it.
+            clsact::clean_up(interface, index, &super::PROGRAMS)?;
+        }
         let attached = match mode {
             AttachMode::Tcx => Self::by_tcx(ebpf, watched, index),
             AttachMode::Clsact => return Self::by_clsact(ebpf, watched, index),
@@ -69,11 +73,8 @@ impl Attached {
         let clsact = Clsact::ensure(interface, index, &super::PROGRAMS)?;
         let mut links = Vec::new();
         for (hook, name) in watched.programs() {
-            let options = NlOptions {
-                priority: 1,
-                ..NlOptions::default()
-            };
-            let link = link(ebpf, watched, hook, name, TcAttachOptions::Netlink(options))
+            let options = TcAttachOptions::Netlink(clsact.options(hook)?);
+            let link = link(ebpf, watched, hook, name, options)
                 .with_context(|| format!("cannot attach to {interface} by clsact"))?;
             links.push(link);
         }

@@ -1,24 +1,23 @@
 //! The clsact qdisc, through which programs are attached where TCX is not used. Unlike a TCX link it
 //! outlives the process, so acctd removes what it has made and finds what a killed acctd has left.
+//!
+//! The handle of acctd's filters says whether the qdisc is acctd's too, so that the next acctd can
+//! remove both.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::TcAttachType;
-use aya::programs::tc::{self, TcError};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
+use log::warn;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// `linux/pkt_sched.h`: `TC_H_CLSACT`, and its `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
-const CLSACT: u32 = 0xffff_fff1;
-const CLSACT_INGRESS: u32 = 0xffff_fff2;
-const CLSACT_EGRESS: u32 = 0xffff_fff3;
+use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS, Filter};
+
+/// Of filters on a qdisc that was there, and on one that acctd has added.
+const HANDLE: TcHandle = TcHandle::new(0, 0xacc1);
+const HANDLE_OWN_QDISC: TcHandle = TcHandle::new(0, 0xacc2);
 
 /// The qdisc of one interface, held for as long as acctd's filters are on it.
 #[derive(Debug)]
@@ -33,35 +32,109 @@ impl Clsact {
     /// Makes sure that the interface has the qdisc, and that no filter is on it that an acctd which
     /// was killed has left: one of `names`.
     pub fn ensure(interface: &str, index: u32, names: &[&str]) -> Result<Self> {
-        let claim = claim(interface)?;
-        for name in names {
-            for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-                match tc::qdisc_detach_program(interface, hook, name) {
-                    Ok(()) => log::warn!(
-                        "{interface}: removed the filter {name} that an acctd which was killed had left"
-                    ),
-                    // None, or no qdisc at all.
-                    Err(_nothing_there) => {}
-                }
-            }
-        }
-        let is_ours = match tc::qdisc_add_clsact(interface) {
-            Ok(()) => true,
-            Err(TcError::AlreadyAttached) => false,
-            Err(error) if is_there_already(&error) => false,
+        let Some(claim) = claim(interface)? else {
+            bail!(
+                "another acctd cross-checks {interface} by clsact: stop it, or use --crosscheck-attach tcx"
+            );
+        };
+        let mut clsact = Self {
+            interface: interface.to_owned(),
+            index,
+            is_ours: false,
+            _claim: claim,
+        };
+        clsact.remove_leftovers(names)?;
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) => clsact.is_ours = true,
+            Err(error) if is_there_already(&error) => clsact.must_be_clsact()?,
             Err(error) => {
                 return Err(error).with_context(|| {
                     format!("cannot add the clsact qdisc to {interface} (CONFIG_NET_CLS_ACT)")
                 });
             }
+        }
+        Ok(clsact)
+    }
+
+    /// Where acctd's filter goes: in front of all others, if they let it.
+    pub fn options(&self, hook: TcAttachType) -> Result<NlOptions> {
+        let interface = &self.interface;
+        let others = tc_netlink::filters(self.index, parent(hook))
+            .with_context(|| format!("cannot see which filters {interface} has"))?;
+        // The kernel keeps filters of one kind in each priority, the latest in front.
+        let is_taken = |priority: u16| {
+            others
+                .iter()
+                .any(|filter| filter.priority() == priority && filter.kind != "bpf")
         };
-        Ok(Self {
-            interface: interface.to_owned(),
-            index,
-            is_ours,
-            _claim: claim,
+        let priority = (1..u16::MAX)
+            .find(|&priority| !is_taken(priority))
+            .with_context(|| format!("{interface} has filters in all priorities"))?;
+        if priority > 1 {
+            warn!(
+                "{interface}: somebody else's {} filter has priority 1, so acctd's comes after it and does not count what that one keeps to itself; give it a higher number",
+                others.first().map_or("", |filter| filter.kind.as_str())
+            );
+        }
+        Ok(NlOptions {
+            priority,
+            handle: if self.is_ours {
+                HANDLE_OWN_QDISC
+            } else {
+                HANDLE
+            },
+            ..NlOptions::default()
         })
     }
+
+    fn remove_leftovers(&mut self, names: &[&str]) -> Result<()> {
+        let interface = &self.interface;
+        for filter in leftovers(self.index, names)? {
+            filter.delete().with_context(|| {
+                format!(
+                    "cannot remove the filter {} from {interface} that an acctd which was killed has left",
+                    filter.name
+                )
+            })?;
+            warn!(
+                "{interface}: removed the filter {} that an acctd which was killed had left",
+                filter.name
+            );
+            self.is_ours |= filter.handle() == u32::from(HANDLE_OWN_QDISC);
+        }
+        Ok(())
+    }
+
+    /// Its predecessor has the same place, but no egress: filters for that would run on ingress.
+    fn must_be_clsact(&self) -> Result<()> {
+        let interface = &self.interface;
+        let kind = tc_netlink::qdisc_kind(self.index)
+            .with_context(|| format!("cannot see which qdisc {interface} has"))?;
+        match kind.as_deref() {
+            Some("clsact") | None => Ok(()),
+            Some(other) => bail!(
+                "{interface} has the qdisc {other} in the place of clsact, which has no egress: remove it, or use --crosscheck-attach tcx"
+            ),
+        }
+    }
+}
+
+/// Removes the filters, and the qdisc, that an acctd which was killed has left. What a living one
+/// has there stays.
+pub fn clean_up(interface: &str, index: u32, names: &[&str]) -> Result<()> {
+    if leftovers(index, names)?.is_empty() {
+        return Ok(());
+    }
+    let Some(claim) = claim(interface)? else {
+        return Ok(());
+    };
+    let mut clsact = Clsact {
+        interface: interface.to_owned(),
+        index,
+        is_ours: false,
+        _claim: claim,
+    };
+    clsact.remove_leftovers(names)
 }
 
 impl Drop for Clsact {
@@ -70,31 +143,40 @@ impl Drop for Clsact {
         if !self.is_ours {
             return;
         }
-        let removed =
-            has_filters(self.index).and_then(|has| if has { Ok(()) } else { delete(self.index) });
+        let removed = has_filters(self.index).and_then(|has| {
+            if has {
+                Ok(())
+            } else {
+                tc_netlink::delete_clsact(self.index)
+            }
+        });
         match removed {
             Ok(()) => {}
-            // The interface is gone, and the qdisc with it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {}
-            Err(error) => log::warn!(
+            // The interface is gone, and the qdisc with it, or somebody has removed the qdisc.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)
+                ) => {}
+            Err(error) => warn!(
                 "cannot remove the clsact qdisc from {}: {error}; do it by: tc qdisc del dev {} clsact",
-                self.interface,
-                self.interface
+                self.interface, self.interface
             ),
         }
     }
 }
 
 fn is_there_already(error: &TcError) -> bool {
-    let TcError::NetlinkError(error) = error else {
-        return false;
-    };
-    error.raw_os_error() == Some(libc::EEXIST)
+    match error {
+        TcError::AlreadyAttached => true,
+        TcError::NetlinkError(error) => error.raw_os_error() == Some(libc::EEXIST),
+        _ => false,
+    }
 }
 
 /// A name that lives in the network namespace and goes with its holder, however that ends. So a
-/// filter on an interface that nobody claims is a dead acctd's.
-fn claim(interface: &str) -> Result<OwnedFd> {
+/// filter on an interface that nobody claims is a dead acctd's. `None` if somebody has it.
+fn claim(interface: &str) -> Result<Option<OwnedFd>> {
     let name = format!("acctd/clsact/{interface}");
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
     let socket = rustix::net::socket_with(
@@ -104,70 +186,38 @@ fn claim(interface: &str) -> Result<OwnedFd> {
         None,
     )?;
     match rustix::net::bind(&socket, &address) {
-        Ok(()) => Ok(socket),
-        Err(rustix::io::Errno::ADDRINUSE) => bail!(
-            "another acctd cross-checks {interface} by clsact: stop it, or use --crosscheck-attach tcx"
-        ),
+        Ok(()) => Ok(Some(socket)),
+        Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+fn parent(hook: TcAttachType) -> u32 {
+    match hook {
+        TcAttachType::Ingress => CLSACT_INGRESS,
+        TcAttachType::Egress => CLSACT_EGRESS,
+        TcAttachType::Custom(parent) => parent,
+    }
+}
+
+fn leftovers(index: u32, names: &[&str]) -> Result<Vec<Filter>> {
+    let mut found: Vec<Filter> = Vec::new();
+    for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
+        let filters = tc_netlink::filters(index, parent).context("cannot see the filters")?;
+        found.extend(
+            filters
+                .into_iter()
+                .filter(|filter| filter.kind == "bpf" && names.contains(&filter.name.as_str())),
+        );
+    }
+    Ok(found)
+}
+
 fn has_filters(index: u32) -> io::Result<bool> {
     for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
-        let message = about(index, parent, 0);
-        let request = RouteNetlinkMessage::GetTrafficFilter(message);
-        let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        if answers > 0 {
+        if !tc_netlink::filters(index, parent)?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn delete(index: u32) -> io::Result<()> {
-    let mut message = about(index, CLSACT, CLSACT & 0xffff_0000);
-    message
-        .attributes
-        .push(TcAttribute::Kind("clsact".to_owned()));
-    let request = RouteNetlinkMessage::DelQueueDiscipline(message);
-    ask(request, NLM_F_REQUEST | NLM_F_ACK).map(|_answers| ())
-}
-
-fn about(index: u32, parent: u32, handle: u32) -> TcMessage {
-    let mut message = TcMessage::default();
-    message.header.index = index.cast_signed();
-    message.header.parent = TcHandle::from(parent);
-    message.header.handle = TcHandle::from(handle);
-    message
-}
-
-/// Sends a request and counts the messages that answer it.
-fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut n_answers = 0;
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let answer: NetlinkMessage<RouteNetlinkMessage> =
-                NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
-            match answer.payload {
-                NetlinkPayload::Done(_) => return Ok(n_answers),
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(n_answers),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => n_answers += 1,
-            }
-            let length = (answer.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
 }

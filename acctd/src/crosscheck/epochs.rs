@@ -14,6 +14,7 @@
 //! over exactly once.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use acctd_common::contract::{
     CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
 };
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
 use super::bpf_syscall;
 use super::counts::{EpochCounts, VERSIONS};
@@ -29,6 +30,10 @@ use crate::interval::{Interval, PeriodIndex, UnixNanos};
 
 /// How long acctd may be kept from looking after the epochs without two running together.
 const STALL: Duration = Duration::from_secs(3);
+
+/// How often, and after which pause, to ask for memory again that the kernel does not have at hand.
+const MEMORY_TRIES: u32 = 100;
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// `linux/bpf.h`.
 const BPF_MAP_TYPE_HASH: u32 = 1;
@@ -106,6 +111,14 @@ impl Epochs {
         let first = self.interval.index_of(start);
         self.push_period(first, start)?;
         self.look_ahead(first)
+    }
+
+    /// The two sides do not watch the same: the periods that are open at `now` are not exact.
+    pub fn mark_inexact(&mut self, now: UnixNanos) {
+        let open = self.interval.index_of(now);
+        for epoch in &mut self.chain {
+            epoch.is_exact &= epoch.period.is_some_and(|period| period > open);
+        }
     }
 
     /// Closes the periods before `first_open`; at `now` that one has begun.
@@ -189,9 +202,7 @@ impl Epochs {
 
     /// Makes sure that epochs are in place for some seconds to come.
     fn look_ahead(&mut self, open: PeriodIndex) -> Result<()> {
-        let length = self.interval.length().as_millis().max(1);
-        let n_ahead = (STALL.as_millis().div_ceil(length)).clamp(1, MAX_STEPS.into());
-        let until = open.0.saturating_add(i64::try_from(n_ahead).unwrap_or(1));
+        let until = open.0.saturating_add(n_ahead(self.interval).into());
         while let Some(last) = self.last_period()
             && last.0 < until
         {
@@ -259,6 +270,23 @@ impl Epochs {
     }
 }
 
+/// How many epochs are kept ready behind the open one.
+#[must_use]
+pub fn n_ahead(interval: Interval) -> u32 {
+    let length = interval.length().as_millis().max(1);
+    let n_ahead = STALL.as_millis().div_ceil(length);
+    u32::try_from(n_ahead)
+        .unwrap_or(MAX_STEPS)
+        .clamp(1, MAX_STEPS)
+}
+
+/// The entries of an epoch's map for so many prefixes and sides: the reasons have theirs besides.
+#[must_use]
+pub fn n_entries(capacity: u32) -> u32 {
+    let n_reasons = u32::try_from(reason_keys().len()).unwrap_or(0);
+    capacity.saturating_add(n_reasons)
+}
+
 /// NFLOG's stamps are cut to microseconds. A packet is before `end` for NFLOG if and only if it is
 /// before this for a program.
 fn end_nanos(end: UnixNanos) -> u64 {
@@ -269,12 +297,11 @@ fn end_nanos(end: UnixNanos) -> u64 {
 /// A map with an entry for each reason in it: those are there even when it is full.
 fn new_epoch_map(capacity: u32) -> Result<Map> {
     let keys = reason_keys();
-    let n_reasons = u32::try_from(keys.len()).unwrap_or(0);
     let definition = aya_obj::Map::new_from_params(
         BPF_MAP_TYPE_HASH,
         u32::try_from(size_of::<EpochKey>())?,
         u32::try_from(size_of::<EpochValue>())?,
-        capacity.saturating_add(n_reasons),
+        n_entries(capacity),
         BPF_F_NO_PREALLOC,
     );
     let data = MapData::create(definition, "acctd_epoch", None).context(
@@ -283,9 +310,29 @@ fn new_epoch_map(capacity: u32) -> Result<Map> {
     let mut map = Map::HashMap(data);
     let mut epoch: HashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
     for key in keys {
-        epoch.insert(key, EpochValue::default(), 0)?;
+        insert_zero(&mut epoch, key)
+            .context("cannot make an entry in a map for the cross-check")?;
     }
     Ok(map)
+}
+
+/// The kernel takes memory for elements from a small reserve that it fills in the background, so a
+/// lack of it passes.
+fn insert_zero(
+    epoch: &mut HashMap<&mut MapData, EpochKey, EpochValue>,
+    key: EpochKey,
+) -> Result<()> {
+    for _ in 0..MEMORY_TRIES {
+        match epoch.insert(key, EpochValue::default(), 0) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOMEM) =>
+            {
+                std::thread::sleep(MEMORY_PAUSE);
+            }
+            inserted => return Ok(inserted?),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ENOMEM).into())
 }
 
 fn reason_keys() -> Vec<EpochKey> {

@@ -18,6 +18,7 @@ pub mod pins;
 pub mod reconcile;
 pub mod report;
 pub mod stamps;
+pub mod tc_netlink;
 pub mod verdicts;
 pub mod vlans;
 
@@ -39,6 +40,7 @@ use rustix::time::ClockId;
 
 use crate::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::prefix::{PrefixLength, Side};
+use crate::timeline::SETTLE_TIME;
 use attach::Attached;
 use epochs::Epochs;
 use pins::Pins;
@@ -139,15 +141,22 @@ pub struct CrossCheckConfig {
 }
 
 impl CrossCheckConfig {
-    /// Kernel memory that the maps take at the most, in bytes: two epochs that are full and the
-    /// tables of those that lie ahead.
+    /// Kernel memory that the maps take at the most, in bytes: the tables of all that are in place,
+    /// and the prefixes of those that may be full. Measured within 5 %.
     #[must_use]
-    pub fn memory(&self) -> u64 {
+    pub fn memory(&self, interval: Interval) -> u64 {
         // An entry with its key and value takes a piece of the kernel's next size.
         const ENTRY: u64 = 192;
         const BUCKET: u64 = 16;
         let prefixes = u64::from(self.max_prefixes);
-        prefixes.next_power_of_two() * BUCKET * 4 + 2 * prefixes * ENTRY
+        let buckets = u64::from(epochs::n_entries(self.max_prefixes)).next_power_of_two();
+        // The one being read, the open one, and those ahead.
+        let n_maps = 2 + u64::from(epochs::n_ahead(interval));
+        let n_full = 1 + SETTLE_TIME
+            .as_nanos()
+            .div_ceil(interval.length().as_nanos().max(1));
+        let n_full = u64::try_from(n_full).unwrap_or(n_maps).min(n_maps);
+        n_maps * buckets * BUCKET + n_full * prefixes * ENTRY
     }
 }
 
@@ -162,8 +171,6 @@ pub struct CrossCheck {
     vlans: Option<VlanMap>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
-    /// An interface came or went in an open period, so that the two sides did not see the same.
-    watched_unevenly: bool,
 }
 
 impl fmt::Debug for CrossCheck {
@@ -179,6 +186,12 @@ impl CrossCheck {
     /// Loads the programs and attaches them to all interfaces. What they count until
     /// [`CrossCheck::begin`] belongs to no period.
     pub fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
+        // First, as that may be what is wrong.
+        info!(
+            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
+            config.memory(interval) / 1_000_000,
+            config.max_prefixes
+        );
         let stamps = ReceiveStamps::ask_for().context("cannot have received packets stamped")?;
         let mut needed: Vec<&str> = Vec::new();
         for (_, program) in config.watched.iter().flat_map(Watched::programs) {
@@ -212,7 +225,6 @@ impl CrossCheck {
             vlans,
             ebpf,
             _stamps: stamps,
-            watched_unevenly: false,
         };
         crosscheck.refresh_vlans();
         for watched in &config.watched {
@@ -230,11 +242,6 @@ impl CrossCheck {
             )?));
             info!("Cross-checking {watched}");
         }
-        info!(
-            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
-            config.memory() / 1_000_000,
-            config.max_prefixes
-        );
         Ok(crosscheck)
     }
 
@@ -247,10 +254,7 @@ impl CrossCheck {
     /// come and go.
     pub fn look_around(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.refresh_vlans();
-        for at in 0..self.config.watched.len() {
-            self.look_at_interface(at);
-        }
+        self.look_at_devices(UnixNanos::now());
         Ok(())
     }
 
@@ -260,9 +264,9 @@ impl CrossCheck {
         first_open: PeriodIndex,
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
-        let closed = self.epochs.close_before(first_open, now)?;
-        let uneven = std::mem::take(&mut self.watched_unevenly);
-        Ok(mark_uneven(closed, uneven))
+        // What has changed before these periods ended must be known before they are handed over.
+        self.look_at_devices(now);
+        self.epochs.close_before(first_open, now)
     }
 
     /// The clock was set back to `now`: closes all, and begins anew.
@@ -279,28 +283,38 @@ impl CrossCheck {
     /// Takes the programs off and hands over what is left.
     pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
-            attached,
-            epochs,
-            watched_unevenly,
-            ..
+            attached, epochs, ..
         } = self;
         drop(attached);
-        Ok(mark_uneven(epochs.close_all()?, watched_unevenly))
+        epochs.close_all()
     }
 
-    fn look_at_interface(&mut self, at: usize) {
+    /// An interface or a VLAN device that came, went or is away: then the two sides did not see the
+    /// same in the periods that are open at `now`.
+    fn look_at_devices(&mut self, now: UnixNanos) {
+        let mut is_uneven = self.refresh_vlans();
+        for at in 0..self.config.watched.len() {
+            is_uneven |= self.look_at_interface(at);
+            is_uneven |= self.attached[at].is_none();
+        }
+        if is_uneven {
+            self.epochs.mark_inexact(now);
+        }
+    }
+
+    /// Returns whether it came or went.
+    fn look_at_interface(&mut self, at: usize) -> bool {
         let watched = &self.config.watched[at];
         let interface = &watched.interface;
         let index = index_of(interface);
         let known = self.attached[at].as_ref().map(|attached| attached.index);
         if index == known {
-            return;
+            return false;
         }
-        self.watched_unevenly = true;
         self.attached[at] = None;
         let Some(index) = index else {
             warn!("{interface} is gone: its packets are not cross-checked until it is back");
-            return;
+            return true;
         };
         let attached = Attached::attach(&mut self.ebpf, watched, index, self.config.attach);
         match attached {
@@ -310,23 +324,19 @@ impl CrossCheck {
             }
             Err(error) => warn!("{error:#}; trying again"),
         }
+        true
     }
 
-    fn refresh_vlans(&mut self) {
+    /// Returns whether they have changed.
+    fn refresh_vlans(&mut self) -> bool {
         let Some(vlans) = &mut self.vlans else {
-            return;
+            return false;
         };
-        if let Err(error) = vlans.refresh() {
+        vlans.refresh().unwrap_or_else(|error| {
             debug!("cannot tell the programs of the VLAN devices: {error:#}");
-        }
+            false
+        })
     }
-}
-
-fn mark_uneven(mut closed: Vec<ClosedEpoch>, uneven: bool) -> Vec<ClosedEpoch> {
-    for epoch in &mut closed {
-        epoch.is_exact &= !uneven;
-    }
-    closed
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
@@ -390,13 +400,14 @@ impl VlanMap {
         }
     }
 
-    fn refresh(&mut self) -> Result<()> {
+    /// Returns whether they have changed.
+    fn refresh(&mut self) -> Result<bool> {
         let devices: HashMap<VlanKey, u32> = vlans::read()?
             .iter()
             .filter_map(|device| device.entry(index_of))
             .collect();
         if devices == self.devices {
-            return Ok(());
+            return Ok(false);
         }
         let mut map: aya::maps::HashMap<&mut MapData, VlanKey, u32> = (&mut self.map).try_into()?;
         for (key, index) in &devices {
@@ -406,6 +417,6 @@ impl VlanMap {
             map.remove(key)?;
         }
         self.devices = devices;
-        Ok(())
+        Ok(true)
     }
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use acctd_common::contract::{self, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
 use anyhow::{Context, Result, anyhow, bail};
-use aya::programs::{Program, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use log::debug;
+use rustix::thread::CapabilitySet;
 
 use super::CrossCheckConfig;
 use crate::prefix::Family;
@@ -93,16 +95,84 @@ fn refusal(name: &str, error: &anyhow::Error) -> anyhow::Error {
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>())
         .and_then(std::io::Error::raw_os_error);
+    let missing = missing_capabilities();
     let hint = match errno {
-        Some(libc::EPERM | libc::EACCES) => {
-            ": it takes CAP_BPF and CAP_NET_ADMIN in the first user namespace; run acctd as root, or without --crosscheck"
+        Some(libc::EPERM | libc::EACCES) if !missing.is_empty() => format!(
+            ": it takes {}; run acctd as root, or without --crosscheck",
+            missing.join(" and ")
+        ),
+        // All capabilities in a user namespace are none for bpf(2).
+        Some(libc::EPERM) => {
+            ": it takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace; run acctd there as root, or without --crosscheck"
+                .to_owned()
         }
         Some(libc::EINVAL | libc::ENOSYS) => {
             ": this kernel may be too old (5.10 is needed), or built without CONFIG_BPF_SYSCALL; run acctd without --crosscheck"
+                .to_owned()
         }
-        _ => "",
+        _ => String::new(),
     };
-    anyhow!("the kernel does not take {name}: {error:#}{hint}")
+    anyhow!("the kernel does not take {name}: {}{hint}", said(error))
+}
+
+/// The verifier's log is hundreds of lines, the last of them with the reason.
+fn said(error: &anyhow::Error) -> String {
+    let loading = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<ProgramError>());
+    if let Some(ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    }) = loading
+    {
+        let log = verifier_log.to_string();
+        debug!("the verifier: {log}");
+        return match verifier_reason(&log) {
+            Some(reason) => format!("{reason} ({io_error})"),
+            None => io_error.to_string(),
+        };
+    }
+    // Some errors say their cause themselves, others do not.
+    let text = error.to_string();
+    let cause = error.root_cause().to_string();
+    if text.contains(&cause) {
+        text
+    } else {
+        format!("{text}: {cause}")
+    }
+}
+
+fn verifier_reason(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 4] = [
+        "processed ",
+        "verification time ",
+        "stack depth ",
+        "mark_read",
+    ];
+    log.lines().rev().map(str::trim).find(|line| {
+        !line.is_empty()
+            && !STATISTICS
+                .iter()
+                .any(|statistic| line.starts_with(statistic))
+    })
+}
+
+/// What bpf(2) asks for and this thread does not have.
+fn missing_capabilities() -> Vec<&'static str> {
+    let Ok(sets) = rustix::thread::capabilities(None) else {
+        return Vec::new();
+    };
+    let has = |capability| sets.effective.contains(capability);
+    // It stood for all of them before Linux 5.8, and still does.
+    let is_admin = has(CapabilitySet::SYS_ADMIN);
+    [
+        ("CAP_BPF", is_admin || has(CapabilitySet::BPF)),
+        ("CAP_PERFMON", is_admin || has(CapabilitySet::PERFMON)),
+        ("CAP_NET_ADMIN", has(CapabilitySet::NET_ADMIN)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_there)| (!is_there).then_some(name))
+    .collect()
 }
 
 /// Names what differs from `acctd_common::contract`, before the kernel sees the object.
@@ -215,5 +285,18 @@ impl Shape {
             "{name} differs in {}; see acctd_common::contract",
             differences.join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_its_last_line_but_statistics() {
+        let log = "0: R1=ctx() R10=fp0\n;  @ main.rs:28\nR0 !read_ok\nverification time 9 usec\n\
+                   stack depth 0\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
+        assert_eq!(verifier_reason(log), Some("R0 !read_ok"));
+        assert_eq!(verifier_reason(""), None);
     }
 }

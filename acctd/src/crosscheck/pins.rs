@@ -1,51 +1,99 @@
 //! The maps under bpffs, for bpftool: `bpftool map dump pinned DIR/ACCTD_EPOCHS` shows the ids of
 //! the epochs' own maps.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use acctd_common::contract;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Map;
+use aya::pin::PinError;
 use log::warn;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// `linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Names under bpffs, removed when dropped.
 #[derive(Debug)]
-pub struct Pins(Vec<PathBuf>);
+pub struct Pins {
+    paths: Vec<PathBuf>,
+    /// Locked for as long as they are there.
+    _directory: File,
+}
 
 impl Pins {
     /// Pins the maps in `directory`, which is made if need be. A pin that is there is a killed
     /// acctd's: it is replaced.
     pub fn pin(directory: &Path, epochs: &Map, clock: &Map, vlans: Option<&Map>) -> Result<Self> {
         let shown = directory.display();
+        must_be_on_bpffs(directory)?;
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make --crosscheck-pin {shown}"))?;
-        let mut pins = Self(Vec::new());
+        let opened = File::open(directory)
+            .with_context(|| format!("cannot open --crosscheck-pin {shown}"))?;
+        flock(&opened, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => {
+                anyhow!("another acctd pins its maps in {shown}: choose another --crosscheck-pin")
+            }
+            error => anyhow!("cannot lock --crosscheck-pin {shown}: {error}"),
+        })?;
+        let mut pins = Self {
+            paths: Vec::new(),
+            _directory: opened,
+        };
         let maps = [
             (contract::EPOCHS, Some(epochs)),
             (contract::CLOCK, Some(clock)),
             (contract::VLANS, vlans),
         ];
         for (name, map) in maps {
-            let Some(map) = map else { continue };
             let path = directory.join(name);
             remove(&path)?;
-            map.pin(&path).map_err(|error| {
-                anyhow!(
-                    "cannot pin to {}: {error}; the directory must be on bpffs: mount -t bpf bpf /sys/fs/bpf",
-                    path.display()
-                )
-            })?;
-            pins.0.push(path);
+            let Some(map) = map else { continue };
+            map.pin(&path)
+                .map_err(|error| match error {
+                    PinError::SyscallError(error) => error.io_error.into(),
+                    error => anyhow::Error::from(error),
+                })
+                .with_context(|| format!("cannot pin a map to {}", path.display()))?;
+            pins.paths.push(path);
         }
         Ok(pins)
     }
 }
 
+/// Before anything is made or removed there.
+fn must_be_on_bpffs(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let existing = directory
+        .ancestors()
+        .map(|path| {
+            if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            }
+        })
+        .find(|path| path.exists())
+        .unwrap_or(directory);
+    let file_system = rustix::fs::statfs(existing)
+        .with_context(|| format!("cannot look at --crosscheck-pin {shown}"))?;
+    // Its type differs between machines.
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
+    if file_system.f_type as i64 != BPF_FS_MAGIC {
+        bail!(
+            "--crosscheck-pin {shown} is not on bpffs: choose a directory below /sys/fs/bpf, after: mount -t bpf bpf /sys/fs/bpf"
+        );
+    }
+    Ok(())
+}
+
 impl Drop for Pins {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for path in &self.paths {
             if let Err(error) = remove(path) {
                 warn!("{error:#}; remove it by: rm {}", path.display());
             }

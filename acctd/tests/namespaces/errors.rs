@@ -96,12 +96,12 @@ pub(crate) const CASES: &[Case] = &[
 const NOBODY: u32 = 65_534;
 
 /// Runs acctd to its end, which must come at once, with this exit code and one line of complaint.
-fn fails(rig: &Rig, args: &[&str], code: i32, part: &str) -> Result<()> {
+pub(crate) fn fails(rig: &Rig, args: &[&str], code: i32, part: &str) -> Result<()> {
     let output = rig.acctd_command().args(args).output()?;
     complains(&output, code, part)
 }
 
-fn complains(output: &Output, code: i32, part: &str) -> Result<()> {
+pub(crate) fn complains(output: &Output, code: i32, part: &str) -> Result<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code() == Some(code),

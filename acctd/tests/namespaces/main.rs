@@ -8,6 +8,7 @@
 #![expect(clippy::print_stderr, reason = "the reason why tests are skipped")]
 
 mod counting;
+mod crosscheck;
 mod errors;
 mod hooks;
 mod logging;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let trials = [
         counting::CASES,
+        &crosscheck::cases(),
         stopping::CASES,
         overload::CASES,
         hooks::CASES,

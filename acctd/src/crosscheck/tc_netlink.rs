@@ -1,0 +1,180 @@
+//! Qdiscs and filters over netlink, as far as the clsact way needs them. Answers are read leniently:
+//! filters of any kind may be there, and of most only the header matters.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// `linux/pkt_sched.h`: `TC_H_CLSACT`, and its `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
+const CLSACT: u32 = 0xffff_fff1;
+/// Where ingress filters are.
+pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
+/// Where egress filters are.
+pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
+
+/// `linux/rtnetlink.h` and `linux/pkt_cls.h`.
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_NAME: u16 = 7;
+/// `struct tcmsg`.
+const TCMSG_BYTES: usize = 20;
+/// `linux/netlink.h`.
+const NLMSG_DONE: u16 = 3;
+const NLMSG_ERROR: u16 = 2;
+
+/// A filter, or the head of those of one priority.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Of which kind: `bpf`, `u32`.
+    pub kind: String,
+    /// The name of a `bpf` filter.
+    pub name: String,
+    header: TcHeader,
+}
+
+impl Filter {
+    /// The lower, the earlier.
+    #[must_use]
+    pub fn priority(&self) -> u16 {
+        (self.header.info >> 16) as u16
+    }
+
+    /// Unique within its kind and priority; 0 is the head.
+    #[must_use]
+    pub fn handle(&self) -> u32 {
+        self.header.handle.into()
+    }
+
+    /// Takes it off.
+    pub fn delete(&self) -> io::Result<()> {
+        let mut message = TcMessage::default();
+        message.header = self.header.clone();
+        let request = RouteNetlinkMessage::DelTrafficFilter(message);
+        ask(request, NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    }
+}
+
+/// The filters of [`CLSACT_INGRESS`] or [`CLSACT_EGRESS`]; none where there is no qdisc.
+pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
+    let request = RouteNetlinkMessage::GetTrafficFilter(about(index, parent, 0));
+    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+    Ok(answers
+        .into_iter()
+        .map(|answer| Filter {
+            kind: answer.kind,
+            name: answer.name,
+            header: answer.header,
+        })
+        .collect())
+}
+
+/// The kind of the qdisc in the place of clsact: `clsact` or `ingress`.
+pub fn qdisc_kind(index: u32) -> io::Result<Option<String>> {
+    let request = RouteNetlinkMessage::GetQueueDiscipline(about(index, 0, 0));
+    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+    Ok(answers
+        .into_iter()
+        .find(|answer| {
+            answer.header.index.cast_unsigned() == index
+                && u32::from(answer.header.parent) == CLSACT
+        })
+        .map(|answer| answer.kind))
+}
+
+/// Removes the clsact qdisc with all that is on it.
+pub fn delete_clsact(index: u32) -> io::Result<()> {
+    let mut message = about(index, CLSACT, CLSACT & 0xffff_0000);
+    message
+        .attributes
+        .push(TcAttribute::Kind("clsact".to_owned()));
+    let request = RouteNetlinkMessage::DelQueueDiscipline(message);
+    ask(request, NLM_F_REQUEST | NLM_F_ACK).map(drop)
+}
+
+fn about(index: u32, parent: u32, handle: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = index.cast_signed();
+    message.header.parent = TcHandle::from(parent);
+    message.header.handle = TcHandle::from(handle);
+    message
+}
+
+struct Answer {
+    header: TcHeader,
+    kind: String,
+    name: String,
+}
+
+impl Answer {
+    fn parse(payload: &[u8]) -> io::Result<Self> {
+        let mut answer = Self {
+            header: TcHeader::parse(payload).map_err(io::Error::other)?,
+            kind: String::new(),
+            name: String::new(),
+        };
+        let attributes = payload.get(TCMSG_BYTES..).unwrap_or_default();
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute.map_err(io::Error::other)?;
+            match attribute.kind() {
+                TCA_KIND => answer.kind = text(attribute.value()),
+                TCA_OPTIONS if answer.kind == "bpf" => {
+                    for option in NlasIterator::new(attribute.value()) {
+                        let option = option.map_err(io::Error::other)?;
+                        if option.kind() == TCA_BPF_NAME {
+                            answer.name = text(option.value());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Sends a request and takes what answers it.
+fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut answers = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let buffer = NetlinkBuffer::new_checked(&rest).map_err(io::Error::other)?;
+            match buffer.message_type() {
+                NLMSG_DONE => return Ok(answers),
+                NLMSG_ERROR => {
+                    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                        .map_err(io::Error::other)?;
+                    return match message.payload {
+                        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+                        _ => Ok(answers),
+                    };
+                }
+                _ => answers.push(Answer::parse(buffer.payload())?),
+            }
+            let length = (buffer.length() as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}

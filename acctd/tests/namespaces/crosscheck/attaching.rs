@@ -1,0 +1,647 @@
+//! Both ways of attaching: alone and beside others, what is left behind, and devices that go away.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use xtask::netns::Privilege;
+use xtask::traffic::TrafficArgs;
+use xtask::veth::Veth;
+
+use super::{
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_no_false_verdict,
+    ensure_totals, sum,
+};
+use crate::errors::{complains, fails};
+use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (Needs::Root, "crosscheck_by_tcx_counts_exactly", || {
+        each_way("tcx")
+    }),
+    (Needs::Root, "crosscheck_by_clsact_counts_exactly", || {
+        each_way("clsact")
+    }),
+    (Needs::Root, "crosscheck_by_auto_takes_tcx", || {
+        each_way("auto")
+    }),
+    (
+        Needs::Root,
+        "crosscheck_an_interface_that_goes_and_comes_back_raises_no_alarm",
+        an_interface_that_goes_and_comes_back,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_an_interface_that_is_missing_is_an_error",
+        an_interface_that_is_missing,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_without_capabilities_names_them",
+        without_capabilities,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_in_a_user_namespace_is_refused",
+        in_a_user_namespace,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_start_that_fails_leaves_nothing",
+        a_start_that_fails,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_two_acctds_share_an_interface_by_tcx",
+        two_acctds_by_tcx,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_second_acctd_by_clsact_is_refused",
+        a_second_acctd_by_clsact,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_foreign_filters_run_and_stay",
+        foreign_filters,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_filter_in_front_is_warned_of",
+        a_filter_in_front,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_an_ingress_qdisc_is_no_clsact",
+        an_ingress_qdisc,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_after_a_kill_tcx_is_gone",
+        after_a_kill_tcx_is_gone,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_after_a_kill_the_next_start_cleans_clsact",
+        after_a_kill_the_next_start_cleans,
+    ),
+    (Needs::Root, "crosscheck_pins_are_there_while_it_runs", pins),
+    (
+        Needs::Root,
+        "crosscheck_pins_only_under_bpffs",
+        pins_only_under_bpffs,
+    ),
+];
+
+const INGRESS_ONLY: [&str; 5] = [
+    "-interval=1s",
+    "-utc",
+    "-ip4-src-group=5",
+    "-ip6-src-group=7",
+    "-crosscheck=lan0",
+];
+
+fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [args, more].concat()
+}
+
+fn rig() -> Result<Rig> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    Ok(rig)
+}
+
+fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
+    let traffic = TrafficArgs {
+        sources: 100,
+        count,
+        rate: 20_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    };
+    rig.send(&traffic).map(drop)
+}
+
+/// The TCX programs on `lan0`, in their order.
+fn tcx_programs(rig: &Rig, hook: TcAttachType) -> Result<Vec<String>> {
+    let namespace = fs::File::open(format!("/proc/{}/ns/net", rig.router.pid()))?;
+    // A thread of its own, which alone enters the namespace.
+    let asking = thread::spawn(move || -> Result<Vec<String>> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let (_, programs) = SchedClassifier::query_tcx("lan0", hook)?;
+        Ok(programs
+            .iter()
+            .map(|program| program.name_as_str().unwrap_or_default().to_owned())
+            .collect())
+    });
+    asking
+        .join()
+        .map_err(|_panic| anyhow!("the query panicked"))?
+}
+
+fn filters(rig: &Rig, hook: &str) -> Result<String> {
+    rig.router
+        .run(&["tc", "-s", "filter", "show", "dev", "lan0", hook])
+}
+
+fn qdiscs(rig: &Rig) -> Result<String> {
+    rig.router.run(&["tc", "qdisc", "show", "dev", "lan0"])
+}
+
+fn tc(rig: &Rig, line: &str) -> Result<()> {
+    let words: Vec<&str> = ["tc"].into_iter().chain(line.split(' ')).collect();
+    rig.router.run(&words).map(drop)
+}
+
+fn ensure_nothing_left(rig: &Rig) -> Result<()> {
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let programs = tcx_programs(rig, hook)?;
+        ensure!(programs.is_empty(), "{hook:?}: {programs:?} were left");
+    }
+    for hook in ["ingress", "egress"] {
+        let filters = filters(rig, hook)?;
+        ensure!(filters.is_empty(), "{hook}: left are {filters}");
+    }
+    let qdiscs = qdiscs(rig)?;
+    ensure!(!qdiscs.contains("clsact"), "left is {qdiscs}");
+    Ok(())
+}
+
+fn each_way(way: &str) -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    let flag = format!("-crosscheck-attach={way}");
+    let acctd = router.acctd(&with(&BOTH_WAYS, &[&flag]))?;
+    let is_tcx = way != "clsact";
+    for (hook, word, name) in [
+        (TcAttachType::Ingress, "ingress", "acctd_ingress_source"),
+        (TcAttachType::Egress, "egress", "acctd_egress_dest"),
+    ] {
+        let programs = tcx_programs(&router.rig, hook)?;
+        // The kernel cuts names to 15 bytes.
+        let expected = if is_tcx { vec![&name[..15]] } else { vec![] };
+        ensure!(programs == expected, "{word}: {programs:?}");
+        let filters = filters(&router.rig, word)?;
+        ensure!(
+            filters.contains(name) != is_tcx && filters.contains("pref 1 ") != is_tcx,
+            "{word}: {filters}"
+        );
+    }
+    ensure!(qdiscs(&router.rig)?.contains("clsact") != is_tcx);
+    for traffic in [router.ip4()?, router.ip6()?] {
+        router.rig.send(&TrafficArgs {
+            count: 30_000,
+            rate: 20_000,
+            ..traffic
+        })?;
+    }
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    let truth = router.truth()?;
+    ensure!(truth.source4.packets == 30_000 && truth.dest6.packets == 30_000);
+    ensure_totals(&intervals, truth)?;
+    ensure_no_false_verdict(&intervals)?;
+    ensure_nothing_left(&router.rig)
+}
+
+/// Until the wall clock is so far into an interval of two seconds.
+fn wait_for_phase(millis: u64) -> Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let phase = u64::try_from(now.as_millis() % 2_000)?;
+    thread::sleep(Duration::from_millis((2_000 + millis - phase) % 2_000));
+    Ok(())
+}
+
+/// In two moments of an interval: before and after the one before it is closed.
+fn an_interface_that_goes_and_comes_back() -> Result<()> {
+    let mut rig = rig()?;
+    let args = [
+        "-interval=2s",
+        "-utc",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0",
+    ];
+    let acctd = rig.acctd(&args)?;
+    let mut n_sent = 0;
+    let mut send = |rig: &Rig, count: u64| {
+        n_sent += count;
+        some_traffic(rig, count)
+    };
+    for (round, phase) in [100, 1_500].into_iter().enumerate() {
+        send(&rig, 2_000)?;
+        wait_for_phase(phase)?;
+        rig.router.run(&["ip", "link", "del", "lan0"])?;
+        wait_for_lines(&acctd, "lan0 is gone", round + 1)?;
+        rig.veth = Veth::new(&rig.router, "lan0", &rig.wire, "wire0")?;
+        // Logged before the program is back.
+        send(&rig, 500)?;
+        wait_for_lines(&acctd, "lan0 is back and is cross-checked again", round + 1)?;
+        ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
+    }
+    // Two intervals later nothing of that is left.
+    thread::sleep(Duration::from_secs(2));
+    wait_for_phase(200)?;
+    send(&rig, 3_000)?;
+    let ended = acctd.finish()?;
+    ended.line("warning: lan0 is gone: its packets are not cross-checked until it is back")?;
+    let intervals = checked(&rig)?;
+    let truth = rig.counter("v4")?;
+    let rows = || intervals.iter().flat_map(|interval| &interval.rows);
+    ensure!(truth.packets == n_sent);
+    ensure!(sum(rows(), |row| row.source) == truth);
+    for row in rows() {
+        ensure!(
+            row.verdict == "not checked" || (row.verdict == "match" && row.is_equal()),
+            "{row:?}"
+        );
+    }
+    // Without the right mark, these would be extra.
+    ensure!(rows().any(|row| row.verdict == "not checked" && !row.is_equal()));
+    let last = intervals.last().context("no interval")?;
+    ensure!(last.crosscheck.comparable && last.with_verdict("match").len() == 100);
+    ensure!(sum(&last.rows, |row| row.tc_source).packets == 3_000);
+    Ok(())
+}
+
+fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
+    for _ in 0..1_000 {
+        let log = acctd.log();
+        if log.iter().filter(|line| line.contains(part)).count() >= count {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Err(anyhow!("no {part:?}:\n{}", acctd.log().join("\n")))
+}
+
+fn an_interface_that_is_missing() -> Result<()> {
+    let rig = rig()?;
+    for way in ["tcx", "clsact"] {
+        let flag = format!("-crosscheck-attach={way}");
+        fails(
+            &rig,
+            &["-ip4-src-group=5", "-crosscheck=lan0,nosuch0", &flag],
+            1,
+            "error: cannot cross-check nosuch0: there is no such interface; see ip link",
+        )?;
+        ensure_nothing_left(&rig)?;
+    }
+    Ok(())
+}
+
+/// As root who has these capabilities alone.
+fn limited(rig: &Rig, capabilities: &str, args: &[&str]) -> std::process::Command {
+    let mut command = rig.router.command("setpriv");
+    command
+        .arg(format!("--bounding-set=-all,{capabilities}"))
+        .arg("--inh-caps=-all")
+        .arg(rig.acctd_path())
+        .arg("-log-directory")
+        .arg(rig.log_directory())
+        .args(args);
+    command
+}
+
+fn without_capabilities() -> Result<()> {
+    let rig = rig()?;
+    for (capabilities, missing) in [
+        ("+net_admin", "it takes CAP_BPF and CAP_PERFMON; run"),
+        ("+net_admin,+bpf", "it takes CAP_PERFMON; run"),
+    ] {
+        let output = limited(&rig, capabilities, &INGRESS_ONLY).output()?;
+        complains(&output, 1, missing)?;
+        let n_lines = String::from_utf8_lossy(&output.stderr).lines().count();
+        // The memory, the nice value, and the error.
+        ensure!(n_lines <= 3, "{output:?}");
+        ensure_nothing_left(&rig)?;
+    }
+    for (capabilities, args) in [
+        ("+net_admin", &INGRESS_ONLY[..4]),
+        ("+net_admin,+bpf,+perfmon", &INGRESS_ONLY[..]),
+    ] {
+        let acctd = Acctd::spawn(&mut limited(&rig, capabilities, args))?;
+        acctd.wait_for_line("Started accounting")?;
+        acctd.finish()?;
+    }
+    Ok(())
+}
+
+fn in_a_user_namespace() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::UserNamespaceAs(65_534))?;
+    rig.rules(LOG_AND_DROP)?;
+    fails(
+        &rig,
+        &INGRESS_ONLY,
+        1,
+        "it takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace",
+    )?;
+    let acctd = rig.acctd(&INGRESS_ONLY[..4])?;
+    some_traffic(&rig, 1_000)?;
+    acctd.finish()?;
+    ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
+    Ok(())
+}
+
+fn a_start_that_fails() -> Result<()> {
+    let rig = rig()?;
+    let owner = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    for way in ["tcx", "clsact"] {
+        let flag = format!("-crosscheck-attach={way}");
+        fails(&rig, &with(&INGRESS_ONLY, &[&flag]), 1, "is taken by pid")?;
+        ensure_nothing_left(&rig)?;
+    }
+    owner.finish()?;
+    Ok(())
+}
+
+const TWO_GROUPS: &str = "
+    table inet rig {
+        counter v4 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            counter name v4 log group 5 snaplen 20 queue-threshold 50
+            log group 15 snaplen 20 queue-threshold 50
+            drop
+        }
+    }";
+
+/// A second acctd in the same rig, with a directory of its own.
+fn second(rig: &Rig, args: &[&str]) -> Result<Acctd> {
+    let mut command = rig.router.command(rig.acctd_path());
+    command
+        .arg("-log-directory")
+        .arg(rig.scratch().join("second"))
+        .args([
+            "-interval=1s",
+            "-utc",
+            "-ip4-src-group=15",
+            "-crosscheck=lan0",
+        ])
+        .args(args);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    Ok(acctd)
+}
+
+/// What the second one's files say.
+fn of_second(rig: &Rig) -> Result<Vec<CheckedRow>> {
+    let mut rows = Vec::new();
+    for entry in fs::read_dir(rig.scratch().join("second"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "csv") {
+            let name = path.to_str().context("a path of ASCII")?;
+            // Absolute, so the log directory does not matter.
+            rows.extend(super::read_rows(rig, name)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn all_match<'a>(
+    rows: impl IntoIterator<Item = &'a CheckedRow> + Clone,
+    truth: xtask::nft::Count,
+) -> Result<()> {
+    for row in rows.clone() {
+        ensure!(row.verdict == "match" && row.is_equal(), "{row:?}");
+    }
+    let counted = sum(rows, |row| row.tc_source);
+    ensure!(counted == truth, "{counted:?} is not {truth:?}");
+    Ok(())
+}
+
+fn rows(intervals: &[Checked]) -> impl Iterator<Item = &CheckedRow> + Clone {
+    intervals.iter().flat_map(|interval| &interval.rows)
+}
+
+fn two_acctds_by_tcx() -> Result<()> {
+    let rig = rig()?;
+    rig.router.run(&["nft", "flush", "ruleset"])?;
+    rig.rules(TWO_GROUPS)?;
+    let first = rig.acctd(&[
+        "-interval=1s",
+        "-utc",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0",
+    ])?;
+    let other = second(&rig, &["-crosscheck-attach=tcx"])?;
+    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 2);
+    some_traffic(&rig, 20_000)?;
+    other.finish()?;
+    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
+    first.finish()?;
+    let truth = rig.counter("v4")?;
+    ensure!(truth.packets == 20_000);
+    all_match(rows(&checked(&rig)?), truth)?;
+    all_match(&of_second(&rig)?, truth)?;
+    ensure_nothing_left(&rig)
+}
+
+fn a_second_acctd_by_clsact() -> Result<()> {
+    let rig = rig()?;
+    rig.router.run(&["nft", "flush", "ruleset"])?;
+    rig.rules(TWO_GROUPS)?;
+    let clsact = "-crosscheck-attach=clsact";
+    let first = rig.acctd(&[
+        "-interval=1s",
+        "-utc",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0",
+        clsact,
+    ])?;
+    fails(
+        &rig,
+        &["-ip4-src-group=15", "-crosscheck=lan0", clsact],
+        1,
+        "error: another acctd cross-checks lan0 by clsact: stop it, or use --crosscheck-attach tcx",
+    )?;
+    // Not only is it refused: the first one's filters stay, whoever comes.
+    let other = second(&rig, &[])?;
+    some_traffic(&rig, 20_000)?;
+    first.finish()?;
+    other.finish()?;
+    let truth = rig.counter("v4")?;
+    all_match(rows(&checked(&rig)?), truth)?;
+    all_match(&of_second(&rig)?, truth)?;
+    ensure_nothing_left(&rig)
+}
+
+/// A filter that copies each packet to a device that is down, and so only counts it.
+fn add_foreign_filter(rig: &Rig, priority: u32) -> Result<()> {
+    rig.router.run(&[
+        "ip", "link", "add", "sink0", "type", "veth", "peer", "name", "sink1",
+    ])?;
+    tc(
+        rig,
+        &format!(
+            "filter add dev lan0 ingress pref {priority} protocol ip u32 match u32 0 0 action mirred egress mirror dev sink0"
+        ),
+    )
+}
+
+fn ensure_foreign_counted(rig: &Rig, count: u64) -> Result<()> {
+    let filters = filters(rig, "ingress")?;
+    ensure!(filters.contains(&format!(" {count} pkt")), "{filters}");
+    ensure!(!filters.contains("acctd"), "{filters}");
+    ensure!(qdiscs(rig)?.contains("clsact"));
+    Ok(())
+}
+
+fn foreign_filters() -> Result<()> {
+    for way in ["tcx", "clsact"] {
+        let rig = rig()?;
+        tc(&rig, "qdisc add dev lan0 clsact")?;
+        add_foreign_filter(&rig, 10)?;
+        let flag = format!("-crosscheck-attach={way}");
+        let acctd = rig.acctd(&with(&INGRESS_ONLY, &[&flag]))?;
+        some_traffic(&rig, 10_000)?;
+        let ended = acctd.finish()?;
+        ensure!(ended.line("warning").is_err(), "{:?}", ended.log);
+        all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+        ensure_foreign_counted(&rig, 10_000)?;
+    }
+    // The qdisc was acctd's, but somebody uses it now.
+    let rig = rig()?;
+    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
+    add_foreign_filter(&rig, 10)?;
+    some_traffic(&rig, 10_000)?;
+    acctd.finish()?;
+    ensure_foreign_counted(&rig, 10_000)
+}
+
+/// Nothing can be put in front of a filter of another kind in the first priority.
+fn a_filter_in_front() -> Result<()> {
+    let rig = rig()?;
+    tc(&rig, "qdisc add dev lan0 clsact")?;
+    add_foreign_filter(&rig, 1)?;
+    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
+    some_traffic(&rig, 10_000)?;
+    let ended = acctd.finish()?;
+    ended.line("warning: lan0: somebody else's u32 filter has priority 1")?;
+    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+    ensure_foreign_counted(&rig, 10_000)
+}
+
+fn an_ingress_qdisc() -> Result<()> {
+    let rig = rig()?;
+    tc(&rig, "qdisc add dev lan0 ingress")?;
+    fails(
+        &rig,
+        &with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]),
+        1,
+        "error: lan0 has the qdisc ingress in the place of clsact",
+    )?;
+    ensure!(qdiscs(&rig)?.contains("qdisc ingress") && filters(&rig, "ingress")?.is_empty());
+    let acctd = rig.acctd(&INGRESS_ONLY)?;
+    some_traffic(&rig, 1_000)?;
+    acctd.finish()?;
+    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+    ensure!(qdiscs(&rig)?.contains("qdisc ingress"));
+    Ok(())
+}
+
+fn after_a_kill_tcx_is_gone() -> Result<()> {
+    let rig = rig()?;
+    let killed = rig.acctd(&INGRESS_ONLY)?.stop(Signal::KILL)?;
+    ensure!(killed.code.is_none());
+    ensure_nothing_left(&rig)?;
+    let acctd = rig.acctd(&INGRESS_ONLY)?;
+    some_traffic(&rig, 10_000)?;
+    acctd.finish()?;
+    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+    ensure_nothing_left(&rig)
+}
+
+const REMOVED: &str = "warning: lan0: removed the filter acctd_ingress_source that an acctd which was killed had left";
+
+fn after_a_kill_the_next_start_cleans() -> Result<()> {
+    let clsact = with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]);
+    let n_filters = |rig: &Rig| -> Result<usize> {
+        Ok(filters(rig, "ingress")?
+            .matches("acctd_ingress_source")
+            .count())
+    };
+    let next = |rig: &Rig, way: &str| -> Result<Ended> {
+        let acctd = rig.acctd(&with(&INGRESS_ONLY, &[way]))?;
+        ensure!(n_filters(rig)? == usize::from(way.ends_with("clsact")));
+        some_traffic(rig, 5_000)?;
+        acctd.finish()
+    };
+    for way in ["-crosscheck-attach=clsact", "-crosscheck-attach=tcx"] {
+        // The qdisc is acctd's, through two lives if need be.
+        let rig = rig()?;
+        for _ in 0..2 {
+            rig.acctd(&clsact)?.stop(Signal::KILL)?;
+            ensure!(n_filters(&rig)? == 1 && qdiscs(&rig)?.contains("clsact"));
+        }
+        next(&rig, way)?.line(REMOVED)?;
+        all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+        ensure_nothing_left(&rig)?;
+        // The qdisc was there before, and so was a filter.
+        tc(&rig, "qdisc add dev lan0 clsact")?;
+        add_foreign_filter(&rig, 10)?;
+        rig.acctd(&clsact)?.stop(Signal::KILL)?;
+        next(&rig, way)?.line(REMOVED)?;
+        ensure_foreign_counted(&rig, 5_000)?;
+        tc(&rig, "filter del dev lan0 ingress")?;
+        rig.acctd(&clsact)?.stop(Signal::KILL)?;
+        next(&rig, way)?;
+        ensure!(n_filters(&rig)? == 0 && qdiscs(&rig)?.contains("clsact"));
+    }
+    Ok(())
+}
+
+fn pins() -> Result<()> {
+    let rig = rig()?;
+    let bpffs = rig.scratch().join("bpf");
+    fs::create_dir(&bpffs)?;
+    let shown = bpffs.to_str().context("a path of ASCII")?;
+    rig.router.run(&["mount", "-t", "bpf", "bpf", shown])?;
+    let flag = format!("-crosscheck-pin={shown}/below/acctd");
+    let args = with(&INGRESS_ONLY, &[&flag]);
+    let directory = format!("{shown}/below/acctd");
+    let listed = || rig.router.run(&["ls", &directory]);
+    let all = "ACCTD_CLOCK\nACCTD_EPOCHS\nACCTD_VLANS\n";
+    let killed = rig.acctd(&args)?;
+    ensure!(listed()? == all, "{}", listed()?);
+    killed.stop(Signal::KILL)?;
+    ensure!(listed()? == all);
+    ensure_nothing_left(&rig)?;
+    let acctd = rig.acctd(&args)?;
+    ensure!(listed()? == all);
+    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
+    fails(
+        &rig,
+        &["-ip4-src-group=15", "-crosscheck=lan0", &flag],
+        1,
+        "error: another acctd pins its maps in",
+    )?;
+    ensure!(listed()? == all);
+    some_traffic(&rig, 10_000)?;
+    acctd.finish()?;
+    ensure!(listed()?.is_empty(), "left are {}", listed()?);
+    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
+    // Nor does a start that fails leave them.
+    let owner = rig.acctd(&INGRESS_ONLY[..4])?;
+    fails(&rig, &args, 1, "is taken by pid")?;
+    ensure!(listed()?.is_empty());
+    owner.finish()?;
+    Ok(())
+}
+
+fn pins_only_under_bpffs() -> Result<()> {
+    let rig = rig()?;
+    let directory = rig.scratch().join("pins");
+    let flag = format!("-crosscheck-pin={}", directory.display());
+    let args = with(&INGRESS_ONLY, &[&flag]);
+    fails(&rig, &args, 1, "is not on bpffs: choose a directory below")?;
+    ensure!(!directory.exists(), "the directory was made");
+    fs::create_dir(&directory)?;
+    fs::write(directory.join("ACCTD_CLOCK"), "mine")?;
+    fails(&rig, &args, 1, "is not on bpffs: choose a directory below")?;
+    ensure!(fs::read_to_string(directory.join("ACCTD_CLOCK"))? == "mine");
+    ensure_nothing_left(&rig)
+}

@@ -1,0 +1,348 @@
+//! Complete rules: both counts are the nft counter's, and every row is `match`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use xtask::netns::Privilege;
+use xtask::nft::Count;
+use xtask::traffic::{Sizes, TrafficArgs};
+
+use super::{
+    BOTH_WAYS, COMPLETE, Checked, Router, checked, ensure_no_false_verdict, ensure_sources_equal,
+    ensure_totals, mixed, nflog_sums, sum, tc_sums,
+};
+use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Root,
+        "crosscheck_a_million_packets_at_full_speed_match_in_every_row",
+        a_million_packets_at_full_speed,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_on_ingress_nothing_is_allowed_for",
+        on_ingress_nothing_is_allowed_for,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_hundred_intervals_of_heavy_traffic_raise_no_alarm",
+        a_hundred_intervals_of_heavy_traffic,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_groups_without_stamps_raise_no_alarm",
+        groups_without_stamps_raise_no_alarm,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_start_and_stop_amid_traffic_raise_no_alarm",
+        start_and_stop_amid_traffic,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_ip6_prefixes_of_any_length_match",
+        ip6_prefixes_of_any_length,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_the_near_end_of_an_interface_is_the_other_side",
+        the_near_end_of_an_interface,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_direction_without_a_group_is_unaccounted",
+        a_direction_without_a_group,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_an_idle_run_leaves_headers_alone",
+        an_idle_run_leaves_headers_alone,
+    ),
+];
+
+/// IPv4 and IPv6 at once, so many of each.
+fn send_both(router: &Router, count: u64, rate: u32) -> Result<()> {
+    let load = |traffic| TrafficArgs {
+        count,
+        rate,
+        ..traffic
+    };
+    let ip4 = router.rig.send_in_background(&load(router.ip4()?))?;
+    let ip6 = router.rig.send_in_background(&load(router.ip6()?))?;
+    ip4.finish()?;
+    ip6.finish()?;
+    Ok(())
+}
+
+fn n_allowed(intervals: &[Checked]) -> u64 {
+    intervals.iter().map(|one| one.crosscheck.allowed).sum()
+}
+
+fn n_lost(intervals: &[Checked]) -> u64 {
+    intervals.iter().map(|one| one.lost).sum()
+}
+
+/// For the record: how often the uncertain window was needed.
+fn say_how_often_allowed(intervals: &[Checked]) {
+    let n_rows: usize = intervals.iter().map(|one| one.rows.len()).sum();
+    let with_any = intervals.iter().filter(|one| one.crosscheck.allowed > 0);
+    eprintln!(
+        "{} prefixes in {} of {} intervals match by the window ({n_rows} rows, lost {}, late {})",
+        n_allowed(intervals),
+        with_any.count(),
+        intervals.len(),
+        n_lost(intervals),
+        intervals.iter().map(|one| one.late).sum::<u64>()
+    );
+}
+
+fn a_million_packets_at_full_speed() -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    let acctd = router.acctd(&BOTH_WAYS)?;
+    send_both(&router, 500_000, 0)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    let truth = router.truth()?;
+    ensure!(truth.source4.packets == 500_000 && truth.source6.packets == 500_000);
+    ensure!(truth.dest4.packets == 500_000 && truth.dest6.packets >= 500_000);
+    ensure!(intervals[0].crosscheck.interfaces == ["lan0:far", "wan0:far"]);
+    ensure_totals(&intervals, truth)?;
+    ensure_no_false_verdict(&intervals)?;
+    if n_lost(&intervals) == 0 {
+        ensure_sources_equal(&intervals)?;
+    }
+    say_how_often_allowed(&intervals);
+    Ok(())
+}
+
+fn on_ingress_nothing_is_allowed_for() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&[
+        "-interval=1s",
+        "-ip4-src-group=5",
+        "-ip6-src-group=7",
+        "-crosscheck=lan0",
+    ])?;
+    let load = |source, dest| -> Result<TrafficArgs> {
+        Ok(TrafficArgs {
+            count: 600_000,
+            rate: 60_000,
+            ..mixed(rig.traffic(source, dest)?)
+        })
+    };
+    let ip4 = rig.send_in_background(&load("10.1.0.0/16", "10.255.0.0/16")?)?;
+    let ip6 = rig.send_in_background(&load("2001:db8:1::1/48", "2001:db8:ff::1/48")?)?;
+    ip4.finish()?;
+    ip6.finish()?;
+    acctd.finish()?;
+    let intervals = checked(&rig)?;
+    let tc = tc_sums(&intervals);
+    ensure!((tc.source4, tc.source6) == (rig.counter("v4")?, rig.counter("v6")?));
+    ensure!(tc.source4.packets == 600_000 && tc.source6.packets == 600_000);
+    ensure!(intervals.len() >= 10);
+    for interval in &intervals {
+        ensure!(interval.crosscheck.allowed == 0 && interval.crosscheck.window_ms == 0);
+    }
+    ensure_no_false_verdict(&intervals)?;
+    ensure!(n_lost(&intervals) == 0, "lost {}", n_lost(&intervals));
+    ensure_sources_equal(&intervals)
+}
+
+fn a_hundred_intervals_of_heavy_traffic() -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    let acctd = router.acctd(&BOTH_WAYS)?;
+    send_both(&router, 5_000_000, 50_000)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    ensure!(intervals.len() >= 100, "{} intervals", intervals.len());
+    say_how_often_allowed(&intervals);
+    ensure_totals(&intervals, router.truth()?)?;
+    ensure_no_false_verdict(&intervals)?;
+    if n_lost(&intervals) == 0 {
+        ensure_sources_equal(&intervals)?;
+    }
+    Ok(())
+}
+
+/// In postrouting NFLOG's packets carry no stamp, so their time is that of the receive.
+fn groups_without_stamps_raise_no_alarm() -> Result<()> {
+    let router = Router::new(
+        "table inet rig {
+            counter out4 {}
+            counter out6 {}
+            chain postrouting {
+                type filter hook postrouting priority 300
+                meta nfproto ipv4 counter name out4 log group 4 snaplen 20 queue-threshold 500
+                meta nfproto ipv6 counter name out6 log group 6 snaplen 40 queue-threshold 500
+            }
+        }",
+    )?;
+    let acctd = router.acctd(&[
+        "-interval=1s",
+        "-ip4-dst-group=4",
+        "-ip6-dst-group=6",
+        "-crosscheck=wan0",
+    ])?;
+    send_both(&router, 600_000, 40_000)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    ensure!(intervals.len() >= 15, "{} intervals", intervals.len());
+    say_how_often_allowed(&intervals);
+    let truth = (router.rig.counter("out4")?, router.rig.counter("out6")?);
+    let (tc, nflog) = (tc_sums(&intervals), nflog_sums(&intervals));
+    ensure!((tc.dest4, tc.dest6) == truth, "{tc:?} != {truth:?}");
+    ensure!(
+        (nflog.dest4, nflog.dest6) == truth || n_lost(&intervals) > 0,
+        "{nflog:?} != {truth:?}"
+    );
+    ensure!(
+        intervals
+            .iter()
+            .any(|one| one.crosscheck.window_ms == 250 && one.crosscheck.allowed > 0)
+    );
+    ensure_no_false_verdict(&intervals)
+}
+
+fn start_and_stop_amid_traffic() -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    let load = |traffic| TrafficArgs {
+        count: 600_000,
+        rate: 20_000,
+        ..traffic
+    };
+    let mut ip4 = router.rig.send_in_background(&load(router.ip4()?))?;
+    let mut ip6 = router.rig.send_in_background(&load(router.ip6()?))?;
+    for round in 0..5_u64 {
+        let acctd = router.acctd(&BOTH_WAYS)?;
+        std::thread::sleep(Duration::from_millis(1_500 + 170 * round));
+        ensure!(ip4.process().try_wait()?.is_none() && ip6.process().try_wait()?.is_none());
+        acctd.finish()?;
+        let intervals = checked(&router.rig)?;
+        let n_packets = tc_sums(&intervals).source4.packets;
+        ensure!(n_packets > 20_000, "round {round}: {n_packets} packets");
+        ensure_no_false_verdict(&intervals)?;
+        std::fs::remove_dir_all(router.rig.log_directory())?;
+    }
+    Ok(())
+}
+
+fn ip6_prefixes_of_any_length() -> Result<()> {
+    for (flag, step_bits, n_prefixes) in [
+        ("-ip6-prefix-length=128", 0, 300),
+        ("-ip6-prefix-length=65", 63, 300),
+        ("-ip6-prefix-length=48", 78, 75),
+        ("-ip6-prefix-length=0", 64, 1),
+    ] {
+        let rig = Rig::with_privilege(Privilege::Root)?;
+        rig.rules(LOG_AND_DROP)?;
+        let acctd = rig.acctd(&["-interval=1h", "-ip6-src-group=7", "-crosscheck=lan0", flag])?;
+        rig.send(&TrafficArgs {
+            sources: 300,
+            step_bits: Some(step_bits),
+            count: 30_000,
+            size: Sizes {
+                min: 60,
+                max: 1_400,
+            },
+            ..rig.traffic("2001:db8::/32", "2001:db8:ff::/128")?
+        })?;
+        acctd.finish()?;
+        let intervals = checked(&rig)?;
+        let truth = rig.counter("v6")?;
+        ensure!(truth.packets == 30_000);
+        ensure!(tc_sums(&intervals).source6 == truth && nflog_sums(&intervals).source6 == truth);
+        ensure_no_false_verdict(&intervals)?;
+        let rows = &intervals[0].rows;
+        ensure!(rows.len() == n_prefixes, "{flag}: {} rows", rows.len());
+        ensure!(rows.iter().all(|row| row.is_equal()), "{flag}: {rows:?}");
+    }
+    Ok(())
+}
+
+/// On ingress the destination, on egress the source.
+fn the_near_end_of_an_interface() -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    let acctd = router.acctd(&[
+        "-interval=1h",
+        "-ip4-dst-group=5",
+        "-ip6-dst-group=7",
+        "-ip4-src-group=4",
+        "-ip6-src-group=6",
+        "-crosscheck=lan0:near,wan0:near",
+    ])?;
+    send_both(&router, 50_000, 20_000)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    ensure!(intervals[0].crosscheck.interfaces == ["lan0:near", "wan0:near"]);
+    let (tc, nflog, truth) = (tc_sums(&intervals), nflog_sums(&intervals), router.truth()?);
+    // The rules that stand for the source elsewhere.
+    let expected = (truth.source4, truth.source6, truth.dest4, truth.dest6);
+    for (name, counted) in [("TC", tc), ("NFLOG", nflog)] {
+        let counted = (
+            counted.dest4,
+            counted.dest6,
+            counted.source4,
+            counted.source6,
+        );
+        ensure!(counted == expected, "{name}: {counted:?} != {expected:?}");
+    }
+    let rows = |column: fn(&super::CheckedRow) -> Count| -> BTreeSet<IpAddr> {
+        let rows = intervals[0].rows.iter();
+        rows.filter(|row| column(row) != NONE && row.ip.is_ipv4())
+            .map(|row| row.ip)
+            .collect()
+    };
+    ensure!(rows(|row| row.tc_dest).len() == 500 && rows(|row| row.tc_source).len() == 1_000);
+    ensure!(rows(|row| row.tc_dest).contains(&"10.255.0.0".parse()?));
+    ensure_no_false_verdict(&intervals)
+}
+
+fn a_direction_without_a_group() -> Result<()> {
+    let router = Router::new(COMPLETE)?;
+    // Only the sources of IPv4 are accounted.
+    let acctd = router.acctd(&["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0,wan0"])?;
+    send_both(&router, 20_000, 0)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    let truth = router.truth()?;
+    let (tc, nflog) = (tc_sums(&intervals), nflog_sums(&intervals));
+    ensure!(tc.source4 == truth.source4 && nflog.source4 == truth.source4);
+    let rows = intervals.iter().flat_map(|one| &one.rows);
+    ensure!(sum(rows, |row| row.tc_dest) == NONE && tc.source6 == NONE);
+    let mut unaccounted = NONE;
+    for interval in &intervals {
+        let Count { packets, bytes } = interval.uncounted("unaccounted");
+        unaccounted.packets += packets;
+        unaccounted.bytes += bytes;
+    }
+    let expected = [truth.source6, truth.dest4, truth.dest6];
+    ensure!(
+        unaccounted.packets == expected.iter().map(|count| count.packets).sum::<u64>()
+            && unaccounted.bytes == expected.iter().map(|count| count.bytes).sum::<u64>(),
+        "{unaccounted:?} != {expected:?}"
+    );
+    ensure_no_false_verdict(&intervals)
+}
+
+fn an_idle_run_leaves_headers_alone() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"])?;
+    std::thread::sleep(Duration::from_millis(3_300));
+    acctd.finish()?;
+    // That the header has eleven columns is seen when a file is read.
+    let intervals = checked(&rig)?;
+    ensure!(intervals.len() >= 4, "{} intervals", intervals.len());
+    for interval in &intervals {
+        ensure!(interval.rows.is_empty() && interval.crosscheck.comparable);
+        let tallies = interval.crosscheck.verdicts.values();
+        ensure!(tallies.into_iter().all(|tally| tally.prefixes == 0));
+        ensure!(interval.crosscheck.worst.is_empty() && interval.crosscheck.allowed == 0);
+    }
+    Ok(())
+}
