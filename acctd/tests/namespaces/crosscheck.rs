@@ -72,7 +72,7 @@ const BOTH_WAYS: [&str; 7] = [
     "-crosscheck=lan0,wan0",
 ];
 
-/// A router between two links, `lan0` and `wan0`: it forwards to 10.255.0.0/16 and 2001:db8:ff::/48,
+/// A router between two links, `lan0` and `wan0`: it forwards to 10.255.0.0/16 and `2001:db8:ff::/48`,
 /// where all is dropped unseen.
 struct Router {
     rig: Rig,
@@ -115,7 +115,7 @@ impl Router {
         Ok(mixed(self.rig.traffic("10.1.0.0/16", "10.255.0.0/16")?))
     }
 
-    /// Packets of mixed lengths from 2001:db8:1:: on to 2001:db8:ff:: on, each in a /64 of its own.
+    /// Packets of mixed lengths from `2001:db8:1::` on to `2001:db8:ff::` on, each in a /64 of its own.
     fn ip6(&self) -> Result<TrafficArgs> {
         Ok(mixed(
             self.rig.traffic("2001:db8:1::1/48", "2001:db8:ff::1/48")?,

@@ -10,7 +10,7 @@ use xtask::nft::Count;
 use xtask::traffic::{Sizes, TrafficArgs};
 
 use super::{
-    BOTH_WAYS, COMPLETE, Checked, NOTHING, Router, checked, ensure_no_alarm,
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, NOTHING, Router, checked, ensure_no_alarm,
     ensure_no_false_verdict, ensure_sources_equal, ensure_totals, mixed, nflog_sums, sum, tc_sums,
 };
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
@@ -275,7 +275,7 @@ fn ip6_prefixes_of_any_length() -> Result<()> {
         ensure_no_false_verdict(&intervals)?;
         let rows = &intervals[0].rows;
         ensure!(rows.len() == n_prefixes, "{flag}: {} rows", rows.len());
-        ensure!(rows.iter().all(|row| row.is_equal()), "{flag}: {rows:?}");
+        ensure!(rows.iter().all(CheckedRow::is_equal), "{flag}: {rows:?}");
     }
     Ok(())
 }
@@ -307,7 +307,7 @@ fn the_near_end_of_an_interface() -> Result<()> {
         );
         ensure!(counted == expected, "{name}: {counted:?} != {expected:?}");
     }
-    let rows = |column: fn(&super::CheckedRow) -> Count| -> BTreeSet<IpAddr> {
+    let rows = |column: fn(&CheckedRow) -> Count| -> BTreeSet<IpAddr> {
         let rows = intervals[0].rows.iter();
         rows.filter(|row| column(row) != NONE && row.ip.is_ipv4())
             .map(|row| row.ip)
