@@ -253,7 +253,8 @@ impl Engine {
     }
 
     fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
-        let mut outside = closed.take_outside();
+        let (mut before, mut after) = closed.take_outside();
+        let last = periods.last().map(|(index, _)| *index);
         for (index, period) in periods {
             let mut groups: Vec<GroupInterval> =
                 self.groups.iter().map(|&config| config.into()).collect();
@@ -268,7 +269,10 @@ impl Engine {
                 KernelWatch::Off => None,
                 KernelWatch::Active(_) | KernelWatch::Failed => {
                     let mut kernel = closed.take_kernel(index);
-                    kernel.outside = outside.take();
+                    kernel.outside.extend(before.take());
+                    if Some(index) == last {
+                        kernel.outside.extend(after.take());
+                    }
                     Some(kernel)
                 }
             };
@@ -313,13 +317,24 @@ impl ClosedSlots {
             .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
     }
 
-    /// What the kernel counted before the first period or after the last.
-    fn take_outside(&mut self) -> Option<EpochCounts> {
-        let at = self
+    /// What the kernel counted before the first period, and after the last.
+    fn take_outside(&mut self) -> (Option<EpochCounts>, Option<EpochCounts>) {
+        let after = self
             .kernel
-            .iter()
-            .position(|epoch| epoch.period.is_none())?;
-        Some(self.kernel.swap_remove(at).counts)
+            .pop_if(|last| last.period.is_none())
+            .map(|epoch| epoch.counts);
+        let is_before = self
+            .kernel
+            .first()
+            .is_some_and(|epoch| epoch.period.is_none());
+        if is_before {
+            (Some(self.kernel.remove(0).counts), after)
+        } else if self.kernel.is_empty() {
+            // Alone, it is what was before.
+            (after, None)
+        } else {
+            (None, after)
+        }
     }
 
     /// The period's epoch; where there is none, nothing can be compared.

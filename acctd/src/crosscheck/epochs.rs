@@ -116,6 +116,19 @@ impl Epochs {
         self.look_ahead(first)
     }
 
+    /// Closes the epoch before the first period, so that programs which do not ask the clock count
+    /// in that. No packet may be on its way any more that came before the first period.
+    pub fn close_outside(&mut self) -> Result<Option<ClosedEpoch>> {
+        let first = match (self.chain.front(), self.chain.get(1)) {
+            (Some(Epoch { period: None, .. }), Some(Epoch { period, .. })) => *period,
+            _ => None,
+        };
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        Ok(self.hand_over(1, first)?.pop())
+    }
+
     /// The two sides do not watch the same: the periods that are open at `now` are not exact.
     pub fn mark_inexact(&mut self, now: UnixNanos) {
         let open = self.interval.index_of(now);

@@ -153,7 +153,9 @@ impl CrossCheckConfig {
         let element = 112 + 64 * n_cpus;
         // The one being read, the open one, and those ahead.
         let n_maps = 2 + u64::from(epochs::n_ahead(interval));
-        let n_full = 1 + SETTLE_TIME.as_nanos().div_ceil(interval.length().as_nanos().max(1));
+        let n_full = 1 + SETTLE_TIME
+            .as_nanos()
+            .div_ceil(interval.length().as_nanos().max(1));
         let n_full = u64::try_from(n_full).unwrap_or(n_maps).min(n_maps);
         n_maps * buckets * bucket + n_full * prefixes * element
     }
@@ -170,6 +172,10 @@ pub struct CrossCheck {
     vlans: Option<VlanMap>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
+    /// When the first period began.
+    begun: Option<UnixNanos>,
+    /// What was counted before that, until it is handed over.
+    outside: Option<ClosedEpoch>,
 }
 
 impl fmt::Debug for CrossCheck {
@@ -224,6 +230,8 @@ impl CrossCheck {
             vlans,
             ebpf,
             _stamps: stamps,
+            begun: None,
+            outside: None,
         };
         crosscheck.refresh_vlans();
         for watched in &config.watched {
@@ -246,6 +254,7 @@ impl CrossCheck {
 
     /// The first period begins at `start`.
     pub fn begin(&mut self, start: UnixNanos) -> Result<()> {
+        self.begun = Some(start);
         self.epochs.begin(start)
     }
 
@@ -253,8 +262,24 @@ impl CrossCheck {
     /// come and go.
     pub fn look_around(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.look_at_devices(UnixNanos::now());
+        let now = UnixNanos::now();
+        self.look_at_devices(now);
+        if self
+            .begun
+            .is_some_and(|begun| now > begun.plus(SETTLE_TIME))
+        {
+            self.begun = None;
+            self.outside = self.epochs.close_outside()?;
+        }
         Ok(())
+    }
+
+    /// In order: what was before the first period comes first.
+    fn with_outside(&mut self, mut closed: Vec<ClosedEpoch>) -> Vec<ClosedEpoch> {
+        if let Some(outside) = self.outside.take() {
+            closed.insert(0, outside);
+        }
+        closed
     }
 
     /// Closes the periods before `first_open`, which has begun at `now`.
@@ -265,13 +290,15 @@ impl CrossCheck {
     ) -> Result<Vec<ClosedEpoch>> {
         // What has changed before these periods ended must be known before they are handed over.
         self.look_at_devices(now);
-        self.epochs.close_before(first_open, now)
+        let closed = self.epochs.close_before(first_open, now)?;
+        Ok(self.with_outside(closed))
     }
 
     /// The clock was set back to `now`: closes all, and begins anew.
     pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.epochs.restart(now)
+        let closed = self.epochs.restart(now)?;
+        Ok(self.with_outside(closed))
     }
 
     /// The last period ends at `now`; what comes later is counted apart.
@@ -282,10 +309,15 @@ impl CrossCheck {
     /// Takes the programs off and hands over what is left.
     pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
-            attached, epochs, ..
+            attached,
+            epochs,
+            outside,
+            ..
         } = self;
         drop(attached);
-        epochs.close_all()
+        let mut closed = epochs.close_all()?;
+        closed.splice(..0, outside);
+        Ok(closed)
     }
 
     /// An interface or a VLAN device that came, went or is away: then the two sides did not see the

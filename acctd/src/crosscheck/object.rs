@@ -143,9 +143,17 @@ fn said(error: &anyhow::Error) -> String {
 }
 
 fn verifier_reason(log: &str) -> Option<&str> {
-    const STATISTICS: [&str; 4] = ["processed ", "verification time ", "stack depth ", "mark_read"];
+    const STATISTICS: [&str; 4] = [
+        "processed ",
+        "verification time ",
+        "stack depth ",
+        "mark_read",
+    ];
     log.lines().rev().map(str::trim).find(|line| {
-        !line.is_empty() && !STATISTICS.iter().any(|statistic| line.starts_with(statistic))
+        !line.is_empty()
+            && !STATISTICS
+                .iter()
+                .any(|statistic| line.starts_with(statistic))
     })
 }
 

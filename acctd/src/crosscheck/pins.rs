@@ -70,7 +70,13 @@ fn must_be_on_bpffs(directory: &Path) -> Result<()> {
     let shown = directory.display();
     let existing = directory
         .ancestors()
-        .map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path })
+        .map(|path| {
+            if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            }
+        })
         .find(|path| path.exists())
         .unwrap_or(directory);
     let file_system = rustix::fs::statfs(existing)

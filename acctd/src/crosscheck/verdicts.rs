@@ -29,8 +29,8 @@ const N_WORST: usize = 10;
 pub struct KernelInterval {
     /// Per prefix and by reason.
     pub counts: EpochCounts,
-    /// What it counted just before the first period, or just after the last.
-    pub outside: Option<EpochCounts>,
+    /// What it counted just before the first period, and just after the last.
+    pub outside: Vec<EpochCounts>,
     /// Whether it watched for the same time as NFLOG.
     pub is_comparable: bool,
     /// The verdicts, once they are given.
@@ -240,13 +240,14 @@ impl<K: StoredKey> SideJudge<K> {
             return Vec::new();
         }
         let circumstances = self.circumstances(&groups, kernel, side);
-        let outside = kernel.outside.as_ref().map(|outside| {
-            let totals = &K::family(outside).side(side).totals;
-            totals
-                .iter()
-                .map(|entry| (entry.key(), entry.counters()))
-                .collect::<HashMap<K, Counters>>()
-        });
+        let mut outside: HashMap<K, Counters> = HashMap::new();
+        for counts in &kernel.outside {
+            for entry in &K::family(counts).side(side).totals {
+                let sum = outside.entry(entry.key()).or_default();
+                sum.add(entry.counters());
+            }
+        }
+        let outside = (!outside.is_empty()).then_some(outside);
         let outcome =
             self.reconciler
                 .reconcile(observed(&groups, counted), outside.as_ref(), &circumstances);
