@@ -25,6 +25,14 @@ pub(crate) struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket on `device`, in the network namespace of this process.
     pub(crate) fn open(device: &str) -> io::Result<Self> {
+        let socket = Self::open_with_hooks(device)?;
+        bypass_queue(&socket.fd)?;
+        Ok(socket)
+    }
+
+    /// The same, for frames that pass the device's egress hooks, as those of
+    /// any other socket do.
+    pub(crate) fn open_with_hooks(device: &str) -> io::Result<Self> {
         // Protocol 0: such a socket sends, and no frame is ever queued on it.
         let fd = rustix::net::socket_with(
             AddressFamily::PACKET,
@@ -32,7 +40,6 @@ impl PacketSocket {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        bypass_queue(&fd)?;
         let index = name_to_index(&fd, device)?;
         let index = index.try_into().map_err(io::Error::other)?;
         rustix::net::bind(&fd, &LinkAddress::of_device(index))?;

@@ -33,7 +33,7 @@ mod frames;
 mod tun;
 
 pub use args::{Sizes, TrafficArgs};
-pub use frames::{Tun, send_frames};
+pub use frames::{Tun, send_frames, send_frames_with_hooks};
 pub use generator::run;
 
 use frames::FramesArgs;

@@ -5,16 +5,25 @@
 //!
 //! - `attaching`: both ways, beside others, what is left behind, devices that go away.
 //! - `counting`: complete rules, so all is `match`, whichever way the packets come.
+//! - `frames`: crafted byte by byte, with all that a parser can get wrong.
+//! - `fuzz`: the same by chance.
+//! - `holes`: those that real networks have.
 //! - `own_programs`: `--crosscheck-object`, and the other flags.
+//! - `streams`: TCP, whose packets the kernel puts together and cuts up.
 //! - `verdicts`: rules with a hole, packets logged twice, lost or not kept, each with its verdict.
 
 mod attaching;
 mod counting;
+mod frames;
+mod fuzz;
+mod holes;
 mod own_programs;
+mod run;
+mod streams;
 mod verdicts;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -23,12 +32,19 @@ use xtask::nft::{self, Count};
 use xtask::traffic::TrafficArgs;
 use xtask::veth::Veth;
 
+pub(crate) use holes::flowtables;
+pub(crate) use streams::main_from as stream_main_from;
+
 use crate::Case;
 use crate::rig::{Acctd, NONE, Rig};
 
 pub(crate) fn cases() -> Vec<Case> {
     [
         counting::CASES,
+        frames::CASES,
+        fuzz::CASES,
+        streams::CASES,
+        holes::CASES,
         verdicts::CASES,
         attaching::CASES,
         own_programs::CASES,
@@ -160,6 +176,16 @@ fn mixed(traffic: TrafficArgs) -> TrafficArgs {
     }
 }
 
+/// The prefix that acctd accounts an address to by default.
+fn prefix_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
 /// A line of intervals.jsonl, and the file that it is about.
 #[derive(Debug, Deserialize)]
 struct Checked {
@@ -189,6 +215,7 @@ struct CrossCheck {
     tc_dest_packets: u64,
     verdicts: BTreeMap<String, Tally>,
     allowed: u64,
+    explained_by_fragments: u64,
     window_ms: u64,
     comparable: bool,
     uncounted: BTreeMap<String, Count>,
@@ -214,7 +241,7 @@ struct Worst {
 }
 
 /// A row with all eleven columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct CheckedRow {
     ip: IpAddr,
     source: Count,

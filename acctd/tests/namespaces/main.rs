@@ -33,6 +33,8 @@ enum Needs {
     Namespace,
     /// The real root.
     Root,
+    /// Root, and a kernel with nft's flowtables.
+    Flowtable,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,18 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("traffic: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "stream")
+    {
+        return match crosscheck::stream_main_from(std::env::args().skip(2)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("stream: {error:#}");
                 ExitCode::FAILURE
             }
         };
@@ -71,11 +85,15 @@ fn main() -> ExitCode {
 
 fn trial((needs, name, test): Case) -> Trial {
     let privilege = match needs {
-        Needs::Root => Privilege::Root,
+        Needs::Root | Needs::Flowtable => Privilege::Root,
         Needs::Namespace => Privilege::of_this_process(),
     };
     let impossible = privilege.available().err();
-    if let Some(reason) = &impossible {
+    // A kernel is as it is, in CI too.
+    let missing = (needs == Needs::Flowtable && impossible.is_none())
+        .then(|| crosscheck::flowtables().err())
+        .flatten();
+    if let Some(reason) = impossible.as_ref().or(missing.as_ref()) {
         eprintln!("skipped: {name}: {reason}");
     }
     // Where all must run, what cannot is a failure.
@@ -83,5 +101,5 @@ fn trial((needs, name, test): Case) -> Trial {
     Trial::test(name, move || {
         Ok(test().map_err(|error| format!("{error:#}"))?)
     })
-    .with_ignored_flag(impossible.is_some() && may_skip)
+    .with_ignored_flag(missing.is_some() || (impossible.is_some() && may_skip))
 }

@@ -125,6 +125,11 @@ impl Rig {
         command
     }
 
+    /// This program, to be started in a namespace.
+    pub(crate) fn generator(&self) -> &Path {
+        &self.generator
+    }
+
     pub(crate) fn acctd_path(&self) -> &Path {
         &self.acctd
     }
@@ -155,6 +160,11 @@ impl Rig {
 
     pub(crate) fn send_in_background(&self, traffic: &TrafficArgs) -> Result<traffic::Traffic> {
         traffic::spawn(&self.wire, &self.generator, traffic)
+    }
+
+    /// Frames from the wire to the router, each once.
+    pub(crate) fn send_frames(&self, frames: &[impl AsRef<[u8]>]) -> Result<u64> {
+        traffic::send_frames(&self.wire, &self.generator, &self.veth.far, frames, 1)
     }
 
     pub(crate) fn files(&self) -> Result<Vec<CsvFile>> {

@@ -34,9 +34,22 @@ pub fn send_frames(
         rounds,
         ..FramesArgs::new(Device::dev(device), frames)
     };
-    let mut command = namespace.command(generator);
-    command.arg("traffic").args(args.to_args());
-    FramesSent::parse(&process::output(&mut command)?)
+    args.run_in(namespace, generator)
+}
+
+/// As [`send_frames`], each frame once and through the device's egress hooks:
+/// [`send_frames`] passes them by.
+pub fn send_frames_with_hooks(
+    namespace: &Namespace,
+    generator: &Path,
+    device: &str,
+    frames: &[impl AsRef<[u8]>],
+) -> Result<u64> {
+    let args = FramesArgs {
+        hooks: true,
+        ..FramesArgs::new(Device::dev(device), frames)
+    };
+    args.run_in(namespace, generator)
 }
 
 /// A tun device: up, without addresses, and gone when dropped.
@@ -118,6 +131,10 @@ pub(super) struct FramesArgs {
     /// How often to send them all
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u64,
+
+    /// Do not pass the device's egress hooks by
+    #[arg(long)]
+    hooks: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -156,6 +173,7 @@ impl FramesArgs {
             device,
             frames: frames.collect(),
             rounds: 1,
+            hooks: false,
         }
     }
 
@@ -165,12 +183,20 @@ impl FramesArgs {
             device: Device { dev, tun },
             frames,
             rounds,
+            hooks,
         } = self;
         let mut args = vec!["frames".to_owned(), format!("--rounds={rounds}")];
         args.extend(dev.iter().map(|name| format!("--dev={name}")));
         args.extend(tun.iter().map(|name| format!("--tun={name}")));
+        args.extend(hooks.then(|| "--hooks".to_owned()));
         args.extend(frames.iter().map(|frame| format!("--frame={frame}")));
         args
+    }
+
+    fn run_in(&self, namespace: &Namespace, generator: &Path) -> Result<u64> {
+        let mut command = namespace.command(generator);
+        command.arg("traffic").args(self.to_args());
+        FramesSent::parse(&process::output(&mut command)?)
     }
 
     pub(super) fn run_and_print(&self) -> Result<()> {
@@ -182,8 +208,12 @@ impl FramesArgs {
     }
 
     fn send_from(&self, dev: &str) -> Result<()> {
-        let socket =
-            PacketSocket::open(dev).with_context(|| format!("cannot send from device {dev}"))?;
+        let socket = if self.hooks {
+            PacketSocket::open_with_hooks(dev)
+        } else {
+            PacketSocket::open(dev)
+        };
+        let socket = socket.with_context(|| format!("cannot send from device {dev}"))?;
         let frames: Vec<Frame> = self
             .frames
             .iter()
@@ -291,6 +321,7 @@ mod tests {
         for device in [Device::dev("eth0"), Device::tun("tun0")] {
             let args = FramesArgs {
                 rounds: 3,
+                hooks: true,
                 ..FramesArgs::new(device, &frames)
             };
             let words = args.to_args();

@@ -14,14 +14,17 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 #[inline(always)]
 pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Result<Counted, Reason> {
-    let words: [u32; WORDS as usize] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
+    let words: [u32; WORDS as usize] = at.load_or_pull(ctx, 0).ok_or(reason::TRUNCATED)?;
     let first = u32::from_be(words[0]);
     let header_words = first >> 24 & 0xf;
     let total = first & 0xffff;
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
     let is_gso = unsafe { (*ctx.skb.skb).gso_size } != 0;
+    if first >> 28 != 4 {
+        return Err(reason::BAD_HEADER);
+    }
     if matches!(hook, Hook::Ingress) {
-        if first >> 28 != 4 || header_words < WORDS {
+        if header_words < WORDS {
             return Err(reason::BAD_HEADER);
         }
         if !checksum_is_right(ctx, at, &words, header_words)? {
@@ -75,7 +78,7 @@ fn checksum_is_right(
                 break;
             }
             let word: u32 = at
-                .load(ctx, (WORDS + option) * 4)
+                .load_or_pull(ctx, (WORDS + option) * 4)
                 .ok_or(reason::TRUNCATED)?;
             sum += u64::from(word);
         }

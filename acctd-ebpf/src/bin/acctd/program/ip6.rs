@@ -5,13 +5,17 @@ use aya_ebpf::programs::TcContext;
 use core::cell::UnsafeCell;
 
 use super::account::{Hook, Side};
-use super::maps::OPTION_WALK;
+use super::maps::WALK;
 use super::packet::{Counted, Fragment, Header, Reason};
 
 const HEADER: u32 = 40;
+/// What the header can say of the payload's length; a jumbo payload is longer.
+const MAX_PAYLOAD: u32 = 0xffff;
 const FRAGMENT_HEADER: u32 = 8;
 /// The loopback device has this index in each network namespace.
 const LOOPBACK_IFINDEX: u32 = 1;
+/// `linux/if_packet.h`: multicast of this host's own, which comes back to it.
+const PACKET_LOOPBACK: u32 = 5;
 /// Extension headers before the fragment header that are followed; a sane packet has two or three.
 const MAX_EXTENSIONS: u32 = 6;
 
@@ -26,13 +30,16 @@ mod next {
 
 #[inline(always)]
 pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Result<Counted, Reason> {
-    let head: [u8; 8] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
-    let source: [u8; 16] = at.load(ctx, 8).ok_or(reason::TRUNCATED)?;
-    let dest: [u8; 16] = at.load(ctx, 24).ok_or(reason::TRUNCATED)?;
+    let head: [u8; 8] = at.load_or_pull(ctx, 0).ok_or(reason::TRUNCATED)?;
+    let source: [u8; 16] = at.load_or_pull(ctx, 8).ok_or(reason::TRUNCATED)?;
+    let dest: [u8; 16] = at.load_or_pull(ctx, 24).ok_or(reason::TRUNCATED)?;
     let payload = u32::from(u16::from_be_bytes([head[4], head[5]]));
     let next_header = head[6];
+    if head[0] >> 4 != 6 {
+        return Err(reason::BAD_HEADER);
+    }
     if matches!(hook, Hook::Ingress) {
-        if head[0] >> 4 != 6 || !addresses_are_accepted(ctx, &source, &dest) {
+        if !addresses_are_accepted(ctx, &source, &dest) {
             return Err(reason::BAD_HEADER);
         }
         if (payload != 0 || next_header != next::HOP_BY_HOP) && !at.has(ctx, HEADER + payload) {
@@ -58,13 +65,14 @@ pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Resul
 #[inline(always)]
 fn addresses_are_accepted(ctx: &TcContext, source: &[u8; 16], dest: &[u8; 16]) -> bool {
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
-    let is_loopback_device = unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK_IFINDEX;
+    let (device, kind) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).pkt_type) };
+    let is_loopback_device = device == LOOPBACK_IFINDEX;
     if source[0] == 0xff {
         return false;
     }
     if dest[0] == 0xff {
         let scope = dest[1] & 0x0f;
-        if scope == 0 || (scope == 1 && !is_loopback_device) {
+        if scope == 0 || (scope == 1 && !is_loopback_device && kind != PACKET_LOOPBACK) {
             return false;
         }
     }
@@ -79,12 +87,22 @@ fn is_loopback(address: &[u8; 16]) -> bool {
 /// Follows the extension headers that may stand before a fragment header.
 #[inline(always)]
 fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
-    let mut next_header = first;
-    let mut offset = HEADER;
+    if !matches!(
+        first,
+        next::FRAGMENT | next::HOP_BY_HOP | next::ROUTING | next::DESTINATION
+    ) {
+        return None;
+    }
+    let walk = WALK.get(0)?;
+    walk.start(at);
+    walk.kind.set(first.into());
     for _ in 0..MAX_EXTENSIONS {
-        match next_header {
+        let at = at.again_at(walk.header.get());
+        let offset = walk.offset.get();
+        #[expect(clippy::cast_possible_truncation, reason = "a byte was stored there")]
+        match walk.kind.get() as u8 {
             next::FRAGMENT => {
-                let place: [u8; 2] = at.load(ctx, offset + 2)?;
+                let place: [u8; 2] = at.load_or_pull(ctx, offset + 2)?;
                 let is_first = u16::from_be_bytes(place) & 0xfff8 == 0;
                 return Some(Fragment {
                     is_first,
@@ -96,9 +114,9 @@ fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
                 });
             }
             next::HOP_BY_HOP | next::ROUTING | next::DESTINATION => {
-                let [following, length]: [u8; 2] = at.load(ctx, offset)?;
-                next_header = following;
-                offset += (u32::from(length) + 1) * 8;
+                let [following, length]: [u8; 2] = at.load_or_pull(ctx, offset)?;
+                walk.kind.set(following.into());
+                walk.offset.add((u32::from(length) + 1) * 8);
             }
             _ => return None,
         }
@@ -111,6 +129,8 @@ mod option {
     pub(super) const PAD_1: u8 = 0;
     pub(super) const PAD_N: u8 = 1;
     pub(super) const ROUTER_ALERT: u8 = 5;
+    pub(super) const CALIPSO: u8 = 7;
+    pub(super) const IOAM: u8 = 0x31;
     pub(super) const JUMBO: u8 = 0xc2;
     /// The upper two bits say what to do with an option that is not known: 0 is to skip it.
     pub(super) const IF_UNKNOWN: u8 = 0xc0;
@@ -119,18 +139,32 @@ mod option {
 const MAX_PADDING: u32 = 7;
 /// `net.ipv6.max_hbh_opts_number`, its default.
 const MAX_OPTIONS: u32 = 8;
-/// So many options with some padding before each.
-const MAX_OPTION_STEPS: u32 = 32;
+/// All of them, and as much padding in single bytes around each as there may be.
+const MAX_OPTION_STEPS: u32 = MAX_OPTIONS + (MAX_OPTIONS + 1) * MAX_PADDING;
 
-/// How far the options are read. It is kept in a map's memory, of which the verifier knows
-/// nothing: so all ways through a step lead to the same state, and it need not follow each of them
-/// through all steps.
+/// How far extension headers or options are read. It is kept in a map's memory, of which the
+/// verifier knows nothing: so all ways through a step lead to the same state, and it need not follow
+/// each of them through all steps.
 #[repr(C)]
-pub(super) struct OptionWalk {
+pub(super) struct Walk {
+    /// Where the IP header is, behind VLAN tags.
+    header: Cell,
+    /// From the IP header on.
     offset: Cell,
+    /// Of the extension header that is there.
+    kind: Cell,
+    payload: Cell,
     end: Cell,
     padding: Cell,
     n_options: Cell,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn start(&self, at: Header) {
+        self.header.set(at.offset);
+        self.offset.set(HEADER);
+    }
 }
 
 /// A number that is in memory and nowhere else.
@@ -159,17 +193,21 @@ impl Cell {
 
 #[inline(always)]
 fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
-    let Some([_, length]) = at.load::<[u8; 2]>(ctx, HEADER) else {
+    let Some([_, length]) = at.load_or_pull::<[u8; 2]>(ctx, HEADER) else {
         return false;
     };
     let end = HEADER + (u32::from(length) + 1) * 8;
-    if !at.has(ctx, end) {
+    // The kernel has cut off what is behind the payload, if that has a length. And options are
+    // read byte by byte, so all of them must be at hand.
+    if (payload != 0 && end > HEADER + payload) || at.load_or_pull::<u8>(ctx, end - 1).is_none() {
         return false;
     }
-    let Some(walk) = OPTION_WALK.get(0) else {
+    let Some(walk) = WALK.get(0) else {
         return false;
     };
-    walk.offset.set(HEADER + 2);
+    walk.start(at);
+    walk.offset.add(2);
+    walk.payload.set(payload);
     walk.end.set(end);
     walk.padding.set(0);
     walk.n_options.set(0);
@@ -177,7 +215,7 @@ fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
         if walk.offset.get() >= walk.end.get() {
             break;
         }
-        if !option_is_accepted(ctx, at, payload, walk) {
+        if !option_is_accepted(ctx, walk) {
             return false;
         }
     }
@@ -186,7 +224,8 @@ fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
 
 /// Reads the next option, or a piece of padding.
 #[inline(always)]
-fn option_is_accepted(ctx: &TcContext, at: Header, payload: u32, walk: &OptionWalk) -> bool {
+fn option_is_accepted(ctx: &TcContext, walk: &Walk) -> bool {
+    let at = Header::at_network(walk.header.get());
     let offset = walk.offset.get();
     let Some(kind) = at.load::<u8>(ctx, offset) else {
         return false;
@@ -212,21 +251,34 @@ fn option_is_accepted(ctx: &TcContext, at: Header, payload: u32, walk: &OptionWa
     walk.n_options.add(1);
     let is_known = match kind {
         option::ROUTER_ALERT => length == 2,
-        // A length beside it would contradict it, and one below 64 KiB needs none.
-        option::JUMBO => length == 4 && payload == 0 && offset & 3 == 2,
+        // Discarded where no domain of interpretation is configured, as good as everywhere.
+        option::CALIPSO => false,
+        // Only its place is looked at, unless the device takes part in it (`ioam6_enabled`).
+        option::IOAM => offset & 3 == 0,
+        option::JUMBO => {
+            walk.payload.get() == 0
+                && length == 4
+                && offset & 3 == 2
+                && jumbo_is_accepted(ctx, at, offset)
+        }
         kind => kind & option::IF_UNKNOWN == 0,
     };
     is_known && walk.n_options.get() <= MAX_OPTIONS
 }
 
+/// A jumbo payload must be one, and in the frame.
+#[inline(always)]
+fn jumbo_is_accepted(ctx: &TcContext, at: Header, offset: u32) -> bool {
+    let Some(length) = at.load::<u32>(ctx, offset + 2).map(u32::from_be) else {
+        return false;
+    };
+    length > MAX_PAYLOAD && at.has(ctx, length.saturating_add(HEADER))
+}
+
 /// Whether the padding is all zero, as the kernel demands; it is at most five bytes.
 #[inline(always)]
 fn is_zero(ctx: &TcContext, at: Header, offset: u32, length: u32) -> bool {
-    let mut sum = 0;
-    for at_byte in 0..MAX_PADDING - 2 {
-        if at_byte < length {
-            sum |= at.load::<u8>(ctx, offset + at_byte).unwrap_or(1);
-        }
-    }
-    sum == 0
+    // The eight bytes that end with it: there are always as many, and one look is enough.
+    at.load::<[u8; 8]>(ctx, offset + length - 8)
+        .is_some_and(|bytes| u64::from_be_bytes(bytes) & ((1 << ((length & 7) * 8)) - 1) == 0)
 }

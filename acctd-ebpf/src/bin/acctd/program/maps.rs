@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 
-use super::ip6::OptionWalk;
+use super::ip6::Walk;
 
 /// One epoch's counters. acctd makes the maps that are used; this one is their pattern.
 pub(super) type Epoch = HashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
@@ -21,9 +21,9 @@ pub(super) static ACCTD_CLOCK: Array<u64, { CLOCK_ENTRIES as usize }> = Array::n
 pub(super) static ACCTD_VLANS: HashMap<VlanKey, u32, 4096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// Where IPv6 options are read from; no part of the contract.
+/// Where IPv6 headers and options are followed; no part of the contract.
 #[btf_map]
-pub(super) static OPTION_WALK: PerCpuArray<OptionWalk, 1> = PerCpuArray::new();
+pub(super) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 pub(super) static IP4_PREFIX_LENGTH: Global<u8> = Global::new(32);

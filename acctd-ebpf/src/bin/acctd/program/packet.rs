@@ -19,6 +19,8 @@ const ETH_P_8021AD: u16 = 0x88a8;
 /// The Ethernet header, its type at the end.
 const ETHERNET: u32 = 14;
 const VLAN_TAG: u32 = 4;
+/// `linux/netdevice.h`: a link-layer header is no longer, on any device.
+const LINK_HEADER_MAX: u32 = 128;
 const VLAN_ID: u16 = 0x0fff;
 /// Two tags are QinQ; more are nobody's.
 const MAX_TAGS: u32 = 3;
@@ -50,7 +52,7 @@ pub(super) enum Version {
 #[derive(Clone, Copy)]
 pub(super) struct Header {
     start: u32,
-    offset: u32,
+    pub(super) offset: u32,
 }
 
 /// Finds the IP header, by what the frame says that it carries.
@@ -63,17 +65,14 @@ pub(super) fn find(ctx: &TcContext, hook: Hook) -> Result<(Version, Header), Rea
     }
     #[expect(clippy::cast_possible_truncation, reason = "a __be16 in 32 bits")]
     let protocol = u16::from_be(protocol as u16);
-    let at_network_header = Header {
-        start: BPF_HDR_START_NET,
-        offset: 0,
-    };
+    let at_network_header = Header::at_network(0);
     // SAFETY: as above.
     let has_tag = unsafe { (*ctx.skb.skb).vlan_present } != 0;
     if !has_tag && let Some(version) = version(protocol) {
         return Ok((version, at_network_header));
     }
     match hook {
-        Hook::Ingress => behind_tags_of_ingress(ctx, protocol, has_tag),
+        Hook::Ingress => behind_tags_at_network(ctx, protocol, has_tag),
         Hook::Egress => match version(protocol) {
             Some(version) => Ok((version, at_network_header)),
             None if is_vlan(protocol) => behind_tags_of_egress(ctx),
@@ -100,16 +99,13 @@ fn is_vlan(protocol: u16) -> bool {
 /// network header. A tag leads to the VLAN device that lies on the device before it; the kernel
 /// discards what has none, behind this hook.
 #[inline(always)]
-fn behind_tags_of_ingress(
+fn behind_tags_at_network(
     ctx: &TcContext,
     protocol: u16,
     has_tag: bool,
 ) -> Result<(Version, Header), Reason> {
     let mut protocol = protocol;
-    let mut at = Header {
-        start: BPF_HDR_START_NET,
-        offset: 0,
-    };
+    let mut at = Header::at_network(0);
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
     let mut device = unsafe { (*ctx.skb.skb).ifindex };
     if has_tag {
@@ -125,7 +121,7 @@ fn behind_tags_of_ingress(
         if !is_vlan(protocol) {
             return Err(reason::NOT_IP);
         }
-        let [tag, next]: [u16; 2] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
+        let [tag, next]: [u16; 2] = at.load_or_pull(ctx, 0).ok_or(reason::TRUNCATED)?;
         device = vlan_device(device, u16::from_be(tag))?;
         protocol = u16::from_be(next);
         at.offset += VLAN_TAG;
@@ -157,7 +153,7 @@ fn behind_tags_of_egress(ctx: &TcContext) -> Result<(Version, Header), Reason> {
         offset: ETHERNET,
     };
     for _ in 0..MAX_TAGS {
-        let [_tag, next]: [u16; 2] = at.load(ctx, 0).ok_or(reason::TRUNCATED)?;
+        let [_tag, next]: [u16; 2] = at.load_or_pull(ctx, 0).ok_or(reason::TRUNCATED)?;
         at.offset += VLAN_TAG;
         let next = u16::from_be(next);
         if let Some(version) = version(next) {
@@ -171,11 +167,49 @@ fn behind_tags_of_egress(ctx: &TcContext) -> Result<(Version, Header), Reason> {
 }
 
 impl Header {
-    /// The bytes at `offset` from the IP header on; `None` behind the packet's end.
+    /// The header that stands so far behind the place where the kernel looks for it.
+    #[inline(always)]
+    pub(super) fn at_network(offset: u32) -> Self {
+        Self {
+            start: BPF_HDR_START_NET,
+            offset,
+        }
+    }
+
+    /// The same one, at an offset that has been stored.
+    #[inline(always)]
+    pub(super) fn again_at(self, offset: u32) -> Self {
+        Self { offset, ..self }
+    }
+
+    /// The bytes at `offset` from the IP header on; `None` behind the end of the packet's linear part.
     #[inline(always)]
     pub(super) fn load<T: Copy>(self, ctx: &TcContext, offset: u32) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper writes as many bytes as `value` has, or fails.
+        let is_read = self.read(ctx, offset, &mut value);
+        // SAFETY: all of it has been written, and `T` is an integer or an array of some.
+        is_read.then(|| unsafe { value.assume_init() })
+    }
+
+    /// As [`Self::load`], also where the bytes are not in the linear part of the packet, which is all
+    /// that the helper reads. Then they are pulled there, as the kernel does behind this hook.
+    #[inline(always)]
+    pub(super) fn load_or_pull<T: Copy>(self, ctx: &TcContext, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        let mut is_read = self.read(ctx, offset, &mut value);
+        if !is_read && linear_length(ctx) < ctx.len() {
+            let wanted = LINK_HEADER_MAX + self.offset + offset + size_of::<T>() as u32;
+            is_read =
+                ctx.pull_data(wanted.min(ctx.len())).is_ok() && self.read(ctx, offset, &mut value);
+        }
+        // SAFETY: all of it has been written, and `T` is an integer or an array of some.
+        is_read.then(|| unsafe { value.assume_init() })
+    }
+
+    /// Whether it could be read.
+    #[inline(always)]
+    fn read<T: Copy>(self, ctx: &TcContext, offset: u32, value: &mut MaybeUninit<T>) -> bool {
+        // SAFETY: the helper writes as many bytes as `value` has.
         let failed = unsafe {
             bpf_skb_load_bytes_relative(
                 ctx.skb.skb.cast(),
@@ -185,18 +219,35 @@ impl Header {
                 self.start,
             )
         };
-        // SAFETY: it has written all of them, and `T` is an integer or an array of some.
-        (failed == 0).then(|| unsafe { value.assume_init() })
+        failed == 0
     }
 
     /// Whether the frame has `length` bytes from the IP header on.
     #[inline(always)]
     pub(super) fn has(self, ctx: &TcContext, length: u32) -> bool {
+        let length = self.offset.saturating_add(length);
+        let Some(rest) = ctx.len().checked_sub(length) else {
+            return false;
+        };
         // On Ethernet this is exact, on devices without a link-layer header it errs to the safe
         // side. It saves a look at the packet's last byte, which no cache has.
-        if self.offset == 0 && ctx.len() >= length.saturating_add(ETHERNET) {
+        if self.offset == 0 && rest >= ETHERNET {
             return true;
         }
-        length == 0 || self.load::<u8>(ctx, length - 1).is_some()
+        // It has, if the link-layer header is no longer than the rest. That can only be seen by
+        // where the linear part ends, counted from the one header and from the other.
+        let Some(in_linear) = linear_length(ctx).checked_sub(rest) else {
+            return true;
+        };
+        let from_front = Self { offset: 0, ..self };
+        in_linear == 0 || from_front.load::<u8>(ctx, in_linear - 1).is_some()
     }
+}
+
+/// The bytes of the frame that are in one piece.
+#[inline(always)]
+fn linear_length(ctx: &TcContext) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "as long as an skb can be")]
+    let length = ctx.data_end().wrapping_sub(ctx.data()) as u32;
+    length
 }

@@ -1,0 +1,967 @@
+//! Frames crafted byte by byte, each explained to the byte: it is in its row, or in the counter
+//! that says why not. Whether it got into netfilter at all is the nft counter's word.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Result, ensure};
+use xtask::craft::{
+    ANOTHER_HOST, BROADCAST, Ethernet, Extension, Frame, Ipv4, Ipv6, Packet, Payload, VlanTag,
+    multicast_mac,
+};
+use xtask::mac::MacAddr;
+use xtask::nft::Count;
+use xtask::traffic::{self, Tun};
+use xtask::veth::add_address;
+
+use super::run::{Run, add, count, from, since, to};
+use super::{LINK_HEADER, prefix_of};
+use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Root,
+        "crosscheck_ip4_headers_as_the_kernel_takes_them",
+        ip4_headers,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_ip6_headers_as_the_kernel_takes_them",
+        ip6_headers,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_hop_by_hop_options_as_the_kernel_takes_them",
+        hop_by_hop_options,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_frames_for_others_and_of_other_kinds_are_counted_as_that",
+        link_layer,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_fragments_one_by_one",
+        fragments_one_by_one,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_fragments_put_together_by_conntrack_match",
+        fragments_put_together,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_fragments_that_never_complete_are_uncovered",
+        fragments_that_never_complete,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_large_local_packets_match_before_and_after_their_fragmentation",
+        fragments_on_the_way_out,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_tagged_frames_on_the_way_out_match",
+        tagged_on_the_way_out,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_multicast_of_ones_own_that_comes_back_matches",
+        own_multicast,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_packets_of_a_tun_device_of_any_length",
+        tun_device,
+    ),
+];
+
+/// What is to become of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is in its row, with the length that its header states.
+    Counted,
+    /// It is in its row, without bytes.
+    WithoutLength,
+    /// The kernel discards it, for this reason.
+    Uncounted(&'static str),
+}
+use Fate::{Counted, Uncounted, WithoutLength};
+
+#[derive(Debug)]
+struct Kind {
+    name: &'static str,
+    source: IpAddr,
+    frame: Frame,
+    fate: Fate,
+}
+
+/// The kinds of frames in one run. The n-th is sent n times, so that no two can be mistaken for
+/// each other, and each has a source of its own.
+struct Kinds {
+    link: Ethernet,
+    kinds: Vec<Kind>,
+}
+
+impl Kinds {
+    fn to(mac: MacAddr) -> Self {
+        Self {
+            link: Ethernet::to(mac),
+            kinds: Vec::new(),
+        }
+    }
+
+    fn number(&self) -> u8 {
+        u8::try_from(self.kinds.len() + 1).unwrap_or(0)
+    }
+
+    fn ip4(&mut self, name: &'static str, fate: Fate, edit: impl FnOnce(&mut Ipv4)) -> &mut Kind {
+        let mut packet = Ipv4::udp([10, 1, 0, self.number()], [10, 255, 0, 1], &[0x5a; 30]);
+        edit(&mut packet);
+        let frame = self.link.frame(&packet.packet());
+        self.push(name, fate, packet.source.into(), frame)
+    }
+
+    fn ip6(&mut self, name: &'static str, fate: Fate, edit: impl FnOnce(&mut Ipv6)) -> &mut Kind {
+        let source = [0x2001, 0xdb8, 0, self.number().into(), 0, 0, 0, 1];
+        let mut packet = Ipv6::udp(source, [0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1], &[0x5a; 30]);
+        edit(&mut packet);
+        let frame = self.link.frame(&packet.packet());
+        self.push(name, fate, packet.source.into(), frame)
+    }
+
+    fn push(&mut self, name: &'static str, fate: Fate, source: IpAddr, frame: Frame) -> &mut Kind {
+        let at = self.kinds.len();
+        self.kinds.push(Kind {
+            name,
+            source,
+            frame,
+            fate,
+        });
+        &mut self.kinds[at]
+    }
+}
+
+impl Kind {
+    fn edit_frame(&mut self, edit: impl FnOnce(Frame) -> Frame) {
+        self.frame = edit(self.frame.clone());
+    }
+
+    /// The length of the frame at TC: the outermost tag is not in it any more.
+    fn length(&self) -> u64 {
+        let bytes = self.frame.bytes();
+        let is_tagged = bytes.len() > 16 && matches!(bytes[12..14], [0x81, 0] | [0x88, 0xa8]);
+        (bytes.len() - if is_tagged { 4 } else { 0 }) as u64
+    }
+
+    /// The length of the packet once the kernel has cut off what is behind it.
+    fn length_for_netfilter(&self) -> u64 {
+        let has_hop_by_hop = self.frame.bytes().get(14 + 6) == Some(&0);
+        match self.fate {
+            Counted => self.frame.ip_length().into(),
+            WithoutLength if has_hop_by_hop => self.length() - 14,
+            WithoutLength => 40,
+            Uncounted(_) => 0,
+        }
+    }
+}
+
+const ARGS: &[&str] = &["-ip4-src-group=5", "-ip6-src-group=7", "-crosscheck=lan0"];
+
+impl Kinds {
+    /// Sends them all, and compares everything there is.
+    fn check_on(&self, rig: Rig) -> Result<()> {
+        rig.rules(LOG_AND_DROP)?;
+        let mut frames: Vec<&[u8]> = Vec::new();
+        let mut passed = (NONE, NONE);
+        let mut rows = BTreeMap::new();
+        let mut uncounted = BTreeMap::new();
+        for (kind, n) in self.kinds.iter().zip(1..) {
+            frames.extend((0..n).map(|_| kind.frame.bytes()));
+            let of_length = |length: u64| Count {
+                packets: n,
+                bytes: n * length,
+            };
+            let reason = match kind.fate {
+                Counted => None,
+                WithoutLength => Some("without_length"),
+                Uncounted(reason) => Some(reason),
+            };
+            if let Some(reason) = reason {
+                let count = uncounted.entry(reason.to_owned()).or_insert(NONE);
+                add(count, of_length(kind.length()));
+            }
+            if matches!(kind.fate, Uncounted(_)) {
+                continue;
+            }
+            let counter = match kind.source {
+                IpAddr::V4(_) => &mut passed.0,
+                IpAddr::V6(_) => &mut passed.1,
+            };
+            let source = prefix_of(kind.source);
+            add(counter, of_length(kind.length_for_netfilter()));
+            let length = match kind.fate {
+                Counted => kind.frame.ip_length().into(),
+                _ => 0,
+            };
+            let row = from(source, of_length(length), of_length(length), "match");
+            ensure!(rows.insert(source, row).is_none(), "two from {source}");
+        }
+        let run = Run::of(&rig, ARGS, || {
+            ensure!(rig.send_frames(&frames)? == frames.len() as u64);
+            Ok(())
+        })?;
+        let found = run.rows();
+        for (kind, n) in self.kinds.iter().zip(1..) {
+            let row = prefix_of(kind.source);
+            let (row, expected) = (found.get(&row), rows.get(&row));
+            ensure!(
+                row == expected,
+                "{n} × {}: {row:?} != {expected:?}",
+                kind.name
+            );
+        }
+        ensure!(found == rows, "{found:?} != {rows:?}");
+        ensure!(
+            *run.uncounted() == uncounted,
+            "{:?} != {uncounted:?}",
+            run.uncounted()
+        );
+        let counters = (rig.counter("v4")?, rig.counter("v6")?);
+        ensure!(counters == passed, "nft {counters:?} != {passed:?}");
+        ensure!(run.explained_by_fragments() == 0);
+        Ok(())
+    }
+}
+
+fn ip4_headers() -> Result<()> {
+    let rig = Rig::new()?;
+    let mut kinds = Kinds::to(rig.veth.near_mac);
+    kinds.ip4("plain", Counted, |_| ());
+    kinds.ip4("no-operations", Counted, |p| p.options = vec![1; 4]);
+    kinds.ip4("router alert", Counted, |p| p.options = vec![0x94, 4, 0, 0]);
+    kinds.ip4("a full header", Counted, |p| p.options = vec![1; 40]);
+    kinds.ip4("options that are none", Counted, |p| {
+        p.options = vec![0x44, 77, 0, 0]
+    });
+    kinds.ip4("hops used up", Counted, |p| p.ttl = 0);
+    kinds.ip4("no address", Counted, |p| p.source = Ipv4Addr::UNSPECIFIED);
+    kinds.ip4("loopback", Counted, |p| p.source = Ipv4Addr::LOCALHOST);
+    kinds.ip4("a group's", Counted, |p| {
+        p.source = Ipv4Addr::new(224, 0, 0, 9)
+    });
+    kinds.ip4("shorter than the frame", Counted, |p| {
+        p.total_length = Some(21)
+    });
+    kinds.ip4("a header alone", Counted, |p| p.total_length = Some(20));
+    kinds
+        .ip4("padding", Counted, |p| p.payload = Payload::Udp(Vec::new()))
+        .edit_frame(|frame| frame.padded(18));
+    for version in [0, 3, 5, 6, 15] {
+        kinds.ip4("version", Uncounted("bad_header"), |p| p.version = version);
+    }
+    for ihl in [0, 1, 4] {
+        kinds.ip4("header length", Uncounted("bad_header"), |p| {
+            p.ihl = Some(ihl)
+        });
+    }
+    for length in [0, 1, 19] {
+        kinds.ip4("shorter than the header", Uncounted("bad_header"), |p| {
+            p.total_length = Some(length);
+        });
+    }
+    kinds.ip4("shorter than the options", Uncounted("bad_header"), |p| {
+        p.options = vec![1; 8];
+        p.total_length = Some(27);
+    });
+    kinds.ip4("checksum", Uncounted("bad_checksum"), |p| {
+        p.wrong_checksum = true
+    });
+    kinds.ip4("checksum with options", Uncounted("bad_checksum"), |p| {
+        p.options = vec![1; 40];
+        p.wrong_checksum = true;
+    });
+    kinds.ip4("checksum and length", Uncounted("bad_checksum"), |p| {
+        p.total_length = Some(0);
+        p.wrong_checksum = true;
+    });
+    kinds.ip4(
+        "longer by one than the frame",
+        Uncounted("truncated"),
+        |p| {
+            p.total_length = Some(20 + 8 + 30 + 1);
+        },
+    );
+    kinds.ip4("as long as can be", Uncounted("truncated"), |p| {
+        p.total_length = Some(0xffff)
+    });
+    for length in [14, 15, 33, 14 + 20 + 8 + 29] {
+        kinds
+            .ip4("cut", Uncounted("truncated"), |_| ())
+            .edit_frame(|frame| frame.truncated(length));
+    }
+    kinds
+        .ip4("cut within the options", Uncounted("truncated"), |p| {
+            p.options = vec![1; 40]
+        })
+        .edit_frame(|frame| frame.truncated(14 + 20 + 39));
+    kinds.check_on(rig)
+}
+
+fn ip6_headers() -> Result<()> {
+    let rig = Rig::new()?;
+    let mut kinds = Kinds::to(rig.veth.near_mac);
+    let alert = || Extension::HopByHop(vec![5, 2, 0, 0]);
+    let routing = || Extension::Routing {
+        kind: 2,
+        segments_left: 0,
+        data: vec![0; 20],
+    };
+    let options = || Extension::DestinationOptions(vec![0x1e, 3, 1, 2, 3]);
+    kinds.ip6("plain", Counted, |_| ());
+    kinds.ip6("router alert", Counted, |p| p.extensions = vec![alert()]);
+    kinds.ip6("routing", Counted, |p| p.extensions = vec![routing()]);
+    kinds.ip6("destination options", Counted, |p| {
+        p.extensions = vec![options()]
+    });
+    kinds.ip6("many", Counted, |p| {
+        p.extensions = vec![alert(), options(), routing(), options()];
+    });
+    kinds.ip6("out of order", Counted, |p| {
+        p.extensions = vec![routing(), alert()]
+    });
+    kinds.ip6("nothing follows", Counted, |p| {
+        p.payload = Payload::Raw {
+            protocol: 59,
+            bytes: Vec::new(),
+        };
+    });
+    kinds.ip6("a protocol that is none", Counted, |p| {
+        p.payload = Payload::Raw {
+            protocol: 253,
+            bytes: vec![9; 3],
+        };
+    });
+    kinds.ip6("hops used up", Counted, |p| p.hop_limit = 0);
+    kinds.ip6("no address", Counted, |p| p.source = Ipv6Addr::UNSPECIFIED);
+    kinds.ip6("to no address", Counted, |p| p.dest = Ipv6Addr::UNSPECIFIED);
+    kinds.ip6("shorter than the frame", Counted, |p| {
+        p.payload_length = Some(1)
+    });
+    kinds
+        .ip6("padding", Counted, |_| ())
+        .edit_frame(|frame| frame.padded(5));
+    for scope in [2, 3, 5, 8, 0xe, 0xf] {
+        kinds.ip6("a group", Counted, |p| p.dest = group(scope));
+    }
+    kinds.ip6("no length", WithoutLength, |p| p.payload_length = Some(0));
+    kinds.ip6("options and no length", WithoutLength, |p| {
+        p.extensions = vec![alert()];
+        p.payload_length = Some(0);
+    });
+    for version in [0, 4, 5, 7] {
+        kinds.ip6("version", Uncounted("bad_header"), |p| p.version = version);
+    }
+    for scope in [0, 1] {
+        kinds.ip6("a group of no scope", Uncounted("bad_header"), |p| {
+            p.dest = group(scope)
+        });
+    }
+    kinds.ip6("loopback", Uncounted("bad_header"), |p| {
+        p.source = Ipv6Addr::LOCALHOST
+    });
+    kinds.ip6("to loopback", Uncounted("bad_header"), |p| {
+        p.dest = Ipv6Addr::LOCALHOST
+    });
+    kinds.ip6("a group's", Uncounted("bad_header"), |p| {
+        p.source = group(0xe)
+    });
+    kinds.ip6(
+        "longer by one than the frame",
+        Uncounted("truncated"),
+        |p| {
+            p.payload_length = Some(8 + 30 + 1);
+        },
+    );
+    kinds.ip6("as long as can be", Uncounted("truncated"), |p| {
+        p.payload_length = Some(0xffff)
+    });
+    for length in [14, 15, 53, 14 + 40 + 8 + 29] {
+        kinds
+            .ip6("cut", Uncounted("truncated"), |_| ())
+            .edit_frame(|frame| frame.truncated(length));
+    }
+    kinds.check_on(rig)
+}
+
+fn group(scope: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xff00 | scope, 0, 0, 0, 0, 0, 0, 0x42)
+}
+
+fn hop_by_hop_options() -> Result<()> {
+    let rig = Rig::new()?;
+    let mut kinds = Kinds::to(rig.veth.near_mac);
+    // Pad1, PadN, router alert, one that may be skipped, jumbo payload, IOAM.
+    let eight_with_padding = [[0x1e, 0, 0, 0, 0, 0, 0, 0, 0].as_slice(); 8].concat();
+    let accepted: &[(&'static str, &[u8])] = &[
+        ("nothing but Pad1", &[0; 6]),
+        (
+            "seven bytes of Pad1",
+            &[0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0x1e, 1, 9, 1, 0],
+        ),
+        ("PadN", &[1, 4, 0, 0, 0, 0]),
+        (
+            "PadN of seven bytes",
+            &[0x1e, 0, 1, 5, 0, 0, 0, 0, 0, 0x1e, 1, 9, 1, 0],
+        ),
+        ("router alert", &[5, 2, 0, 0]),
+        ("one to be skipped", &[0x3e, 4, 1, 2, 3, 4]),
+        (
+            "eight",
+            &[
+                0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 1, 4, 0, 0,
+                0, 0,
+            ],
+        ),
+        (
+            "IOAM in its place",
+            &[0, 0, 0x31, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            "eight with all the padding that may be",
+            &eight_with_padding[..70],
+        ),
+    ];
+    for (name, options) in accepted {
+        kinds.ip6(name, Counted, |p| {
+            p.extensions = vec![Extension::HopByHop(options.to_vec())];
+        });
+    }
+    let late = [&eight_with_padding[..7 * 9], &[0xde, 0]].concat();
+    let refused: &[(&'static str, &[u8])] = &[
+        ("one for which to discard", &[0x5e, 4, 0, 0, 0, 0]),
+        (
+            "one for which to discard and complain",
+            &[0x9e, 4, 0, 0, 0, 0],
+        ),
+        ("one for which to complain to one", &[0xde, 4, 0, 0, 0, 0]),
+        ("PadN that is not zero", &[1, 4, 0, 0, 0, 1]),
+        ("PadN that begins with no zero", &[1, 4, 1, 0, 0, 0]),
+        (
+            "eight bytes of Pad1",
+            &[0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1e, 0, 1, 0],
+        ),
+        (
+            "eight bytes of PadN",
+            &[1, 6, 0, 0, 0, 0, 0, 0, 0x1e, 4, 0, 0, 0, 0],
+        ),
+        (
+            "eight bytes of both",
+            &[0, 0, 1, 4, 0, 0, 0, 0, 0x1e, 4, 0, 0, 0, 0],
+        ),
+        ("beyond the end", &[0x1e, 5, 0, 0, 0, 0]),
+        ("no room for a length", &[1, 3, 0, 0, 0, 5]),
+        ("router alert of three bytes", &[5, 3, 0, 0, 0, 0]),
+        (
+            "nine",
+            &[
+                0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 0x1e, 0, 1,
+                2, 0, 0,
+            ],
+        ),
+        ("jumbo beside a length", &[0xc2, 4, 0, 1, 0, 0]),
+        ("IOAM out of place", &[0x31, 4, 0, 0, 0, 0]),
+        (
+            "CALIPSO of nobody's",
+            &[7, 8, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 1, 2, 0, 0],
+        ),
+        ("a bad one behind much padding", &late),
+    ];
+    for (name, options) in refused {
+        kinds.ip6(name, Uncounted("bad_options"), |p| {
+            p.extensions = vec![Extension::HopByHop(options.to_vec())];
+        });
+    }
+    let jumbos: &[(&'static str, [u8; 6])] = &[
+        ("jumbo that is none", [0xc2, 4, 0, 0, 0xff, 0xff]),
+        ("jumbo longer than the frame", [0xc2, 4, 0, 1, 0, 0]),
+        (
+            "jumbo longer than anything",
+            [0xc2, 4, 0xff, 0xff, 0xff, 0xff],
+        ),
+    ];
+    for (name, options) in jumbos {
+        kinds.ip6(name, Uncounted("bad_options"), |p| {
+            p.extensions = vec![Extension::HopByHop(options.to_vec())];
+            p.payload_length = Some(0);
+        });
+    }
+    // The frame has the bytes, the packet does not.
+    kinds.ip6("longer than the packet", Uncounted("bad_options"), |p| {
+        p.extensions = vec![Extension::HopByHop(vec![
+            0x1e, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ])];
+        p.payload_length = Some(8);
+    });
+    kinds
+        .ip6("longer than the frame", Uncounted("bad_options"), |p| {
+            p.extensions = vec![Extension::HopByHop(vec![
+                0x1e, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ])];
+            p.payload_length = Some(0);
+        })
+        .edit_frame(|frame| frame.truncated(14 + 40 + 15));
+    kinds.check_on(rig)
+}
+
+fn link_layer() -> Result<()> {
+    let rig = Rig::new()?;
+    let mut kinds = Kinds::to(rig.veth.near_mac);
+    let link = kinds.link.clone();
+    let mut on = |name, fate, link: Ethernet| {
+        kinds.link = link.clone();
+        kinds.ip4(name, fate, |_| ());
+        kinds.ip6(name, fate, |_| ());
+    };
+    let to = |to| Ethernet { to, ..link.clone() };
+    let tagged = |tags: &[VlanTag]| Ethernet {
+        tags: tags.to_vec(),
+        ..link.clone()
+    };
+    on("to everyone", Counted, to(BROADCAST));
+    on(
+        "to a group",
+        Counted,
+        to(multicast_mac(Ipv4Addr::new(224, 0, 0, 251))),
+    );
+    on("to another host", Uncounted("other_host"), to(ANOTHER_HOST));
+    let priority = VlanTag::customer(0x6000);
+    on("priority", Counted, tagged(&[priority]));
+    on(
+        "priority of a service",
+        Counted,
+        tagged(&[VlanTag::service(0x2000)]),
+    );
+    on(
+        "priorities",
+        Counted,
+        tagged(&[VlanTag::service(0), priority]),
+    );
+    on(
+        "a VLAN",
+        Uncounted("unknown_vlan"),
+        tagged(&[VlanTag::customer(5)]),
+    );
+    on(
+        "the last VLAN",
+        Uncounted("unknown_vlan"),
+        tagged(&[VlanTag::customer(0xffff)]),
+    );
+    on(
+        "QinQ",
+        Uncounted("unknown_vlan"),
+        tagged(&[VlanTag::service(5), VlanTag::customer(7)]),
+    );
+    on(
+        "a VLAN within a priority",
+        Uncounted("unknown_vlan"),
+        tagged(&[priority, VlanTag::customer(7)]),
+    );
+    on(
+        "another host's priority",
+        Uncounted("other_host"),
+        Ethernet {
+            to: ANOTHER_HOST,
+            ..tagged(&[priority])
+        },
+    );
+    for (name, ether_type) in [("ARP", 0x0806), ("an experiment", 0x88b5), ("a length", 44)] {
+        on(
+            name,
+            Uncounted("not_ip"),
+            Ethernet {
+                ether_type: Some(ether_type),
+                ..link.clone()
+            },
+        );
+    }
+    on(
+        "a priority's ARP",
+        Uncounted("not_ip"),
+        Ethernet {
+            ether_type: Some(0x0806),
+            ..tagged(&[priority])
+        },
+    );
+    kinds.check_on(rig)
+}
+
+/// Three fragments each, two of IPv4 and two of IPv6, with headers of different lengths.
+fn fragmented(rig: &Rig) -> Vec<(IpAddr, Vec<Frame>)> {
+    let link = Ethernet::to(rig.veth.near_mac);
+    let mut all = Vec::new();
+    for (n, options) in [(1, Vec::new()), (2, vec![1; 12])] {
+        let packet = Ipv4 {
+            options,
+            ..Ipv4::udp([10, 1, 0, n], [10, 255, 0, 1], &[7; 60])
+        };
+        let frames = packet.fragments(n.into(), &[16, 24]);
+        let frames = frames.iter().map(|packet| link.frame(packet)).collect();
+        all.push((packet.source.into(), frames));
+    }
+    let options = Extension::DestinationOptions(vec![0x1e, 2, 0, 0]);
+    let alert = Extension::HopByHop(vec![5, 2, 0, 0]);
+    for (n, extensions) in [(3, Vec::new()), (4, vec![alert, options])] {
+        let source = [0x2001, 0xdb8, 0, n, 0, 0, 0, 1];
+        let packet = Ipv6 {
+            extensions,
+            ..Ipv6::udp(source, [0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1], &[7; 60])
+        };
+        let frames = packet.fragments(n, &[16, 24]);
+        let frames = frames.iter().map(|packet| link.frame(packet)).collect();
+        all.push((prefix_of(packet.source.into()), frames));
+    }
+    all
+}
+
+fn lengths(frames: &[Frame]) -> Count {
+    let bytes = frames
+        .iter()
+        .map(|frame| u64::from(frame.ip_length()))
+        .sum();
+    count(frames.len() as u64, bytes)
+}
+
+fn flat(fragmented: &[(IpAddr, Vec<Frame>)]) -> Vec<&Frame> {
+    fragmented.iter().flat_map(|(_, frames)| frames).collect()
+}
+
+fn fragments_one_by_one() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let fragmented = fragmented(&rig);
+    let run = Run::of(&rig, ARGS, || rig.send_frames(&flat(&fragmented)).map(drop))?;
+    let rows = fragmented.iter().map(|(ip, frames)| {
+        let all = lengths(frames);
+        (*ip, from(*ip, all, all, "match"))
+    });
+    ensure!(run.rows() == rows.collect(), "{run:?}");
+    ensure!(run.explained_by_fragments() == 0 && run.uncounted().is_empty());
+    Ok(())
+}
+
+/// Conntrack puts fragments together (at -400) before they are logged (at -300).
+const DEFRAGMENTED: &str = "
+    table inet rig {
+        counter v4 {}
+        counter v6 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20
+            meta nfproto ipv6 counter name v6 log group 7 snaplen 40
+        }
+        chain later {
+            type filter hook prerouting priority filter
+            ct state new drop
+            drop
+        }
+    }";
+
+fn fragments_put_together() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(DEFRAGMENTED)?;
+    let fragmented = fragmented(&rig);
+    let run = Run::of(&rig, ARGS, || rig.send_frames(&flat(&fragmented)).map(drop))?;
+    // The headers, the one of UDP, and what it carries.
+    let headers = [20, 20 + 12, 40, 40 + 8 + 8];
+    let mut rows = BTreeMap::new();
+    for ((ip, frames), header) in fragmented.iter().zip(headers) {
+        let whole = count(1, header + 8 + 60);
+        rows.insert(*ip, from(*ip, whole, lengths(frames), "match"));
+    }
+    ensure!(run.rows() == rows, "{run:?}\n!= {rows:?}");
+    ensure!(run.explained_by_fragments() == 4 && run.uncounted().is_empty());
+    ensure!(rig.counter("v4")? == count(2, 88 + 100) && rig.counter("v6")?.packets == 2);
+    Ok(())
+}
+
+/// What is never put together is logged by nobody: that is a hole, and no allowance hides it.
+fn fragments_that_never_complete() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(DEFRAGMENTED)?;
+    let mut fragmented = fragmented(&rig);
+    for (_, frames) in &mut fragmented {
+        frames.remove(1);
+    }
+    let run = Run::of(&rig, ARGS, || rig.send_frames(&flat(&fragmented)).map(drop))?;
+    let rows = fragmented
+        .iter()
+        .map(|(ip, frames)| (*ip, from(*ip, NONE, lengths(frames), "uncovered")));
+    ensure!(run.rows() == rows.collect(), "{run:?}");
+    ensure!(run.interval.tally("uncovered").prefixes == 4);
+    Ok(())
+}
+
+/// A packet that came as three fragments is one that the kernel cuts into three: local packets are
+/// logged whole by the hook output, and piece by piece by the netdev hook behind it.
+fn fragments_on_the_way_out() -> Result<()> {
+    let rig = Rig::new()?;
+    add_address(&rig.router, "lan0", "10.9.0.1/24")?;
+    add_address(&rig.router, "lan0", "2001:db8:9::1/32")?;
+    let far = rig.veth.far_mac.to_string();
+    for peer in ["10.9.0.2", "2001:db8:8::2"] {
+        let words = ["ip", "neigh", "add", peer, "lladdr", &far, "dev", "lan0"];
+        rig.router.run(&words)?;
+    }
+    rig.rules(
+        "table inet rig {
+            counter v4 {}
+            counter v6 {}
+            chain output {
+                type filter hook output priority 0
+                meta nfproto ipv4 counter name v4 log group 5 snaplen 20
+                meta nfproto ipv6 counter name v6 log group 7 snaplen 40
+            }
+        }
+        table netdev rig {
+            counter out4 {}
+            counter out6 {}
+            chain egress {
+                type filter hook egress device lan0 priority 0
+                meta protocol ip counter name out4 log group 15 snaplen 34
+                meta protocol ip6 ip6 daddr 2001:db8:8::2 counter name out6
+                meta protocol ip6 log group 17 snaplen 54
+            }
+        }",
+    )?;
+    let pings = || {
+        // Nobody answers.
+        let ping = "for to in 10.9.0.2 2001:db8:8::2; do ping -q -c 3 -i 0.1 -W 0.1 -s 4000 $to; done; true";
+        rig.router.run(&["sh", "-c", ping]).map(drop)
+    };
+    let ip4: IpAddr = [10, 9, 0, 2].into();
+    let ip6: IpAddr = "2001:db8:8::".parse()?;
+    // 4,008 bytes of ICMP in pieces of 1,480 and 1,448 (a multiple of 8).
+    let whole = [count(3, 3 * 4_028), count(3, 3 * 4_048)];
+    let pieces = [
+        count(9, 3 * (4_008 + 3 * 20)),
+        count(9, 3 * (4_008 + 3 * 48)),
+    ];
+    for (groups, nflog, n_explained) in [(["5", "7"], whole, 2), (["15", "17"], pieces, 0)] {
+        let before = (rig.counter("out4")?, rig.counter("out6")?);
+        let flags = [
+            "-ip4-dst-group",
+            groups[0],
+            "-ip6-dst-group",
+            groups[1],
+            "-crosscheck=lan0",
+        ];
+        let run = Run::of(&rig, &flags, pings)?;
+        let rows = run.rows();
+        for (ip, nflog, tc) in [(ip4, nflog[0], pieces[0]), (ip6, nflog[1], pieces[1])] {
+            ensure!(
+                rows.get(&ip) == Some(&to(ip, nflog, tc, "match")),
+                "{rows:?}"
+            );
+        }
+        ensure!(rows.values().all(|row| row.verdict == "match"), "{rows:?}");
+        ensure!(run.explained_by_fragments() == n_explained);
+        let sent = since(before.0, rig.counter("out4")?);
+        ensure!(
+            sent == count(9, pieces[0].bytes + 9 * LINK_HEADER),
+            "{sent:?}"
+        );
+        let sent = since(before.1, rig.counter("out6")?);
+        ensure!(
+            sent == count(9, pieces[1].bytes + 9 * LINK_HEADER),
+            "{sent:?}"
+        );
+    }
+    Ok(())
+}
+
+/// No link-layer header, and packets that are not in one piece in the kernel's memory.
+fn tun_device() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let mut packets = Vec::new();
+    let mut rows = BTreeMap::new();
+    let mut totals = (NONE, NONE);
+    let sizes = [
+        0, 1, 100, 1_400, 3_000, 3_500, 3_600, 3_700, 3_800, 4_000, 4_100, 8_000, 30_000, 60_000,
+    ];
+    for (n, size) in (1_u8..).zip(sizes) {
+        let ip4 = Ipv4 {
+            options: vec![1; usize::from(n % 3) * 4],
+            ..Ipv4::udp([10, 1, 0, n], [10, 255, 0, 1], &vec![7; size])
+        };
+        let ip6 = Ipv6 {
+            extensions: vec![Extension::HopByHop(vec![5, 2, 0, 0]); usize::from(n % 2)],
+            ..Ipv6::udp(
+                [0x2001, 0xdb8, 0, n.into(), 0, 0, 0, 1],
+                [0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1],
+                &vec![7; size],
+            )
+        };
+        let mut expect = |ip: IpAddr, packet: &Packet, total: &mut Count| {
+            let length = count(1, packet.ip_length().into());
+            rows.insert(prefix_of(ip), from(prefix_of(ip), length, length, "match"));
+            add(total, length);
+            packets.push(packet.bytes().to_vec());
+        };
+        expect(ip4.source.into(), &ip4.packet(), &mut totals.0);
+        expect(ip6.source.into(), &ip6.packet(), &mut totals.1);
+    }
+    // And what the kernel discards.
+    let too_long = Ipv4 {
+        total_length: Some(4_129),
+        ..Ipv4::udp([10, 1, 1, 1], [10, 255, 0, 1], &[7; 4_100])
+    };
+    let too_long_6 = Ipv6 {
+        payload_length: Some(4_109),
+        ..Ipv6::udp(
+            [0x2001, 0xdb8, 1, 1, 0, 0, 0, 1],
+            [0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1],
+            &[7; 4_100],
+        )
+    };
+    let wrong = Ipv4 {
+        wrong_checksum: true,
+        ..Ipv4::udp([10, 1, 1, 2], [10, 255, 0, 1], &[7; 4_100])
+    };
+    packets.extend([too_long.packet(), wrong.packet()].map(|packet| packet.bytes().to_vec()));
+    packets.push(too_long_6.packet().bytes().to_vec());
+    let n_packets = packets.len() as u64;
+    let mut tun = Tun::new(&rig.router, rig.generator(), "tun0", &packets)?;
+    let mut flags = ARGS.to_vec();
+    flags.retain(|flag| !flag.starts_with("-crosscheck"));
+    flags.push("-crosscheck=tun0");
+    let run = Run::of(&rig, &flags, || {
+        ensure!(tun.write()? == n_packets);
+        Ok(())
+    })?;
+    let found = run.rows();
+    for (ip, row) in &rows {
+        ensure!(found.get(ip) == Some(row), "{:?} != {row:?}", found.get(ip));
+    }
+    ensure!(found == rows, "{found:?}");
+    ensure!((rig.counter("v4")?, rig.counter("v6")?) == totals);
+    let truncated = count(2, 4_128 + 4_148);
+    ensure!(
+        run.interval.uncounted("truncated") == truncated,
+        "{:?}",
+        run.uncounted()
+    );
+    ensure!(run.interval.uncounted("bad_checksum") == count(1, 4_128));
+    ensure!(run.uncounted().len() == 2, "{:?}", run.uncounted());
+    Ok(())
+}
+
+/// There, tags are part of the frame, and the packet behind them is counted. What is no packet of
+/// the version that its frame says is counted by neither side.
+fn tagged_on_the_way_out() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table netdev rig {
+            counter out {}
+            chain egress {
+                type filter hook egress device lan0 priority 0
+                counter name out log group 4 snaplen 80
+            }
+        }",
+    )?;
+    let tagged = |tags: &[VlanTag]| Ethernet {
+        tags: tags.to_vec(),
+        ..Ethernet::to(rig.veth.far_mac)
+    };
+    let (outer, inner) = (VlanTag::service(5), VlanTag::customer(7));
+    let mut frames = Vec::new();
+    let mut rows = BTreeMap::new();
+    for (n, tags) in (1_u8..).zip([
+        &[][..],
+        &[inner],
+        &[outer],
+        &[outer, inner],
+        &[inner, inner, outer],
+    ]) {
+        let packet = Ipv4 {
+            options: vec![1; usize::from(n) * 4],
+            ..Ipv4::udp([10, 9, 0, 1], [10, 2, 0, n], &[7; 60])
+        };
+        let frame = tagged(tags).frame(&packet.packet());
+        let all = count(n.into(), u64::from(n) * u64::from(frame.ip_length()));
+        let dest = packet.dest.into();
+        rows.insert(dest, to(dest, all, all, "match"));
+        frames.extend((0..n).map(|_| frame.clone()));
+    }
+    let n_packets = frames.len() as u64;
+    let no_version = Ipv4 {
+        version: 5,
+        ..Ipv4::udp([10, 9, 0, 1], [10, 2, 0, 99], &[7; 60])
+    };
+    let no_version = Ethernet::to(rig.veth.far_mac).frame(&no_version.packet());
+    let length = no_version.bytes().len() as u64;
+    frames.push(no_version);
+    let run = Run::of(&rig, &["-ip4-dst-group=4", "-crosscheck=lan0"], || {
+        let sent = traffic::send_frames_with_hooks(&rig.router, rig.generator(), "lan0", &frames)?;
+        ensure!(sent == n_packets + 1);
+        Ok(())
+    })?;
+    ensure!(run.rows() == rows, "{run:?}");
+    ensure!(rig.counter("out")?.packets == n_packets + 1);
+    ensure!(
+        run.interval.uncounted("bad_header") == count(1, length),
+        "{run:?}"
+    );
+    ensure!(run.uncounted().len() == 1, "{:?}", run.uncounted());
+    Ok(())
+}
+
+/// What a host sends to a group that it is in comes back to it, as if it had come from the wire;
+/// even where the group's scope is the interface.
+fn own_multicast() -> Result<()> {
+    let rig = Rig::new()?;
+    add_address(&rig.router, "lan0", "2001:db8:9::1/64")?;
+    add_address(&rig.router, "lan0", "10.9.0.1/24")?;
+    rig.router
+        .run(&["sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0"])?;
+    rig.rules(
+        "table inet rig {
+            counter v4 {}
+            counter v6 {}
+            chain prerouting {
+                type filter hook prerouting priority raw
+                iifname lan0 icmpv6 type echo-request counter name v6
+                iifname lan0 icmp type echo-request counter name v4
+                iifname lan0 meta nfproto ipv4 log group 5 snaplen 20
+                iifname lan0 meta nfproto ipv6 log group 7 snaplen 40
+            }
+        }",
+    )?;
+    let run = Run::of(&rig, ARGS, || {
+        let ping = "for to in ff01::1%lan0 ff02::1%lan0 224.0.0.1; do \
+            ping -q -c 3 -i 0.1 -W 0.1 -s 100 -L -I lan0 $to; \
+            ping -q -c 2 -i 0.1 -W 0.1 -s 100 -I lan0 $to; done; true";
+        rig.router.run(&["sh", "-c", ping]).map(drop)
+    })?;
+    let ip4: IpAddr = [10, 9, 0, 1].into();
+    let ip6: IpAddr = "2001:db8:9::".parse()?;
+    let (came4, came6) = (count(2, 2 * 128), count(4, 4 * 148));
+    ensure!(
+        (rig.counter("v4")?, rig.counter("v6")?) == (came4, came6),
+        "{run:?}"
+    );
+    let rows = run.rows();
+    ensure!(
+        rows.get(&ip4) == Some(&from(ip4, came4, came4, "match")),
+        "{run:?}"
+    );
+    ensure!(
+        rows.get(&ip6) == Some(&from(ip6, came6, came6, "match")),
+        "{run:?}"
+    );
+    ensure!(rows.values().all(|row| row.verdict == "match"), "{run:?}");
+    ensure!(!run.uncounted().contains_key("bad_header"), "{run:?}");
+    Ok(())
+}
