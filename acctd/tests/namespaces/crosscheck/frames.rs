@@ -878,13 +878,7 @@ fn tagged_on_the_way_out() -> Result<()> {
     let (outer, inner) = (VlanTag::service(5), VlanTag::customer(7));
     let mut frames = Vec::new();
     let mut rows = BTreeMap::new();
-    for (n, tags) in (1_u8..).zip([
-        &[][..],
-        &[inner],
-        &[outer],
-        &[outer, inner],
-        &[inner, inner, outer],
-    ]) {
+    for (n, tags) in (1_u8..).zip([&[][..], &[inner], &[outer], &[outer, inner]]) {
         let packet = Ipv4 {
             options: vec![1; usize::from(n) * 4],
             ..Ipv4::udp([10, 9, 0, 1], [10, 2, 0, n], &[7; 60])
