@@ -296,8 +296,8 @@ fn memory_is_what_the_log_says() -> Result<()> {
         &flag,
     ])?;
     let line = acctd.wait_for_line("The cross-check takes up to")?;
-    let said = line.split_whitespace().skip_while(|word| *word != "to");
-    let said: u64 = said.skip(1).next().context("a number")?.parse()?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "to");
+    let said: u64 = words.nth(1).context("a number")?.parse()?;
     let empty = memory_of_epochs(acctd.pid())?;
     // Before the first, the open one, and the next.
     ensure!(empty.len() == 3 && empty[0] == empty[2], "{empty:?}");
