@@ -33,8 +33,6 @@ pub fn run(config: &Config) -> Result<()> {
         .as_deref()
         .map(CpuProfile::start)
         .transpose()?;
-    // Before the groups are opened, so that no packet is stamped before the first period.
-    let start = UnixNanos::now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.n_threads)
         // For the writer, which has one file at a time in hand, and the cross-check.
@@ -42,7 +40,7 @@ pub fn run(config: &Config) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config, start));
+    let served = runtime.block_on(serve(config));
     // Does not wait for a write that hangs, which only an end without patience leaves behind.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -61,7 +59,7 @@ fn set_priority(priority: i32) {
     }
 }
 
-async fn serve(config: &Config, start: UnixNanos) -> Result<()> {
+async fn serve(config: &Config) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
     let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     // Before the groups: what NFLOG counts, the kernel must have counted.
@@ -70,6 +68,9 @@ async fn serve(config: &Config, start: UnixNanos) -> Result<()> {
         .as_ref()
         .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
         .transpose()?;
+    // Before the groups are opened, so that no packet is stamped before the first period. Loading and
+    // attaching programs takes its time, in which a period may end: that is over.
+    let start = UnixNanos::now();
     let sockets = preflight::open_groups(config)?;
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();

@@ -12,7 +12,6 @@ use tokio::task::spawn_blocking;
 
 use crate::accumulator::ClosedSlot;
 use crate::config::{Config, GroupConfig};
-use crate::crosscheck::counts::EpochCounts;
 use crate::crosscheck::verdicts::KernelInterval;
 use crate::crosscheck::{ClosedEpoch, CrossCheck};
 use crate::interval::{Period, PeriodIndex, UnixNanos};
@@ -253,8 +252,6 @@ impl Engine {
     }
 
     fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
-        let (mut before, mut after) = closed.take_outside();
-        let last = periods.last().map(|(index, _)| *index);
         for (index, period) in periods {
             let mut groups: Vec<GroupInterval> =
                 self.groups.iter().map(|&config| config.into()).collect();
@@ -267,14 +264,7 @@ impl Engine {
             }
             let kernel = match self.kernel {
                 KernelWatch::Off => None,
-                KernelWatch::Active(_) | KernelWatch::Failed => {
-                    let mut kernel = closed.take_kernel(index);
-                    kernel.outside.extend(before.take());
-                    if Some(index) == last {
-                        kernel.outside.extend(after.take());
-                    }
-                    Some(kernel)
-                }
+                KernelWatch::Active(_) | KernelWatch::Failed => Some(closed.take_kernel(index)),
             };
             self.writer.write(ClosedInterval {
                 period,
@@ -293,7 +283,7 @@ struct ClosedSlots {
     slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
     /// Periods in which a reader may lack packets, with the number of the reader.
     open_losses: Vec<(usize, Range<PeriodIndex>)>,
-    /// By the cross-check.
+    /// By the cross-check, in the order of time.
     kernel: Vec<ClosedEpoch>,
 }
 
@@ -317,38 +307,32 @@ impl ClosedSlots {
             .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
     }
 
-    /// What the kernel counted before the first period, and after the last.
-    fn take_outside(&mut self) -> (Option<EpochCounts>, Option<EpochCounts>) {
-        let after = self
-            .kernel
-            .pop_if(|last| last.period.is_none())
-            .map(|epoch| epoch.counts);
-        let is_before = self
-            .kernel
-            .first()
-            .is_some_and(|epoch| epoch.period.is_none());
-        if is_before {
-            (Some(self.kernel.remove(0).counts), after)
-        } else if self.kernel.is_empty() {
-            // Alone, it is what was before.
-            (after, None)
-        } else {
-            (None, after)
-        }
-    }
-
-    /// The period's epoch; where there is none, nothing can be compared.
+    /// The period's epoch; where there is none, nothing can be compared. What was counted before the
+    /// first period or after the last goes with the epoch beside it.
     fn take_kernel(&mut self, index: PeriodIndex) -> KernelInterval {
         let at = self
             .kernel
             .iter()
             .position(|epoch| epoch.period == Some(index));
-        at.map(|at| self.kernel.swap_remove(at))
-            .map_or_else(KernelInterval::default, |epoch| KernelInterval {
-                counts: epoch.counts,
-                is_comparable: epoch.is_exact,
-                ..KernelInterval::default()
-            })
+        let Some(at) = at else {
+            return KernelInterval::default();
+        };
+        let mut outside = Vec::new();
+        let epoch = self.kernel.remove(at);
+        let is_outside =
+            |epoch: Option<&ClosedEpoch>| epoch.is_some_and(|one| one.period.is_none());
+        if is_outside(self.kernel.get(at)) {
+            outside.push(self.kernel.remove(at).counts);
+        }
+        if at > 0 && is_outside(self.kernel.get(at - 1)) {
+            outside.push(self.kernel.remove(at - 1).counts);
+        }
+        KernelInterval {
+            counts: epoch.counts,
+            outside,
+            is_comparable: epoch.is_exact,
+            ..KernelInterval::default()
+        }
     }
 }
 

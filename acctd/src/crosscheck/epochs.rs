@@ -30,6 +30,9 @@ use crate::interval::{Interval, PeriodIndex, UnixNanos};
 
 /// How long acctd may be kept from looking after the epochs without two running together.
 const STALL: Duration = Duration::from_secs(3);
+/// How long packets may be on their way from their stamp to the program and to NFLOG's rule, when
+/// the last period ends.
+const IN_FLIGHT: Duration = Duration::from_millis(30);
 
 /// How often, and after which pause, to ask for memory again that the kernel does not have at hand.
 const MEMORY_TRIES: u32 = 100;
@@ -172,18 +175,31 @@ impl Epochs {
         self.hand_over(n_closed, first)
     }
 
-    /// Ends the open period at `now`. What comes later is counted apart.
+    /// Ends the open period at `now`. What comes later is counted apart, and soon all that comes.
     pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
         let open = self.interval.index_of(now);
-        // Those ahead are not needed any more; they are empty and their ends lie in the future.
-        while self.chain.len() > 1 && self.last_period().is_some_and(|last| last > open) {
-            self.chain.pop_back();
+        let is_ahead = |epoch: &Epoch| epoch.period.is_some_and(|period| period > open);
+        let n_kept = self.chain.iter().take_while(|one| !is_ahead(one)).count();
+        if n_kept == 0 || n_kept == self.chain.len() {
+            // None lies ahead: the last one took all packets since its period was over.
+            if self.last_period().is_some_and(|last| last < open) {
+                self.mark_last_inexact();
+            }
+            let slot = self.slot_after_last();
+            self.push_at(slot, None, now)?;
+        } else {
+            // The next epoch is in place. If its time has come in the meantime, there are packets in
+            // it already, so it must not be replaced.
+            self.chain[n_kept].period = None;
+            self.set_clock(self.chain[n_kept].slot, NO_END)?;
+            self.set_clock(self.chain[n_kept - 1].slot, end_nanos(now))?;
+            // What lies further ahead has not begun.
+            self.chain.truncate(n_kept + 1);
         }
-        if self.last_period().is_some_and(|last| last < open) {
-            self.mark_last_inexact();
-        }
-        let slot = self.slot_after_last();
-        self.push_at(slot, None, now)
+        std::thread::sleep(IN_FLIGHT);
+        // Whatever its time: it may come too late for the groups, which are let go of next.
+        let outside = self.chain.back().map_or(0, |epoch| epoch.slot);
+        self.set_clock(CLOCK_OLDEST, outside.into())
     }
 
     /// Closes everything. No program may be attached any more.

@@ -243,14 +243,15 @@ impl<K: StoredKey> SideJudge<K> {
         let mut outside: HashMap<K, Counters> = HashMap::new();
         for counts in &kernel.outside {
             for entry in &K::family(counts).side(side).totals {
-                let sum = outside.entry(entry.key()).or_default();
-                sum.add(entry.counters());
+                outside
+                    .entry(entry.key())
+                    .or_default()
+                    .add(entry.counters());
             }
         }
-        let outside = (!outside.is_empty()).then_some(outside);
         let outcome =
             self.reconciler
-                .reconcile(observed(&groups, counted), outside.as_ref(), &circumstances);
+                .reconcile(observed(&groups, counted), Some(&outside), &circumstances);
         summary.add(side, counted, &outcome, &circumstances);
         outcome.findings
     }

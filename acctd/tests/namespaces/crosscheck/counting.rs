@@ -10,8 +10,8 @@ use xtask::nft::Count;
 use xtask::traffic::{Sizes, TrafficArgs};
 
 use super::{
-    BOTH_WAYS, COMPLETE, Checked, Router, checked, ensure_no_false_verdict, ensure_sources_equal,
-    ensure_totals, mixed, nflog_sums, sum, tc_sums,
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, NOTHING, Router, checked, ensure_no_alarm,
+    ensure_no_false_verdict, ensure_sources_equal, ensure_totals, mixed, nflog_sums, sum, tc_sums,
 };
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
 use crate::{Case, Needs};
@@ -108,7 +108,7 @@ fn a_million_packets_at_full_speed() -> Result<()> {
     let intervals = checked(&router.rig)?;
     let truth = router.truth()?;
     ensure!(truth.source4.packets == 500_000 && truth.source6.packets == 500_000);
-    ensure!(truth.dest4.packets == 500_000 && truth.dest6.packets >= 500_000);
+    ensure!(truth.dest4.packets == 500_000 && truth.dest6.packets == 500_000);
     ensure!(intervals[0].crosscheck.interfaces == ["lan0:far", "wan0:far"]);
     ensure_totals(&intervals, truth)?;
     ensure_no_false_verdict(&intervals)?;
@@ -225,7 +225,23 @@ fn start_and_stop_amid_traffic() -> Result<()> {
         let intervals = checked(&router.rig)?;
         let n_packets = tc_sums(&intervals).source4.packets;
         ensure!(n_packets > 20_000, "round {round}: {n_packets} packets");
-        ensure_no_false_verdict(&intervals)?;
+        // A period that ends while acctd starts or stops has only a moment in it, which is not checked.
+        for interval in &intervals {
+            ensure!(
+                interval.crosscheck.comparable
+                    || tc_sums(std::slice::from_ref(interval)) == NOTHING,
+                "round {round}: {} is not comparable",
+                interval.file
+            );
+        }
+        ensure_no_alarm(&intervals, &["not checked"])?;
+        let overflow: u64 = (intervals.iter())
+            .map(|one| one.uncounted("overflow").packets)
+            .sum();
+        ensure!(
+            overflow == 0,
+            "{overflow} packets found no room in an empty map"
+        );
         std::fs::remove_dir_all(router.rig.log_directory())?;
     }
     Ok(())
@@ -259,7 +275,7 @@ fn ip6_prefixes_of_any_length() -> Result<()> {
         ensure_no_false_verdict(&intervals)?;
         let rows = &intervals[0].rows;
         ensure!(rows.len() == n_prefixes, "{flag}: {} rows", rows.len());
-        ensure!(rows.iter().all(|row| row.is_equal()), "{flag}: {rows:?}");
+        ensure!(rows.iter().all(CheckedRow::is_equal), "{flag}: {rows:?}");
     }
     Ok(())
 }
@@ -291,7 +307,7 @@ fn the_near_end_of_an_interface() -> Result<()> {
         );
         ensure!(counted == expected, "{name}: {counted:?} != {expected:?}");
     }
-    let rows = |column: fn(&super::CheckedRow) -> Count| -> BTreeSet<IpAddr> {
+    let rows = |column: fn(&CheckedRow) -> Count| -> BTreeSet<IpAddr> {
         let rows = intervals[0].rows.iter();
         rows.filter(|row| column(row) != NONE && row.ip.is_ipv4())
             .map(|row| row.ip)
