@@ -80,7 +80,7 @@ async fn serve(config: &Config) -> Result<()> {
     let (failed, mut failures) = mpsc::unbounded_channel();
     let readers = start_readers(config, sockets, start, &failed)?;
     if let Some(crosscheck) = &mut crosscheck {
-        crosscheck.begin(UnixNanos::now())?;
+        crosscheck.begin()?;
     }
     let clock = Box::new(UnixNanos::now);
     let mut engine = Engine::start(config, readers, crosscheck, start, clock);

@@ -15,8 +15,8 @@ pub struct Attached {
     /// The interface's index while they are on it; it changes when the interface comes back.
     pub index: u32,
     // Dropped in this order: filters before the qdisc that they are on.
-    _links: Vec<SchedClassifierLink>,
-    _clsact: Option<Clsact>,
+    links: Vec<SchedClassifierLink>,
+    clsact: Option<Clsact>,
 }
 
 impl Attached {
@@ -54,6 +54,16 @@ impl Attached {
             .with_context(|| format!("cannot attach to {interface} by TCX"))
     }
 
+    /// Whether the programs are still there: anybody may remove a qdisc with the filters on it. A
+    /// TCX link is acctd's own.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let nlinks = self.links.len();
+        self.clsact
+            .as_ref()
+            .is_none_or(|clsact| clsact.has_own_filters(&super::PROGRAMS, nlinks))
+    }
+
     /// In front of all others: one that redirects or drops hides nothing.
     fn by_tcx(ebpf: &mut Ebpf, watched: &Watched, index: u32) -> Result<Self, ProgramError> {
         let mut links = Vec::new();
@@ -63,8 +73,8 @@ impl Attached {
         }
         Ok(Self {
             index,
-            _links: links,
-            _clsact: None,
+            links,
+            clsact: None,
         })
     }
 
@@ -80,8 +90,8 @@ impl Attached {
         }
         Ok(Self {
             index,
-            _links: links,
-            _clsact: Some(clsact),
+            links,
+            clsact: Some(clsact),
         })
     }
 }

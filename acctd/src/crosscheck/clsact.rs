@@ -87,9 +87,15 @@ impl Clsact {
         })
     }
 
+    /// Whether acctd's own filters are there, so many. If that cannot be told, they are.
+    #[must_use]
+    pub fn has_own_filters(&self, names: &[&str], count: usize) -> bool {
+        filters_named(self.index, names).map_or(true, |found| found.len() == count)
+    }
+
     fn remove_leftovers(&mut self, names: &[&str]) -> Result<()> {
         let interface = &self.interface;
-        for filter in leftovers(self.index, names)? {
+        for filter in filters_named(self.index, names)? {
             filter.delete().with_context(|| {
                 format!(
                     "cannot remove the filter {} from {interface} that an acctd which was killed has left",
@@ -122,7 +128,7 @@ impl Clsact {
 /// Removes the filters, and the qdisc, that an acctd which was killed has left. What a living one
 /// has there stays.
 pub fn clean_up(interface: &str, index: u32, names: &[&str]) -> Result<()> {
-    if leftovers(index, names)?.is_empty() {
+    if filters_named(index, names)?.is_empty() {
         return Ok(());
     }
     let Some(claim) = claim(interface)? else {
@@ -200,7 +206,8 @@ fn parent(hook: TcAttachType) -> u32 {
     }
 }
 
-fn leftovers(index: u32, names: &[&str]) -> Result<Vec<Filter>> {
+/// Acctd's filters, whether the acctd lives or not.
+fn filters_named(index: u32, names: &[&str]) -> Result<Vec<Filter>> {
     let mut found: Vec<Filter> = Vec::new();
     for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
         let filters = tc_netlink::filters(index, parent).context("cannot see the filters")?;

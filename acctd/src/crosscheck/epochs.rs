@@ -109,12 +109,22 @@ impl Epochs {
         self.set_clock(CLOCK_OFFSET, offset.cast_unsigned())
     }
 
-    /// Ends the epoch of no period at `start`, in which the first period begins.
-    pub fn begin(&mut self, start: UnixNanos) -> Result<()> {
-        let first = self.interval.index_of(start);
-        self.push_period(first, start)?;
-        let slot = self.chain.back().map_or(0, |epoch| epoch.slot);
+    /// Ends the epoch of no period, and lets the first period begin now.
+    pub fn begin(&mut self) -> Result<()> {
+        let outside = self.slot_of_last();
+        let first = self.interval.index_of(UnixNanos::now());
+        let slot = self.slot_after_last();
+        // Everything is in place before any packet gets there.
+        self.push(slot, Some(first))?;
         self.look_ahead(first)?;
+        let start = UnixNanos::now();
+        for epoch in &mut self.chain {
+            // A period that has begun meanwhile lacks the packets that were counted outside.
+            epoch.is_exact &= epoch
+                .period
+                .is_none_or(|period| period == first || start < self.interval.period(period).start);
+        }
+        self.set_clock(outside, end_nanos(start))?;
         // At once, so that a program that does not ask the clock counts in it too. What was on its way
         // is in NFLOG's first period as well.
         self.set_clock(CLOCK_OLDEST, slot.into())
@@ -186,7 +196,7 @@ impl Epochs {
         }
         std::thread::sleep(IN_FLIGHT);
         // Whatever its time: it may come too late for the groups, which are let go of next.
-        let outside = self.chain.back().map_or(0, |epoch| epoch.slot);
+        let outside = self.slot_of_last();
         self.set_clock(CLOCK_OLDEST, outside.into())
     }
 
@@ -245,6 +255,10 @@ impl Epochs {
             Some(last) => self.set_clock(last, end_nanos(start)),
             None => Ok(()),
         }
+    }
+
+    fn slot_of_last(&self) -> u32 {
+        self.chain.back().map_or(0, |last| last.slot)
     }
 
     fn slot_after_last(&self) -> u32 {

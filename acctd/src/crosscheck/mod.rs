@@ -245,9 +245,9 @@ impl CrossCheck {
         Ok(crosscheck)
     }
 
-    /// The first period begins at `start`.
-    pub fn begin(&mut self, start: UnixNanos) -> Result<()> {
-        self.epochs.begin(start)
+    /// The first period begins now: the groups are open.
+    pub fn begin(&mut self) -> Result<()> {
+        self.epochs.begin()
     }
 
     /// What is to be done every second: the wall clock may have been set, interfaces and VLAN devices
@@ -307,9 +307,13 @@ impl CrossCheck {
         let watched = &self.config.watched[at];
         let interface = &watched.interface;
         let index = index_of(interface);
-        let known = self.attached[at].as_ref().map(|attached| attached.index);
+        let attached = self.attached[at].as_ref();
+        let known = attached.map(|attached| attached.index);
         if index == known {
-            return false;
+            if attached.is_none_or(Attached::is_whole) {
+                return false;
+            }
+            warn!("somebody has removed the cross-check's filters from {interface}");
         }
         self.attached[at] = None;
         let Some(index) = index else {

@@ -89,6 +89,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Root,
+        "crosscheck_filters_that_somebody_removes_are_put_back",
+        filters_that_somebody_removes,
+    ),
+    (
+        Needs::Root,
         "crosscheck_after_a_kill_tcx_is_gone",
         after_a_kill_tcx_is_gone,
     ),
@@ -258,7 +263,7 @@ fn wait_for_phase(millis: u64) -> Result<()> {
     Ok(())
 }
 
-/// In two moments of an interval: before and after the one before it is closed.
+/// Before and after the interval before is closed; and replaced so fast that it was never missed.
 fn an_interface_that_goes_and_comes_back() -> Result<()> {
     let mut rig = rig()?;
     let args = [
@@ -273,11 +278,18 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
         n_sent += count;
         some_traffic(rig, count)
     };
-    for (round, phase) in [100, 1_500].into_iter().enumerate() {
+    let mut n_gone = 0;
+    for (round, (phase, is_at_once)) in [(100, false), (1_500, false), (50, true), (50, true)]
+        .into_iter()
+        .enumerate()
+    {
         send(&rig, 2_000)?;
         wait_for_phase(phase)?;
         rig.router.run(&["ip", "link", "del", "lan0"])?;
-        wait_for_lines(&acctd, "lan0 is gone", round + 1)?;
+        if !is_at_once {
+            n_gone += 1;
+            wait_for_lines(&acctd, "lan0 is gone", n_gone)?;
+        }
         rig.veth = Veth::new(&rig.router, "lan0", &rig.wire, "wire0")?;
         // Logged before the program is back.
         send(&rig, 500)?;
@@ -595,6 +607,36 @@ fn an_ingress_qdisc() -> Result<()> {
     all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
     ensure!(qdiscs(&rig)?.contains("qdisc ingress"));
     Ok(())
+}
+
+fn filters_that_somebody_removes() -> Result<()> {
+    let rig = rig()?;
+    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
+    for (round, line) in ["qdisc del dev lan0 clsact", "filter del dev lan0 ingress"]
+        .into_iter()
+        .enumerate()
+    {
+        tc(&rig, line)?;
+        some_traffic(&rig, 1_000)?;
+        acctd.wait_for_line("warning: somebody has removed the cross-check's filters from lan0")?;
+        wait_for_lines(&acctd, "lan0 is back and is cross-checked again", round + 1)?;
+        ensure!(filters(&rig, "ingress")?.contains("acctd_ingress_source"));
+        ensure!(filters(&rig, "egress")?.contains("acctd_egress_dest"));
+    }
+    thread::sleep(Duration::from_millis(1_100));
+    some_traffic(&rig, 2_000)?;
+    acctd.finish()?;
+    let intervals = checked(&rig)?;
+    ensure!(sum(rows(&intervals), |row| row.source) == rig.counter("v4")?);
+    for row in rows(&intervals) {
+        ensure!(
+            row.verdict == "not checked" || (row.verdict == "match" && row.is_equal()),
+            "{row:?}"
+        );
+    }
+    let matched = rows(&intervals).filter(|row| row.verdict == "match");
+    ensure!(sum(matched, |row| row.tc_source).packets == 2_000);
+    ensure_nothing_left(&rig)
 }
 
 fn after_a_kill_tcx_is_gone() -> Result<()> {

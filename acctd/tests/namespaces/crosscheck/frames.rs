@@ -37,6 +37,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Root,
+        "crosscheck_hop_by_hop_options_that_the_kernel_refuses",
+        hop_by_hop_options_refused,
+    ),
+    (
+        Needs::Root,
         "crosscheck_frames_for_others_and_of_other_kinds_are_counted_as_that",
         link_layer,
     ),
@@ -171,7 +176,7 @@ const ARGS: &[&str] = &["-ip4-src-group=5", "-ip6-src-group=7", "-crosscheck=lan
 
 impl Kinds {
     /// Sends them all, and compares everything there is.
-    fn check_on(&self, rig: Rig) -> Result<()> {
+    fn check_on(&self, rig: &Rig) -> Result<()> {
         rig.rules(LOG_AND_DROP)?;
         let mut frames: Vec<&[u8]> = Vec::new();
         let mut passed = (NONE, NONE);
@@ -208,7 +213,7 @@ impl Kinds {
             let row = from(source, of_length(length), of_length(length), "match");
             ensure!(rows.insert(source, row).is_none(), "two from {source}");
         }
-        let run = Run::of(&rig, ARGS, || {
+        let run = Run::of(rig, ARGS, || {
             ensure!(rig.send_frames(&frames)? == frames.len() as u64);
             Ok(())
         })?;
@@ -243,16 +248,16 @@ fn ip4_headers() -> Result<()> {
     kinds.ip4("router alert", Counted, |p| p.options = vec![0x94, 4, 0, 0]);
     kinds.ip4("a full header", Counted, |p| p.options = vec![1; 40]);
     kinds.ip4("options that are none", Counted, |p| {
-        p.options = vec![0x44, 77, 0, 0]
+        p.options = vec![0x44, 77, 0, 0];
     });
     kinds.ip4("hops used up", Counted, |p| p.ttl = 0);
     kinds.ip4("no address", Counted, |p| p.source = Ipv4Addr::UNSPECIFIED);
     kinds.ip4("loopback", Counted, |p| p.source = Ipv4Addr::LOCALHOST);
     kinds.ip4("a group's", Counted, |p| {
-        p.source = Ipv4Addr::new(224, 0, 0, 9)
+        p.source = Ipv4Addr::new(224, 0, 0, 9);
     });
     kinds.ip4("shorter than the frame", Counted, |p| {
-        p.total_length = Some(21)
+        p.total_length = Some(21);
     });
     kinds.ip4("a header alone", Counted, |p| p.total_length = Some(20));
     kinds
@@ -263,7 +268,7 @@ fn ip4_headers() -> Result<()> {
     }
     for ihl in [0, 1, 4] {
         kinds.ip4("header length", Uncounted("bad_header"), |p| {
-            p.ihl = Some(ihl)
+            p.ihl = Some(ihl);
         });
     }
     for length in [0, 1, 19] {
@@ -276,7 +281,7 @@ fn ip4_headers() -> Result<()> {
         p.total_length = Some(27);
     });
     kinds.ip4("checksum", Uncounted("bad_checksum"), |p| {
-        p.wrong_checksum = true
+        p.wrong_checksum = true;
     });
     kinds.ip4("checksum with options", Uncounted("bad_checksum"), |p| {
         p.options = vec![1; 40];
@@ -294,7 +299,7 @@ fn ip4_headers() -> Result<()> {
         },
     );
     kinds.ip4("as long as can be", Uncounted("truncated"), |p| {
-        p.total_length = Some(0xffff)
+        p.total_length = Some(0xffff);
     });
     for length in [14, 15, 33, 14 + 20 + 8 + 29] {
         kinds
@@ -303,10 +308,10 @@ fn ip4_headers() -> Result<()> {
     }
     kinds
         .ip4("cut within the options", Uncounted("truncated"), |p| {
-            p.options = vec![1; 40]
+            p.options = vec![1; 40];
         })
         .edit_frame(|frame| frame.truncated(14 + 20 + 39));
-    kinds.check_on(rig)
+    kinds.check_on(&rig)
 }
 
 fn ip6_headers() -> Result<()> {
@@ -323,13 +328,13 @@ fn ip6_headers() -> Result<()> {
     kinds.ip6("router alert", Counted, |p| p.extensions = vec![alert()]);
     kinds.ip6("routing", Counted, |p| p.extensions = vec![routing()]);
     kinds.ip6("destination options", Counted, |p| {
-        p.extensions = vec![options()]
+        p.extensions = vec![options()];
     });
     kinds.ip6("many", Counted, |p| {
         p.extensions = vec![alert(), options(), routing(), options()];
     });
     kinds.ip6("out of order", Counted, |p| {
-        p.extensions = vec![routing(), alert()]
+        p.extensions = vec![routing(), alert()];
     });
     kinds.ip6("nothing follows", Counted, |p| {
         p.payload = Payload::Raw {
@@ -347,7 +352,7 @@ fn ip6_headers() -> Result<()> {
     kinds.ip6("no address", Counted, |p| p.source = Ipv6Addr::UNSPECIFIED);
     kinds.ip6("to no address", Counted, |p| p.dest = Ipv6Addr::UNSPECIFIED);
     kinds.ip6("shorter than the frame", Counted, |p| {
-        p.payload_length = Some(1)
+        p.payload_length = Some(1);
     });
     kinds
         .ip6("padding", Counted, |_| ())
@@ -365,17 +370,17 @@ fn ip6_headers() -> Result<()> {
     }
     for scope in [0, 1] {
         kinds.ip6("a group of no scope", Uncounted("bad_header"), |p| {
-            p.dest = group(scope)
+            p.dest = group(scope);
         });
     }
     kinds.ip6("loopback", Uncounted("bad_header"), |p| {
-        p.source = Ipv6Addr::LOCALHOST
+        p.source = Ipv6Addr::LOCALHOST;
     });
     kinds.ip6("to loopback", Uncounted("bad_header"), |p| {
-        p.dest = Ipv6Addr::LOCALHOST
+        p.dest = Ipv6Addr::LOCALHOST;
     });
     kinds.ip6("a group's", Uncounted("bad_header"), |p| {
-        p.source = group(0xe)
+        p.source = group(0xe);
     });
     kinds.ip6(
         "longer by one than the frame",
@@ -385,14 +390,14 @@ fn ip6_headers() -> Result<()> {
         },
     );
     kinds.ip6("as long as can be", Uncounted("truncated"), |p| {
-        p.payload_length = Some(0xffff)
+        p.payload_length = Some(0xffff);
     });
     for length in [14, 15, 53, 14 + 40 + 8 + 29] {
         kinds
             .ip6("cut", Uncounted("truncated"), |_| ())
             .edit_frame(|frame| frame.truncated(length));
     }
-    kinds.check_on(rig)
+    kinds.check_on(&rig)
 }
 
 fn group(scope: u16) -> Ipv6Addr {
@@ -438,7 +443,14 @@ fn hop_by_hop_options() -> Result<()> {
             p.extensions = vec![Extension::HopByHop(options.to_vec())];
         });
     }
-    let late = [&eight_with_padding[..7 * 9], &[0xde, 0]].concat();
+    kinds.check_on(&rig)
+}
+
+fn hop_by_hop_options_refused() -> Result<()> {
+    let rig = Rig::new()?;
+    let mut kinds = Kinds::to(rig.veth.near_mac);
+    let seven_with_padding = [[0x1e, 0, 0, 0, 0, 0, 0, 0, 0].as_slice(); 7].concat();
+    let late = [&seven_with_padding[..], &[0xde, 0]].concat();
     let refused: &[(&'static str, &[u8])] = &[
         ("one for which to discard", &[0x5e, 4, 0, 0, 0, 0]),
         (
@@ -512,7 +524,7 @@ fn hop_by_hop_options() -> Result<()> {
             p.payload_length = Some(0);
         })
         .edit_frame(|frame| frame.truncated(14 + 40 + 15));
-    kinds.check_on(rig)
+    kinds.check_on(&rig)
 }
 
 fn link_layer() -> Result<()> {
@@ -594,7 +606,7 @@ fn link_layer() -> Result<()> {
             ..tagged(&[priority])
         },
     );
-    kinds.check_on(rig)
+    kinds.check_on(&rig)
 }
 
 /// Three fragments each, two of IPv4 and two of IPv6, with headers of different lengths.

@@ -1,6 +1,8 @@
 //! Frames of which nobody has thought: valid ones with bytes of the IP header changed at random.
 //! The kernel lets pass what it lets pass, and the TC program must have counted just that.
 
+use std::fmt::Write as _;
+
 use anyhow::{Result, ensure};
 use xtask::craft::{Ethernet, Extension, Fragment, Ipv4, Ipv6, Payload};
 use xtask::mac::MacAddr;
@@ -51,7 +53,7 @@ const ARGS: &[&str] = &[
     "-crosscheck=lan0",
 ];
 
-/// SplitMix64: the same frames on each run.
+/// `SplitMix64`: the same frames on each run.
 struct Random(u64);
 
 impl Random {
@@ -181,14 +183,14 @@ fn ip6_frames(to: MacAddr) -> Vec<Vec<u8>> {
     });
     let chains: &[&[Extension]] = &[
         &[],
-        &[router_alert.clone()],
+        std::slice::from_ref(&router_alert),
         &[unknown],
         &[long],
         &[many],
         &[padded],
         &[jumbo],
         &[aligned],
-        &[router_alert, dest, routing, fragment.clone()],
+        &[router_alert.clone(), dest, routing, fragment.clone()],
         &[fragment],
     ];
     let frames = (0..FRAMES).map(|n| {
@@ -247,12 +249,17 @@ fn all_are_explained(rig: &Rig, ip4: bool, frames: &[Vec<u8>]) -> Result<()> {
             second
         };
     }
-    let shown: Vec<String> = frames
-        .iter()
-        .map(|frame| frame.iter().map(|byte| format!("{byte:02x}")).collect())
-        .collect();
+    let shown: Vec<String> = frames.iter().map(|frame| hex(frame)).collect();
     let alone = is_explained(rig, ip4, frames);
     Err(error.context(format!("for one, by itself {alone:?}: {shown:?}")))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn is_explained(rig: &Rig, ip4: bool, frames: &[Vec<u8>]) -> Result<()> {

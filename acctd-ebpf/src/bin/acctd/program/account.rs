@@ -9,7 +9,9 @@ use aya_log_ebpf::info;
 use crate::atomic::atomic_add;
 
 use super::clock::{self, Place};
-use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH};
+use super::maps::{
+    ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH, LOG_RECORD,
+};
 use super::packet::{self, Counted, Reason, Version};
 use super::{ip4, ip6};
 
@@ -51,6 +53,9 @@ pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
     match read(ctx, hook, side, &mut key.version) {
         Ok(counted) => count(ctx, epoch, place, key, &counted),
         Err(reason) => count_reason(epoch, key, reason, frame_bytes(ctx)),
+    }
+    if DEBUG.load() != 0 {
+        log(ctx);
     }
 }
 
@@ -102,7 +107,7 @@ fn count(ctx: &TcContext, epoch: &Epoch, place: Place, key: EpochKey, packet: &C
         ..key
     };
     if DEBUG.load() != 0 {
-        log(ctx, &prefix, bytes);
+        note_for_log(&prefix, bytes);
     }
     if !add(epoch, &prefix, &value) {
         count_reason(epoch, key, reason::OVERFLOW, bytes);
@@ -207,9 +212,46 @@ fn frame_bytes(ctx: &TcContext) -> u64 {
     u64::from(ctx.len())
 }
 
+/// A packet that is to be logged when it has been counted. It waits in a map's memory, of which the
+/// verifier knows nothing: logging is long, and is verified once for all ways that lead to it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct LogRecord {
+    bytes: u64,
+    is_new: u64,
+    prefix: EpochKey,
+}
+
+#[inline(always)]
+fn note_for_log(prefix: &EpochKey, bytes: u64) {
+    let Some(record) = LOG_RECORD.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the memory is this CPU's own, TC programs run with bottom halves off, and one run of
+    // them logs one packet.
+    unsafe {
+        record.write_volatile(LogRecord {
+            bytes,
+            is_new: 1,
+            prefix: *prefix,
+        });
+    }
+}
+
 /// As acctd logs a packet that came by NFLOG.
 #[inline(always)]
-fn log(ctx: &TcContext, prefix: &EpochKey, bytes: u64) {
+fn log(ctx: &TcContext) {
+    let Some(place) = LOG_RECORD.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: as above.
+    let record = unsafe { place.read_volatile() };
+    if record.is_new == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*place).is_new).write_volatile(0) };
+    let LogRecord { bytes, prefix, .. } = record;
     let (high, _) = halves(prefix.address);
     if prefix.version == 4 {
         #[expect(
