@@ -127,7 +127,8 @@ pub mod reason {
     pub const NOT_IP: u8 = 1;
     /// Ingress: a frame for another host's Ethernet address.
     pub const OTHER_HOST: u8 = 2;
-    /// Ingress: a header that `ip_rcv` or `ipv6_rcv` discards: version, header length, addresses.
+    /// A header of another version than the frame says. Ingress: one that `ip_rcv` or `ipv6_rcv`
+    /// discards for its length or addresses.
     pub const BAD_HEADER: u8 = 3;
     /// Ingress: the IPv4 header's checksum is wrong.
     pub const BAD_CHECKSUM: u8 = 4;
