@@ -210,6 +210,10 @@ fn each_way(way: &str) -> Result<()> {
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     let truth = router.truth()?;
+    for interval in &intervals {
+        let overflow = interval.uncounted("overflow");
+        ensure!(overflow == NONE, "the map had no room: {overflow:?}");
+    }
     ensure!(
         truth.source4.packets == 30_000 && truth.dest6.packets >= 30_000,
         "{truth:?}"
