@@ -38,6 +38,10 @@ const IN_FLIGHT: Duration = Duration::from_millis(30);
 const MEMORY_TRIES: u32 = 100;
 const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
+/// How far the end of the first period must be: until then, the epochs must be in place and the groups
+/// be open.
+const TIME_TO_BEGIN: Duration = Duration::from_millis(300);
+
 /// `linux/bpf.h`.
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -109,25 +113,35 @@ impl Epochs {
         self.set_clock(CLOCK_OFFSET, offset.cast_unsigned())
     }
 
+    /// Puts the first periods' epochs in place, well before the first one ends: it may take as long as
+    /// some tens of milliseconds.
+    pub fn prepare(&mut self) -> Result<()> {
+        let now = UnixNanos::now();
+        let end = self.interval.period(self.interval.index_of(now)).end;
+        let left = now.until(end);
+        if left < TIME_TO_BEGIN {
+            std::thread::sleep(left);
+        }
+        let first = self.interval.index_of(UnixNanos::now());
+        self.push(self.slot_after_last(), Some(first))?;
+        self.look_ahead(first)
+    }
+
     /// Ends the epoch of no period, and lets the first period begin now.
     pub fn begin(&mut self) -> Result<()> {
-        let outside = self.slot_of_last();
-        let first = self.interval.index_of(UnixNanos::now());
-        let slot = self.slot_after_last();
-        // Everything is in place before any packet gets there.
-        self.push(slot, Some(first))?;
-        self.look_ahead(first)?;
+        let outside = self.chain.front().map_or(0, |epoch| epoch.slot);
+        let first = self.chain.get(1).map_or(0, |epoch| epoch.slot);
         let start = UnixNanos::now();
-        for epoch in &mut self.chain {
+        for epoch in self.chain.iter_mut().skip(2) {
             // A period that has begun meanwhile lacks the packets that were counted outside.
             epoch.is_exact &= epoch
                 .period
-                .is_none_or(|period| period == first || start < self.interval.period(period).start);
+                .is_some_and(|period| start < self.interval.period(period).start);
         }
         self.set_clock(outside, end_nanos(start))?;
         // At once, so that a program that does not ask the clock counts in it too. What was on its way
         // is in NFLOG's first period as well.
-        self.set_clock(CLOCK_OLDEST, slot.into())
+        self.set_clock(CLOCK_OLDEST, first.into())
     }
 
     /// The two sides do not watch the same: the periods that are open at `now` are not exact.

@@ -242,6 +242,7 @@ impl CrossCheck {
             )?));
             info!("Cross-checking {watched}");
         }
+        crosscheck.epochs.prepare()?;
         Ok(crosscheck)
     }
 
