@@ -26,6 +26,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
 use super::bpf_syscall;
 use super::counts::{EpochCounts, VERSIONS};
+use super::object::{BPF_F_NO_PREALLOC, kind};
 use crate::interval::{Interval, PeriodIndex, UnixNanos};
 
 /// How long acctd may be kept from looking after the epochs without two running together.
@@ -42,9 +43,6 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 /// be open.
 const TIME_TO_BEGIN: Duration = Duration::from_millis(300);
 
-/// `linux/bpf.h`.
-const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_F_NO_PREALLOC: u32 = 1;
 /// The end of an epoch that has none yet.
 const NO_END: u64 = u64::MAX;
 
@@ -346,7 +344,7 @@ fn end_nanos(end: UnixNanos) -> u64 {
 fn new_epoch_map(capacity: u32) -> Result<Map> {
     let keys = reason_keys();
     let definition = aya_obj::Map::new_from_params(
-        BPF_MAP_TYPE_HASH,
+        kind::HASH,
         u32::try_from(size_of::<EpochKey>())?,
         u32::try_from(size_of::<EpochValue>())?,
         n_entries(capacity),

@@ -228,11 +228,11 @@ fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
 }
 
 /// `linux/bpf.h`.
-const BPF_F_NO_PREALLOC: u32 = 1;
+pub(super) const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `enum bpf_map_type` of `linux/bpf.h`.
-mod kind {
-    pub(super) const HASH: u32 = 1;
+pub(super) mod kind {
+    pub(in super::super) const HASH: u32 = 1;
     pub(super) const ARRAY: u32 = 2;
     pub(super) const ARRAY_OF_MAPS: u32 = 12;
 }
