@@ -10,21 +10,13 @@
 //! Everything that it starts is held by a drop guard, so that an error or a
 //! signal leaves nothing behind.
 
-use std::{
-    env, fs,
-    io::Read as _,
-    process::{Command, Stdio},
-    time::Duration,
-};
-
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 use tempfile::TempDir;
-use xtask::{netns::Privilege, nft, process::Process};
+use xtask::{netns::Privilege, nft};
 
 use crate::{
     interrupt::{Interrupt, Interrupted},
-    print, setup, test,
+    print, programs, setup,
 };
 
 mod daemon;
@@ -34,9 +26,6 @@ mod stage;
 
 use daemon::Daemon;
 use stage::Stage;
-
-/// Building acctd with all its dependencies may take this long.
-const BUILD_LIMIT: Duration = Duration::from_mins(30);
 
 /// Runs the demo; an error if any total differs.
 pub(crate) fn run() -> Result<()> {
@@ -61,7 +50,7 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     let work = TempDir::with_prefix("acctd-demo-").context("cannot make a temporary directory")?;
 
     print::line("demo: building acctd")?;
-    let acctd = build(&work, interrupt)?;
+    let [acctd] = programs::build([("--bin", "acctd")], interrupt)?;
 
     print::line("demo: two network namespaces, outside and host; acctd runs on host")?;
     let stage = Stage::set(privilege, interrupt)?;
@@ -118,47 +107,4 @@ fn play_rounds(stage: &Stage, interrupt: &Interrupt) -> Result<()> {
     ))?;
     stage.play_traffic(interrupt)?;
     stage.close()
-}
-
-/// Builds acctd and returns the program's path, as cargo reports it.
-fn build(work: &TempDir, interrupt: &Interrupt) -> Result<std::path::PathBuf> {
-    let messages = work.path().join("cargo-messages.json");
-    let mut cargo = Process::spawn(
-        Command::new(test::cargo())
-            .args(["build", "--release", "--package", "acctd"])
-            .arg("--message-format=json-render-diagnostics")
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(&messages)?),
-    )?;
-    interrupt.wait_for_success(&mut cargo, BUILD_LIMIT)?;
-
-    let mut text = String::new();
-    fs::File::open(&messages)?.read_to_string(&mut text)?;
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok())
-        .find_map(|artifact| {
-            artifact
-                .executable
-                .filter(|_| artifact.target.name == "acctd")
-        })
-        .context("cargo built no program named acctd")
-}
-
-/// The part of cargo's message about a finished artifact that matters here;
-/// other messages have no target and are no `Artifact`.
-#[derive(Deserialize)]
-struct Artifact {
-    target: Target,
-    executable: Option<std::path::PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
-
-/// This program, which is also the traffic generator and the TCP and UDP
-/// peers.
-fn this_program() -> Result<std::path::PathBuf> {
-    env::current_exe().context("cannot tell where this program is")
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::traffic;
 
+mod bench;
 mod build_ebpf;
 mod setup;
 mod test;
@@ -14,6 +15,7 @@ mod demo;
 mod interrupt;
 mod peer;
 mod print;
+mod programs;
 mod table;
 
 use interrupt::Interrupted;
@@ -42,6 +44,7 @@ enum Command {
         args: Vec<String>,
     },
     BuildEbpf(build_ebpf::BuildEbpf),
+    Bench(bench::Bench),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
     Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo => demo::run(),
         Command::Test { args } => test::run(&args),
         Command::BuildEbpf(build) => build.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),
     }

@@ -13,8 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use xtask::{netns::Namespace, process::Process};
 
-use super::stage;
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, programs::bound_command};
 
 /// The line by which acctd says that it counts.
 const READY: &str = "Started accounting";
@@ -56,7 +55,7 @@ impl Daemon {
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
         flags.extend(crosscheck.then(|| CROSS_CHECK.to_owned()));
         flags.push(format!("-log-directory={}", log_directory.display()));
-        let mut command = stage::bound_command(host, acctd);
+        let mut command = bound_command(host, acctd);
         command
             .args(&flags)
             .stdout(Stdio::null())

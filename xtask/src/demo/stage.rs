@@ -1,10 +1,8 @@
 //! The two namespaces, the rules, and the traffic between them.
 
 use std::{
-    ffi::OsStr,
     io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -16,8 +14,11 @@ use xtask::{
     veth::{Veth, add_address},
 };
 
-use super::this_program;
-use crate::{interrupt::Interrupt, peer};
+use crate::{
+    interrupt::Interrupt,
+    peer,
+    programs::{bound_command, this_program},
+};
 
 /// How long each of the two rounds of traffic lasts: more than one of acctd's 5 s intervals.
 pub(super) const SECONDS: u16 = 7;
@@ -166,19 +167,6 @@ impl Stage {
         command.arg("traffic").args(args.to_args());
         Process::spawn(command.stdout(Stdio::null()))
     }
-}
-
-/// A command for a namespace that ends with this process, even if that is
-/// killed, and that Ctrl-C in a terminal does not reach: this process ends
-/// its children itself, in order.
-pub(super) fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Command {
-    let mut command = namespace.command("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(program)
-        .process_group(0)
-        .stdin(Stdio::null());
-    command
 }
 
 fn start_server(host: &Namespace) -> Result<Process> {

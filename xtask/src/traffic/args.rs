@@ -11,6 +11,7 @@ use crate::mac::MacAddr;
 /// In code, start from [`TrafficArgs::new`]:
 /// `TrafficArgs { count: 1000, ..TrafficArgs::new("eth0", mac, source, dest) }`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub struct TrafficArgs {
     /// Device to send from
     #[arg(long, value_name = "DEVICE")]
@@ -35,6 +36,12 @@ pub struct TrafficArgs {
     /// Number of destination addresses, taken in turn
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub dests: u32,
+
+    /// Take the addresses in a scattered order instead of one after the other
+    ///
+    /// Each comes once in as many packets as there are addresses, as before.
+    #[arg(long)]
+    pub scattered: bool,
 
     /// Successive addresses differ by 2 to the power of this [default: 0 for IPv4, 64 for IPv6]
     #[arg(long, value_name = "BITS")]
@@ -87,6 +94,7 @@ impl TrafficArgs {
             dest,
             sources: 1,
             dests: 1,
+            scattered: false,
             step_bits: None,
             count: 1,
             rate: 0,
@@ -110,6 +118,7 @@ impl TrafficArgs {
             dest,
             sources,
             dests,
+            scattered,
             step_bits,
             count,
             rate,
@@ -131,6 +140,7 @@ impl TrafficArgs {
             format!("--rate={rate}"),
             format!("--size={size}"),
         ];
+        args.extend(scattered.then(|| "--scattered".to_owned()));
         args.extend(step_bits.map(|bits| format!("--step-bits={bits}")));
         args.extend(vlan.iter().map(|id| format!("--vlan={id}")));
         args.extend(ether_type.map(|number| format!("--ether-type={number:04x}")));
@@ -218,6 +228,7 @@ mod tests {
             dest: "2001:db8:1::1/128".parse().unwrap(),
             sources: 65_536,
             dests: 3,
+            scattered: true,
             step_bits: Some(70),
             count: 1_000_000,
             rate: 5,

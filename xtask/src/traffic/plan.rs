@@ -11,6 +11,11 @@ use crate::frame::{Family, Frame};
 /// The bits of the address that carry the second in clock mode.
 const CLOCK_BITS: u8 = 16;
 
+/// [`Addresses::order`]: one after the other, or 2^32 over the golden ratio, a prime: of no number
+/// of addresses a multiple, so that none is left out, and far from any cache's next line.
+const IN_ORDER: u64 = 1;
+const SCATTERED: u64 = 2_654_435_761;
+
 /// What the packets are, by their place in the sequence.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -39,11 +44,14 @@ impl Plan {
                 family.headers()
             );
         }
+        let order = if args.scattered { SCATTERED } else { IN_ORDER };
         let mut sources = Addresses::new("source", args.source, args.sources, step_bits)?;
+        sources.order = order;
         if args.clock_sources {
             sources = sources.cleared_for_clock("source", args.source)?;
         }
         let mut dests = Addresses::new("dest", args.dest, args.dests, step_bits)?;
+        dests.order = order;
         if args.clock_dests {
             dests = dests.cleared_for_clock("dest", args.dest)?;
         }
@@ -79,6 +87,8 @@ struct Addresses {
     first: u128,
     count: u32,
     step_bits: u8,
+    /// The distance, in the sequence of addresses, from one packet's to the next one's.
+    order: u64,
     has_clock: bool,
 }
 
@@ -103,6 +113,7 @@ impl Addresses {
             first,
             count,
             step_bits,
+            order: IN_ORDER,
             has_clock: false,
         })
     }
@@ -133,7 +144,9 @@ impl Addresses {
         let number = if self.has_clock {
             u128::from(second) & ((1 << CLOCK_BITS) - 1)
         } else {
-            u128::from(place % u64::from(self.count))
+            let count = u64::from(self.count);
+            // Both factors are below 2^32.
+            u128::from(place % count * self.order % count)
         };
         self.first + (number << self.step_bits)
     }
@@ -220,6 +233,21 @@ mod tests {
         assert_eq!(all[1], "2001:db8:0:1::1");
         assert_eq!(all[65_535], "2001:db8:0:ffff::1");
         assert_eq!(all[65_536], "2001:db8::1");
+    }
+
+    #[test]
+    fn a_scattered_order_leaves_no_address_out() {
+        let scattered = TrafficArgs {
+            sources: 1_000,
+            scattered: true,
+            ..args("10.0.0.0/16", "192.0.2.1/32")
+        };
+        let mut all = sources(&scattered, 1_000, None);
+        assert_eq!(&all[..3], ["10.0.0.0", "10.0.2.249", "10.0.2.10"]);
+        assert_eq!(sources(&scattered, 1_001, None)[1_000], all[0]);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 1_000);
     }
 
     #[test]

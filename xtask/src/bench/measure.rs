@@ -1,0 +1,209 @@
+//! One turn of one receiver.
+
+use std::{
+    fs::File,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use tempfile::TempDir;
+use xtask::process::Process;
+
+use super::{
+    receivers::{Place, Receiver},
+    setup::Setup,
+    stage::{FLUSHED, GROUP, Stage, last_words},
+    usage::{self, CpuTime},
+};
+use crate::interrupt::Interrupt;
+
+/// How long it may go on working on what it has received.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take to write and end.
+const STOP_LIMIT: Duration = Duration::from_mins(3);
+
+/// What a turn has shown.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Sample {
+    /// CPU time of the receiver for a packet that it counted, in nanoseconds.
+    pub(super) cpu_nanos: f64,
+    /// Its part in user mode, from the scheduler's samples.
+    pub(super) user_nanos: f64,
+    pub(super) system_nanos: f64,
+    /// Packets that the rule logged and the receiver did not count, of 100.
+    pub(super) loss_percent: f64,
+    /// The same in packets.
+    pub(super) lost: i64,
+    /// The most resident memory, to the end.
+    pub(super) peak_mib: f64,
+    /// Packets in a netlink datagram.
+    pub(super) packets_a_datagram: Option<f64>,
+    /// The sender's time for a packet, in nanoseconds: at full speed its own work and all that the
+    /// kernel does in the packet's path.
+    pub(super) path_nanos: f64,
+    /// A run of a TC program, in nanoseconds, the measuring included.
+    pub(super) tc_nanos: Option<f64>,
+}
+
+/// Lets a receiver receive.
+pub(super) fn measure(
+    stage: &Stage,
+    setup: &Setup,
+    receiver: &dyn Receiver,
+    interrupt: &Interrupt,
+) -> Result<Sample> {
+    let directory = TempDir::with_prefix("acctd-bench-")?;
+    let place = Place {
+        stage,
+        setup,
+        directory: directory.path(),
+    };
+    turn(&place, receiver, interrupt).with_context(|| {
+        let words = last_words(directory.path());
+        format!(
+            "{}, {setup}{}{words}",
+            receiver.name(),
+            if words.is_empty() { "" } else { ": it says: " }
+        )
+    })
+}
+
+fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<Sample> {
+    let Place {
+        stage,
+        setup,
+        directory,
+    } = place;
+    stage.rules(setup, &receiver.objects(setup), &receiver.statement(setup))?;
+    let mut process = start(place, receiver)?;
+    if let Some(process) = &mut process {
+        stage.wait_until_bound(&[GROUP], process, interrupt)?;
+    }
+    if let Some(warm_up) = setup.warm_up(&stage.veth)? {
+        stage.send(&warm_up, interrupt)?;
+        settle(process.as_ref(), interrupt)?;
+    }
+    let seen_before = stage.seen()?;
+    let cpu_before = cpu_time(process.as_ref())?;
+
+    let sent = stage.send(&setup.traffic(&stage.veth)?, interrupt)?;
+    settle(process.as_ref(), interrupt)?;
+
+    let cpu = cpu_time(process.as_ref())?.since(cpu_before);
+    let tc_nanos = process
+        .as_ref()
+        .filter(|_| receiver.has_bpf_programs())
+        .and_then(|process| usage::bpf_run_time(process.pid()));
+    let seen = stage.seen()?;
+    if seen - seen_before != sent.packets {
+        bail!(
+            "{} packets were sent, {} arrived",
+            sent.packets,
+            seen - seen_before
+        );
+    }
+    let peak = match process {
+        Some(process) => stop(process, receiver, interrupt)?,
+        None => 0,
+    };
+    let counted = receiver
+        .counted(place)
+        .with_context(|| format!("what it has counted, in {}", directory.display()))?;
+    Ok(sample(&Figures {
+        counted,
+        seen,
+        sent,
+        cpu,
+        peak,
+        tc_nanos,
+    }))
+}
+
+fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> {
+    let Some(mut command) = receiver.command(place)? else {
+        return Ok(None);
+    };
+    command
+        .stdout(File::create(place.stdout())?)
+        .stderr(File::create(place.directory.join("stderr"))?);
+    Process::spawn(&mut command).map(Some)
+}
+
+/// Waits until the kernel has handed over everything and the receiver rests.
+fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(200);
+    thread::sleep(FLUSHED);
+    let end = Instant::now() + CATCH_UP_LIMIT;
+    while process.is_some() && Instant::now() < end {
+        interrupt.check()?;
+        let before = cpu_time(process)?;
+        thread::sleep(LOOK);
+        let busy = Duration::from_nanos(cpu_time(process)?.since(before).nanos);
+        if busy < LOOK / 4 {
+            break;
+        }
+    }
+    interrupt.check()
+}
+
+fn cpu_time(process: Option<&Process>) -> Result<CpuTime> {
+    process.map_or(Ok(CpuTime::default()), |process| {
+        usage::cpu_time(process.pid())
+    })
+}
+
+/// Ends a receiver and returns its peak memory.
+fn stop(mut process: Process, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<u64> {
+    let mut peak = usage::peak_memory(process.pid())?;
+    process.signal(receiver.stop_signal())?;
+    let end = Instant::now() + STOP_LIMIT;
+    while process.try_wait()?.is_none() {
+        interrupt.check()?;
+        peak = peak.max(usage::peak_memory(process.pid())?);
+        if Instant::now() > end {
+            bail!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(peak)
+}
+
+struct Figures {
+    counted: super::receivers::Counted,
+    seen: u64,
+    sent: xtask::traffic::Sent,
+    cpu: CpuTime,
+    peak: u64,
+    tc_nanos: Option<f64>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn sample(figures: &Figures) -> Sample {
+    let Figures {
+        counted,
+        seen,
+        sent,
+        cpu,
+        peak,
+        tc_nanos,
+    } = figures;
+    let counted_share = counted.packets as f64 / *seen as f64;
+    let packets = sent.packets as f64;
+    let cpu_nanos = cpu.nanos as f64 / (packets * counted_share).max(1.0);
+    let lost = seen.cast_signed() - counted.packets.cast_signed();
+    Sample {
+        cpu_nanos,
+        user_nanos: cpu_nanos * cpu.user_share(),
+        system_nanos: cpu_nanos * (1.0 - cpu.user_share()),
+        loss_percent: lost as f64 * 100.0 / *seen as f64,
+        lost,
+        peak_mib: *peak as f64 / f64::from(1 << 20),
+        packets_a_datagram: counted
+            .datagrams
+            .map(|datagrams| counted.packets as f64 / datagrams.max(1) as f64),
+        path_nanos: sent.seconds * 1e9 / packets,
+        tc_nanos: *tc_nanos,
+    }
+}

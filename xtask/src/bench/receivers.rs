@@ -1,0 +1,117 @@
+//! Those who are measured, each with its configuration, how it is started and what it has counted.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::{
+    setup::{Family, Setup},
+    stage::{GROUP, Stage},
+};
+
+mod acctd;
+mod kernel;
+mod null;
+
+pub(super) use acctd::{Acctd, Seed};
+pub(super) use kernel::{NftSet, Nobody};
+pub(super) use null::{Null, Walk};
+
+/// One of those who are measured.
+pub(super) trait Receiver {
+    /// As it stands in the table.
+    fn name(&self) -> &'static str;
+
+    /// What the rule does with a packet behind its counter.
+    fn statement(&self, setup: &Setup) -> String {
+        log_statement(setup, GROUP)
+    }
+
+    /// Other objects of the rule's table.
+    fn objects(&self, _setup: &Setup) -> String {
+        String::new()
+    }
+
+    /// What to start, to be run in a directory of its own; nothing where the kernel does it all.
+    fn command(&self, place: &Place<'_>) -> Result<Option<Command>>;
+
+    /// How it is asked to end.
+    fn stop_signal(&self) -> Signal {
+        Signal::TERM
+    }
+
+    /// What it says it has counted, once it has ended.
+    fn counted(&self, place: &Place<'_>) -> Result<Counted>;
+
+    /// Whether the run times of its eBPF programs are wanted.
+    fn has_bpf_programs(&self) -> bool {
+        false
+    }
+}
+
+/// Where one measurement takes place.
+pub(super) struct Place<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) setup: &'a Setup,
+    /// Empty at first; standard output and error go to files of these names.
+    pub(super) directory: &'a Path,
+}
+
+impl Place<'_> {
+    pub(super) fn stdout(&self) -> PathBuf {
+        self.directory.join("stdout")
+    }
+}
+
+/// What a receiver has counted.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) struct Counted {
+    pub(super) packets: u64,
+    /// Netlink datagrams, where it says so.
+    pub(super) datagrams: Option<u64>,
+}
+
+pub(super) fn log_statement(setup: &Setup, group: u16) -> String {
+    format!(
+        "log group {group} snaplen {} queue-threshold {}",
+        setup.family.snaplen(),
+        setup.threshold
+    )
+}
+
+/// The flag of acctd, and of the seed, for this family's source addresses.
+fn source_group_flag(family: Family) -> &'static str {
+    match family {
+        Family::Ip4 => "-ip4-src-group",
+        Family::Ip6 => "-ip6-src-group",
+    }
+}
+
+/// The sum of a column over the CSV files of a directory.
+fn sum_of_column(directory: &Path, title: &str) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|ending| ending != "csv") {
+            continue;
+        }
+        let mut reader = csv::Reader::from_path(&path)?;
+        let column = reader
+            .headers()?
+            .iter()
+            .position(|name| name.trim() == title);
+        let column = column.with_context(|| format!("{}: no column {title}", path.display()))?;
+        let mut record = csv::ByteRecord::new();
+        while reader.read_byte_record(&mut record)? {
+            let cell = record.get(column).context("a row is too short")?;
+            sum += std::str::from_utf8(cell)?.trim().parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}

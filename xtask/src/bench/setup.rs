@@ -1,0 +1,150 @@
+//! What is measured: which packets, by which rule.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::Result;
+use serde::Serialize;
+use xtask::{traffic::TrafficArgs, veth::Veth};
+
+/// The family of the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+pub(super) enum Family {
+    #[value(name = "4")]
+    Ip4,
+    #[value(name = "6")]
+    Ip6,
+}
+
+impl Family {
+    /// What a rule has to copy of a packet.
+    pub(super) fn snaplen(self) -> u32 {
+        match self {
+            Self::Ip4 => 20,
+            Self::Ip6 => 40,
+        }
+    }
+
+    /// The family's word in nft.
+    pub(super) fn nft(self) -> &'static str {
+        match self {
+            Self::Ip4 => "ipv4",
+            Self::Ip6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip4 => "IPv4",
+            Self::Ip6 => "IPv6",
+        })
+    }
+}
+
+/// How many source prefixes, and whether they are known when the measurement begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Prefixes {
+    pub(super) count: u32,
+    /// Each packet that is measured is the first of its prefix.
+    pub(super) new: bool,
+}
+
+impl fmt::Display for Prefixes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.count, if self.new { " new" } else { "" })
+    }
+}
+
+impl FromStr for Prefixes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (digits, new) = match text.strip_suffix("new") {
+            Some(digits) => (digits.trim_end(), true),
+            None => (text, false),
+        };
+        match digits.parse() {
+            Ok(count @ 1..=4_000_000) => Ok(Self { count, new }),
+            _ => Err("expected 1 to 4000000, or for example 1000000new".to_owned()),
+        }
+    }
+}
+
+/// One setup, in which each receiver has its turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Setup {
+    pub(super) family: Family,
+    pub(super) prefixes: Prefixes,
+    /// The rule's queue-threshold: packets that the kernel hands over at once.
+    pub(super) threshold: u32,
+    /// Packets a second; 0 is as fast as the generator can.
+    pub(super) rate: u32,
+    /// Packets that are measured.
+    pub(super) packets: u64,
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} prefixes, threshold {}, ",
+            self.family, self.prefixes, self.threshold
+        )?;
+        match self.rate {
+            0 => f.write_str("full speed"),
+            rate => write!(f, "{rate} packets/s"),
+        }
+    }
+}
+
+impl Setup {
+    /// A packet from each prefix, before the measurement; nothing where they are to be new.
+    pub(super) fn warm_up(&self, veth: &Veth) -> Result<Option<TrafficArgs>> {
+        if self.prefixes.new {
+            return Ok(None);
+        }
+        Ok(Some(TrafficArgs {
+            count: self.prefixes.count.into(),
+            ..self.one_of_each(veth)?
+        }))
+    }
+
+    /// The packets that are measured. Known prefixes come in another order than at first: what a
+    /// receiver keeps in that order would else come through the caches like an array.
+    pub(super) fn traffic(&self, veth: &Veth) -> Result<TrafficArgs> {
+        Ok(TrafficArgs {
+            count: self.packets,
+            rate: self.rate,
+            scattered: true,
+            ..self.one_of_each(veth)?
+        })
+    }
+
+    fn one_of_each(&self, veth: &Veth) -> Result<TrafficArgs> {
+        let (source, dest) = match self.family {
+            Family::Ip4 => ("10.0.0.0/8", "192.0.2.1/32"),
+            Family::Ip6 => ("2001:db8::1/32", "2001:db9::1/128"),
+        };
+        let (source, dest) = (source.parse()?, dest.parse()?);
+        Ok(TrafficArgs {
+            sources: self.prefixes.count,
+            ..TrafficArgs::new(&veth.far, veth.near_mac, source, dest)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_a_number_and_may_be_new() {
+        let parsed = |text: &str| text.parse::<Prefixes>().map(|p| (p.count, p.new));
+        assert_eq!(parsed("65536"), Ok((65_536, false)));
+        assert_eq!(parsed("1000000new"), Ok((1_000_000, true)));
+        for text in ["", "0", "new", "4000001", "-1"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+}

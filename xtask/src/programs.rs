@@ -1,0 +1,87 @@
+//! The programs that demo and benchmark start: acctd, built, and this one.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::{Read as _, Seek as _},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use xtask::{netns::Namespace, process::Process};
+
+use crate::{interrupt::Interrupt, test};
+
+/// Building acctd with all its dependencies may take this long.
+const BUILD_LIMIT: Duration = Duration::from_mins(30);
+
+/// Builds programs of acctd's package, release profile, and returns their paths in the same order,
+/// as cargo reports them. Each is given as cargo takes it: `--bin` and `acctd`.
+pub(crate) fn build<const N: usize>(
+    programs: [(&str, &str); N],
+    interrupt: &Interrupt,
+) -> Result<[PathBuf; N]> {
+    let mut messages = tempfile::tempfile().context("cannot make a temporary file")?;
+    let mut cargo = Process::spawn(
+        Command::new(test::cargo())
+            .args(["build", "--release", "--package", "acctd"])
+            .args(programs.iter().flat_map(|(kind, name)| [kind, name]))
+            .arg("--message-format=json-render-diagnostics")
+            .stdin(Stdio::null())
+            .stdout(messages.try_clone()?),
+    )?;
+    interrupt.wait_for_success(&mut cargo, BUILD_LIMIT)?;
+
+    let mut text = String::new();
+    messages.rewind()?;
+    messages.read_to_string(&mut text)?;
+    let built: Vec<Artifact> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let mut paths = [const { PathBuf::new() }; N];
+    for ((_, name), path) in programs.iter().zip(&mut paths) {
+        *path = built
+            .iter()
+            .filter(|artifact| artifact.target.name == *name)
+            .find_map(|artifact| artifact.executable.clone())
+            .with_context(|| format!("cargo built no program named {name}"))?;
+    }
+    Ok(paths)
+}
+
+/// The part of cargo's message about a finished artifact that matters here;
+/// other messages have no target and are no `Artifact`.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// A command for a namespace that ends with this process, even if that is
+/// killed, and that Ctrl-C in a terminal does not reach: this process ends
+/// its children itself, in order.
+pub(crate) fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Command {
+    let mut command = namespace.command("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .process_group(0)
+        .stdin(Stdio::null());
+    command
+}
+
+/// This program, which is also the traffic generator and the TCP and UDP
+/// peers.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    env::current_exe().context("cannot tell where this program is")
+}
