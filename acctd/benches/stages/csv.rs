@@ -1,0 +1,45 @@
+//! Rows → CSV, without a disk.
+
+use std::io;
+
+use acctd::crosscheck::reconcile::Verdict;
+use acctd::csv_writer::write_rows;
+use acctd::prefix::PrefixKey;
+use acctd::rows::{KernelRow, Row};
+use acctd_common::Counters;
+use criterion::Criterion;
+
+use crate::MANY;
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    bench_rows::<u32>(criterion, "ip4", false);
+    bench_rows::<u64>(criterion, "ip6/64", false);
+    bench_rows::<u32>(criterion, "ip4 cross-checked", true);
+}
+
+fn bench_rows<K: PrefixKey>(criterion: &mut Criterion, name: &str, with_crosscheck: bool) {
+    crate::measure(criterion, "csv", name.into(), MANY, |bencher| {
+        bencher.iter(|| {
+            let rows = (0..MANY).map(|number| row::<K>(number, with_crosscheck));
+            write_rows(io::sink(), "2027-01-15 08:00:00", rows, with_crosscheck)
+        });
+    });
+}
+
+/// Numbers of one to nine digits.
+fn row<K: PrefixKey>(number: u32, with_crosscheck: bool) -> Row {
+    let counters = Counters {
+        bytes: u64::from(number) * 100,
+        packets: number.into(),
+    };
+    Row {
+        address: crate::key::<K>(number).address(),
+        source: counters,
+        dest: counters,
+        kernel: with_crosscheck.then_some(KernelRow {
+            source: counters,
+            dest: counters,
+            verdict: Verdict::Match,
+        }),
+    }
+}
