@@ -11,7 +11,7 @@ use log::debug;
 
 use crate::config::{Config, GroupConfig};
 use crate::counts::Counts;
-use crate::decode::{self, Packet, Record, Undecodable};
+use crate::decode::{self, Packet, Record, Records, Undecodable};
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::ledger::{BATCH, Entry, Index, Ledger};
 use crate::nflog_socket::NflogGroup;
@@ -250,11 +250,12 @@ impl<K: PrefixKey> Slots<K> {
             datagrams: 1,
             ..Counts::default()
         };
-        for record in decode::records(datagram) {
+        let mut records = Records::of(datagram);
+        while let Some(record) = records.next() {
             match record {
                 Record::Packet(packet) => {
                     // A stamp ahead of the clock is from before the clock was set back.
-                    let time = packet.stamp.map_or(now, |stamp| stamp.min(now));
+                    let time = packet.stamp().map_or(now, |stamp| stamp.min(now));
                     let position = match slot {
                         Some(position) if self.open[position].period.contains(time) => position,
                         _ => {
@@ -267,7 +268,7 @@ impl<K: PrefixKey> Slots<K> {
                             position
                         }
                     };
-                    self.count(&packet, time, &mut counted);
+                    self.count(packet, time, &mut counted);
                     if self.batch.len() == BATCH {
                         self.count_batch(position, &mut counted);
                     }
@@ -287,8 +288,8 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     #[inline]
-    fn count(&mut self, packet: &Packet<'_>, time: UnixNanos, counted: &mut Counts) {
-        if let Some(sequence) = packet.sequence {
+    fn count(&mut self, packet: Packet<'_, '_>, time: UnixNanos, counted: &mut Counts) {
+        if let Some(sequence) = packet.sequence() {
             // The first number is where the group's count began for us, not a loss.
             let expected = self.next_sequence.unwrap_or(sequence);
             let gap = sequence.wrapping_sub(expected);
@@ -321,7 +322,7 @@ impl<K: PrefixKey> Slots<K> {
         let key = K::from_address(&header[self.address_offset..]) & self.mask;
         counted.packets += 1;
         counted.bytes += bytes;
-        counted.unstamped += u64::from(packet.stamp.is_none());
+        counted.unstamped += u64::from(packet.stamp().is_none());
         self.batch.push((key, bytes));
         if self.rules.debug {
             debug!(

@@ -8,30 +8,20 @@
 use crate::interval::UnixNanos;
 use crate::prefix::Family;
 
+mod shape;
+
+use shape::{Layout, Shape};
+
 /// `struct nlmsghdr`.
 pub const NETLINK_HEADER: usize = 16;
 /// `struct nfgenmsg`.
 pub const NFGENMSG: usize = 4;
-/// `struct nlattr`.
-const ATTRIBUTE_HEADER: usize = 4;
-
 /// `NLMSG_ERROR`: a reply to a request of ours, an errno in it (0: done).
 const NLMSG_ERROR: u16 = 2;
 /// `NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET`.
 pub const MESSAGE_PACKET: u16 = 4 << 8;
 /// `NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_CONFIG`.
 pub const MESSAGE_CONFIG: u16 = 4 << 8 | 1;
-
-/// `enum nfulnl_attr_type`, those that accounting reads.
-mod attribute {
-    pub(super) const PACKET_HDR: u16 = 1;
-    pub(super) const TIMESTAMP: u16 = 3;
-    pub(super) const PAYLOAD: u16 = 9;
-    pub(super) const SEQ: u16 = 12;
-    pub(super) const L2HDR: u16 = 21;
-}
-/// The upper two bits of an attribute's type are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
-const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 
 /// `nfgenmsg.nfgen_family`: `enum nf_inet... NFPROTO_*` of `linux/netfilter.h`.
 mod nfproto {
@@ -59,32 +49,21 @@ const NO_NEXT_HEADER: u8 = 59;
 
 /// One message of a datagram.
 #[derive(Debug)]
-pub enum Record<'a> {
+pub enum Record<'d, 'l> {
     /// A logged packet.
-    Packet(Packet<'a>),
+    Packet(Packet<'d, 'l>),
     /// The kernel's answer to a request: 0, or a negative errno.
     Reply(i32),
     /// Bytes that are no netlink message, or a packet message whose attributes do not add up.
     Malformed,
 }
 
-/// A logged packet as the kernel describes it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Packet<'a> {
-    /// `NFULA_SEQ`: the packet's number within its group.
-    pub sequence: Option<u32>,
-    /// `NFULA_TIMESTAMP`: when the kernel received it; hooks prerouting, input and forward only.
-    pub stamp: Option<UnixNanos>,
-    /// `NFPROTO_*` of the table that logged it.
-    family: u8,
-    /// `nfulnl_msg_packet_hdr.hook`; its meaning depends on the family.
-    hook: u8,
-    /// `nfulnl_msg_packet_hdr.hw_protocol`: an `EtherType`.
-    protocol: u16,
-    /// `NFULA_L2HDR`.
-    link_header: &'a [u8],
-    /// `NFULA_PAYLOAD`: the packet, cut to the rule's and the group's copy range.
-    payload: &'a [u8],
+/// A logged packet as the kernel describes it: its message, and where in it things are. Each value is
+/// read when it is asked for; put together beforehand they would go through memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'d, 'l> {
+    message: &'d [u8],
+    layout: &'l Layout,
 }
 
 /// Why a logged packet has no row.
@@ -98,56 +77,111 @@ pub enum Undecodable {
     OtherFamily,
 }
 
-/// The messages of one datagram, in order.
-#[inline]
-pub fn records(datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    Records { rest: datagram }
+/// The messages of one datagram, in order. Not an `Iterator`: a packet borrows the layout of its
+/// message from here.
+#[derive(Debug)]
+pub struct Records<'d> {
+    rest: &'d [u8],
+    /// That of an earlier message; what one rule logs on one hook is alike.
+    shape: Shape,
+    /// Where things are in the last message that was not of this shape.
+    other: Layout,
+    /// Messages in a row that had another one.
+    misses: u32,
 }
 
-struct Records<'a> {
-    rest: &'a [u8],
-}
+/// So many messages of another shape, and the next one's is remembered. Where shapes alternate, one
+/// of them is known, and none is learnt for each message.
+const TOO_MANY_MISSES: u32 = 8;
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
-
+impl<'d> Records<'d> {
+    /// Those of this datagram.
     #[inline]
-    fn next(&mut self) -> Option<Record<'a>> {
+    #[must_use]
+    pub fn of(datagram: &'d [u8]) -> Self {
+        Self {
+            rest: datagram,
+            shape: Shape::NONE,
+            other: Layout::NONE,
+            misses: TOO_MANY_MISSES,
+        }
+    }
+
+    /// The next message, if there is one.
+    #[expect(clippy::should_implement_trait, reason = "a record borrows from this")]
+    #[inline]
+    pub fn next(&mut self) -> Option<Record<'d, '_>> {
+        let (message, layout) = if let Some((message, rest)) = self.shape.split_off(self.rest) {
+            self.rest = rest;
+            self.misses = 0;
+            (message, &self.shape.layout)
+        } else {
+            match self.next_of_another_shape() {
+                Other::Packet(message) => (message, &self.other),
+                Other::Reply(errno) => return Some(Record::Reply(errno)),
+                Other::Malformed => return Some(Record::Malformed),
+                Other::End => return None,
+            }
+        };
+        Some(Record::Packet(Packet { message, layout }))
+    }
+
+    #[inline(never)]
+    fn next_of_another_shape(&mut self) -> Other<'d> {
         loop {
             if self.rest.is_empty() {
-                return None;
+                return Other::End;
             }
-            let Some((kind, body)) = self.next_message() else {
+            let Some((kind, message)) = self.next_message() else {
                 // Nothing behind it can be found without its length.
                 self.rest = &[];
-                return Some(Record::Malformed);
+                return Other::Malformed;
             };
             match kind {
                 MESSAGE_PACKET => {
-                    return Some(packet(body).map_or(Record::Malformed, Record::Packet));
+                    let Some(layout) = Layout::of(message) else {
+                        return Other::Malformed;
+                    };
+                    self.misses += 1;
+                    if self.misses > TOO_MANY_MISSES {
+                        self.shape = Shape::of(message, &layout);
+                    }
+                    self.other = layout;
+                    return Other::Packet(message);
                 }
                 NLMSG_ERROR => {
-                    return Some(body.first_chunk().map_or(Record::Malformed, |errno| {
-                        Record::Reply(i32::from_ne_bytes(*errno))
-                    }));
+                    let errno = message.get(NETLINK_HEADER..).and_then(<[u8]>::first_chunk);
+                    return errno.map_or(Other::Malformed, |errno| {
+                        Other::Reply(i32::from_ne_bytes(*errno))
+                    });
                 }
                 // NLMSG_DONE ends each batch; nothing else comes from this subsystem.
                 _ => {}
             }
         }
     }
-}
 
-impl<'a> Records<'a> {
-    #[inline]
-    fn next_message(&mut self) -> Option<(u16, &'a [u8])> {
+    /// Its type, and all of it.
+    fn next_message(&mut self) -> Option<(u16, &'d [u8])> {
         let header: &[u8; NETLINK_HEADER] = self.rest.first_chunk()?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let body = self.rest.get(NETLINK_HEADER..length)?;
+        if length < NETLINK_HEADER {
+            return None;
+        }
+        let message = self.rest.get(..length)?;
         self.rest = self.rest.get(align(length)..).unwrap_or(&[]);
-        Some((kind, body))
+        Some((kind, message))
     }
+}
+
+/// What comes next if it is not of the known shape.
+enum Other<'d> {
+    /// A packet's message, whose layout is in `Records::other`.
+    Packet(&'d [u8]),
+    Reply(i32),
+    Malformed,
+    End,
 }
 
 /// `NLMSG_ALIGN` and `NLA_ALIGN`.
@@ -156,45 +190,36 @@ fn align(length: usize) -> usize {
     (length + 3) & !3
 }
 
-#[inline]
-fn packet(body: &[u8]) -> Option<Packet<'_>> {
-    let mut packet = Packet {
-        family: *body.first()?,
-        ..Packet::default()
-    };
-    let mut rest = body.get(NFGENMSG..)?;
-    while !rest.is_empty() {
-        let header: &[u8; ATTRIBUTE_HEADER] = rest.first_chunk()?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & ATTRIBUTE_TYPE_MASK;
-        let value = rest.get(ATTRIBUTE_HEADER..length)?;
-        rest = rest.get(align(length)..).unwrap_or(&[]);
-        match kind {
-            attribute::PAYLOAD => packet.payload = value,
-            attribute::SEQ => packet.sequence = Some(u32::from_be_bytes(*value.first_chunk()?)),
-            attribute::TIMESTAMP => {
-                let seconds = u64::from_be_bytes(*value.first_chunk()?);
-                let micros = u64::from_be_bytes(*value.get(8..)?.first_chunk()?);
-                packet.stamp = UnixNanos::from_stamp(seconds, micros);
-            }
-            attribute::PACKET_HDR => {
-                let [high, low, hook, ..] = *value.first_chunk::<4>()?;
-                packet.protocol = u16::from_be_bytes([high, low]);
-                packet.hook = hook;
-            }
-            attribute::L2HDR => packet.link_header = value,
-            _ => {}
-        }
+impl<'d> Packet<'d, '_> {
+    /// `NFULA_SEQ`: the packet's number within its group.
+    #[inline]
+    #[must_use]
+    pub fn sequence(&self) -> Option<u32> {
+        let value = self.message.get(self.layout.sequence?..)?;
+        Some(u32::from_be_bytes(*value.first_chunk()?))
     }
-    Some(packet)
-}
 
-impl<'a> Packet<'a> {
+    /// `NFULA_TIMESTAMP`: when the kernel received it; hooks prerouting, input and forward only.
+    #[inline]
+    #[must_use]
+    pub fn stamp(&self) -> Option<UnixNanos> {
+        let value = self.message.get(self.layout.stamp?..)?;
+        let (seconds, rest) = value.split_first_chunk()?;
+        let micros = rest.first_chunk()?;
+        UnixNanos::from_stamp(u64::from_be_bytes(*seconds), u64::from_be_bytes(*micros))
+    }
+
+    /// `NFULA_PAYLOAD`: the packet, cut to the rule's and the group's copy range.
+    #[inline]
+    fn payload(&self) -> &'d [u8] {
+        self.message.get(self.layout.payload.clone()).unwrap_or(&[])
+    }
+
     /// The packet's IP header, at least [`Family::header_length`] bytes of `wanted`'s version.
     #[inline]
-    pub fn ip_header(&self, wanted: Family) -> Result<&'a [u8], Undecodable> {
-        let header = match self.family {
-            nfproto::IPV4 | nfproto::IPV6 => self.payload,
+    pub fn ip_header(&self, wanted: Family) -> Result<&'d [u8], Undecodable> {
+        let header = match self.layout.family {
+            nfproto::IPV4 | nfproto::IPV6 => self.payload(),
             nfproto::NETDEV | nfproto::BRIDGE => self.behind_link_layer()?,
             _ => return Err(Undecodable::NotIp),
         };
@@ -216,12 +241,15 @@ impl<'a> Packet<'a> {
     /// between the two, unless whoever sent the frame had set the network header behind them:
     /// then they are part of the link-layer header, whose last field says what follows.
     #[cold]
-    fn behind_link_layer(&self) -> Result<&'a [u8], Undecodable> {
+    fn behind_link_layer(&self) -> Result<&'d [u8], Undecodable> {
         let is_vlan = |protocol| matches!(protocol, ethertype::VLAN | ethertype::VLAN_OUTER);
-        let mut protocol = self.protocol;
-        let mut rest = self.payload;
-        if self.family == nfproto::NETDEV && self.hook == NF_NETDEV_EGRESS {
-            let link = self.link_header;
+        let mut protocol = self.layout.protocol;
+        let mut rest = self.payload();
+        if self.layout.family == nfproto::NETDEV && self.layout.hook == NF_NETDEV_EGRESS {
+            let link = self
+                .message
+                .get(self.layout.link_header.clone())
+                .unwrap_or(&[]);
             rest = rest.get(link.len()..).ok_or(Undecodable::Truncated)?;
             if let Some(last) = link.last_chunk()
                 && is_vlan(protocol)

@@ -185,7 +185,7 @@ fn may_talk_to_netfilter() -> io::Result<bool> {
     // The answer is there when the request has been sent.
     let mut answer = [0; 256];
     let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
-    match decode::records(&answer[..length]).next() {
+    match decode::Records::of(&answer[..length]).next() {
         Some(Record::Reply(errno)) => Ok(errno != -libc::EPERM),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }

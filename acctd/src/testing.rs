@@ -64,9 +64,16 @@ pub(crate) fn ip4(source: [u8; 4], dest: [u8; 4], total_length: u16) -> Vec<u8> 
 pub(crate) fn datagram(packets: &[Logged]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for packet in packets {
-        push_message(&mut bytes, MESSAGE_PACKET, &message(packet));
+        bytes.extend(message(packet));
     }
     push_message(&mut bytes, 3, &[0, 0, 0, 5]);
+    bytes
+}
+
+/// The message of one packet.
+pub(crate) fn message(packet: &Logged) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push_message(&mut bytes, MESSAGE_PACKET, &body(packet));
     bytes
 }
 
@@ -79,7 +86,7 @@ pub(crate) fn push_message(bytes: &mut Vec<u8>, kind: u16, body: &[u8]) {
     pad(bytes);
 }
 
-fn message(packet: &Logged) -> Vec<u8> {
+fn body(packet: &Logged) -> Vec<u8> {
     let [high, low] = packet.protocol.to_be_bytes();
     let mut attributes = vec![(1, vec![high, low, packet.hook, 0])];
     // NFULA_IFINDEX_INDEV, NFULA_HWTYPE: there, and of no interest.

@@ -13,16 +13,22 @@ use crate::testing::*;
 const ETHERNET_IP4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
 const QINQ: [u8; 8] = [0x00, 0x05, 0x81, 0x00, 0x00, 0x07, 0x08, 0x00];
 
-fn first(bytes: &[u8]) -> Packet<'_> {
-    match records(bytes).next() {
-        Some(Record::Packet(packet)) => packet,
+fn header_of(packet: &Logged, wanted: Family) -> Result<Vec<u8>, Undecodable> {
+    let bytes = datagram(std::slice::from_ref(packet));
+    match Records::of(&bytes).next() {
+        Some(Record::Packet(packet)) => packet.ip_header(wanted).map(<[u8]>::to_vec),
         other => panic!("{other:?}"),
     }
 }
 
-fn header_of(packet: &Logged, wanted: Family) -> Result<Vec<u8>, Undecodable> {
-    let bytes = datagram(std::slice::from_ref(packet));
-    first(&bytes).ip_header(wanted).map(<[u8]>::to_vec)
+/// Records of a datagram.
+fn count(bytes: &[u8]) -> usize {
+    let mut records = Records::of(bytes);
+    let mut n = 0;
+    while records.next().is_some() {
+        n += 1;
+    }
+    n
 }
 
 #[test]
@@ -36,12 +42,13 @@ fn every_packet_of_a_batch_comes_out_in_order() {
         .collect();
     let bytes = datagram(&batch);
     let mut expected = 0;
-    for record in records(&bytes) {
+    let mut records = Records::of(&bytes);
+    while let Some(record) = records.next() {
         let Record::Packet(packet) = record else {
             panic!("{record:?}")
         };
-        assert_eq!(packet.sequence, Some(expected));
-        assert_eq!(packet.stamp.unwrap().0 / 1_000_000, 1_700_000_000_000);
+        assert_eq!(packet.sequence(), Some(expected));
+        assert_eq!(packet.stamp().unwrap().0 / 1_000_000, 1_700_000_000_000);
         assert_eq!(packet.ip_header(Family::Ip4), Ok(SEED_IP4.as_slice()));
         expected += 1;
     }
@@ -174,7 +181,7 @@ fn replies_are_told_from_packets() {
     push_message(&mut bytes, NLMSG_ERROR, &(-1_i32).to_ne_bytes());
     push_message(&mut bytes, 1, &[]);
     bytes.extend(datagram(&[Logged::default()]));
-    let mut records = records(&bytes);
+    let mut records = Records::of(&bytes);
     assert!(matches!(records.next(), Some(Record::Reply(0))));
     assert!(matches!(records.next(), Some(Record::Reply(-1))));
     assert!(matches!(records.next(), Some(Record::Packet(_))));
@@ -186,11 +193,14 @@ fn a_length_that_cannot_be_ends_the_datagram_with_one_complaint() {
     for length in [0_u32, 15, 4_096, u32::MAX] {
         let mut bytes = datagram(&[Logged::default(), Logged::default()]);
         bytes[0..4].copy_from_slice(&length.to_ne_bytes());
-        assert_eq!(records(&bytes).count(), 1, "{length}");
-        assert!(matches!(records(&bytes).next(), Some(Record::Malformed)));
+        assert_eq!(count(&bytes), 1, "{length}");
+        assert!(matches!(
+            Records::of(&bytes).next(),
+            Some(Record::Malformed)
+        ));
     }
-    assert_eq!(records(&[0; 15]).count(), 1);
-    assert_eq!(records(&[]).count(), 0);
+    assert_eq!(count(&[0; 15]), 1);
+    assert_eq!(count(&[]), 0);
 }
 
 #[test]
@@ -198,7 +208,7 @@ fn attributes_that_do_not_add_up_spoil_their_message_only() {
     for length in [0_u16, 3, 4_096, u16::MAX] {
         let mut bytes = datagram(&[Logged::default(), Logged::default()]);
         bytes[20..22].copy_from_slice(&length.to_ne_bytes());
-        let mut records = records(&bytes);
+        let mut records = Records::of(&bytes);
         assert!(matches!(records.next(), Some(Record::Malformed)));
         assert!(matches!(records.next(), Some(Record::Packet(_))));
         assert!(records.next().is_none());
@@ -210,16 +220,18 @@ type Reading = (Option<u32>, Option<UnixNanos>, Result<Vec<u8>, Undecodable>);
 
 /// All that acctd makes of a datagram.
 fn reading(bytes: &[u8]) -> Vec<Reading> {
-    records(bytes)
-        .filter_map(|record| match record {
-            Record::Packet(packet) => Some((
-                packet.sequence,
-                packet.stamp,
+    let mut records = Records::of(bytes);
+    let mut readings = Vec::new();
+    while let Some(record) = records.next() {
+        if let Record::Packet(packet) = record {
+            readings.push((
+                packet.sequence(),
+                packet.stamp(),
                 packet.ip_header(Family::Ip4).map(<[u8]>::to_vec),
-            )),
-            _ => None,
-        })
-        .collect()
+            ));
+        }
+    }
+    readings
 }
 
 /// All that is counted of a datagram: the counters, and the periods with their entries.
@@ -240,8 +252,8 @@ fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
 }
 
 fn known_to_decoder(kind: u16) -> bool {
-    use attribute::{L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP};
-    [L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP].contains(&(kind & ATTRIBUTE_TYPE_MASK))
+    use shape::attribute::{L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP};
+    [L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP].contains(&(kind & shape::ATTRIBUTE_TYPE_MASK))
 }
 
 prop_compose! {
@@ -266,7 +278,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_end_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4_096)) {
         // Each record takes at least a header, but for one complaint at the end.
-        prop_assert!(records(&bytes).count() <= bytes.len() / NETLINK_HEADER + 1);
+        prop_assert!(count(&bytes) <= bytes.len() / NETLINK_HEADER + 1);
         reading(&bytes);
     }
 
@@ -282,8 +294,38 @@ proptest! {
             bytes[position] = byte;
         }
         bytes.truncate(cut.index(bytes.len() + 1));
-        prop_assert!(records(&bytes).count() <= bytes.len() / NETLINK_HEADER + 1);
+        prop_assert!(count(&bytes) <= bytes.len() / NETLINK_HEADER + 1);
         reading(&bytes);
+    }
+
+    #[test]
+    fn a_message_reads_the_same_whatever_came_before_it(
+        kinds in proptest::collection::vec(any_logged(), 1..4),
+        turns in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u32>()), 1..60),
+        damage in proptest::collection::vec(
+            (any::<proptest::sample::Index>(), any::<proptest::sample::Index>(), any::<u8>()), 0..20),
+    ) {
+        // Few shapes, many values; behind the header, which has the length, any byte may be wrong.
+        let mut messages: Vec<Vec<u8>> = turns
+            .into_iter()
+            .map(|(kind, number)| {
+                let kind = &kinds[kind.index(kinds.len())];
+                message(&Logged {
+                    sequence: kind.sequence.map(|_| number),
+                    stamp: kind.stamp.map(|_| i64::from(number)),
+                    payload: kind.payload.iter().map(|byte| byte ^ (number as u8 & 1)).collect(),
+                    ..kind.clone()
+                })
+            })
+            .collect();
+        for (turn, position, byte) in damage {
+            let turn = turn.index(messages.len());
+            let body = &mut messages[turn][NETLINK_HEADER..];
+            let position = position.index(body.len());
+            body[position] = byte;
+        }
+        let alone: Vec<Reading> = messages.iter().flat_map(|message| reading(message)).collect();
+        prop_assert_eq!(reading(&messages.concat()), alone);
     }
 
     #[test]
