@@ -29,8 +29,21 @@ mod spread;
 mod stage;
 mod usage;
 
-use receivers::{Acctd, NftSet, Nobody, Null, Receiver, Seed, Walk};
+use receivers::{Acctd, NftSet, Nobody, Null, Receiver, Seed, Uacctd, Ulogd, Walk};
 use setup::{Family, Prefixes, Setup};
+
+/// What may be asked for.
+const RECEIVERS: [&str; 9] = [
+    "nobody",
+    "null",
+    "library",
+    "acctd",
+    "acctd+crosscheck",
+    "nft-set",
+    "uacctd",
+    "ulogd2",
+    "go-nflog-acctd",
+];
 
 /// Packets that are measured in a turn.
 const PACKETS: u64 = 1_000_000;
@@ -51,7 +64,9 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PROGRAM")]
     seed: Option<PathBuf>,
 
-    /// Only these receivers; a part of the name is enough
+    /// Only these receivers: nobody (a counter alone), null (a receiver that looks at headers alone),
+    /// library (one that lets `libnetfilter_log` walk the packets), acctd, acctd+crosscheck, nft-set,
+    /// uacctd, ulogd2 (Debian's, installed if they are missing), go-nflog-acctd (needs --seed)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     receivers: Vec<String>,
 
@@ -120,6 +135,15 @@ impl Bench {
     }
 
     fn receivers(&self, interrupt: &Interrupt) -> Result<Vec<Box<dyn Receiver>>> {
+        for name in &self.receivers {
+            ensure!(
+                RECEIVERS.contains(&name.as_str()),
+                "--receivers {name}: there are {}",
+                RECEIVERS.join(", ")
+            );
+        }
+        let wants =
+            |name: &str| self.receivers.is_empty() || self.receivers.iter().any(|n| n == name);
         let programs = [("--bin", "acctd"), ("--example", "null_receiver")];
         let [acctd, null] = build(programs, interrupt)?;
         let mut receivers: Vec<Box<dyn Receiver>> = vec![
@@ -142,23 +166,20 @@ impl Bench {
             }),
             Box::new(NftSet),
         ];
+        if wants("uacctd") {
+            let program = peer("pmacct", "uacctd")?;
+            receivers.push(Box::new(Uacctd { program }));
+        }
+        if wants("ulogd2") {
+            let program = peer("ulogd2", "ulogd")?;
+            receivers.push(Box::new(Ulogd { program }));
+        }
         if let Some(program) = &self.seed {
             let program = fs::canonicalize(program)
                 .with_context(|| format!("--seed {}", program.display()))?;
             receivers.push(Box::new(Seed { program }));
         }
-        if !self.receivers.is_empty() {
-            for name in &self.receivers {
-                let known = receivers
-                    .iter()
-                    .any(|receiver| receiver.name().contains(name));
-                ensure!(known, "--receivers {name}: no such receiver");
-            }
-            receivers.retain(|receiver| {
-                let wanted = |name: &String| receiver.name().contains(name.as_str());
-                self.receivers.iter().any(wanted)
-            });
-        }
+        receivers.retain(|receiver| wants(receiver.name()));
         Ok(receivers)
     }
 
@@ -207,6 +228,18 @@ impl Bench {
         }
         setups
     }
+}
+
+/// The program of a Debian package, which is installed if it is missing.
+fn peer(package: &str, program: &str) -> Result<PathBuf> {
+    if find_program(program).is_none()
+        && let Some(debian) = packages::Debian::find()
+    {
+        debian.install(&[package])?;
+    }
+    find_program(program).with_context(|| {
+        format!("{program} is not installed (Debian: {package}); or leave it out with --receivers")
+    })
 }
 
 fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {

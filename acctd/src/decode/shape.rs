@@ -125,18 +125,18 @@ impl Shape {
     /// The shape of this message of this layout; none if it is too short or too long.
     pub(super) fn of(message: &[u8], layout: &Layout) -> Self {
         let mut mask = vec![0_u8; message.len()];
-        let mut mark = |range: Range<usize>| {
+        let mut in_common = |range: Range<usize>| {
             if let Some(bytes) = mask.get_mut(range) {
                 bytes.fill(0xff);
             }
         };
         // Length and type, then the family.
-        mark(0..6);
-        mark(NETLINK_HEADER..NETLINK_HEADER + 1);
+        in_common(0..6);
+        in_common(NETLINK_HEADER..NETLINK_HEADER + 1);
         for (kind, value) in attributes(message).flatten() {
-            mark(value.start - ATTRIBUTE_HEADER..value.start);
+            in_common(value.start - ATTRIBUTE_HEADER..value.start);
             if kind == attribute::PACKET_HDR {
-                mark(value);
+                in_common(value);
             }
         }
         let mut shape = Self::NONE;

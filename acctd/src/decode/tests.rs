@@ -313,7 +313,7 @@ proptest! {
                 message(&Logged {
                     sequence: kind.sequence.map(|_| number),
                     stamp: kind.stamp.map(|_| i64::from(number)),
-                    payload: kind.payload.iter().map(|byte| byte ^ (number as u8 & 1)).collect(),
+                    payload: kind.payload.iter().map(|byte| byte ^ u8::from(number % 2 == 1)).collect(),
                     ..kind.clone()
                 })
             })

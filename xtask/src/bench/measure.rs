@@ -23,6 +23,8 @@ use crate::interrupt::Interrupt;
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to write and end.
 const STOP_LIMIT: Duration = Duration::from_mins(3);
+/// How long where it may hang at the end, its file written.
+const HANG_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a turn has shown.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -81,6 +83,8 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     if let Some(process) = &mut process {
         stage.wait_until_bound(&[GROUP], process, interrupt)?;
     }
+    // Some prepare their memory after they have bound the group.
+    wait_for_rest(process.as_ref(), interrupt)?;
     if let Some(warm_up) = setup.warm_up(&stage.veth)? {
         stage.send(&warm_up, interrupt)?;
         settle(process.as_ref(), interrupt)?;
@@ -133,8 +137,12 @@ fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> 
 
 /// Waits until the kernel has handed over everything and the receiver rests.
 fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
-    const LOOK: Duration = Duration::from_millis(200);
     thread::sleep(FLUSHED);
+    wait_for_rest(process, interrupt)
+}
+
+fn wait_for_rest(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(200);
     let end = Instant::now() + CATCH_UP_LIMIT;
     while process.is_some() && Instant::now() < end {
         interrupt.check()?;
@@ -158,11 +166,20 @@ fn cpu_time(process: Option<&Process>) -> Result<CpuTime> {
 fn stop(mut process: Process, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<u64> {
     let mut peak = usage::peak_memory(process.pid())?;
     process.signal(receiver.stop_signal())?;
-    let end = Instant::now() + STOP_LIMIT;
+    let limit = if receiver.may_hang() {
+        HANG_LIMIT
+    } else {
+        STOP_LIMIT
+    };
+    let end = Instant::now() + limit;
     while process.try_wait()?.is_none() {
         interrupt.check()?;
         peak = peak.max(usage::peak_memory(process.pid())?);
         if Instant::now() > end {
+            if receiver.may_hang() {
+                // Dropping it ends it; its file is written.
+                return Ok(peak);
+            }
             bail!("it does not end");
         }
         thread::sleep(Duration::from_millis(5));

@@ -18,14 +18,18 @@ use super::{
 mod acctd;
 mod kernel;
 mod null;
+mod uacctd;
+mod ulogd;
 
 pub(super) use acctd::{Acctd, Seed};
 pub(super) use kernel::{NftSet, Nobody};
 pub(super) use null::{Null, Walk};
+pub(super) use uacctd::Uacctd;
+pub(super) use ulogd::Ulogd;
 
 /// One of those who are measured.
 pub(super) trait Receiver {
-    /// As it stands in the table.
+    /// As it stands in the table and after `--receivers`.
     fn name(&self) -> &'static str;
 
     /// What the rule does with a packet behind its counter.
@@ -48,6 +52,11 @@ pub(super) trait Receiver {
 
     /// What it says it has counted, once it has ended.
     fn counted(&self, place: &Place<'_>) -> Result<Counted>;
+
+    /// Whether it sometimes does not end although all is written.
+    fn may_hang(&self) -> bool {
+        false
+    }
 
     /// Whether the run times of its eBPF programs are wanted.
     fn has_bpf_programs(&self) -> bool {

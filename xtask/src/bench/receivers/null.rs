@@ -25,7 +25,7 @@ impl Receiver for Null {
     fn name(&self) -> &'static str {
         match self.walk {
             Walk::Headers => "null",
-            Walk::Library => "libnetfilter_log",
+            Walk::Library => "library",
         }
     }
 
