@@ -19,6 +19,7 @@ use crate::{
     setup as packages,
 };
 
+mod bpf_stats;
 mod compare;
 mod machine;
 mod measure;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use xtask::process::Process;
 
 use super::{
+    bpf_stats::{BpfStats, runs_of},
     receivers::{Place, Receiver},
     setup::Setup,
     stage::{FLUSHED, GROUP, Stage, last_words},
@@ -91,15 +92,17 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     }
     let seen_before = stage.seen()?;
     let cpu_before = cpu_time(process.as_ref())?;
+    let stats = receiver
+        .has_bpf_programs()
+        .then(BpfStats::enable)
+        .transpose()?;
+    let runs_before = runs_of(process.as_ref());
 
     let sent = stage.send(&setup.traffic(&stage.veth)?, interrupt)?;
     settle(process.as_ref(), interrupt)?;
 
     let cpu = cpu_time(process.as_ref())?.since(cpu_before);
-    let tc_nanos = process
-        .as_ref()
-        .filter(|_| receiver.has_bpf_programs())
-        .and_then(|process| usage::bpf_run_time(process.pid()));
+    let tc_nanos = stats.and_then(|_on| runs_of(process.as_ref()).mean_since(runs_before));
     let seen = stage.seen()?;
     if seen - seen_before != sent.packets {
         bail!(

@@ -67,26 +67,6 @@ pub(super) fn peak_memory(pid: u32) -> Result<u64> {
     Ok(peaks.sum::<u64>() * 1024)
 }
 
-/// Mean nanoseconds of a run of the eBPF programs that a process holds, where
-/// `kernel.bpf_stats_enabled` is on.
-pub(super) fn bpf_run_time(pid: u32) -> Option<f64> {
-    let (mut nanos, mut runs) = (0, 0);
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
-        let Ok(text) = fs::read_to_string(entry.ok()?.path()) else {
-            continue;
-        };
-        let field = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            number(line, 1).ok()
-        };
-        nanos += field("run_time_ns:").unwrap_or(0);
-        runs += field("run_cnt:").unwrap_or(0);
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a mean")]
-    let mean = nanos as f64 / runs as f64;
-    (runs > 0).then_some(mean)
-}
-
 /// A process and all below it.
 fn tree(root: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
