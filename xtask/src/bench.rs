@@ -22,6 +22,8 @@ mod bpf_stats;
 mod compare;
 mod prefixes;
 
+mod groups;
+
 mod machine;
 mod measure;
 mod output;
@@ -100,6 +102,7 @@ pub(crate) struct Bench {
 #[derive(Debug, clap::Subcommand)]
 enum Scale {
     Prefixes(prefixes::Args),
+    Groups(groups::Args),
 }
 
 /// Which receivers.
@@ -124,6 +127,7 @@ impl Bench {
         let done = match &self.scale {
             None => self.compare(&interrupt),
             Some(Scale::Prefixes(args)) => args.run(&interrupt),
+            Some(Scale::Groups(args)) => args.run(&interrupt),
         };
         done.map_err(|error| {
             // A signal can also show as the failure of a command that it reached.

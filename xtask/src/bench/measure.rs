@@ -15,7 +15,7 @@ use super::{
     bpf_stats::{BpfStats, runs_of},
     receivers::{Place, Receiver},
     setup::Setup,
-    stage::{FLUSHED, GROUP, Stage, last_words},
+    stage::{FLUSHED, Stage, last_words},
     usage::{self, CpuTime},
 };
 use crate::interrupt::Interrupt;
@@ -82,7 +82,7 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     stage.rules(setup, &receiver.objects(setup), &receiver.statement(setup))?;
     let mut process = start(place, receiver)?;
     if let Some(process) = &mut process {
-        stage.wait_until_bound(&[GROUP], process, interrupt)?;
+        stage.wait_until_bound(&receiver.groups(), process, interrupt)?;
     }
     // Some prepare their memory after they have bound the group.
     wait_for_rest(process.as_ref(), interrupt)?;

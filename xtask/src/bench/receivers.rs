@@ -30,7 +30,7 @@ pub(super) use ulogd::Ulogd;
 /// One of those who are measured.
 pub(super) trait Receiver {
     /// As it stands in the table and after `--receivers`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What the rule does with a packet behind its counter.
     fn statement(&self, setup: &Setup) -> String {
@@ -44,6 +44,11 @@ pub(super) trait Receiver {
 
     /// What to start, to be run in a directory of its own; nothing where the kernel does it all.
     fn command(&self, place: &Place<'_>) -> Result<Option<Command>>;
+
+    /// The groups that it binds.
+    fn groups(&self) -> Vec<u16> {
+        vec![GROUP]
+    }
 
     /// How it is asked to end.
     fn stop_signal(&self) -> Signal {
@@ -95,7 +100,7 @@ pub(super) fn log_statement(setup: &Setup, group: u16) -> String {
 }
 
 /// The flag of acctd, and of the seed, for this family's source addresses.
-fn source_group_flag(family: Family) -> &'static str {
+pub(super) fn source_group_flag(family: Family) -> &'static str {
     match family {
         Family::Ip4 => "-ip4-src-group",
         Family::Ip6 => "-ip6-src-group",
