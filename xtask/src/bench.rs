@@ -22,6 +22,7 @@ mod bpf_stats;
 mod compare;
 mod prefixes;
 
+mod close;
 mod groups;
 
 mod machine;
@@ -103,6 +104,7 @@ pub(crate) struct Bench {
 enum Scale {
     Prefixes(prefixes::Args),
     Groups(groups::Args),
+    Close(close::Args),
 }
 
 /// Which receivers.
@@ -128,6 +130,7 @@ impl Bench {
             None => self.compare(&interrupt),
             Some(Scale::Prefixes(args)) => args.run(&interrupt),
             Some(Scale::Groups(args)) => args.run(&interrupt),
+            Some(Scale::Close(args)) => args.run(&interrupt),
         };
         done.map_err(|error| {
             // A signal can also show as the failure of a command that it reached.

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -50,6 +51,11 @@ pub(super) trait Receiver {
         vec![GROUP]
     }
 
+    /// How long it waits on purpose, after the end of a period, for packets that are still to come.
+    fn settle_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How it is asked to end.
     fn stop_signal(&self) -> Signal {
         Signal::TERM
@@ -70,9 +76,12 @@ pub(super) trait Receiver {
 }
 
 /// Where one measurement takes place.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) stage: &'a Stage,
     pub(super) setup: &'a Setup,
+    /// After how many seconds those who write files of periods begin a new one.
+    pub(super) interval: u32,
     /// Empty at first; standard output and error go to files of these names.
     pub(super) directory: &'a Path,
 }

@@ -196,6 +196,16 @@ impl Sending {
         }
         Ok(sum)
     }
+
+    /// Ends them before they have sent everything.
+    pub(super) fn stop(self) -> Result<()> {
+        for mut generator in self.0 {
+            if let Some(status) = generator.try_wait()? {
+                bail!("a generator has ended by itself, {status}");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a process has said, for an error.
