@@ -24,7 +24,9 @@ mod prefixes;
 
 mod close;
 mod groups;
+mod headroom;
 
+mod cgroup;
 mod machine;
 mod measure;
 mod output;
@@ -105,6 +107,7 @@ enum Scale {
     Prefixes(prefixes::Args),
     Groups(groups::Args),
     Close(close::Args),
+    Headroom(headroom::Args),
 }
 
 /// Which receivers.
@@ -131,6 +134,7 @@ impl Bench {
             Some(Scale::Prefixes(args)) => args.run(&interrupt),
             Some(Scale::Groups(args)) => args.run(&interrupt),
             Some(Scale::Close(args)) => args.run(&interrupt),
+            Some(Scale::Headroom(args)) => args.run(&interrupt),
         };
         done.map_err(|error| {
             // A signal can also show as the failure of a command that it reached.

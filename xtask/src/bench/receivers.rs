@@ -51,6 +51,11 @@ pub(super) trait Receiver {
         vec![GROUP]
     }
 
+    /// Whether there is a process at all.
+    fn has_process(&self) -> bool {
+        true
+    }
+
     /// How long it waits on purpose, after the end of a period, for packets that are still to come.
     fn settle_time(&self) -> Duration {
         Duration::ZERO
