@@ -144,7 +144,7 @@ impl Args {
             .start_sending(&place.setup.traffic(&place.stage.veth)?)?;
         let mut intervals = Vec::new();
         let limit =
-            (u32::from(self.runs) + 1) * Duration::from_secs(self.interval.into()) + FILE_LIMIT;
+            (u32::from(self.runs) + 2) * Duration::from_secs(self.interval.into()) + FILE_LIMIT;
         // The first period begins somewhere within its interval.
         for number in 0..=self.runs {
             let (file, after_end) = next_file(&inotify, &mut events, begun + limit, interrupt)?;
@@ -163,6 +163,9 @@ impl Args {
         }
         sending.stop()?;
         let sent_for = begun.elapsed();
+        // The seed must not be asked to end while it is about to write: it would write one file twice,
+        // at the same time. Right after the file of the period in which sending ended is far from that.
+        next_file(&inotify, &mut events, begun + limit, interrupt)?;
         settle(Some(&process), interrupt)?;
         let peak = stop(process, receiver, interrupt)?;
         let written = write_seconds(place.directory)?;
