@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what accounting a packet costs, with acctd and with others, on this
-//! machine, side by side in one run.
+//! machine, side by side in one run. Its subcommands measure how that grows, and where it ends.
 //!
 //! ```text
 //!   wire  ── veth ──  router
@@ -14,15 +14,22 @@ use xtask::netns::{Privilege, find_program};
 
 use crate::{
     interrupt::{Interrupt, Interrupted},
-    print,
     programs::build,
     setup as packages,
 };
 
 mod bpf_stats;
 mod compare;
+mod prefixes;
+
+mod close;
+mod groups;
+mod headroom;
+
+mod cgroup;
 mod machine;
 mod measure;
+mod output;
 mod receivers;
 mod report;
 mod setup;
@@ -30,8 +37,10 @@ mod spread;
 mod stage;
 mod usage;
 
+use output::Output;
 use receivers::{Acctd, NftSet, Nobody, Null, Receiver, Seed, Uacctd, Ulogd, Walk};
 use setup::{Family, Prefixes, Setup};
+use stage::Stage;
 
 /// What may be asked for.
 const RECEIVERS: [&str; 9] = [
@@ -56,20 +65,14 @@ const SECONDS_AT_A_RATE: u64 = 3;
 /// Needs root and two cores: one sends, the other receives. Without options it measures every setup,
 /// which takes more than an hour; --quick takes two minutes.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
     /// Some setups and few turns, in about two minutes
     #[arg(long)]
     quick: bool,
 
-    /// A go-nflog-acctd to measure too
-    #[arg(long, value_name = "PROGRAM")]
-    seed: Option<PathBuf>,
-
-    /// Only these receivers: nobody (a counter alone), null (a receiver that looks at headers alone),
-    /// library (one that lets `libnetfilter_log` walk the packets), acctd, acctd+crosscheck, nft-set,
-    /// uacctd, ulogd2 (Debian's, installed if they are missing), go-nflog-acctd (needs --seed)
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    receivers: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
 
     /// IP versions
     #[arg(long, value_name = "4|6", value_delimiter = ',')]
@@ -91,13 +94,34 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     runs: Option<u8>,
 
-    /// Write all figures to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 
-    /// Write the tables to this file, as Markdown
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    #[command(subcommand)]
+    scale: Option<Scale>,
+}
+
+/// How cost grows, instead of the comparison.
+#[derive(Debug, clap::Subcommand)]
+enum Scale {
+    Prefixes(prefixes::Args),
+    Groups(groups::Args),
+    Close(close::Args),
+    Headroom(headroom::Args),
+}
+
+/// Which receivers.
+#[derive(Debug, clap::Args)]
+struct Choice {
+    /// A go-nflog-acctd to measure too
+    #[arg(long, value_name = "PROGRAM")]
+    seed: Option<PathBuf>,
+
+    /// Only these receivers: nobody (a counter alone), null (a receiver that looks at headers alone),
+    /// library (one that lets `libnetfilter_log` walk the packets), acctd, acctd+crosscheck, nft-set,
+    /// uacctd, ulogd2 (Debian's, installed if they are missing), go-nflog-acctd (needs --seed)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    receivers: Vec<String>,
 }
 
 impl Bench {
@@ -105,7 +129,14 @@ impl Bench {
         check_machine()?;
         packages::run()?;
         let interrupt = Interrupt::catch()?;
-        self.compare(&interrupt).map_err(|error| {
+        let done = match &self.scale {
+            None => self.compare(&interrupt),
+            Some(Scale::Prefixes(args)) => args.run(&interrupt),
+            Some(Scale::Groups(args)) => args.run(&interrupt),
+            Some(Scale::Close(args)) => args.run(&interrupt),
+            Some(Scale::Headroom(args)) => args.run(&interrupt),
+        };
+        done.map_err(|error| {
             // A signal can also show as the failure of a command that it reached.
             if interrupt.check().is_err() {
                 Interrupted.into()
@@ -116,72 +147,12 @@ impl Bench {
     }
 
     fn compare(&self, interrupt: &Interrupt) -> Result<()> {
-        let receivers = self.receivers(interrupt)?;
+        let receivers = self.choice.receivers(interrupt)?;
         let setups = self.setups();
         let n_runs = self.runs.unwrap_or(if self.quick { 3 } else { 5 });
-        let results = compare::run(&setups, &receivers, n_runs, interrupt)?;
-        let machine = machine::describe();
-        print::line(report::text(&machine, &results))?;
-        if let Some(file) = &self.json {
-            let json = serde_json::to_string_pretty(&report::Json {
-                machine: &machine,
-                results: &results,
-            })?;
-            write(file, &json)?;
-        }
-        if let Some(file) = &self.markdown {
-            write(file, &report::markdown(&machine, &results))?;
-        }
-        Ok(())
-    }
-
-    fn receivers(&self, interrupt: &Interrupt) -> Result<Vec<Box<dyn Receiver>>> {
-        for name in &self.receivers {
-            ensure!(
-                RECEIVERS.contains(&name.as_str()),
-                "--receivers {name}: there are {}",
-                RECEIVERS.join(", ")
-            );
-        }
-        let wants =
-            |name: &str| self.receivers.is_empty() || self.receivers.iter().any(|n| n == name);
-        let programs = [("--bin", "acctd"), ("--example", "null_receiver")];
-        let [acctd, null] = build(programs, interrupt)?;
-        let mut receivers: Vec<Box<dyn Receiver>> = vec![
-            Box::new(Nobody),
-            Box::new(Null {
-                program: null.clone(),
-                walk: Walk::Headers,
-            }),
-            Box::new(Null {
-                program: null,
-                walk: Walk::Library,
-            }),
-            Box::new(Acctd {
-                program: acctd.clone(),
-                crosscheck: false,
-            }),
-            Box::new(Acctd {
-                program: acctd,
-                crosscheck: true,
-            }),
-            Box::new(NftSet),
-        ];
-        if wants("uacctd") {
-            let program = peer("pmacct", "uacctd")?;
-            receivers.push(Box::new(Uacctd { program }));
-        }
-        if wants("ulogd2") {
-            let program = peer("ulogd2", "ulogd")?;
-            receivers.push(Box::new(Ulogd { program }));
-        }
-        if let Some(program) = &self.seed {
-            let program = fs::canonicalize(program)
-                .with_context(|| format!("--seed {}", program.display()))?;
-            receivers.push(Box::new(Seed { program }));
-        }
-        receivers.retain(|receiver| wants(receiver.name()));
-        Ok(receivers)
+        let results = compare::run(&Stage::set()?, &setups, &receivers, n_runs, interrupt)?;
+        let tables = report::tables(&results);
+        self.output.publish(&results, &tables, report::EXPLANATION)
     }
 
     /// All combinations of what is asked for. By default all at full speed, and a fixed rate where
@@ -243,6 +214,65 @@ fn peer(package: &str, program: &str) -> Result<PathBuf> {
     })
 }
 
+impl Choice {
+    /// These, and the seed where it is among them and there is one.
+    fn of(names: &[&str], seed: Option<PathBuf>) -> Self {
+        Self {
+            seed,
+            receivers: names.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    fn receivers(&self, interrupt: &Interrupt) -> Result<Vec<Box<dyn Receiver>>> {
+        for name in &self.receivers {
+            ensure!(
+                RECEIVERS.contains(&name.as_str()),
+                "--receivers {name}: there are {}",
+                RECEIVERS.join(", ")
+            );
+        }
+        let wants =
+            |name: &str| self.receivers.is_empty() || self.receivers.iter().any(|n| n == name);
+        let programs = [("--bin", "acctd"), ("--example", "null_receiver")];
+        let [acctd, null] = build(programs, interrupt)?;
+        let mut receivers: Vec<Box<dyn Receiver>> = vec![
+            Box::new(Nobody),
+            Box::new(Null {
+                program: null.clone(),
+                walk: Walk::Headers,
+            }),
+            Box::new(Null {
+                program: null,
+                walk: Walk::Library,
+            }),
+            Box::new(Acctd {
+                program: acctd.clone(),
+                crosscheck: false,
+            }),
+            Box::new(Acctd {
+                program: acctd,
+                crosscheck: true,
+            }),
+            Box::new(NftSet),
+        ];
+        if wants("uacctd") {
+            let program = peer("pmacct", "uacctd")?;
+            receivers.push(Box::new(Uacctd { program }));
+        }
+        if wants("ulogd2") {
+            let program = peer("ulogd2", "ulogd")?;
+            receivers.push(Box::new(Ulogd { program }));
+        }
+        if let Some(program) = &self.seed {
+            let program = fs::canonicalize(program)
+                .with_context(|| format!("--seed {}", program.display()))?;
+            receivers.push(Box::new(Seed { program }));
+        }
+        receivers.retain(|receiver| wants(receiver.name()));
+        Ok(receivers)
+    }
+}
+
 fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
     if given.is_empty() {
         default.to_vec()
@@ -265,8 +295,4 @@ fn check_machine() -> Result<()> {
         bail!("the benchmark needs two cores: one sends, the other receives");
     }
     Ok(())
-}
-
-fn write(file: &std::path::Path, text: &str) -> Result<()> {
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -44,7 +44,7 @@ enum Command {
         args: Vec<String>,
     },
     BuildEbpf(build_ebpf::BuildEbpf),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
     Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic

@@ -24,7 +24,7 @@ pub(super) struct Comparison {
 /// What a receiver's turns have shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) samples: Vec<Sample>,
 }
 
@@ -41,12 +41,12 @@ impl Outcome {
 }
 
 pub(super) fn run(
+    stage: &Stage,
     setups: &[Setup],
     receivers: &[Box<dyn Receiver>],
     n_runs: u8,
     interrupt: &Interrupt,
 ) -> Result<Vec<Comparison>> {
-    let stage = Stage::set()?;
     let n_turns = setups.len() * receivers.len() * usize::from(n_runs);
     print::line(format!(
         "bench: {} setups, {} receivers, {n_runs} turns each: {n_turns} in all",
@@ -60,13 +60,13 @@ pub(super) fn run(
         let mut outcomes: Vec<Outcome> = receivers
             .iter()
             .map(|receiver| Outcome {
-                name: receiver.name(),
+                name: receiver.name().to_owned(),
                 samples: Vec::new(),
             })
             .collect();
         for _ in 0..n_runs {
             for (receiver, outcome) in receivers.iter().zip(&mut outcomes) {
-                let sample = measure(&stage, &setup, receiver.as_ref(), interrupt)?;
+                let sample = measure(stage, &setup, receiver.as_ref(), interrupt)?;
                 n_done += 1;
                 let left = begun.elapsed() / n_done * (u32::try_from(n_turns)? - n_done);
                 print::line(format!(

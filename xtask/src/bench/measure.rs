@@ -15,7 +15,7 @@ use super::{
     bpf_stats::{BpfStats, runs_of},
     receivers::{Place, Receiver},
     setup::Setup,
-    stage::{FLUSHED, GROUP, Stage, last_words},
+    stage::{FLUSHED, Stage, last_words},
     usage::{self, CpuTime},
 };
 use crate::interrupt::Interrupt;
@@ -57,13 +57,26 @@ pub(super) fn measure(
     receiver: &dyn Receiver,
     interrupt: &Interrupt,
 ) -> Result<Sample> {
+    in_a_place(stage, setup, receiver, |place| {
+        turn(place, receiver, interrupt)
+    })
+}
+
+/// Does something with a receiver in a directory of its own; an error has its last words.
+pub(super) fn in_a_place<T>(
+    stage: &Stage,
+    setup: &Setup,
+    receiver: &dyn Receiver,
+    work: impl FnOnce(&Place<'_>) -> Result<T>,
+) -> Result<T> {
     let directory = TempDir::with_prefix("acctd-bench-")?;
     let place = Place {
         stage,
         setup,
+        interval: 24 * 60 * 60,
         directory: directory.path(),
     };
-    turn(&place, receiver, interrupt).with_context(|| {
+    work(&place).with_context(|| {
         let words = last_words(directory.path());
         format!(
             "{}, {setup}{}{words}",
@@ -73,16 +86,17 @@ pub(super) fn measure(
     })
 }
 
-fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<Sample> {
-    let Place {
-        stage,
-        setup,
-        directory,
-    } = place;
+/// Loads the rules and starts a receiver; known prefixes are known to it from then on.
+pub(super) fn begin(
+    place: &Place<'_>,
+    receiver: &dyn Receiver,
+    interrupt: &Interrupt,
+) -> Result<Option<Process>> {
+    let Place { stage, setup, .. } = place;
     stage.rules(setup, &receiver.objects(setup), &receiver.statement(setup))?;
     let mut process = start(place, receiver)?;
     if let Some(process) = &mut process {
-        stage.wait_until_bound(&[GROUP], process, interrupt)?;
+        stage.wait_until_bound(&receiver.groups(), process, interrupt)?;
     }
     // Some prepare their memory after they have bound the group.
     wait_for_rest(process.as_ref(), interrupt)?;
@@ -90,6 +104,12 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
         stage.send(&warm_up, interrupt)?;
         settle(process.as_ref(), interrupt)?;
     }
+    Ok(process)
+}
+
+fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<Sample> {
+    let Place { stage, setup, .. } = place;
+    let process = begin(place, receiver, interrupt)?;
     let seen_before = stage.seen()?;
     let cpu_before = cpu_time(process.as_ref())?;
     let stats = receiver
@@ -117,7 +137,7 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     };
     let counted = receiver
         .counted(place)
-        .with_context(|| format!("what it has counted, in {}", directory.display()))?;
+        .with_context(|| format!("what it has counted, in {}", place.directory.display()))?;
     Ok(sample(&Figures {
         counted,
         seen,
@@ -139,7 +159,7 @@ fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> 
 }
 
 /// Waits until the kernel has handed over everything and the receiver rests.
-fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
+pub(super) fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
     thread::sleep(FLUSHED);
     wait_for_rest(process, interrupt)
 }
@@ -166,7 +186,11 @@ fn cpu_time(process: Option<&Process>) -> Result<CpuTime> {
 }
 
 /// Ends a receiver and returns its peak memory.
-fn stop(mut process: Process, receiver: &dyn Receiver, interrupt: &Interrupt) -> Result<u64> {
+pub(super) fn stop(
+    mut process: Process,
+    receiver: &dyn Receiver,
+    interrupt: &Interrupt,
+) -> Result<u64> {
     let mut peak = usage::peak_memory(process.pid())?;
     process.signal(receiver.stop_signal())?;
     let limit = if receiver.may_hang() {

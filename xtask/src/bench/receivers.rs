@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -30,7 +31,7 @@ pub(super) use ulogd::Ulogd;
 /// One of those who are measured.
 pub(super) trait Receiver {
     /// As it stands in the table and after `--receivers`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What the rule does with a packet behind its counter.
     fn statement(&self, setup: &Setup) -> String {
@@ -44,6 +45,21 @@ pub(super) trait Receiver {
 
     /// What to start, to be run in a directory of its own; nothing where the kernel does it all.
     fn command(&self, place: &Place<'_>) -> Result<Option<Command>>;
+
+    /// The groups that it binds.
+    fn groups(&self) -> Vec<u16> {
+        vec![GROUP]
+    }
+
+    /// Whether there is a process at all.
+    fn has_process(&self) -> bool {
+        true
+    }
+
+    /// How long it waits on purpose, after the end of a period, for packets that are still to come.
+    fn settle_time(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// How it is asked to end.
     fn stop_signal(&self) -> Signal {
@@ -65,9 +81,12 @@ pub(super) trait Receiver {
 }
 
 /// Where one measurement takes place.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) stage: &'a Stage,
     pub(super) setup: &'a Setup,
+    /// After how many seconds those who write files of periods begin a new one.
+    pub(super) interval: u32,
     /// Empty at first; standard output and error go to files of these names.
     pub(super) directory: &'a Path,
 }
@@ -95,7 +114,7 @@ pub(super) fn log_statement(setup: &Setup, group: u16) -> String {
 }
 
 /// The flag of acctd, and of the seed, for this family's source addresses.
-fn source_group_flag(family: Family) -> &'static str {
+pub(super) fn source_group_flag(family: Family) -> &'static str {
     match family {
         Family::Ip4 => "-ip4-src-group",
         Family::Ip6 => "-ip6-src-group",

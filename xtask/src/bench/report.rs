@@ -1,21 +1,9 @@
-//! The figures as tables and as JSON.
-
-use std::fmt::Write as _;
-
-use serde::Serialize;
+//! The comparison's figures as tables.
 
 use super::{
     compare::{Comparison, Outcome},
-    machine::Machine,
+    output::Table,
 };
-use crate::table;
-
-/// Everything, as it is written to a file.
-#[derive(Serialize)]
-pub(super) struct Json<'a> {
-    pub(super) machine: &'a Machine,
-    pub(super) results: &'a [Comparison],
-}
 
 /// The columns; figures are medians where nothing else is said.
 const COLUMNS: [&str; 8] = [
@@ -29,7 +17,7 @@ const COLUMNS: [&str; 8] = [
     "path ns a packet",
 ];
 
-const EXPLANATION: &str = "\
+pub(super) const EXPLANATION: &str = "\
 CPU: the receiver's time on its core, user and system, for a packet that it counted. Lost: packets that the rule \
 logged and the receiver did not count, in the worst turn. Path: the sender's time for a packet; at full speed it \
 is the generator's work and all that the kernel does before the packet is handed over, the cross-check included.";
@@ -46,7 +34,7 @@ fn cells(outcome: &Outcome) -> Vec<String> {
     let of_process = |text: String| if has_process { text } else { "-".to_owned() };
     let tc = outcome.median(|sample| sample.tc_nanos);
     vec![
-        outcome.name.to_owned(),
+        outcome.name.clone(),
         of_process(cpu.map_or_else(String::new, |cpu| {
             format!("{:.0} ({:.0} to {:.0})", cpu.median, cpu.min, cpu.max)
         })),
@@ -71,38 +59,15 @@ fn cells(outcome: &Outcome) -> Vec<String> {
     ]
 }
 
-pub(super) fn text(machine: &Machine, results: &[Comparison]) -> String {
-    let mut text = format!("\n{machine}\n");
-    for comparison in results {
-        let rows: Vec<_> = comparison.receivers.iter().map(cells).collect();
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            text,
-            "\n{}\n{}",
-            comparison.setup,
-            table::format(&COLUMNS, &rows)
-        );
-    }
-    text + "\n" + EXPLANATION
-}
-
-pub(super) fn markdown(machine: &Machine, results: &[Comparison]) -> String {
-    let mut text = format!("{machine}.\n");
-    for comparison in results {
-        let n_turns = comparison
-            .receivers
-            .first()
-            .map_or(0, |outcome| outcome.samples.len());
-        let _infallible = write!(
-            text,
-            "\n**{}**, {n_turns} turns:\n\n| {} |\n|{}\n",
-            comparison.setup,
-            COLUMNS.join(" | "),
-            "---|".repeat(COLUMNS.len())
-        );
-        for outcome in &comparison.receivers {
-            let _infallible = writeln!(text, "| {} |", cells(outcome).join(" | "));
+pub(super) fn tables(results: &[Comparison]) -> Vec<Table> {
+    let table = |comparison: &Comparison| {
+        let first = comparison.receivers.first();
+        let n_turns = first.map_or(0, |outcome| outcome.samples.len());
+        Table {
+            title: format!("{}, {n_turns} turns", comparison.setup),
+            columns: COLUMNS.map(str::to_owned).to_vec(),
+            rows: comparison.receivers.iter().map(cells).collect(),
         }
-    }
-    text + "\n" + EXPLANATION + "\n"
+    };
+    results.iter().map(table).collect()
 }

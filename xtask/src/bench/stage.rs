@@ -31,8 +31,8 @@ use crate::{
 pub(super) const GROUP: u16 = 5;
 
 /// The cores of the generator and of the receiver.
-pub(super) const SENDING_CORE: usize = 0;
-pub(super) const RECEIVING_CORE: usize = 1;
+const SENDING_CORE: usize = 0;
+const RECEIVING_CORE: usize = 1;
 
 /// How long a receiver may take to bind its group.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -48,6 +48,10 @@ pub(super) struct Stage {
     pub(super) router: Namespace,
     pub(super) wire: Namespace,
     pub(super) veth: Veth,
+    /// A generator is on each of these cores.
+    sending_cores: Vec<usize>,
+    /// The receiver may be on each of these.
+    receiving_cores: String,
 }
 
 impl Stage {
@@ -55,7 +59,22 @@ impl Stage {
         let router = Namespace::new(Privilege::Root)?;
         let wire = router.peer()?;
         let veth = Veth::new(&router, "router0", &wire, "wire0")?;
-        Ok(Self { router, wire, veth })
+        Ok(Self {
+            router,
+            wire,
+            veth,
+            sending_cores: vec![SENDING_CORE],
+            receiving_cores: RECEIVING_CORE.to_string(),
+        })
+    }
+
+    /// As `set`, with a generator on each core and the receiver wherever there is time for it.
+    pub(super) fn with_all_cores_sending(n_cores: usize) -> Result<Self> {
+        Ok(Self {
+            sending_cores: (0..n_cores).collect(),
+            receiving_cores: format!("0-{}", n_cores - 1),
+            ..Self::set()?
+        })
     }
 
     /// Replaces the rules: packets of the setup are counted, then go to `statement`.
@@ -88,12 +107,10 @@ impl Stage {
         Ok(seen.packets)
     }
 
-    /// A command in the router, on the receiver's core.
+    /// A command in the router, where the receiver may be.
     pub(super) fn receiver(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = bound_command(&self.router, "taskset");
-        command
-            .args(["-c", &RECEIVING_CORE.to_string()])
-            .arg(program);
+        command.args(["-c", &self.receiving_cores]).arg(program);
         command
     }
 
@@ -131,8 +148,14 @@ impl Stage {
         }
     }
 
-    /// Starts the generator on a core.
-    pub(super) fn start_sending(&self, traffic: &TrafficArgs, core: usize) -> Result<Sending> {
+    /// Starts a generator on each of the generators' cores; all send the same.
+    pub(super) fn start_sending(&self, traffic: &TrafficArgs) -> Result<Sending> {
+        let cores = self.sending_cores.iter();
+        let generators = cores.map(|&core| self.start_generator(traffic, core));
+        Ok(Sending(generators.collect::<Result<_>>()?))
+    }
+
+    fn start_generator(&self, traffic: &TrafficArgs, core: usize) -> Result<Process> {
         let mut command = bound_command(&self.wire, "taskset");
         command
             .args(["-c", &core.to_string()])
@@ -141,23 +164,47 @@ impl Stage {
             .args(traffic.to_args())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Ok(Sending(Process::spawn(&mut command)?))
+        Process::spawn(&mut command)
     }
 
-    /// Sends, on the generator's core, to the end.
+    /// Sends to the end.
     pub(super) fn send(&self, traffic: &TrafficArgs, interrupt: &Interrupt) -> Result<Sent> {
-        self.start_sending(traffic, SENDING_CORE)?.finish(interrupt)
+        self.start_sending(traffic)?.finish(interrupt)
     }
 }
 
-/// A generator at work.
-pub(super) struct Sending(Process);
+/// Generators at work.
+pub(super) struct Sending(Vec<Process>);
 
 impl Sending {
-    pub(super) fn finish(mut self, interrupt: &Interrupt) -> Result<Sent> {
-        interrupt.wait(&mut self.0, SENDING_LIMIT)?;
-        let json = self.0.output()?;
-        serde_json::from_str(&json).context("what the generator printed")
+    /// What they have sent together, in the time that the slowest took.
+    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Sent> {
+        let mut sum = Sent {
+            packets: 0,
+            bytes: 0,
+            seconds: 0.0,
+            straddled: 0,
+        };
+        for mut generator in self.0 {
+            interrupt.wait(&mut generator, SENDING_LIMIT)?;
+            let json = generator.output()?;
+            let sent: Sent = serde_json::from_str(&json).context("what the generator printed")?;
+            sum.packets += sent.packets;
+            sum.bytes += sent.bytes;
+            sum.straddled += sent.straddled;
+            sum.seconds = sum.seconds.max(sent.seconds);
+        }
+        Ok(sum)
+    }
+
+    /// Ends them before they have sent everything.
+    pub(super) fn stop(self) -> Result<()> {
+        for mut generator in self.0 {
+            if let Some(status) = generator.try_wait()? {
+                bail!("a generator has ended by itself, {status}");
+            }
+        }
+        Ok(())
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn peak_memory(pid: u32) -> Result<u64> {
 }
 
 /// A process and all below it.
-fn tree(root: u32) -> Result<Vec<u32>> {
+pub(super) fn tree(root: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let entry = entry?;

@@ -1,6 +1,6 @@
 //! acctd, and the program that it replaces.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -53,6 +53,11 @@ impl Receiver for Acctd {
     fn has_bpf_programs(&self) -> bool {
         self.crosscheck
     }
+
+    fn settle_time(&self) -> Duration {
+        // `SETTLE_TIME` in acctd's timeline.
+        Duration::from_millis(1_250)
+    }
 }
 
 /// go-nflog-acctd, built by whoever runs this.
@@ -89,7 +94,7 @@ impl Receiver for Seed {
 /// The flags, which both take.
 fn account_sources(place: &Place<'_>) -> [String; 3] {
     [
-        "-interval=24h".to_owned(),
+        format!("-interval={}s", place.interval),
         format!("{}={GROUP}", source_group_flag(place.setup.family)),
         format!("-log-directory={}", place.directory.display()),
     ]

@@ -24,6 +24,10 @@ impl Receiver for Nobody {
         Ok(None)
     }
 
+    fn has_process(&self) -> bool {
+        false
+    }
+
     fn counted(&self, place: &Place<'_>) -> Result<Counted> {
         Ok(Counted {
             packets: place.stage.seen()?,
@@ -58,6 +62,10 @@ impl Receiver for NftSet {
 
     fn command(&self, _place: &Place<'_>) -> Result<Option<Command>> {
         Ok(None)
+    }
+
+    fn has_process(&self) -> bool {
+        false
     }
 
     /// A rule ends where it cannot update the set. To list a million elements would take nft a minute

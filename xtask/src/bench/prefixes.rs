@@ -1,0 +1,98 @@
+//! `bench prefixes`: how the cost of a packet grows with the number of prefixes.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{
+    Choice, PACKETS, compare,
+    output::{Output, Table},
+    setup::{Family, Prefixes, Setup},
+    stage::Stage,
+};
+use crate::interrupt::Interrupt;
+
+/// Those whose cost is compared: the floor, and what accounts.
+const RECEIVERS: [&str; 3] = ["null", "acctd", "go-nflog-acctd"];
+
+const EXPLANATION: &str = "\
+Medians: CPU time a packet, user and system, and peak memory; all prefixes known, full speed.";
+
+/// Measure how cost grows with the number of prefixes
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// IP version
+    #[arg(long, value_name = "4|6", default_value = "4")]
+    family: Family,
+
+    /// Numbers of prefixes
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "1,1000,16384,65536,262144,1000000"
+    )]
+    prefixes: Vec<Prefixes>,
+
+    /// The rule's queue-threshold
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "50,5000"
+    )]
+    threshold: Vec<u32>,
+
+    /// Turns of each receiver in each setup
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+
+    /// A go-nflog-acctd to measure too
+    #[arg(long, value_name = "PROGRAM")]
+    seed: Option<PathBuf>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Args {
+    pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
+        let receivers = Choice::of(&RECEIVERS, self.seed.clone()).receivers(interrupt)?;
+        let setup = |prefixes, threshold| Setup {
+            family: self.family,
+            prefixes,
+            threshold,
+            rate: 0,
+            packets: PACKETS,
+        };
+        let setups: Vec<Setup> = self
+            .prefixes
+            .iter()
+            .flat_map(|&prefixes| self.threshold.iter().map(move |&t| setup(prefixes, t)))
+            .collect();
+        let results = compare::run(&Stage::set()?, &setups, &receivers, self.runs, interrupt)?;
+
+        let mut columns = vec!["prefixes".to_owned()];
+        for threshold in &self.threshold {
+            let names = receivers.iter().map(|receiver| receiver.name());
+            columns.extend(names.map(|name| format!("{name}, threshold {threshold}")));
+        }
+        let rows = results.chunks(self.threshold.len()).zip(&self.prefixes);
+        let rows = rows.map(|(comparisons, prefixes)| {
+            let outcomes = comparisons.iter().flat_map(|found| &found.receivers);
+            let cells = outcomes.map(|outcome| {
+                let cpu = outcome.median(|sample| Some(sample.cpu_nanos));
+                let peak = outcome.median(|sample| Some(sample.peak_mib));
+                let (cpu, peak) = (cpu.unwrap_or_default(), peak.unwrap_or_default());
+                format!("{cpu:.0} ns, {peak:.1} MiB")
+            });
+            std::iter::once(prefixes.to_string()).chain(cells).collect()
+        });
+        let table = Table {
+            title: format!("{}, {} turns", self.family, self.runs),
+            columns,
+            rows: rows.collect(),
+        };
+        self.output.publish(&results, &[table], EXPLANATION)
+    }
+}
