@@ -82,7 +82,7 @@ const MOST_PREFIXES: usize = 1 << 30;
 impl Index {
     /// An index with room for as many prefixes as this one, if it was a good part full.
     fn reuse(mut self, n_entries: usize) -> Self {
-        if n_entries < self.slots.len() / 16 {
+        if n_entries < self.slots.len() / 32 {
             return Self::default();
         }
         self.slots.fill(0);
@@ -339,7 +339,7 @@ mod tests {
         let packets: Vec<(u32, u64)> = (0..5_000).map(|key| (key, 100)).collect();
         first.add(&packets);
         let (_, index) = first.close();
-        assert_eq!(index.slots.len(), 8_192);
+        assert_eq!(index.slots.len(), 16_384);
         let mut second = Ledger::new(10_000, index);
         second.add(&[(1_u32, 5)]);
         let (entries, index) = second.close();
