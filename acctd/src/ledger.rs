@@ -151,7 +151,7 @@ fn tag(hash: u64, position_bits: u32) -> u32 {
 
 /// How many packets are looked up together. Their keys, hashes and positions fit the first-level
 /// cache, and more than some tens of cache misses do not overlap on any processor.
-pub const BATCH: usize = 64;
+pub const BATCH: usize = 128;
 
 /// The open counters of one group.
 ///
