@@ -55,6 +55,15 @@ const RECEIVERS: [&str; 9] = [
     "go-nflog-acctd",
 ];
 
+/// What is measured with `--quick` unless others are asked for; the last one where there is one.
+const QUICK: [&str; 5] = [
+    "null",
+    "library",
+    "acctd",
+    "acctd+crosscheck",
+    "go-nflog-acctd",
+];
+
 /// Packets that are measured in a turn.
 const PACKETS: u64 = 1_000_000;
 /// At a fixed rate, for how many seconds.
@@ -67,7 +76,7 @@ const SECONDS_AT_A_RATE: u64 = 3;
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
-    /// Some setups and few turns, in about two minutes
+    /// Few receivers, setups and turns, in about two minutes
     #[arg(long)]
     quick: bool,
 
@@ -147,7 +156,11 @@ impl Bench {
     }
 
     fn compare(&self, interrupt: &Interrupt) -> Result<()> {
-        let receivers = self.choice.receivers(interrupt)?;
+        let receivers = if self.quick && self.choice.receivers.is_empty() {
+            Choice::of(&QUICK, self.choice.seed.clone()).receivers(interrupt)?
+        } else {
+            self.choice.receivers(interrupt)?
+        };
         let setups = self.setups();
         let n_runs = self.runs.unwrap_or(if self.quick { 3 } else { 5 });
         let results = compare::run(&Stage::set()?, &setups, &receivers, n_runs, interrupt)?;
