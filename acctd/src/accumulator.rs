@@ -255,7 +255,8 @@ impl<K: PrefixKey> Slots<K> {
             match record {
                 Record::Packet(packet) => {
                     // A stamp ahead of the clock is from before the clock was set back.
-                    let time = packet.stamp().map_or(now, |stamp| stamp.min(now));
+                    let stamp = packet.stamp();
+                    let time = stamp.map_or(now, |stamp| stamp.min(now));
                     let position = match slot {
                         Some(position) if self.open[position].period.contains(time) => position,
                         _ => {
@@ -268,7 +269,7 @@ impl<K: PrefixKey> Slots<K> {
                             position
                         }
                     };
-                    self.count(packet, time, &mut counted);
+                    self.count(packet, stamp, time, &mut counted);
                     if self.batch.len() == BATCH {
                         self.count_batch(position, &mut counted);
                     }
@@ -288,7 +289,13 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     #[inline]
-    fn count(&mut self, packet: Packet<'_, '_>, time: UnixNanos, counted: &mut Counts) {
+    fn count(
+        &mut self,
+        packet: Packet<'_, '_>,
+        stamp: Option<UnixNanos>,
+        time: UnixNanos,
+        counted: &mut Counts,
+    ) {
         if let Some(sequence) = packet.sequence() {
             // The first number is where the group's count began for us, not a loss.
             let expected = self.next_sequence.unwrap_or(sequence);
@@ -322,7 +329,7 @@ impl<K: PrefixKey> Slots<K> {
         let key = K::from_address(&header[self.address_offset..]) & self.mask;
         counted.packets += 1;
         counted.bytes += bytes;
-        counted.unstamped += u64::from(packet.stamp().is_none());
+        counted.unstamped += u64::from(stamp.is_none());
         self.batch.push((key, bytes));
         if self.rules.debug {
             debug!(
