@@ -12,11 +12,7 @@ use std::{fs, path::PathBuf, thread};
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask::netns::{Privilege, find_program};
 
-use crate::{
-    interrupt::{Interrupt, Interrupted},
-    programs::build,
-    setup as packages,
-};
+use crate::{interrupt::Interrupt, programs::build, setup as packages};
 
 mod bpf_stats;
 mod compare;
@@ -39,7 +35,7 @@ mod usage;
 
 use output::Output;
 use receivers::{Acctd, NftSet, Nobody, Null, Receiver, Seed, Uacctd, Ulogd, Walk};
-use setup::{Family, Prefixes, Setup};
+use setup::{Family, Prefixes, Setup, Thresholds};
 use stage::Stage;
 
 /// What may be asked for.
@@ -64,11 +60,6 @@ const QUICK: [&str; 5] = [
     "go-nflog-acctd",
 ];
 
-/// Packets that are measured in a turn.
-const PACKETS: u64 = 1_000_000;
-/// At a fixed rate, for how many seconds.
-const SECONDS_AT_A_RATE: u64 = 3;
-
 /// Measure acctd beside other receivers: CPU time a packet, loss, memory
 ///
 /// Needs root and two cores: one sends, the other receives. Without options it measures every setup,
@@ -91,9 +82,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N[new]", value_delimiter = ',')]
     prefixes: Vec<Prefixes>,
 
-    /// The rule's queue-threshold
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    threshold: Vec<u32>,
+    #[command(flatten)]
+    thresholds: Thresholds,
 
     /// Packets a second, 0 for full speed
     #[arg(long, value_name = "PPS", value_delimiter = ',')]
@@ -145,14 +135,7 @@ impl Bench {
             Some(Scale::Close(args)) => args.run(&interrupt),
             Some(Scale::Headroom(args)) => args.run(&interrupt),
         };
-        done.map_err(|error| {
-            // A signal can also show as the failure of a command that it reached.
-            if interrupt.check().is_err() {
-                Interrupted.into()
-            } else {
-                error
-            }
-        })
+        interrupt.instead_of_error(done)
     }
 
     fn compare(&self, interrupt: &Interrupt) -> Result<()> {
@@ -191,23 +174,14 @@ impl Bench {
                 &all_prefixes
             },
         );
-        let thresholds = or(&self.threshold, &[50, 5000]);
         let mut setups = Vec::new();
         for family in families {
             for &prefixes in &prefixes {
-                for &threshold in &thresholds {
+                for &threshold in &self.thresholds.threshold {
                     let with_rate = prefixes == known(65_536) && !quick;
                     let rates = or(&self.rate, if with_rate { &[0, 100_000] } else { &[0] });
-                    setups.extend(rates.iter().map(|&rate| Setup {
-                        family,
-                        prefixes,
-                        threshold,
-                        rate,
-                        packets: match rate {
-                            0 => PACKETS,
-                            rate => u64::from(rate) * SECONDS_AT_A_RATE,
-                        },
-                    }));
+                    let setup = |&rate| Setup::new(family, prefixes, threshold, rate);
+                    setups.extend(rates.iter().map(setup));
                 }
             }
         }

@@ -14,10 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use xtask::{netns::Privilege, nft};
 
-use crate::{
-    interrupt::{Interrupt, Interrupted},
-    print, programs, setup,
-};
+use crate::{interrupt::Interrupt, print, programs, setup};
 
 mod daemon;
 mod files;
@@ -31,14 +28,7 @@ use stage::Stage;
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
     let interrupt = Interrupt::catch()?;
-    play(&interrupt).map_err(|error| {
-        // A signal can also show as the failure of a command that it reached.
-        if interrupt.check().is_err() {
-            Interrupted.into()
-        } else {
-            error
-        }
-    })
+    interrupt.instead_of_error(play(&interrupt))
 }
 
 fn play(interrupt: &Interrupt) -> Result<()> {

@@ -53,6 +53,15 @@ impl Interrupt {
         Ok(())
     }
 
+    /// The interruption instead of the error that came of it: a signal can also show as the failure of
+    /// a command that it reached.
+    pub(crate) fn instead_of_error<T>(&self, done: Result<T>) -> Result<T> {
+        match done {
+            Err(_) if self.check().is_err() => bail!(Interrupted),
+            done => done,
+        }
+    }
+
     /// Waits for the end of a process, but no longer than `limit`.
     pub(crate) fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
         process.wait_unless(limit, || self.check())

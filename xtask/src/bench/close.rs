@@ -107,11 +107,8 @@ impl Args {
         let receivers = Choice::of(&RECEIVERS, self.seed.clone()).receivers(interrupt)?;
         let stage = Stage::set()?;
         let setup = Setup {
-            family: self.family,
-            prefixes: self.prefixes,
-            threshold: self.threshold,
-            rate: 0,
             packets: u64::MAX, // It is stopped when the last file is there.
+            ..Setup::new(self.family, self.prefixes, self.threshold, 0)
         };
         let mut runs = Vec::new();
         for receiver in receivers {

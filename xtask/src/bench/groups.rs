@@ -11,11 +11,10 @@ use std::{path::PathBuf, process::Command, thread};
 use anyhow::Result;
 
 use super::{
-    PACKETS,
     compare::{self, Outcome},
     output::{Output, Table},
     receivers::{Acctd, Counted, Nobody, Place, Receiver, log_statement, source_group_flag},
-    setup::{Family, Prefixes, Setup},
+    setup::{Family, Prefixes, Setup, Thresholds},
     stage::{GROUP, Stage},
 };
 use crate::{interrupt::Interrupt, print, programs::build};
@@ -38,14 +37,8 @@ pub(super) struct Args {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     groups: Vec<u16>,
 
-    /// The rule's queue-threshold
-    #[arg(
-        long,
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "50,5000"
-    )]
-    threshold: Vec<u32>,
+    #[command(flatten)]
+    thresholds: Thresholds,
 
     /// Turns of each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
@@ -63,20 +56,15 @@ impl Args {
         for &n_groups in &self.groups {
             for by in [By::Hash, By::Cpu { n_cores }] {
                 if by.is_of_use(n_groups) {
-                    receivers.push(Box::new(Spread::new(acctd.clone(), n_groups, by)));
+                    receivers.push(Box::new(SeveralGroups::new(acctd.clone(), n_groups, by)));
                 }
             }
         }
         let setups: Vec<Setup> = self
+            .thresholds
             .threshold
             .iter()
-            .map(|&threshold| Setup {
-                family: Family::Ip4,
-                prefixes: PREFIXES,
-                threshold,
-                rate: 0,
-                packets: PACKETS,
-            })
+            .map(|&threshold| Setup::new(Family::Ip4, PREFIXES, threshold, 0))
             .collect();
         print::line(format!(
             "bench: {n_cores} generators, each on a core of its own; acctd is not pinned, it shares the cores with them"
@@ -144,14 +132,14 @@ impl By {
 }
 
 /// acctd with several groups of one direction.
-struct Spread {
+struct SeveralGroups {
     acctd: Acctd,
     n_groups: u16,
     by: By,
     name: String,
 }
 
-impl Spread {
+impl SeveralGroups {
     fn new(program: PathBuf, n_groups: u16, by: By) -> Self {
         Self {
             acctd: Acctd {
@@ -169,7 +157,7 @@ impl Spread {
     }
 }
 
-impl Receiver for Spread {
+impl Receiver for SeveralGroups {
     fn name(&self) -> &str {
         &self.name
     }

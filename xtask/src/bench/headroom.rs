@@ -27,7 +27,7 @@ use super::{
     measure::{begin, in_a_place, settle, stop},
     output::{Output, Table},
     receivers::{Place, Receiver},
-    setup::{Family, Prefixes, Setup},
+    setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
     usage,
 };
@@ -60,14 +60,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "65536")]
     prefixes: Prefixes,
 
-    /// The rule's queue-threshold
-    #[arg(
-        long,
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "50,5000"
-    )]
-    threshold: Vec<u32>,
+    #[command(flatten)]
+    thresholds: Thresholds,
 
     /// Packets a second
     #[arg(long, value_name = "PPS", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -113,13 +107,10 @@ impl Args {
         let stage = Stage::set()?;
         let mut results = Vec::new();
         for receiver in &receivers {
-            for &threshold in &self.threshold {
+            for &threshold in &self.thresholds.threshold {
                 let setup = Setup {
-                    family: self.family,
-                    prefixes: self.prefixes,
-                    threshold,
-                    rate: self.rate,
                     packets: u64::from(self.rate) * u64::from(self.seconds),
+                    ..Setup::new(self.family, self.prefixes, threshold, self.rate)
                 };
                 let receiver = receiver.as_ref();
                 results.push(headroom(&stage, &setup, receiver, &cgroup, interrupt)?);
@@ -127,7 +118,12 @@ impl Args {
         }
 
         let mut columns = vec!["receiver".to_owned()];
-        columns.extend(self.threshold.iter().map(|t| format!("threshold {t}")));
+        columns.extend(
+            self.thresholds
+                .threshold
+                .iter()
+                .map(|t| format!("threshold {t}")),
+        );
         let row = |results: &[Headroom]| {
             let names = results.iter().map(|result| result.receiver.clone()).take(1);
             names.chain(results.iter().map(cell)).collect()
@@ -138,7 +134,10 @@ impl Args {
                 self.family, self.prefixes, self.rate, self.seconds
             ),
             columns,
-            rows: results.chunks(self.threshold.len()).map(row).collect(),
+            rows: results
+                .chunks(self.thresholds.threshold.len())
+                .map(row)
+                .collect(),
         };
         self.output.publish(&results, &[table], EXPLANATION)
     }

@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tempfile::TempDir;
-use xtask::process::Process;
+use xtask::{process::Process, traffic::Sent};
 
 use super::{
     bpf_stats::{BpfStats, runs_of},
-    receivers::{Place, Receiver},
+    receivers::{Counted, Place, Receiver},
     setup::Setup,
     stage::{FLUSHED, Stage, last_words},
     usage::{self, CpuTime},
@@ -138,14 +138,15 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     let counted = receiver
         .counted(place)
         .with_context(|| format!("what it has counted, in {}", place.directory.display()))?;
-    Ok(sample(&Figures {
+    let figures = Figures {
         counted,
         seen,
         sent,
         cpu,
         peak,
         tc_nanos,
-    }))
+    };
+    Ok(figures.sample())
 }
 
 fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> {
@@ -215,39 +216,36 @@ pub(super) fn stop(
 }
 
 struct Figures {
-    counted: super::receivers::Counted,
+    counted: Counted,
     seen: u64,
-    sent: xtask::traffic::Sent,
+    sent: Sent,
     cpu: CpuTime,
     peak: u64,
     tc_nanos: Option<f64>,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn sample(figures: &Figures) -> Sample {
-    let Figures {
-        counted,
-        seen,
-        sent,
-        cpu,
-        peak,
-        tc_nanos,
-    } = figures;
-    let counted_share = counted.packets as f64 / *seen as f64;
-    let packets = sent.packets as f64;
-    let cpu_nanos = cpu.nanos as f64 / (packets * counted_share).max(1.0);
-    let lost = seen.cast_signed() - counted.packets.cast_signed();
-    Sample {
-        cpu_nanos,
-        user_nanos: cpu_nanos * cpu.user_share(),
-        system_nanos: cpu_nanos * (1.0 - cpu.user_share()),
-        loss_percent: lost as f64 * 100.0 / *seen as f64,
-        lost,
-        peak_mib: *peak as f64 / f64::from(1 << 20),
-        packets_a_datagram: counted
-            .datagrams
-            .map(|datagrams| counted.packets as f64 / datagrams.max(1) as f64),
-        path_nanos: sent.seconds * 1e9 / packets,
-        tc_nanos: *tc_nanos,
+impl Figures {
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn sample(&self) -> Sample {
+        let seen = self.seen as f64;
+        let counted = self.counted.packets as f64;
+        let packets = self.sent.packets as f64;
+        let cpu_nanos = self.cpu.nanos as f64 / (packets * (counted / seen)).max(1.0);
+        let user_share = self.cpu.user_share();
+        let lost = self.seen.cast_signed() - self.counted.packets.cast_signed();
+        Sample {
+            cpu_nanos,
+            user_nanos: cpu_nanos * user_share,
+            system_nanos: cpu_nanos * (1.0 - user_share),
+            loss_percent: lost as f64 * 100.0 / seen,
+            lost,
+            peak_mib: self.peak as f64 / f64::from(1 << 20),
+            packets_a_datagram: self
+                .counted
+                .datagrams
+                .map(|datagrams| counted / datagrams.max(1) as f64),
+            path_nanos: self.sent.seconds * 1e9 / packets,
+            tc_nanos: self.tc_nanos,
+        }
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Choice, PACKETS, compare,
+    Choice, compare,
     output::{Output, Table},
-    setup::{Family, Prefixes, Setup},
+    setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
 };
 use crate::interrupt::Interrupt;
@@ -34,14 +34,8 @@ pub(super) struct Args {
     )]
     prefixes: Vec<Prefixes>,
 
-    /// The rule's queue-threshold
-    #[arg(
-        long,
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "50,5000"
-    )]
-    threshold: Vec<u32>,
+    #[command(flatten)]
+    thresholds: Thresholds,
 
     /// Turns of each receiver in each setup
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
@@ -58,26 +52,27 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
         let receivers = Choice::of(&RECEIVERS, self.seed.clone()).receivers(interrupt)?;
-        let setup = |prefixes, threshold| Setup {
-            family: self.family,
-            prefixes,
-            threshold,
-            rate: 0,
-            packets: PACKETS,
-        };
+        let setup = |prefixes, threshold| Setup::new(self.family, prefixes, threshold, 0);
         let setups: Vec<Setup> = self
             .prefixes
             .iter()
-            .flat_map(|&prefixes| self.threshold.iter().map(move |&t| setup(prefixes, t)))
+            .flat_map(|&prefixes| {
+                self.thresholds
+                    .threshold
+                    .iter()
+                    .map(move |&t| setup(prefixes, t))
+            })
             .collect();
         let results = compare::run(&Stage::set()?, &setups, &receivers, self.runs, interrupt)?;
 
         let mut columns = vec!["prefixes".to_owned()];
-        for threshold in &self.threshold {
+        for threshold in &self.thresholds.threshold {
             let names = receivers.iter().map(|receiver| receiver.name());
             columns.extend(names.map(|name| format!("{name}, threshold {threshold}")));
         }
-        let rows = results.chunks(self.threshold.len()).zip(&self.prefixes);
+        let rows = results
+            .chunks(self.thresholds.threshold.len())
+            .zip(&self.prefixes);
         let rows = rows.map(|(comparisons, prefixes)| {
             let outcomes = comparisons.iter().flat_map(|found| &found.receivers);
             let cells = outcomes.map(|outcome| {

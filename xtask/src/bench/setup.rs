@@ -71,6 +71,24 @@ impl FromStr for Prefixes {
     }
 }
 
+/// Packets that are measured in a turn.
+const PACKETS: u64 = 1_000_000;
+/// At a fixed rate, for how many seconds.
+const SECONDS_AT_A_RATE: u64 = 3;
+
+/// The rule's queue-thresholds, on the command line.
+#[derive(Debug, clap::Args)]
+pub(super) struct Thresholds {
+    /// The rule's queue-threshold
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "50,5000"
+    )]
+    pub(super) threshold: Vec<u32>,
+}
+
 /// One setup, in which each receiver has its turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Setup {
@@ -99,6 +117,20 @@ impl fmt::Display for Setup {
 }
 
 impl Setup {
+    /// At full speed [`PACKETS`], at a rate those of [`SECONDS_AT_A_RATE`].
+    pub(super) fn new(family: Family, prefixes: Prefixes, threshold: u32, rate: u32) -> Self {
+        Self {
+            family,
+            prefixes,
+            threshold,
+            rate,
+            packets: match rate {
+                0 => PACKETS,
+                rate => u64::from(rate) * SECONDS_AT_A_RATE,
+            },
+        }
+    }
+
     /// A packet from each prefix, before the measurement; nothing where they are to be new.
     pub(super) fn warm_up(&self, veth: &Veth) -> Result<Option<TrafficArgs>> {
         if self.prefixes.new {

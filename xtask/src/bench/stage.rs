@@ -130,10 +130,10 @@ impl Stage {
             let table = self
                 .router
                 .run(&["cat", "/proc/net/netfilter/nfnetlink_log"])?;
-            let mut bound = table
+            let bound: Vec<&str> = table
                 .lines()
-                .filter_map(|line| line.split_whitespace().next());
-            let bound: Vec<&str> = bound.by_ref().collect();
+                .filter_map(|line| line.split_whitespace().next())
+                .collect();
             if groups
                 .iter()
                 .all(|group| bound.contains(&group.to_string().as_str()))
