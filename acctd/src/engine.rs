@@ -280,6 +280,7 @@ impl Engine {
                 period,
                 groups,
                 kernel,
+                gaps: Vec::new(),
             })?;
         }
         Ok(())

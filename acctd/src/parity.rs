@@ -140,6 +140,7 @@ fn packets_like_those_of_the_sample_make_its_file() {
         period,
         groups,
         kernel: None,
+        gaps: Vec::new(),
     };
     let directory = tempfile::tempdir().unwrap();
     let time = Zone::Utc.row_time(period.start);

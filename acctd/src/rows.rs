@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use acctd_common::Counters;
 use itertools::Itertools;
+use serde::{Deserialize, Serialize};
 
 use crate::accumulator::Entries;
 use crate::config::GroupConfig;
@@ -14,6 +15,7 @@ use crate::crosscheck::reconcile::Verdict;
 use crate::crosscheck::verdicts::{KernelInterval, StoredKey};
 use crate::interval::Period;
 use crate::ledger::Entry;
+use crate::nflog_socket::NflogGroup;
 use crate::prefix::{PrefixKey, Side};
 
 /// A period that is over, with all that was counted in it. Only [`crate::engine`] makes one,
@@ -26,6 +28,30 @@ pub struct ClosedInterval {
     pub groups: Vec<GroupInterval>,
     /// What the kernel counted, with a cross-check.
     pub kernel: Option<KernelInterval>,
+    /// Times in it of which it is not known what was logged.
+    pub gaps: Vec<Gap>,
+}
+
+/// A time in which packets may have been logged that nobody received and no number tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// From the last moment that is accounted for to the first one that is again.
+    pub period: Period,
+    /// The groups that it concerns.
+    pub groups: Vec<NflogGroup>,
+    /// How it came about, as a word of `intervals.jsonl`.
+    pub cause: GapCause,
+}
+
+/// What has made a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// acctd was killed: what came after its last checkpoint is gone, and nothing was received until
+    /// it was started again.
+    Killed,
+    /// The kernel's side of the group was gone, until the group was bound again.
+    Unbound,
 }
 
 /// What one group counted in a period.
@@ -288,6 +314,7 @@ mod tests {
                 ),
             ],
             kernel: None,
+            gaps: Vec::new(),
         };
         let text: Vec<String> = closed
             .rows()

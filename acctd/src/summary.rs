@@ -18,7 +18,7 @@ use crate::crosscheck::verdicts::{Judgement, KernelInterval};
 use crate::csv_writer::FileTotals;
 use crate::naming::Zone;
 use crate::prefix::go_ip_text;
-use crate::rows::ClosedInterval;
+use crate::rows::{ClosedInterval, GapCause};
 
 /// The file's name in the log directory.
 pub const FILE_NAME: &str = "intervals.jsonl";
@@ -37,9 +37,20 @@ struct Summary<'a> {
     #[serde(flatten)]
     losses: Losses,
     write_seconds: f64,
+    /// Times of which it is not known what was logged; absent where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapSummary>,
     groups: Vec<GroupSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     crosscheck: Option<CrossCheckSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct GapSummary {
+    start: String,
+    end: String,
+    groups: Vec<u16>,
+    cause: GapCause,
 }
 
 /// The cross-check's part: `prefixes` count each side of a prefix by itself.
@@ -225,6 +236,12 @@ pub fn line(
         datagrams: group.counts.datagrams,
         losses: (&group.counts).into(),
     });
+    let gaps = closed.gaps.iter().map(|gap| GapSummary {
+        start: zone.rfc3339(gap.period.start),
+        end: zone.rfc3339(gap.period.end),
+        groups: gap.groups.iter().map(|group| group.0).collect(),
+        cause: gap.cause,
+    });
     let summary = Summary {
         start: zone.rfc3339(closed.period.start),
         end: zone.rfc3339(closed.period.end),
@@ -236,6 +253,7 @@ pub fn line(
         dest_packets: totals.dest.packets,
         losses: (&closed.counts()).into(),
         write_seconds,
+        gaps: gaps.collect(),
         groups: groups.collect(),
         crosscheck: closed.kernel.as_ref().and_then(|kernel| {
             let judgement = kernel.judgement.as_ref()?;

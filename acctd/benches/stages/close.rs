@@ -106,5 +106,6 @@ fn interval(ledgers: impl IntoIterator<Item = (Side, Entries)>) -> ClosedInterva
         },
         groups: groups.collect(),
         kernel: None,
+        gaps: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@
 mod counting;
 mod crosscheck;
 mod errors;
+mod faults;
 mod hooks;
 mod logging;
 mod overload;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         logging::CASES,
         unprivileged::CASES,
         rules_of_readme::CASES,
+        &faults::cases(),
     ]
     .concat()
     .into_iter()

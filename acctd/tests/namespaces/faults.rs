@@ -1,0 +1,22 @@
+//! The fault matrix: the promises of the README's table "What can be lost", line by line.
+
+mod disk;
+mod flood;
+mod kernel;
+mod killed;
+mod privilege;
+mod restart;
+
+use crate::Case;
+
+pub(crate) fn cases() -> Vec<Case> {
+    [
+        killed::CASES,
+        restart::CASES,
+        flood::CASES,
+        disk::CASES,
+        kernel::CASES,
+        privilege::CASES,
+    ]
+    .concat()
+}
