@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use log::debug;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, GroupConfig};
 use crate::counts::Counts;
@@ -50,7 +51,7 @@ impl Rules {
 }
 
 /// The closed ledger of one group for one period, as its family and prefix length hold it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Entries {
     /// IPv4 prefixes.
     Ip4(Vec<Entry<u32>>),
@@ -58,6 +59,24 @@ pub enum Entries {
     Ip6Half(Vec<Entry<u64>>),
     /// IPv6 prefixes of more than 64 bits.
     Ip6(Vec<Entry<u128>>),
+}
+
+impl Entries {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ip4(entries) => entries.len(),
+            Self::Ip6Half(entries) => entries.len(),
+            Self::Ip6(entries) => entries.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What one group counted in one period, handed over whole.
@@ -120,6 +139,16 @@ impl Accumulator {
             Self::Ip4(slots) => slots.overrun(now),
             Self::Ip6Half(slots) => slots.overrun(now),
             Self::Ip6(slots) => slots.overrun(now),
+        }
+    }
+
+    /// A copy of what is open, all of which stays so.
+    #[must_use]
+    pub fn copy(&self) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.copy(Entries::Ip4),
+            Self::Ip6Half(slots) => slots.copy(Entries::Ip6Half),
+            Self::Ip6(slots) => slots.copy(Entries::Ip6),
         }
     }
 
@@ -426,6 +455,15 @@ impl<K: PrefixKey> Slots<K> {
             );
         }
         (position, late)
+    }
+
+    fn copy(&self, entries_of: fn(Vec<Entry<K>>) -> Entries) -> Vec<ClosedSlot> {
+        let slots = self.open.iter().map(|slot| ClosedSlot {
+            index: slot.index,
+            entries: entries_of(slot.ledger.copy()),
+            counts: slot.counts,
+        });
+        slots.collect()
     }
 
     fn close_before(

@@ -99,6 +99,23 @@ pub struct Cli {
           default_value = "/var/log/accounting", help_heading = FILES)]
     pub log_directory: PathBuf,
 
+    /// How often to save what is counted so far, against a crash or a power cut; 0 is never.
+    ///
+    /// It is the most that a crash can lose. The next start takes it in: as the beginning of the same
+    /// interval, or as that interval's file.
+    #[arg(long, env = "ACCTD_CHECKPOINT", hide_env = true, value_name = "DURATION", default_value = "30s",
+          value_parser = parse_checkpoint, help_heading = FILES)]
+    pub checkpoint: Duration,
+
+    /// The most rows that wait in memory while the disk takes none.
+    ///
+    /// Beyond it neighbouring intervals are put together in one file, and at last the smallest prefixes
+    /// in the row 0.0.0.0 or ::, so that totals stay exact. A row takes up to 32 bytes for each
+    /// direction.
+    #[arg(long, env = "ACCTD_BACKLOG", hide_env = true, value_name = "ROWS", default_value_t = 10_000_000,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = FILES)]
+    pub backlog: u32,
+
     /// File names and the Time column in UTC instead of local time.
     #[arg(long, env = "ACCTD_UTC", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
@@ -211,6 +228,17 @@ fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
 fn parse_interval(text: &str) -> Result<crate::interval::Interval, String> {
     let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     crate::interval::Interval::new(length).map_err(|error| error.to_string())
+}
+
+fn parse_checkpoint(text: &str) -> Result<Duration, String> {
+    /// More often, a disk does little else.
+    const SHORTEST: Duration = Duration::from_millis(100);
+    let pause = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    if pause.is_zero() || pause >= SHORTEST {
+        Ok(pause)
+    } else {
+        Err("is below 100 ms: use 1s or more, or 0 for never".to_owned())
+    }
 }
 
 impl FromStr for Watched {
@@ -383,6 +411,9 @@ mod tests {
             "-ip4-src-group=five",
             "-priority=20",
             "-max-prefixes=0",
+            "-backlog=0",
+            "-checkpoint=99ms",
+            "-checkpoint=-30s",
             "-syslog=maybe",
             "-no-such-flag",
             "stray",

@@ -16,7 +16,7 @@ use crate::prefix::{Family, PrefixLength, Side};
 use crate::timeline::FLUSH_TIMEOUT;
 
 /// A group and what it is read for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
     /// The NFLOG group.
     pub group: NflogGroup,
@@ -35,6 +35,10 @@ pub struct Config {
     pub max_prefixes: usize,
     /// The length of a period.
     pub interval: Interval,
+    /// How often what is open is saved; `None` for never.
+    pub checkpoint: Option<Duration>,
+    /// The most rows that wait for the disk before intervals are put together.
+    pub backlog: usize,
     /// Where the files go.
     pub log_directory: PathBuf,
     /// The time zone of file names and rows.
@@ -78,6 +82,14 @@ pub enum UsageError {
 }
 
 impl Config {
+    /// The lowest group: by it, processes that share a log directory tell their files apart.
+    #[must_use]
+    pub fn tag(&self) -> NflogGroup {
+        // There is at least one.
+        let groups = self.groups.iter().map(|group| group.group);
+        groups.min().unwrap_or(NflogGroup(0))
+    }
+
     /// Checks what no single flag can know.
     pub fn resolve(cli: Cli) -> Result<Self, UsageError> {
         let groups = resolve_groups(&cli)?;
@@ -87,6 +99,8 @@ impl Config {
         Ok(Self {
             max_prefixes: cli.max_prefixes as usize,
             interval: cli.interval,
+            checkpoint: Some(cli.checkpoint).filter(|pause| !pause.is_zero()),
+            backlog: cli.backlog as usize,
             log_directory: cli.log_directory,
             zone: if cli.utc { Zone::Utc } else { Zone::Local },
             syslog: cli.syslog,

@@ -5,10 +5,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The counters of one group, over one period or since the start.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -17,6 +19,12 @@ macro_rules! counts {
             /// Adds `other` to `self`.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
+            }
+
+            /// The largest of them.
+            #[must_use]
+            pub fn largest(&self) -> u64 {
+                0 $(.max(self.$name))*
             }
 
             /// What was added since `earlier`, an older state of the same counters.

@@ -17,6 +17,7 @@ use crate::nflog_socket::NflogSocket;
 use crate::preflight;
 use crate::profile::CpuProfile;
 use crate::reader::{Reader, ReaderHandle};
+use crate::recovery::{self, Recovered};
 use crate::shutdown::Shutdown;
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
@@ -31,6 +32,7 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// says what is not.
 pub fn run(config: &Config) -> Result<()> {
     preflight::prepare_directory(&config.log_directory)?;
+    let lock = recovery::lock(config)?;
     set_priority(config.priority);
     let profile = config
         .cpuprofile
@@ -44,7 +46,7 @@ pub fn run(config: &Config) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, lock.is_some()));
     // Does not wait for a write that hangs, which only an end without patience leaves behind.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -63,7 +65,7 @@ fn set_priority(priority: i32) {
     }
 }
 
-async fn serve(config: &Config) -> Result<()> {
+async fn serve(config: &Config, is_locked: bool) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
     let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     // Before the groups: what NFLOG counts, the kernel must have counted.
@@ -76,6 +78,12 @@ async fn serve(config: &Config) -> Result<()> {
     // attaching programs takes its time, in which a period may end: that is over.
     let start = UnixNanos::now();
     let sockets = preflight::open_groups(config)?;
+    // Behind all that may refuse the start: what was left stays as it is until then.
+    let recovered = if is_locked {
+        recovery::recover(config, start)
+    } else {
+        Recovered::default()
+    };
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
     let readers = start_readers(config, sockets, start, &failed)?;
@@ -83,7 +91,7 @@ async fn serve(config: &Config) -> Result<()> {
         crosscheck.begin()?;
     }
     let clock = Box::new(UnixNanos::now);
-    let mut engine = Engine::start(config, readers, crosscheck, start, clock);
+    let mut engine = Engine::start(config, readers, crosscheck, recovered, start, clock)?;
     info!("Started accounting");
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
@@ -156,6 +164,7 @@ async fn run_until_over(
 ) -> Result<()> {
     loop {
         engine.close_what_is_due().await?;
+        engine.save_if_due().await;
         engine.look_around().await;
         engine.warn_of_trouble();
         let pause = engine.until_due().min(LOOK_AROUND);

@@ -11,14 +11,16 @@ use log::{info, warn};
 use tokio::task::spawn_blocking;
 
 use crate::accumulator::ClosedSlot;
+use crate::checkpoint::Checkpoint;
 use crate::config::{Config, GroupConfig};
 use crate::crosscheck::verdicts::KernelInterval;
 use crate::crosscheck::{ClosedEpoch, CrossCheck};
-use crate::interval::{Period, PeriodIndex, UnixNanos};
+use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
+use crate::recovery::{self, Recovered};
 use crate::rows::{ClosedInterval, GroupInterval};
 use crate::timeline::{Due, Timeline};
 use crate::writer::{Destination, Writer, yield_to_readers};
@@ -46,10 +48,27 @@ pub struct Engine {
     clock: Clock,
     writer: Writer,
     kernel: KernelWatch,
+    saving: Saving,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
     failed: Option<NflogGroup>,
+}
+
+/// What is known of the open periods' checkpoints.
+#[derive(Debug)]
+struct Saving {
+    interval: Interval,
+    tag: NflogGroup,
+    /// How often to save; `None` is never.
+    pause: Option<Duration>,
+    due_at: Instant,
+    /// The files that may be there, by period.
+    files: BTreeMap<PeriodIndex, String>,
+    /// The current period as an acctd that was killed had saved it: a part of what is open.
+    resumed: Option<Checkpoint>,
+    /// Datagrams read when it was last saved.
+    n_datagrams: u64,
 }
 
 impl fmt::Debug for Engine {
@@ -63,20 +82,40 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// Begins the first interval at `start`; the readers were started with the same time.
-    #[must_use]
     pub fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
         crosscheck: Option<CrossCheck>,
+        recovered: Recovered,
         start: UnixNanos,
         clock: Clock,
-    ) -> Self {
+    ) -> Result<Self> {
         let watched = config.crosscheck.as_ref().map(|config| &config.watched);
         let destination = Destination {
             directory: config.log_directory.clone(),
             zone: config.zone,
             watched: watched.cloned().unwrap_or_default(),
+            tag: config.tag(),
+            backlog: config.backlog,
         };
+        let mut saving = Saving {
+            interval: config.interval,
+            tag: config.tag(),
+            pause: config.checkpoint,
+            due_at: Instant::now() + config.checkpoint.unwrap_or_default(),
+            files: BTreeMap::new(),
+            resumed: None,
+            n_datagrams: 0,
+        };
+        let mut start = start;
+        if let Some(resumed) = recovered.resumed {
+            let mut checkpoint = resumed.checkpoint;
+            let gap = recovery::gap_after(config, &checkpoint, (clock)());
+            checkpoint.gaps.extend(gap);
+            start = checkpoint.start;
+            saving.files.insert(checkpoint.index, resumed.file);
+            saving.resumed = Some(checkpoint);
+        }
         let engine = Self {
             groups: config.groups.clone(),
             readers,
@@ -87,12 +126,16 @@ impl Engine {
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(Box::new(crosscheck)))
             }),
+            saving,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
         };
+        for interval in recovered.finished {
+            engine.writer.write(interval)?;
+        }
         engine.log_next();
-        engine
+        Ok(engine)
     }
 
     /// When the period that is open by the clock ends: with a short interval, the oldest that is not
@@ -104,10 +147,58 @@ impl Engine {
         }
     }
 
-    /// How long until an interval is over, if the clock is left alone.
+    /// How long until something is due, if the clock is left alone.
     #[must_use]
     pub fn until_due(&self) -> Duration {
-        self.timeline.until_due((self.clock)())
+        let until_close = self.timeline.until_due((self.clock)());
+        if self.saving.pause.is_none() {
+            return until_close;
+        }
+        until_close.min(self.saving.due_at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Hands a copy of what is open to the writer, if it is time for that.
+    pub async fn save_if_due(&mut self) {
+        let Some(pause) = self.saving.pause else {
+            return;
+        };
+        let now = Instant::now();
+        if now < self.saving.due_at {
+            return;
+        }
+        self.saving.due_at = now + pause;
+        let counts = self.readers.iter().map(|reader| reader.counts.load());
+        let n_datagrams = counts.map(|counts| counts.datagrams).sum();
+        // A disk that has not taken the last one is given no other.
+        if n_datagrams == self.saving.n_datagrams || self.writer.is_saving() {
+            return;
+        }
+        self.saving.n_datagrams = n_datagrams;
+        let saved_at = (self.clock)();
+        let copied = self.ask_readers(Command::Copy).await;
+        for (index, slots) in copied.slots {
+            let start = self.timeline.start_of(index);
+            let mut groups = self.empty_groups();
+            add_slots(&mut groups, slots);
+            let mut gaps = Vec::new();
+            if let Some(resumed) = &self.saving.resumed
+                && resumed.index == index
+            {
+                add_groups(&mut groups, resumed.groups.clone());
+                gaps.clone_from(&resumed.gaps);
+            }
+            let file = Checkpoint::file_name(self.saving.tag, start);
+            self.saving.files.insert(index, file.clone());
+            let checkpoint = Checkpoint {
+                interval: self.saving.interval,
+                index,
+                start,
+                saved_at: saved_at.max(start),
+                groups,
+                gaps,
+            };
+            self.writer.save(file, checkpoint);
+        }
     }
 
     /// Closes the intervals that are over, if any.
@@ -261,29 +352,82 @@ impl Engine {
         }
     }
 
-    fn write(&self, periods: Vec<(PeriodIndex, Period)>, mut closed: ClosedSlots) -> Result<()> {
+    fn empty_groups(&self) -> Vec<GroupInterval> {
+        self.groups.iter().map(|&config| config.into()).collect()
+    }
+
+    fn write(
+        &mut self,
+        periods: Vec<(PeriodIndex, Period)>,
+        mut closed: ClosedSlots,
+    ) -> Result<()> {
         for (index, period) in periods {
-            let mut groups: Vec<GroupInterval> =
-                self.groups.iter().map(|&config| config.into()).collect();
-            for (reader, slot) in closed.take_through(index) {
-                groups[reader].counts.add(&slot.counts);
-                groups[reader].entries.push(slot.entries);
+            let mut groups = self.empty_groups();
+            add_slots(&mut groups, closed.take_through(index));
+            let mut gaps = Vec::new();
+            let saved = self.saving.take_through(index);
+            let is_resumed = saved.resumed.is_some();
+            if let Some(resumed) = saved.resumed {
+                add_groups(&mut groups, resumed.groups);
+                gaps.extend(resumed.gaps);
             }
             for (reader, group) in groups.iter_mut().enumerate() {
                 group.loss_is_open = closed.has_open_loss(reader, index);
             }
             let kernel = match self.kernel {
                 KernelWatch::Off => None,
-                KernelWatch::Active(_) | KernelWatch::Failed => Some(closed.take_kernel(index)),
+                KernelWatch::Active(_) | KernelWatch::Failed => {
+                    let mut kernel = closed.take_kernel(index);
+                    // What was counted before acctd was killed went with it.
+                    kernel.is_comparable &= !is_resumed;
+                    Some(kernel)
+                }
             };
             self.writer.write(ClosedInterval {
-                period,
-                groups,
                 kernel,
-                gaps: Vec::new(),
+                gaps,
+                checkpoints: saved.files,
+                ..ClosedInterval::new(period, groups)
             })?;
         }
         Ok(())
+    }
+}
+
+/// What was saved of a period that is over now.
+struct Saved {
+    files: Vec<String>,
+    resumed: Option<Checkpoint>,
+}
+
+impl Saving {
+    /// That of this period, and of any before it that was not named.
+    fn take_through(&mut self, index: PeriodIndex) -> Saved {
+        let later = self.files.split_off(&index.next());
+        let files = std::mem::replace(&mut self.files, later);
+        Saved {
+            files: files.into_values().collect(),
+            resumed: self.resumed.take_if(|resumed| resumed.index <= index),
+        }
+    }
+}
+
+/// Adds what readers have handed over, each with its number.
+fn add_slots(groups: &mut [GroupInterval], slots: impl IntoIterator<Item = (usize, ClosedSlot)>) {
+    for (reader, slot) in slots {
+        groups[reader].counts.add(&slot.counts);
+        groups[reader].entries.push(slot.entries);
+    }
+}
+
+/// Adds what was saved of the same groups.
+fn add_groups(groups: &mut [GroupInterval], saved: Vec<GroupInterval>) {
+    for saved in saved {
+        let group = groups.iter_mut().find(|group| group.config == saved.config);
+        if let Some(group) = group {
+            group.counts.add(&saved.counts);
+            group.entries.extend(saved.entries);
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A point of the wall clock: nanoseconds since 1970-01-01 00:00 UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnixNanos(pub i64);
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -137,7 +138,7 @@ impl Interval {
 }
 
 /// The number of a period, counted from 1970: `floor(time / interval)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeriodIndex(pub i64);
 
 impl PeriodIndex {
@@ -149,7 +150,7 @@ impl PeriodIndex {
 }
 
 /// A span of the wall clock, its end not included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Period {
     /// The first instant.
     pub start: UnixNanos,

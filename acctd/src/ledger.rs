@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 
 use acctd_common::Counters;
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::prefix::PrefixKey;
 
@@ -58,6 +59,20 @@ impl<K: PrefixKey> Entry<K> {
             bytes: self.bytes,
             packets: self.packets,
         }
+    }
+}
+
+/// As the key and the two counters, whatever its layout in memory.
+impl<K: PrefixKey + Serialize> Serialize for Entry<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.key(), self.bytes, self.packets).serialize(serializer)
+    }
+}
+
+impl<'de, K: PrefixKey + Deserialize<'de>> Deserialize<'de> for Entry<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (key, bytes, packets) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::new(key, Counters { bytes, packets }))
     }
 }
 
@@ -250,20 +265,30 @@ impl<K: PrefixKey> Ledger<K> {
         }
     }
 
+    /// Its entries as they are now, as [`Ledger::close`] would give them.
+    #[must_use]
+    pub fn copy(&self) -> Vec<Entry<K>> {
+        let mut entries = Vec::with_capacity(self.entries.len() + 1);
+        entries.extend_from_slice(&self.entries);
+        entries.extend(self.overflow_entry());
+        entries
+    }
+
+    /// What was over the limit, as the row that gathers it.
+    fn overflow_entry(&self) -> Option<Entry<K>> {
+        (self.overflow.packets > 0).then(|| Entry::new(K::ZERO, self.overflow))
+    }
+
     /// Ends the ledger: its entries in the order of their first packet, with the overflow as an
     /// entry for `0.0.0.0` or `::`, and the index for the next ledger.
     #[must_use]
     pub fn close(self) -> (Vec<Entry<K>>, Index) {
+        let overflow = self.overflow_entry();
         let Self {
-            index,
-            mut entries,
-            overflow,
-            ..
+            index, mut entries, ..
         } = self;
         let index = index.reuse(entries.len());
-        if overflow.packets > 0 {
-            entries.push(Entry::new(K::ZERO, overflow));
-        }
+        entries.extend(overflow);
         (entries, index)
     }
 }

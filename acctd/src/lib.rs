@@ -40,6 +40,7 @@ pub mod counts;
 pub mod ledger;
 
 pub mod accumulator;
+pub mod checkpoint;
 pub mod interval;
 pub mod pace;
 pub mod reader;
@@ -47,11 +48,18 @@ pub mod timeline;
 
 pub mod crosscheck;
 
+pub mod coarsen;
+pub mod commit;
 pub mod csv_writer;
+pub mod directory_lock;
+pub(crate) mod fault_points;
 pub mod human;
 pub mod naming;
+pub mod recovery;
 pub mod rows;
+pub mod sealed;
 pub mod summary;
+pub mod whole_file;
 pub mod writer;
 
 pub mod daemon;

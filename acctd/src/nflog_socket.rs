@@ -29,6 +29,7 @@ use errno::{Errno, errno, set_errno};
 use nflog::{CfgFlags, CopyMode, Queue};
 use rustix::net::netlink::NETFILTER;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -52,7 +53,7 @@ pub const WANTED_RECEIVE_BUFFER: usize = 2 * RECEIVE_BUFFER;
 const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
 
 /// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NflogGroup(pub u16);
 
 impl fmt::Display for NflogGroup {

@@ -70,14 +70,16 @@ pub fn owner(port_id: u32) -> Option<String> {
         .ok()?
         .flatten()
         .find(|process| holds(&process.path(), &link))
-        .map(|process| {
-            let pid = process.file_name();
-            let pid = pid.to_string_lossy();
-            match fs::read_to_string(process.path().join("comm")) {
-                Ok(name) => format!("pid {pid} ({})", name.trim_end()),
-                Err(_) => format!("pid {pid}"),
-            }
-        })
+        .map(|found| process(&found.file_name().to_string_lossy()))
+}
+
+/// A process as messages name it: `pid 812 (ulogd)`.
+#[must_use]
+pub fn process(pid: &str) -> String {
+    match fs::read_to_string(Path::new("/proc").join(pid).join("comm")) {
+        Ok(name) => format!("pid {pid} ({})", name.trim_end()),
+        Err(_) => format!("pid {pid}"),
+    }
 }
 
 fn socket_inode(sockets: &str, port_id: u32) -> Option<&str> {

@@ -10,10 +10,12 @@ use itertools::Itertools as _;
 
 use crate::accumulator::{Accumulator, Rules};
 use crate::cli::Cli;
+use crate::commit::{Place, Prepared};
 use crate::config::Config;
-use crate::csv_writer::{create_whole, write_rows};
+use crate::csv_writer::write_rows;
 use crate::interval::{Interval, Period, UnixNanos};
 use crate::naming::Zone;
+use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::rows::{ClosedInterval, GroupInterval, Row};
 use crate::testing::{AF_INET, AF_INET6, Logged, SEED_IP4, SEED_IP6, datagram};
@@ -136,19 +138,19 @@ fn packets_like_those_of_the_sample_make_its_file() {
         }
         groups.push(closed);
     }
-    let mut closed = ClosedInterval {
-        period,
-        groups,
-        kernel: None,
-        gaps: Vec::new(),
-    };
+    let mut closed = ClosedInterval::new(period, groups);
     let directory = tempfile::tempdir().unwrap();
     let time = Zone::Utc.row_time(period.start);
     let stem = Zone::Utc.file_stem(period);
-    let (name, _) = create_whole(directory.path(), &stem, |target| {
+    let place = Place {
+        directory: directory.path(),
+        tag: NflogGroup(4),
+    };
+    let (prepared, _) = Prepared::prepare(place, &stem, |target| {
         write_rows(target, &time, closed.rows(), false)
     })
     .unwrap();
+    let name = prepared.publish(directory.path()).unwrap();
     assert_eq!(name, "2013-02-11-150000_2013-02-11-160000.csv");
     let written = std::fs::read_to_string(directory.path().join(name)).unwrap();
     assert_eq!(written, SAMPLE_FILE);

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::BitAnd;
 
 use ipnet::{Ipv4Net, Ipv6Net, PrefixLenError};
+use serde::{Deserialize, Serialize};
 
 /// IPv4 or IPv6, and the size of the part of a header that acctd reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     Ip4,
@@ -40,7 +41,7 @@ impl Family {
 }
 
 /// Which of a packet's two addresses is accounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// The source address: columns `SourceBytes`, `SourcePackets`.
     Source,

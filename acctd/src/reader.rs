@@ -25,6 +25,8 @@ pub enum Command {
     /// Hand over all periods before this one, after reading what has waited in the socket: it
     /// may hold packets that were stamped before the boundary.
     CloseBefore(PeriodIndex),
+    /// Give a copy of all that is open, and go on.
+    Copy,
     /// Hand over everything and begin anew at this time: the clock was set back.
     Restart(UnixNanos),
     /// Let go of the group and hand over everything, what the kernel still held included.
@@ -153,6 +155,7 @@ impl Reader {
         let open_loss = self.accumulator.open_loss();
         let slots = match command {
             Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
+            Command::Copy => self.accumulator.copy(),
             Command::Restart(now) => self.accumulator.restart(now),
             Command::Finish => self.accumulator.finish(UnixNanos::now()),
         };

@@ -30,10 +30,14 @@ pub struct ClosedInterval {
     pub kernel: Option<KernelInterval>,
     /// Times in it of which it is not known what was logged.
     pub gaps: Vec<Gap>,
+    /// The files of its checkpoints, which go when it has its own.
+    pub checkpoints: Vec<String>,
+    /// How many intervals were put together to this one because too many rows waited for the disk.
+    pub n_merged: u32,
 }
 
 /// A time in which packets may have been logged that nobody received and no number tells of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// From the last moment that is accounted for to the first one that is again.
     pub period: Period,
@@ -55,7 +59,7 @@ pub enum GapCause {
 }
 
 /// What one group counted in a period.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GroupInterval {
     /// The group.
     pub config: GroupConfig,
@@ -104,6 +108,19 @@ pub struct KernelRow {
 }
 
 impl ClosedInterval {
+    /// An interval with nothing but what its groups counted.
+    #[must_use]
+    pub fn new(period: Period, groups: Vec<GroupInterval>) -> Self {
+        Self {
+            period,
+            groups,
+            kernel: None,
+            gaps: Vec::new(),
+            checkpoints: Vec::new(),
+            n_merged: 1,
+        }
+    }
+
     /// The counters of all groups together.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -289,12 +306,12 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_and_each_prefix_stands_once() {
-        let mut closed = ClosedInterval {
-            period: Period {
+        let mut closed = ClosedInterval::new(
+            Period {
                 start: UnixNanos(0),
                 end: UnixNanos(1),
             },
-            groups: vec![
+            vec![
                 group(
                     Side::Dest,
                     Family::Ip6,
@@ -313,9 +330,7 @@ mod tests {
                     Entries::Ip4(vec![entry(9, 3), entry(8, 4)]),
                 ),
             ],
-            kernel: None,
-            gaps: Vec::new(),
-        };
+        );
         let text: Vec<String> = closed
             .rows()
             .map(|row| {

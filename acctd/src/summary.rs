@@ -37,6 +37,9 @@ struct Summary<'a> {
     #[serde(flatten)]
     losses: Losses,
     write_seconds: f64,
+    /// How many intervals the file covers, where they had to be put together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged_intervals: Option<u32>,
     /// Times of which it is not known what was logged; absent where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<GapSummary>,
@@ -253,6 +256,7 @@ pub fn line(
         dest_packets: totals.dest.packets,
         losses: (&closed.counts()).into(),
         write_seconds,
+        merged_intervals: (closed.n_merged > 1).then_some(closed.n_merged),
         gaps: gaps.collect(),
         groups: groups.collect(),
         crosscheck: closed.kernel.as_ref().and_then(|kernel| {
@@ -287,6 +291,21 @@ pub fn append(directory: &Path, line: &[u8]) -> io::Result<()> {
         let _already_failing = file.set_len(length_before);
     }
     written
+}
+
+/// Whether `line` is among the last ones.
+pub fn has_line(directory: &Path, line: &[u8]) -> io::Result<bool> {
+    /// Lines have some kilobytes, and few others were appended since.
+    const LAST: u64 = 1 << 20;
+    let file = match File::open(directory.join(FILE_NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    let mut last = vec![0; usize::try_from(length.min(LAST)).unwrap_or(0)];
+    file.read_exact_at(&mut last, length.saturating_sub(LAST))?;
+    let mut lines = last.split_inclusive(|byte| *byte == b'\n');
+    Ok(lines.any(|found| found == line))
 }
 
 fn appending() -> OpenOptions {

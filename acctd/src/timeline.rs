@@ -65,6 +65,12 @@ impl Timeline {
         (first_open > self.open).then_some(Due::Close(first_open))
     }
 
+    /// Where an open period begins.
+    #[must_use]
+    pub fn start_of(&self, index: PeriodIndex) -> UnixNanos {
+        self.interval.period(index).start.max(self.open_start)
+    }
+
     /// How long from `now` until the open period closes.
     #[must_use]
     pub fn until_due(&self, now: UnixNanos) -> Duration {

@@ -99,13 +99,9 @@ fn interval(ledgers: impl IntoIterator<Item = (Side, Entries)>) -> ClosedInterva
             prefix_length: PrefixLength::Ip4(Ipv4Net::default()),
         })
     });
-    ClosedInterval {
-        period: Period {
-            start: RECEIVED,
-            end: RECEIVED,
-        },
-        groups: groups.collect(),
-        kernel: None,
-        gaps: Vec::new(),
-    }
+    let period = Period {
+        start: RECEIVED,
+        end: RECEIVED,
+    };
+    ClosedInterval::new(period, groups.collect())
 }

@@ -4,6 +4,7 @@
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, reason};
 
+use crate::coarsen;
 use crate::ledger::Entry;
 use crate::prefix::{PrefixKey, Side};
 
@@ -78,10 +79,27 @@ impl<K: PrefixKey> KernelSide<K> {
         }
     }
 
+    /// Takes in what was counted in the next epoch. Allowances are of no use any more.
+    fn append(&mut self, next: Self) {
+        self.allowances = Vec::new();
+        coarsen::join(&mut self.totals, next.totals);
+    }
+
+    fn fold(&mut self, limit: usize) {
+        coarsen::fold(&mut self.totals, limit);
+    }
+
     /// Both lists by key; linear where they are sorted already.
     pub fn sort(&mut self) {
         self.totals.sort_unstable_by_key(Entry::key);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
+    }
+}
+
+impl<K: PrefixKey> KernelFamily<K> {
+    fn append(&mut self, next: Self) {
+        self.source.append(next.source);
+        self.dest.append(next.dest);
     }
 }
 
@@ -137,6 +155,36 @@ impl EpochCounts {
 }
 
 impl EpochCounts {
+    /// Entries that it has in memory.
+    #[must_use]
+    pub fn n_entries(&self) -> usize {
+        let sides = [Side::Source, Side::Dest].into_iter();
+        let n_entries = sides.map(|side| {
+            self.ip4.side(side).totals.len()
+                + self.ip6_half.side(side).totals.len()
+                + self.ip6.side(side).totals.len()
+        });
+        n_entries.sum()
+    }
+
+    /// Takes in what was counted in the next epoch, once both have their verdicts.
+    pub fn append(&mut self, next: Self) {
+        self.ip4.append(next.ip4);
+        self.ip6_half.append(next.ip6_half);
+        self.ip6.append(next.ip6);
+        self.reasons.append(&next.reasons);
+    }
+
+    /// Leaves at most `limit` prefixes of each family and side, and adds the others to the zero
+    /// address.
+    pub fn fold(&mut self, limit: usize) {
+        for side in [Side::Source, Side::Dest] {
+            self.ip4.side_mut(side).fold(limit);
+            self.ip6_half.side_mut(side).fold(limit);
+            self.ip6.side_mut(side).fold(limit);
+        }
+    }
+
     /// Everything in order where it lies; linear where that was done before.
     pub fn sort(&mut self) {
         for side in [Side::Source, Side::Dest] {
@@ -174,6 +222,13 @@ impl Reasons {
             .and_then(|reasons| reasons.get_mut(usize::from(key.reason)))
         {
             count.add(counters);
+        }
+    }
+
+    fn append(&mut self, next: &Self) {
+        let own = self.0.iter_mut().flatten().flatten();
+        for (own, next) in own.zip(next.0.iter().flatten().flatten()) {
+            own.add(*next);
         }
     }
 

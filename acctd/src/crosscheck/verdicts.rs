@@ -40,6 +40,20 @@ pub struct KernelInterval {
     pub judgement: Option<Judgement>,
 }
 
+impl KernelInterval {
+    /// Takes the next interval in. Both have their verdicts.
+    pub fn append(&mut self, next: Self) {
+        self.counts.append(next.counts);
+        self.outside = Vec::new();
+        self.is_comparable &= next.is_comparable;
+        self.drained_in += next.drained_in;
+        match (&mut self.judgement, next.judgement) {
+            (Some(judgement), Some(next)) => judgement.append(next),
+            (judgement, next) => *judgement = judgement.take().or(next),
+        }
+    }
+}
+
 /// The verdicts on an interval: all but `match`, in order of prefixes.
 #[derive(Debug, Default)]
 pub struct Judgement {
@@ -48,6 +62,23 @@ pub struct Judgement {
     ip6: [Vec<Finding<u128>>; 2],
     /// What they come to.
     pub summary: VerdictSummary,
+}
+
+impl Judgement {
+    fn append(&mut self, next: Self) {
+        append_findings(&mut self.ip4, next.ip4);
+        append_findings(&mut self.ip6_half, next.ip6_half);
+        append_findings(&mut self.ip6, next.ip6);
+        self.summary.append(next.summary);
+    }
+}
+
+/// A prefix may have one in each interval; its row shows the worse.
+fn append_findings<K: Ord + Copy>(own: &mut [Vec<Finding<K>>; 2], next: [Vec<Finding<K>>; 2]) {
+    for (own, next) in own.iter_mut().zip(next) {
+        own.extend(next);
+        own.sort_unstable_by_key(|finding| finding.key);
+    }
 }
 
 /// What the verdicts on an interval come to; a prefix is counted for each of its sides.
@@ -398,6 +429,20 @@ impl VerdictSummary {
         self.window_nanos = self.window_nanos.max(window);
     }
 
+    /// A prefix counts for each interval that it was in.
+    fn append(&mut self, next: Self) {
+        add_tallies(&mut self.tallies, next.tallies);
+        for (own, next) in self.sides.iter_mut().zip(next.sides) {
+            add_tallies(&mut own.tallies, next.tallies);
+            own.kernel.add(next.kernel);
+        }
+        self.n_allowed += next.n_allowed;
+        self.n_explained_by_fragments += next.n_explained_by_fragments;
+        self.window_nanos = self.window_nanos.max(next.window_nanos);
+        self.worst.extend(next.worst);
+        self.keep_worst();
+    }
+
     fn tally_mut(&mut self, verdict: Verdict) -> &mut Tally {
         &mut self.tallies[verdict as usize]
     }
@@ -408,6 +453,12 @@ impl VerdictSummary {
             Reverse((finding.verdict, amount.bytes, amount.packets))
         });
         self.worst.truncate(N_WORST);
+    }
+}
+
+fn add_tallies(own: &mut [Tally], next: [Tally; Verdict::ALL.len()]) {
+    for (own, next) in own.iter_mut().zip(next) {
+        own.add(next);
     }
 }
 

@@ -63,7 +63,8 @@ impl Rig {
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
         Self {
-            engine: Engine::start(&config, readers, None, start, now),
+            engine: Engine::start(&config, readers, None, Recovered::default(), start, now)
+                .unwrap(),
             clock,
             accumulators,
             directory,
@@ -143,6 +144,7 @@ async fn answer(
         let open_loss = accumulator.open_loss();
         let slots = match command {
             Command::CloseBefore(first_open) => accumulator.close_before(first_open),
+            Command::Copy => accumulator.copy(),
             Command::Restart(now) => accumulator.restart(now),
             Command::Finish => accumulator.finish(UnixNanos(0)),
         };

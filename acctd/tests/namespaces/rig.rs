@@ -368,7 +368,9 @@ pub(crate) fn read_files(directory: &Path) -> Result<Vec<CsvFile>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.ends_with("intervals.jsonl") {
+        // The lock is there while acctd is.
+        let is_lock = path.extension().is_some_and(|ending| ending == "lock");
+        if path.ends_with("intervals.jsonl") || is_lock {
             continue;
         }
         ensure!(

@@ -1,0 +1,228 @@
+//! The steps by which an interval gets its file and its checkpoints go, so that wherever acctd is
+//! killed, the interval's data are there once.
+//!
+//! ```text
+//!  1  rows ─► .acctd-5-STEM.tmp, synced
+//!  2  .acctd-5-START.commit, synced: the temporary name, the checkpoints, the line
+//!  3  .acctd-5-STEM.tmp renamed to STEM.csv      from here on the interval has its file
+//!  4  the checkpoints removed
+//!  5  the line appended to intervals.jsonl
+//!  6  .acctd-5-START.commit removed
+//! ```
+//!
+//! Killed before step 2, the checkpoints hold the interval. Killed later, the record does: what it
+//! names is complete, and the next start does the steps that are missing (`recovery`). An interval
+//! of which no checkpoint was ever saved needs no record.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+
+use crate::fault_points::reached;
+use crate::interval::UnixNanos;
+use crate::nflog_socket::NflogGroup;
+use crate::sealed::{self, Damage, Sealed};
+use crate::{summary, whole_file};
+
+/// How the names of records end.
+pub const ENDING: &str = "commit";
+
+/// What is to be done so that an interval has its file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The complete file's temporary name, and its inode: a later file may have the same name.
+    temporary: String,
+    inode: u64,
+    /// The name that it gets, without the ending and whatever makes it a free one.
+    stem: String,
+    /// The name in the line.
+    expected: String,
+    /// What must not be recovered any more.
+    pub checkpoints: Vec<String>,
+    /// The interval's line for intervals.jsonl.
+    line: Vec<u8>,
+}
+
+impl Sealed for Record {
+    const TITLE: &'static str = "acctd commit 1\n";
+}
+
+/// Where files go, and whose they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The log directory.
+    pub directory: &'a Path,
+    /// The lowest group of this process.
+    pub tag: NflogGroup,
+}
+
+/// An interval's file that is complete under its temporary name.
+#[derive(Debug)]
+pub struct Prepared {
+    temporary: String,
+    inode: u64,
+    stem: String,
+    /// The record's name, once it is there: from then on this very file must get its name.
+    record: Option<String>,
+}
+
+impl Prepared {
+    /// Step 1. On an error nothing is left behind.
+    pub fn prepare<T>(
+        place: Place<'_>,
+        stem: &str,
+        write: impl FnOnce(&File) -> io::Result<T>,
+    ) -> io::Result<(Self, T)> {
+        let (temporary, file) = whole_file::create_temporary(place.directory, place.tag, stem)?;
+        reached("created");
+        let written = write(&file).and_then(|written| {
+            file.sync_all()?;
+            Ok((file.metadata()?.ino(), written))
+        });
+        if written.is_err() {
+            // Half a file only takes space on a disk that may be full; the error to report is the first.
+            let _already_failing = fs::remove_file(place.directory.join(&temporary));
+        }
+        let (inode, written) = written?;
+        reached("prepared");
+        let prepared = Self {
+            temporary,
+            inode,
+            stem: stem.to_owned(),
+            record: None,
+        };
+        Ok((prepared, written))
+    }
+
+    /// Whether it is still there: the directory may have been removed, or be another one.
+    #[must_use]
+    pub fn is_there(&self, directory: &Path) -> bool {
+        is_there(directory, &self.temporary, self.inode)
+    }
+
+    /// Whether there is a record of it.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Step 2. `line` makes the line for intervals.jsonl from the name of the file.
+    pub fn record(
+        &mut self,
+        place: Place<'_>,
+        start: UnixNanos,
+        checkpoints: &[String],
+        line: impl FnOnce(&str) -> Vec<u8>,
+    ) -> io::Result<()> {
+        let expected = whole_file::free_name(place.directory, &self.stem);
+        let record = Record {
+            temporary: self.temporary.clone(),
+            inode: self.inode,
+            stem: self.stem.clone(),
+            line: line(&expected),
+            expected,
+            checkpoints: checkpoints.to_vec(),
+        };
+        let name = format!("{}{}.{ENDING}", whole_file::own_prefix(place.tag), start.0);
+        whole_file::replace(place.directory, place.tag, &name, |file| {
+            sealed::write(&record, file)
+        })?;
+        self.record = Some(name);
+        reached("recorded");
+        Ok(())
+    }
+
+    /// Step 3. Returns the name of the file.
+    pub fn publish(&self, directory: &Path) -> io::Result<String> {
+        let name = whole_file::rename_to_free_name(directory, &self.temporary, &self.stem)?;
+        reached("renamed");
+        whole_file::sync_rename(directory, &name);
+        reached("published");
+        Ok(name)
+    }
+
+    /// Takes it back, if there is no record of it.
+    pub fn abandon(&self, directory: &Path) {
+        // Another error is being reported.
+        let _already_failing = fs::remove_file(directory.join(&self.temporary));
+    }
+
+    /// Step 4. Returns the record that is to be removed at last, if there is one.
+    #[must_use]
+    pub fn retire(self, directory: &Path, checkpoints: &[String]) -> Option<String> {
+        let record = self.record?;
+        match retire(directory, checkpoints) {
+            Ok(()) => Some(record),
+            Err(error) => {
+                warn!("{error}; the next start tries again");
+                None
+            }
+        }
+    }
+}
+
+/// Removes checkpoints whose interval has its file.
+fn retire(directory: &Path, checkpoints: &[String]) -> io::Result<()> {
+    for name in checkpoints {
+        whole_file::remove(&directory.join(name)).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot remove checkpoint {name}: {error}"),
+            )
+        })?;
+    }
+    reached("retired");
+    Ok(())
+}
+
+/// Step 6.
+pub fn forget(directory: &Path, record: &str) {
+    // The checkpoints must be gone for good before their record is.
+    let gone = whole_file::sync_directory(directory)
+        .and_then(|()| whole_file::remove(&directory.join(record)));
+    if let Err(error) = gone {
+        warn!("cannot remove {record}: {error}; the next start does");
+    }
+    reached("forgotten");
+}
+
+impl Record {
+    /// Reads a record's file. Names that would lead out of the directory are nonsense.
+    pub fn read(bytes: &[u8]) -> Result<Self, Damage> {
+        let record: Self = sealed::read(bytes)?;
+        let names = [&record.temporary, &record.stem].into_iter();
+        let is_sound = names
+            .chain(&record.checkpoints)
+            .all(|name| !name.is_empty() && !name.contains('/'));
+        is_sound.then_some(record).ok_or(Damage::Nonsense)
+    }
+
+    /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.
+    pub fn carry_out(&self, directory: &Path) -> io::Result<Option<String>> {
+        let mut line = self.line.clone();
+        let renamed = is_there(directory, &self.temporary, self.inode)
+            .then(|| whole_file::rename_to_free_name(directory, &self.temporary, &self.stem))
+            .transpose()?;
+        if let Some(name) = &renamed {
+            whole_file::sync_directory(directory)?;
+            let with_name = |name: &str| format!("\"file\":\"{name}\"");
+            if let Ok(text) = std::str::from_utf8(&line) {
+                let (expected, name) = (with_name(&self.expected), with_name(name));
+                line = text.replacen(&expected, &name, 1).into_bytes();
+            }
+        }
+        retire(directory, &self.checkpoints)?;
+        if !summary::has_line(directory, &line)? {
+            summary::append(directory, &line)?;
+        }
+        Ok(renamed)
+    }
+}
+
+fn is_there(directory: &Path, name: &str, inode: u64) -> bool {
+    fs::symlink_metadata(directory.join(name)).is_ok_and(|found| found.ino() == inode)
+}

@@ -1,0 +1,253 @@
+//! What an acctd that was killed has left in the log directory, taken in at the start: commits are
+//! completed, checkpoints become the start of the current interval or a file of their own, and halves
+//! of files are removed. What is damaged or not ours is set aside, never counted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::str::FromStr as _;
+
+use anyhow::{Result, anyhow};
+use log::{info, warn};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::commit::{self, Record};
+use crate::config::Config;
+use crate::crosscheck::verdicts::KernelInterval;
+use crate::directory_lock::{DirectoryLock, LockError};
+use crate::interval::{Period, UnixNanos};
+use crate::nflog_socket::NflogGroup;
+use crate::rows::{ClosedInterval, Gap, GapCause};
+use crate::sealed::Damage;
+use crate::whole_file;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The current interval as far as it was saved.
+    pub resumed: Option<Resumed>,
+    /// Intervals that are over, each to get its file.
+    pub finished: Vec<ClosedInterval>,
+}
+
+/// An interval that goes on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// What was saved of it.
+    pub checkpoint: Checkpoint,
+    /// The checkpoint's file.
+    pub file: String,
+}
+
+/// Locks the directory for `config`'s groups, until what this returns is dropped. `None` where the
+/// disk is too full for that.
+pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
+    let shown = config.log_directory.display();
+    match DirectoryLock::take(&config.log_directory, config.tag()) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Taken(owner)) => Err(anyhow!(
+            "log directory {shown} is in use by {} for group {}: stop it, or choose another directory with --log-directory",
+            owner.as_deref().unwrap_or("another acctd"),
+            config.tag()
+        )),
+        Err(LockError::Impossible(error)) => {
+            warn!(
+                "cannot lock log directory {shown}: {error}; do not start a second acctd for it, and what a killed one has left is not recovered"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Takes in what was left. The directory must be locked.
+#[must_use]
+pub fn recover(config: &Config, now: UnixNanos) -> Recovered {
+    let mut recovered = Recovered::default();
+    let found = match list(&config.log_directory) {
+        Ok(found) => found,
+        Err(error) => {
+            let shown = config.log_directory.display();
+            warn!("cannot look for checkpoints in {shown}: {error}");
+            return recovered;
+        }
+    };
+    for (tag, files) in found {
+        // Another process's, which may be at work; ours is locked already.
+        let lock = (tag != config.tag())
+            .then(|| DirectoryLock::take(&config.log_directory, tag))
+            .transpose();
+        if lock.is_ok() {
+            recover_files(config, &files, now, &mut recovered);
+        }
+    }
+    recovered
+}
+
+/// The files of acctd's own, by whose they are, in the order in which they are to be looked at.
+fn list(directory: &Path) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
+    let mut found: BTreeMap<NflogGroup, Vec<String>> = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        if let Ok(name) = entry?.file_name().into_string()
+            && let Some(tag) = tag_of(&name)
+        {
+            found.entry(tag).or_default().push(name);
+        }
+    }
+    for files in found.values_mut() {
+        files.sort_by_key(|name| (kind(name), name.clone()));
+    }
+    Ok(found)
+}
+
+fn tag_of(name: &str) -> Option<NflogGroup> {
+    let (tag, _) = name.strip_prefix(".acctd-")?.split_once('-')?;
+    u16::from_str(tag).ok().map(NflogGroup)
+}
+
+/// Commits come first: they say which checkpoints are no more, and what is not half a file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Commit,
+    Checkpoint,
+    Temporary,
+    Other,
+}
+
+fn kind(name: &str) -> Kind {
+    match name.rsplit_once('.') {
+        Some((_, commit::ENDING)) => Kind::Commit,
+        Some((_, checkpoint::ENDING)) => Kind::Checkpoint,
+        Some((_, whole_file::TEMPORARY)) => Kind::Temporary,
+        _ => Kind::Other,
+    }
+}
+
+fn recover_files(config: &Config, files: &[String], now: UnixNanos, recovered: &mut Recovered) {
+    let directory = &config.log_directory;
+    let mut not_to_recover = Vec::new();
+    for name in files {
+        match kind(name) {
+            Kind::Commit => {
+                if let Some(record) = take_in(directory, name, Record::read) {
+                    complete(directory, name, &record);
+                    not_to_recover.extend(record.checkpoints);
+                }
+            }
+            Kind::Checkpoint if !not_to_recover.contains(name) => {
+                if let Some(checkpoint) = take_in(directory, name, Checkpoint::read) {
+                    take_over(config, checkpoint, name, now, recovered);
+                }
+            }
+            Kind::Temporary => {
+                info!("{name} is half a file of an acctd that was killed, and is removed");
+                if let Err(error) = whole_file::remove(&directory.join(name)) {
+                    warn!("cannot remove {name}: {error}");
+                }
+            }
+            Kind::Checkpoint | Kind::Other => {}
+        }
+    }
+}
+
+/// A file that is what it should be. Any other is set aside.
+fn take_in<T>(
+    directory: &Path,
+    name: &str,
+    read: impl FnOnce(&[u8]) -> Result<T, Damage>,
+) -> Option<T> {
+    let path = directory.join(name);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            warn!("cannot read {}: {error}; it stays as it is", path.display());
+            return None;
+        }
+    };
+    match read(&bytes) {
+        Ok(value) => Some(value),
+        Err(damage) => {
+            let aside = format!("{name}.damaged");
+            let kept = match fs::rename(&path, directory.join(&aside)) {
+                Ok(()) => format!("kept as {aside}"),
+                Err(error) => format!("it stays there: {error}"),
+            };
+            warn!(
+                "{} is not used: {damage}; what it held is not in any file ({kept})",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+fn complete(directory: &Path, name: &str, record: &Record) {
+    match record.carry_out(directory) {
+        Ok(renamed) => {
+            if let Some(file) = renamed {
+                info!("{file} was complete when acctd was killed, and has its name now");
+            }
+            commit::forget(directory, name);
+        }
+        Err(error) => warn!("cannot complete {name}: {error}; the next start tries again"),
+    }
+}
+
+fn take_over(
+    config: &Config,
+    checkpoint: Checkpoint,
+    name: &str,
+    now: UnixNanos,
+    recovered: &mut Recovered,
+) {
+    let (n_packets, saved_at) = (checkpoint.n_packets(), checkpoint.saved_at);
+    let at = config.zone.rfc3339(saved_at);
+    let is_current = checkpoint.interval == config.interval
+        && checkpoint.index == config.interval.index_of(now)
+        && checkpoint.saved_at <= now
+        && checkpoint.is_of(&config.groups);
+    if is_current && recovered.resumed.is_none() {
+        info!("{n_packets} packets of the current interval are recovered, as saved at {at}");
+        recovered.resumed = Some(Resumed {
+            checkpoint,
+            file: name.to_owned(),
+        });
+        return;
+    }
+    let interval = finished(config, checkpoint, name);
+    let stem = config.zone.file_stem(interval.period);
+    info!("{n_packets} packets of {stem} are recovered, as saved at {at}");
+    recovered.finished.push(interval);
+}
+
+/// The interval as far as it was saved, with a file of its own.
+fn finished(config: &Config, checkpoint: Checkpoint, name: &str) -> ClosedInterval {
+    let period = checkpoint.period();
+    let gap = gap_after(config, &checkpoint, period.end);
+    let mut gaps = checkpoint.gaps;
+    gaps.extend(gap);
+    ClosedInterval {
+        gaps,
+        // Nothing is there to compare with: no verdict.
+        kernel: config.crosscheck.is_some().then(KernelInterval::default),
+        checkpoints: vec![name.to_owned()],
+        ..ClosedInterval::new(period, checkpoint.groups)
+    }
+}
+
+/// What is not known of an interval that was saved, up to `end`: the kernel may have held packets
+/// back that were logged before that moment.
+#[must_use]
+pub fn gap_after(config: &Config, checkpoint: &Checkpoint, end: UnixNanos) -> Option<Gap> {
+    let saved_at = checkpoint.saved_at;
+    let start = saved_at.minus(config.flush_timeout).max(checkpoint.start);
+    (start < end).then(|| Gap {
+        period: Period { start, end },
+        groups: checkpoint
+            .groups
+            .iter()
+            .map(|group| group.config.group)
+            .collect(),
+        cause: GapCause::Killed,
+    })
+}
