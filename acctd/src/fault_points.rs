@@ -4,15 +4,22 @@
 #[cfg(not(feature = "fault-points"))]
 pub(crate) fn reached(_point: &str) {}
 
-/// Kills the process if `ACCTD_KILL_AT` names this point, or waits there if `ACCTD_WAIT_AT` does
-/// (`POINT=SECONDS`).
+/// Kills the process if `ACCTD_KILL_AT` names this point (`POINT#N`: when it is reached for the Nth
+/// time), or waits there if `ACCTD_WAIT_AT` does (`POINT=SECONDS`).
 #[cfg(feature = "fault-points")]
 pub(crate) fn reached(point: &str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
-    if std::env::var("ACCTD_KILL_AT").is_ok_and(|wanted| wanted == point) {
-        let _dies =
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    static TIMES: AtomicU32 = AtomicU32::new(0);
+    let kill = std::env::var("ACCTD_KILL_AT").unwrap_or_default();
+    let (wanted, nth) = kill.split_once('#').unwrap_or((&kill, "1"));
+    if wanted == point {
+        let times = TIMES.fetch_add(1, Ordering::Relaxed) + 1;
+        if nth == times.to_string() {
+            let this = rustix::process::getpid();
+            let _dies = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+        }
     }
     let wait = std::env::var("ACCTD_WAIT_AT").unwrap_or_default();
     if let Some((wanted, seconds)) = wait.split_once('=')

@@ -15,6 +15,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     // acctd-ebpf is a program for the BPF target and has no tests here.
     let status = Command::new(cargo())
         .args(["test", "--workspace", "--exclude", "acctd-ebpf"])
+        .args(["--features", "acctd/fault-points"])
         .args(args)
         .status()
         .context("cannot start cargo")?;

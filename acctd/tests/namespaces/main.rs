@@ -36,6 +36,8 @@ enum Needs {
     Root,
     /// Root, and a kernel with nft's flowtables.
     Flowtable,
+    /// A network namespace, and acctd built with the feature `fault-points`.
+    FaultPoints,
 }
 
 fn main() -> ExitCode {
@@ -88,13 +90,17 @@ fn main() -> ExitCode {
 fn trial((needs, name, test): Case) -> Trial {
     let privilege = match needs {
         Needs::Root | Needs::Flowtable => Privilege::Root,
-        Needs::Namespace => Privilege::of_this_process(),
+        Needs::Namespace | Needs::FaultPoints => Privilege::of_this_process(),
     };
     let impossible = privilege.available().err();
-    // A kernel is as it is, in CI too.
-    let missing = (needs == Needs::Flowtable && impossible.is_none())
-        .then(|| crosscheck::flowtables().err())
-        .flatten();
+    // A kernel is as it is, in CI too, and so is a build.
+    let missing = match needs {
+        Needs::Flowtable if impossible.is_none() => crosscheck::flowtables().err(),
+        Needs::FaultPoints if !cfg!(feature = "fault-points") => {
+            Some("acctd is built without --features acctd/fault-points".to_owned())
+        }
+        _ => None,
+    };
     if let Some(reason) = impossible.as_ref().or(missing.as_ref()) {
         eprintln!("skipped: {name}: {reason}");
     }
