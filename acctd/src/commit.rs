@@ -22,7 +22,7 @@ use std::path::Path;
 use log::warn;
 use serde::{Deserialize, Serialize};
 
-use crate::fault_points::reached;
+use crate::fault_points::{self, reached};
 use crate::interval::UnixNanos;
 use crate::nflog_socket::NflogGroup;
 use crate::sealed::{self, Damage, Sealed};
@@ -80,6 +80,7 @@ impl Prepared {
         let (temporary, file) = whole_file::create_temporary(place.directory, place.tag, stem)?;
         reached("created");
         let written = write(&file).and_then(|written| {
+            fault_points::sync()?;
             file.sync_all()?;
             Ok((file.metadata()?.ino(), written))
         });

@@ -1,10 +1,12 @@
 //! One acctd for the same groups in the same directory: two of them would each recover what the
 //! other has saved.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::nflog_socket::NflogGroup;
 use crate::nflog_table;
@@ -53,13 +55,10 @@ impl Drop for DirectoryLock {
     }
 }
 
+/// Not for writing, or the disk could not be made read-only for as long as acctd runs.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(path)
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?.into())
 }
 
 fn is_same(file: &File, path: &Path) -> bool {

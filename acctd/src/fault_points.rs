@@ -1,6 +1,27 @@
 //! Places where the tests have acctd killed or held up, to see what it leaves behind. They are there
 //! with the feature `fault-points` alone, which no ordinary build has.
 
+use std::io;
+
+/// A sync that fails with EIO as often as `ACCTD_FAILING_SYNCS` says.
+#[cfg_attr(
+    not(feature = "fault-points"),
+    expect(clippy::unnecessary_wraps, reason = "it fails in tests")
+)]
+pub(crate) fn sync() -> io::Result<()> {
+    #[cfg(feature = "fault-points")]
+    {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        static TIMES: AtomicU32 = AtomicU32::new(0);
+        let n_failing = std::env::var("ACCTD_FAILING_SYNCS").unwrap_or_default();
+        if TIMES.fetch_add(1, Ordering::Relaxed) < n_failing.parse().unwrap_or(0) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(not(feature = "fault-points"))]
 pub(crate) fn reached(_point: &str) {}
 

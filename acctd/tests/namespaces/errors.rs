@@ -302,7 +302,7 @@ fn a_link_to_nowhere() -> Result<()> {
     Ok(())
 }
 
-fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
+pub(crate) fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
     let directory = rig.log_directory();
     fs::create_dir_all(&directory)?;
     let directory = directory.to_str().context("a path of ASCII")?;
@@ -310,7 +310,7 @@ fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
     Ok(())
 }
 
-fn fill(rig: &Rig) -> Result<()> {
+pub(crate) fn fill(rig: &Rig) -> Result<()> {
     let filler = rig.log_directory().join("filler");
     let filler = filler.to_str().context("a path of ASCII")?;
     // Until nothing is left, to the last byte.
@@ -411,7 +411,7 @@ fn lift_file_size_limit(pid: u32) -> Result<()> {
 }
 
 /// Copies the log directory of the mount namespace to where the test sees it.
-fn copy_out(rig: &Rig) -> Result<()> {
+pub(crate) fn copy_out(rig: &Rig) -> Result<()> {
     let directory = rig.log_directory();
     let shown = directory.to_str().context("a path of ASCII")?;
     let script = format!(
