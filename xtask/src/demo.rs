@@ -14,15 +14,26 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use xtask::{netns::Privilege, nft};
 
-use crate::{interrupt::Interrupt, print, programs, setup};
+use crate::{daemon::Daemon, interrupt::Interrupt, print, programs, setup};
 
-mod daemon;
 mod files;
 mod report;
 mod stage;
 
-use daemon::Daemon;
 use stage::Stage;
+
+/// Short intervals, so that some end while one watches; the groups as in the
+/// rules.
+const FLAGS: [&str; 5] = [
+    "-interval=5s",
+    "-ip4-dst-group=4",
+    "-ip4-src-group=5",
+    "-ip6-dst-group=6",
+    "-ip6-src-group=7",
+];
+
+/// Both ends' addresses beyond host0 are accounted: who sends to host, and whom it sends to.
+const CROSS_CHECK: &str = "-crosscheck=host0";
 
 /// Runs the demo; an error if any total differs.
 pub(crate) fn run() -> Result<()> {
@@ -50,7 +61,10 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     let log_directory = work.path().join("accounting");
     // eBPF is for root alone.
     let crosscheck = privilege == Privilege::Root;
-    let mut daemon = Daemon::start(&stage.host, &acctd, &log_directory, crosscheck)?;
+    let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
+    flags.extend(crosscheck.then(|| CROSS_CHECK.to_owned()));
+    flags.push(format!("-log-directory={}", log_directory.display()));
+    let mut daemon = Daemon::start(&stage.host, &acctd, flags)?;
     print::line(format!("demo: started `{}`", daemon.shown()))?;
     let finished = daemon
         .wait_until_ready(interrupt)

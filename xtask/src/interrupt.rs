@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -60,6 +61,18 @@ impl Interrupt {
             Err(_) if self.check().is_err() => bail!(Interrupted),
             done => done,
         }
+    }
+
+    /// Sleeps, but not through a signal.
+    pub(crate) fn rest(&self, time: Duration) -> Result<()> {
+        const STEP: Duration = Duration::from_millis(50);
+        let mut left = time;
+        while !left.is_zero() {
+            self.check()?;
+            thread::sleep(left.min(STEP));
+            left = left.saturating_sub(STEP);
+        }
+        Ok(())
     }
 
     /// Waits for the end of a process, but no longer than `limit`.

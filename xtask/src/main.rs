@@ -9,8 +9,10 @@ use xtask::traffic;
 mod bench;
 mod build_ebpf;
 mod setup;
+mod soak;
 mod test;
 
+mod daemon;
 mod demo;
 mod interrupt;
 mod peer;
@@ -45,6 +47,7 @@ enum Command {
     },
     BuildEbpf(build_ebpf::BuildEbpf),
     Bench(Box<bench::Bench>),
+    Soak(soak::Soak),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
     Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { args } => test::run(&args),
         Command::BuildEbpf(build) => build.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),
     }

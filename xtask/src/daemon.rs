@@ -24,21 +24,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long it may take to start, and to stop.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Short intervals, so that some end while one watches; the groups as in the
-/// rules.
-const FLAGS: [&str; 5] = [
-    "-interval=5s",
-    "-ip4-dst-group=4",
-    "-ip4-src-group=5",
-    "-ip6-dst-group=6",
-    "-ip6-src-group=7",
-];
-
-/// Both ends' addresses beyond host0 are accounted: who sends to host, and whom it sends to.
-const CROSS_CHECK: &str = "-crosscheck=host0";
-
 /// A running acctd.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     process: Process,
     lines: Receiver<String>,
     log: Vec<String>,
@@ -46,16 +33,8 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn start(
-        host: &Namespace,
-        acctd: &Path,
-        log_directory: &Path,
-        crosscheck: bool,
-    ) -> Result<Self> {
-        let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
-        flags.extend(crosscheck.then(|| CROSS_CHECK.to_owned()));
-        flags.push(format!("-log-directory={}", log_directory.display()));
-        let mut command = bound_command(host, acctd);
+    pub(crate) fn start(namespace: &Namespace, acctd: &Path, flags: Vec<String>) -> Result<Self> {
+        let mut command = bound_command(namespace, acctd);
         command
             .args(&flags)
             .stdout(Stdio::null())
@@ -80,11 +59,11 @@ impl Daemon {
     }
 
     /// The command line without the words that enter the namespace.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("acctd {}", self.flags.join(" "))
     }
 
-    pub(super) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
+    pub(crate) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
             interrupt.check()?;
@@ -108,8 +87,23 @@ impl Daemon {
         }
     }
 
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self, interrupt: &Interrupt) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        interrupt.wait(&mut self.process, LIMIT).map(drop)
+    }
+
     /// Asks acctd to end, and waits until it has.
-    pub(super) fn stop(&mut self, interrupt: &Interrupt) -> Result<()> {
+    pub(crate) fn stop(&mut self, interrupt: &Interrupt) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
             bail!("acctd ended before it was asked to, {status}");
         }
@@ -122,7 +116,7 @@ impl Daemon {
     }
 
     /// What acctd has written to its log so far; all of it, once it has ended.
-    pub(super) fn log(&mut self) -> &[String] {
+    pub(crate) fn log(&mut self) -> &[String] {
         let ended = matches!(self.process.try_wait(), Ok(Some(_)));
         if ended {
             self.log.extend(self.lines.iter());

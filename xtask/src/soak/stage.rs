@@ -1,0 +1,160 @@
+//! The router with acctd, the wire that traffic comes from, and acctd's small disk.
+
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+use xtask::{
+    netns::{Namespace, Privilege},
+    nft::{self, Count},
+    process::Process,
+    traffic::{Sizes, TrafficArgs},
+    veth::Veth,
+};
+
+use crate::{
+    daemon::Daemon,
+    interrupt::Interrupt,
+    programs::{bound_command, this_program},
+};
+
+const RULES: &str = "
+table inet soak {
+    counter v4 {}
+    counter v6 {}
+    chain prerouting {
+        type filter hook prerouting priority raw
+        meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 50
+        meta nfproto ipv6 counter name v6 log group 7 snaplen 40 queue-threshold 50
+        drop
+    }
+}";
+
+/// Room for the files of a fault's time and some more.
+const DISK: &str = "size=256m";
+/// The length of one round of steady traffic, and of the other faults' traffic.
+pub(super) const ROUND: Duration = Duration::from_secs(6);
+/// By then the kernel has handed over what it held, and a checkpoint has it.
+pub(super) const QUIET: Duration = Duration::from_millis(1_500);
+
+pub(super) struct Stage {
+    // Dropped in this order.
+    pub(super) acctd: Daemon,
+    program: PathBuf,
+    pub(super) router: Namespace,
+    wire: Namespace,
+    veth: Veth,
+    work: TempDir,
+}
+
+impl Stage {
+    pub(super) fn set(program: PathBuf, interrupt: &Interrupt) -> Result<Self> {
+        let router = Namespace::new(Privilege::Root)?;
+        let wire = router.peer()?;
+        let veth = Veth::new(&router, "router0", &wire, "wire0")?;
+        nft::load(&router, RULES)?;
+        let work = TempDir::with_prefix("acctd-soak-")?;
+        let directory = work.path().join("accounting");
+        std::fs::create_dir(&directory)?;
+        let shown = directory.to_str().context("a path of ASCII")?;
+        router.run(&["mount", "-t", "tmpfs", "-o", DISK, "none", shown])?;
+        let mut acctd = start(&router, &program, &work)?;
+        acctd.wait_until_ready(interrupt)?;
+        Ok(Self {
+            acctd,
+            program,
+            router,
+            wire,
+            veth,
+            work,
+        })
+    }
+
+    /// Starts acctd anew, once it has ended.
+    pub(super) fn start_again(&mut self, interrupt: &Interrupt) -> Result<()> {
+        self.acctd = start(&self.router, &self.program, &self.work)?;
+        self.acctd.wait_until_ready(interrupt)
+    }
+
+    /// Stops acctd when all that was sent has reached it.
+    pub(super) fn finish(&mut self, interrupt: &Interrupt) -> Result<()> {
+        interrupt.rest(QUIET)?;
+        self.acctd.stop(interrupt)
+    }
+
+    /// The log directory, as it is seen from outside.
+    pub(super) fn log_directory(&self) -> PathBuf {
+        let inside = self.work.path().join("accounting");
+        let root = PathBuf::from(format!("/proc/{}/root", self.router.pid()));
+        root.join(inside.strip_prefix("/").unwrap_or(&inside))
+    }
+
+    /// Runs a command on the disk's mount point.
+    pub(super) fn on_disk(&self, words: &[&str]) -> Result<()> {
+        let inside = self.work.path().join("accounting");
+        let shown = inside.to_str().context("a path of ASCII")?;
+        self.router.run(&[words, &[shown]].concat()).map(drop)
+    }
+
+    pub(super) fn counters(&self) -> Result<BTreeMap<String, Count>> {
+        nft::counters(&self.router)
+    }
+
+    /// Both families, all lengths, at rates that acctd keeps up with.
+    pub(super) fn steady_traffic(&self, interrupt: &Interrupt) -> Result<()> {
+        let [ip4, ip6] = self.start_steady_traffic()?;
+        for mut generator in [ip4, ip6] {
+            interrupt.wait_for_success(&mut generator, 10 * ROUND)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_steady_traffic(&self) -> Result<[Process; 2]> {
+        let mixed = |traffic: TrafficArgs, rate: u32| TrafficArgs {
+            sources: 5_000,
+            rate,
+            count: u64::from(rate) * ROUND.as_secs(),
+            size: Sizes { min: 64, max: 1400 },
+            ..traffic
+        };
+        let ip4 = mixed(self.traffic("10.0.0.0/8", "192.0.2.1/32")?, 20_000);
+        let ip6 = mixed(self.traffic("2001:db8::/32", "2001:db8::1/128")?, 10_000);
+        Ok([self.start_generator(&ip4)?, self.start_generator(&ip6)?])
+    }
+
+    pub(super) fn traffic(&self, source: &str, dest: &str) -> Result<TrafficArgs> {
+        Ok(TrafficArgs::new(
+            &self.veth.far,
+            self.veth.near_mac,
+            source.parse()?,
+            dest.parse()?,
+        ))
+    }
+
+    pub(super) fn start_generator(&self, traffic: &TrafficArgs) -> Result<Process> {
+        let mut command = bound_command(&self.wire, this_program()?);
+        command.arg("traffic").args(traffic.to_args());
+        Process::spawn(command.stdout(Stdio::null()))
+    }
+
+    pub(super) fn send(&self, traffic: &TrafficArgs, interrupt: &Interrupt) -> Result<()> {
+        let mut generator = self.start_generator(traffic)?;
+        interrupt.wait_for_success(&mut generator, 20 * ROUND)
+    }
+}
+
+fn start(router: &Namespace, program: &std::path::Path, work: &TempDir) -> Result<Daemon> {
+    let directory = work.path().join("accounting");
+    let flags = [
+        "-interval=1s",
+        "-checkpoint=500ms",
+        "-ip4-src-group=5",
+        "-ip6-src-group=7",
+        "-max-prefixes=100000",
+        "-crosscheck=router0",
+        "-utc",
+    ];
+    let mut flags: Vec<String> = flags.map(str::to_owned).into();
+    flags.push(format!("-log-directory={}", directory.display()));
+    Daemon::start(router, program, flags)
+}
