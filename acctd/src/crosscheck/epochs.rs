@@ -228,6 +228,12 @@ impl Epochs {
         }
     }
 
+    fn mark_last_two_inexact(&mut self) {
+        for epoch in self.chain.iter_mut().rev().take(2) {
+            epoch.is_exact = false;
+        }
+    }
+
     /// Lets the programs begin at the first epoch after the closed ones, and drains those.
     fn hand_over(&mut self, n_closed: usize, first_open: PeriodIndex) -> Result<Vec<ClosedEpoch>> {
         let oldest = self.chain.get(n_closed).map_or(0, |epoch| epoch.slot);
@@ -248,7 +254,12 @@ impl Epochs {
         while let Some(last) = self.last_period()
             && last.0 < until
         {
-            self.push_period(last.next(), self.interval.period(last).end)?;
+            let end = self.interval.period(last).end;
+            self.push_period(last.next(), end)?;
+            if UnixNanos::now() >= end {
+                // The one before had no end when its time was over, and took what belongs to this one.
+                self.mark_last_two_inexact();
+            }
         }
         Ok(())
     }

@@ -82,7 +82,9 @@ impl Accounts {
             let uncovered = &line["crosscheck"]["verdicts"]["uncovered"]["prefixes"];
             let n_uncovered = uncovered.as_u64().unwrap_or(0);
             if n_uncovered > 0 && lost.uncovered == 0 {
-                print::line(format!("  the first interval with uncovered prefixes: {line}"))?;
+                print::line(format!(
+                    "  the first interval with uncovered prefixes: {line}"
+                ))?;
             }
             lost.uncovered += n_uncovered;
             lost.intervals += 1;
