@@ -182,6 +182,15 @@ impl Accumulator {
         self.restart(now)
     }
 
+    /// The numbers of what comes next begin anew: it is of another socket.
+    pub fn forget_sequence(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.forget_sequence(now),
+            Self::Ip6Half(slots) => slots.forget_sequence(now),
+            Self::Ip6(slots) => slots.forget_sequence(now),
+        }
+    }
+
     /// Periods that may lack packets whose loss is counted in a later one, or not known yet.
     #[must_use]
     pub fn open_loss(&self) -> Option<Range<PeriodIndex>> {
@@ -425,6 +434,12 @@ impl<K: PrefixKey> Slots<K> {
             ..Counts::default()
         };
         self.settle(slot, &mut counted);
+    }
+
+    fn forget_sequence(&mut self, now: UnixNanos) {
+        self.note_open_gap(now);
+        self.gap_is_open = false;
+        self.next_sequence = None;
     }
 
     /// The position of the slot for `time`, opened if need be, and whether `time` is late: its

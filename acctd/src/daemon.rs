@@ -1,7 +1,6 @@
 //! The story of a run: open the groups, start a reader for each, close intervals when they are
 //! over, and finish without losing what the kernel still holds.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -9,14 +8,16 @@ use log::{info, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, Rules};
+use crate::binding::Bindings;
 use crate::config::Config;
 use crate::crosscheck::CrossCheck;
 use crate::engine::Engine;
 use crate::interval::UnixNanos;
+use crate::network_namespace::Home;
 use crate::nflog_socket::NflogSocket;
 use crate::preflight;
 use crate::profile::CpuProfile;
-use crate::reader::{Reader, ReaderHandle};
+use crate::reader::{Failure, Reader, ReaderHandle};
 use crate::recovery::{self, Recovered};
 use crate::shutdown::Shutdown;
 
@@ -86,12 +87,16 @@ async fn serve(config: &Config, is_locked: bool) -> Result<()> {
     };
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
+    let port_ids: Vec<_> = sockets.iter().map(|socket| socket.port_id().ok()).collect();
+    let bindings = Bindings::new(config, Home::here(), &port_ids, UnixNanos::now());
     let readers = start_readers(config, sockets, start, &failed)?;
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
     let clock = Box::new(UnixNanos::now);
-    let mut engine = Engine::start(config, readers, crosscheck, recovered, start, clock)?;
+    let mut engine = Engine::start(
+        config, readers, crosscheck, recovered, bindings, start, clock,
+    )?;
     info!("Started accounting");
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
@@ -136,7 +141,7 @@ fn start_readers(
     config: &Config,
     sockets: Vec<NflogSocket>,
     start: UnixNanos,
-    failed: &mpsc::UnboundedSender<io::Error>,
+    failed: &mpsc::UnboundedSender<Failure>,
 ) -> Result<Vec<ReaderHandle>> {
     let mut readers = Vec::new();
     for (socket, group) in sockets.into_iter().zip(&config.groups) {
@@ -153,16 +158,18 @@ enum Event {
     /// Look at the clock and the counters.
     Tick,
     Signal(&'static str),
-    ReaderFailed(io::Error),
+    SocketFailed(Failure),
 }
 
-/// Closes intervals until a signal comes or a reader cannot go on.
+/// Closes intervals until a signal comes or something cannot go on.
 async fn run_until_over(
     engine: &mut Engine,
     shutdown: &mut Shutdown,
-    failures: &mut mpsc::UnboundedReceiver<io::Error>,
+    failures: &mut mpsc::UnboundedReceiver<Failure>,
 ) -> Result<()> {
     loop {
+        // First, so that an interval is not closed before its gaps are known.
+        engine.look_at_bindings().await?;
         engine.close_what_is_due().await?;
         engine.save_if_due().await;
         engine.look_around().await;
@@ -170,7 +177,7 @@ async fn run_until_over(
         let pause = engine.until_due().min(LOOK_AROUND);
         let event = tokio::select! {
             signal = shutdown.signal() => Event::Signal(signal),
-            Some(error) = failures.recv() => Event::ReaderFailed(error),
+            Some(failure) = failures.recv() => Event::SocketFailed(failure),
             () = tokio::time::sleep(pause) => Event::Tick,
         };
         match event {
@@ -179,11 +186,7 @@ async fn run_until_over(
                 info!("{signal} received - shutting down");
                 return Ok(());
             }
-            Event::ReaderFailed(error) => {
-                return Err(anyhow!(
-                    "cannot receive from NFLOG: {error}; what was counted is written, start acctd again"
-                ));
-            }
+            Event::SocketFailed(failure) => engine.give_up_socket(failure).await,
         }
     }
 }

@@ -11,6 +11,7 @@ use log::{info, warn};
 use tokio::task::spawn_blocking;
 
 use crate::accumulator::ClosedSlot;
+use crate::binding::{Bindings, Change};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, GroupConfig};
 use crate::crosscheck::verdicts::KernelInterval;
@@ -19,7 +20,7 @@ use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
-use crate::reader::{Command, ReaderHandle};
+use crate::reader::{Command, Failure, ReaderHandle};
 use crate::recovery::{self, Recovered};
 use crate::rows::{ClosedInterval, GroupInterval};
 use crate::timeline::{Due, Timeline};
@@ -49,6 +50,7 @@ pub struct Engine {
     writer: Writer,
     kernel: KernelWatch,
     saving: Saving,
+    bindings: Bindings,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
@@ -87,6 +89,7 @@ impl Engine {
         readers: Vec<ReaderHandle>,
         crosscheck: Option<CrossCheck>,
         recovered: Recovered,
+        bindings: Bindings,
         start: UnixNanos,
         clock: Clock,
     ) -> Result<Self> {
@@ -127,6 +130,7 @@ impl Engine {
                 KernelWatch::Active(Some(Box::new(crosscheck)))
             }),
             saving,
+            bindings,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -151,10 +155,43 @@ impl Engine {
     #[must_use]
     pub fn until_due(&self) -> Duration {
         let until_close = self.timeline.until_due((self.clock)());
-        if self.saving.pause.is_none() {
-            return until_close;
+        let due_at = self.saving.pause.map(|_| self.saving.due_at);
+        let until_save = due_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let others = [until_save, self.bindings.until_next_try()];
+        others
+            .into_iter()
+            .flatten()
+            .fold(until_close, Duration::min)
+    }
+
+    /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
+    pub async fn look_at_bindings(&mut self) -> Result<()> {
+        let now = (self.clock)();
+        let found = self.bindings.look(now)?;
+        if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
+            self.give_up_kernel(&anyhow!("its interfaces went with their network namespace"));
         }
-        until_close.min(self.saving.due_at.saturating_duration_since(Instant::now()))
+        for (reader, change) in found.changes {
+            self.change(reader, change).await;
+        }
+        Ok(())
+    }
+
+    /// A group's socket has failed: it is let go of, and bound again with the next look.
+    pub async fn give_up_socket(&mut self, (group, error): Failure) {
+        if let Some((reader, change)) = self.bindings.fail(group, &error, (self.clock)()) {
+            self.change(reader, change).await;
+        }
+    }
+
+    async fn change(&mut self, reader: usize, change: Change) {
+        let is_new = matches!(change, Change::Adopt(_));
+        match self.readers[reader].change(change).await {
+            Ok(Err(error)) if is_new => self.bindings.refuse(reader, &error, (self.clock)()),
+            // What a socket still held that has failed is part of the gap.
+            Ok(_) => {}
+            Err(_panicked) => self.failed = Some(self.groups[reader].group),
+        }
     }
 
     /// Hands a copy of what is open to the writer, if it is time for that.
@@ -187,13 +224,15 @@ impl Engine {
                 add_groups(&mut groups, resumed.groups.clone());
                 gaps.clone_from(&resumed.gaps);
             }
+            let end = saved_at.max(start);
+            gaps.extend(self.bindings.gaps_in(Period { start, end }));
             let file = Checkpoint::file_name(self.saving.tag, start);
             self.saving.files.insert(index, file.clone());
             let checkpoint = Checkpoint {
                 interval: self.saving.interval,
                 index,
                 start,
-                saved_at: saved_at.max(start),
+                saved_at: end,
                 groups,
                 gaps,
             };
@@ -371,6 +410,7 @@ impl Engine {
                 add_groups(&mut groups, resumed.groups);
                 gaps.extend(resumed.gaps);
             }
+            gaps.extend(self.bindings.gaps_in(period));
             for (reader, group) in groups.iter_mut().enumerate() {
                 group.loss_is_open = closed.has_open_loss(reader, index);
             }
@@ -389,6 +429,7 @@ impl Engine {
                 checkpoints: saved.files,
                 ..ClosedInterval::new(period, groups)
             })?;
+            self.bindings.forget_before(period.end);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod go_flags;
 
+pub mod network_namespace;
 #[expect(
     unsafe_code,
     reason = "borrows the descriptor that the nflog crate gives as a number"
@@ -40,6 +41,7 @@ pub mod counts;
 pub mod ledger;
 
 pub mod accumulator;
+pub mod binding;
 pub mod checkpoint;
 pub mod interval;
 pub mod pace;

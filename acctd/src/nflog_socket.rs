@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use errno::{Errno, errno, set_errno};
 use nflog::{CfgFlags, CopyMode, Queue};
-use rustix::net::netlink::NETFILTER;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
@@ -51,6 +51,9 @@ pub const WANTED_RECEIVE_BUFFER: usize = 2 * RECEIVE_BUFFER;
 /// the group's copy range would cut the IP header off behind them. A rule's own snaplen saves
 /// these bytes on all other hooks.
 const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
+
+/// Its netlink port id.
+const KERNEL: u32 = 0;
 
 /// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +116,9 @@ impl NflogSocket {
         queue.set_timeout(centiseconds(flush_timeout));
         queue.set_mode(CopyMode::CopyPacket, copy_range(family));
         let receive_buffer = set_receive_buffer(&fd)?;
+        // From here on nobody but the kernel can send to it: any other process with CAP_NET_ADMIN could
+        // make up packets.
+        rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
         packet_filter::detach(&fd)?;
         Ok(Self {
             fd,
@@ -146,7 +152,7 @@ impl NflogSocket {
     /// The kernel's name for this socket, as `/proc` shows it beside the group.
     pub fn port_id(&self) -> io::Result<u32> {
         let address = rustix::net::getsockname(&self.fd)?;
-        let address = rustix::net::netlink::SocketAddrNetlink::try_from(address)?;
+        let address = SocketAddrNetlink::try_from(address)?;
         Ok(address.pid())
     }
 

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use crate::nflog_socket::NflogGroup;
 
-const TABLE: &str = "/proc/net/netfilter/nfnetlink_log";
+/// Of the network namespace that this thread is in; `/proc/net` is that of the first one.
+const TABLE: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
 /// Columns: sk, protocol, port id, groups, rmem, wmem, dump, locks, drops, inode.
-const NETLINK_SOCKETS: &str = "/proc/net/netlink";
+const NETLINK_SOCKETS: &str = "/proc/thread-self/net/netlink";
 /// `NETLINK_NETFILTER` in `linux/netlink.h`.
 const NETLINK_NETFILTER: &str = "12";
 

@@ -73,7 +73,10 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
     let sockets: Vec<NflogSocket> = config
         .groups
         .iter()
-        .map(|group| open_group(group, config.flush_timeout))
+        .map(|group| {
+            announce(group);
+            open_group(group, config.flush_timeout)
+        })
         .collect::<Result<_>>()?;
     if let Some(socket) = sockets.first() {
         check_descriptors(socket)?;
@@ -82,15 +85,19 @@ pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
     Ok(sockets)
 }
 
-fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
-    let family = config.prefix_length.family();
+fn announce(config: &GroupConfig) {
     info!(
         "Monitoring NFLog multicast group {} for IPv{} {} mask /{}",
         config.group,
-        family.version(),
+        config.prefix_length.family().version(),
         config.side.name(),
         config.prefix_length.bits()
     );
+}
+
+/// Opens one group.
+pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
+    let family = config.prefix_length.family();
     if let Some(taken) = find_instance(config.group).unwrap_or(None) {
         return Err(taken_by(&taken));
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, Closed};
+use crate::binding::Change;
 use crate::counts::SharedCounts;
 use crate::interval::{PeriodIndex, UnixNanos};
-use crate::nflog_socket::{MAX_DATAGRAM, NflogSocket, Received};
+use crate::nflog_socket::{MAX_DATAGRAM, NflogGroup, NflogSocket, Received};
 use crate::pace::Pace;
 
 /// Datagrams read before the task looks for a command and lets others run.
@@ -33,8 +34,16 @@ pub enum Command {
     Finish,
 }
 
-/// A command and where its answer goes.
-pub type Request = (Command, oneshot::Sender<Closed>);
+/// What is asked of a reader, and where the answer goes.
+#[derive(Debug)]
+pub enum Request {
+    /// A command, answered with what it closes.
+    Do(Command, oneshot::Sender<Closed>),
+    /// Read what the socket still holds, and let go of it: the group is not bound to it any more.
+    Release(oneshot::Sender<io::Result<()>>),
+    /// Go on with this socket.
+    Adopt(NflogSocket, oneshot::Sender<io::Result<()>>),
+}
 
 /// The engine's end of a reader.
 #[derive(Debug)]
@@ -57,9 +66,22 @@ impl ReaderHandle {
     /// never comes means that the reader has panicked.
     #[must_use]
     pub fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
+        self.send(|reply| Request::Do(command, reply))
+    }
+
+    /// Has the reader let go of its socket, or go on with another one.
+    #[must_use]
+    pub fn change(&self, change: Change) -> oneshot::Receiver<io::Result<()>> {
+        match change {
+            Change::Release => self.send(Request::Release),
+            Change::Adopt(socket) => self.send(|reply| Request::Adopt(socket, reply)),
+        }
+    }
+
+    fn send<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
         // A reader that is gone drops the sender of the reply, and the caller sees that.
-        let _gone = self.commands.send((command, reply));
+        let _gone = self.commands.send(request(reply));
         answer
     }
 }
@@ -67,27 +89,57 @@ impl ReaderHandle {
 /// Reads one group until it is told to finish.
 #[derive(Debug)]
 pub struct Reader {
-    socket: Arc<NflogSocket>,
-    pace: Pace,
+    group: NflogGroup,
+    /// `None` while the group is not bound.
+    source: Option<Source>,
     accumulator: Accumulator,
     buffer: Box<[u8]>,
     counts: Arc<SharedCounts>,
 }
 
+#[derive(Debug)]
+struct Source {
+    socket: Arc<NflogSocket>,
+    pace: Pace,
+    /// It gives errors and nothing else.
+    has_failed: bool,
+}
+
+impl Source {
+    fn new(socket: NflogSocket) -> io::Result<Self> {
+        let socket = Arc::new(socket);
+        Ok(Self {
+            pace: Pace::new(Arc::clone(&socket))?,
+            socket,
+            has_failed: false,
+        })
+    }
+
+    /// Never, if there is nothing to read.
+    async fn time_to_read(source: Option<&Self>) -> io::Result<()> {
+        match source {
+            Some(source) if !source.has_failed => source.pace.time_to_read().await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// A group and what is wrong with its socket.
+pub type Failure = (NflogGroup, io::Error);
+
 impl Reader {
     /// Starts the task, on the runtime that this is called in. A socket that fails for good is
-    /// reported to `failures`, once; the reader goes on to answer commands, so that what it had
-    /// counted is handed over.
+    /// reported to `failures`, once; the reader goes on to answer requests, one of which may bring
+    /// another socket.
     pub fn start(
         socket: NflogSocket,
         accumulator: Accumulator,
-        failures: mpsc::UnboundedSender<io::Error>,
+        failures: mpsc::UnboundedSender<Failure>,
     ) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
-        let socket = Arc::new(socket);
         let reader = Self {
-            pace: Pace::new(Arc::clone(&socket))?,
-            socket,
+            group: socket.group(),
+            source: Some(Source::new(socket)?),
             accumulator,
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counts: Arc::clone(&handle.counts),
@@ -99,32 +151,56 @@ impl Reader {
     async fn run(
         mut self,
         mut requests: mpsc::UnboundedReceiver<Request>,
-        failures: mpsc::UnboundedSender<io::Error>,
+        failures: mpsc::UnboundedSender<Failure>,
     ) {
-        let mut failed = false;
         loop {
             tokio::select! {
                 biased;
-                request = requests.recv() => {
-                    let Some((command, reply)) = request else { return };
-                    // The engine waits for the answer, unless it has panicked.
-                    let _gone = reply.send(self.obey(command));
-                }
-                woken = self.pace.time_to_read(), if !failed => {
+                request = requests.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => return,
+                },
+                woken = Source::time_to_read(self.source.as_ref()) => {
                     if let Err(error) = woken.and_then(|()| self.read_burst()) {
-                        failed = true;
-                        let _gone = failures.send(error);
+                        if let Some(source) = &mut self.source {
+                            source.has_failed = true;
+                        }
+                        // The engine may have ended.
+                        let _gone = failures.send((self.group, error));
                     }
                 }
             }
         }
     }
 
+    /// Whoever asks waits for the answer, unless it has panicked.
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Do(command, reply) => {
+                let _gone = reply.send(self.obey(command));
+            }
+            Request::Release(reply) => {
+                let drained = self.drain();
+                self.source = None;
+                self.accumulator.forget_sequence(UnixNanos::now());
+                self.counts.publish(self.accumulator.totals());
+                let _gone = reply.send(drained);
+            }
+            Request::Adopt(socket, reply) => {
+                let adopted = Source::new(socket).map(|source| self.source = Some(source));
+                let _gone = reply.send(adopted);
+            }
+        }
+    }
+
     fn read_burst(&mut self) -> io::Result<()> {
+        let Some(source) = &mut self.source else {
+            return Ok(());
+        };
         let mut n_read = 0;
         let mut emptied = false;
         while n_read < BURST && !emptied {
-            let received = self.socket.receive(&mut self.buffer)?;
+            let received = source.socket.receive(&mut self.buffer)?;
             let now = UnixNanos::now();
             match received {
                 Received::Datagram(length) => {
@@ -136,17 +212,20 @@ impl Reader {
             }
         }
         self.counts.publish(self.accumulator.totals());
-        self.pace.note_read(n_read, emptied);
+        source.pace.note_read(n_read, emptied);
         Ok(())
     }
 
     fn obey(&mut self, command: Command) -> Closed {
-        let group = self.socket.group();
+        let group = self.group;
         if let Err(error) = self.drain() {
             log::warn!("group {group}: cannot read what waits in the socket: {error}");
         }
         if matches!(command, Command::Finish) {
-            let unbound = self.socket.unbind();
+            let unbound = self
+                .source
+                .as_ref()
+                .map_or(Ok(()), |source| source.socket.unbind());
             // The kernel has put its batch into the socket and adds nothing more to it.
             if let Err(error) = unbound.and_then(|()| self.drain()) {
                 log::warn!("group {group}: cannot let go of it cleanly: {error}");
@@ -166,9 +245,12 @@ impl Reader {
     /// Reads until nothing waits, or as much as can have waited when this began: under a flood
     /// the socket is never empty.
     fn drain(&mut self) -> io::Result<()> {
-        let mut left = self.socket.receive_buffer();
+        let Some(Source { socket, .. }) = &self.source else {
+            return Ok(());
+        };
+        let mut left = socket.receive_buffer();
         loop {
-            let received = self.socket.receive(&mut self.buffer)?;
+            let received = socket.receive(&mut self.buffer)?;
             let now = UnixNanos::now();
             match received {
                 Received::Datagram(length) => {

@@ -18,7 +18,7 @@ use crate::accumulator::Entries;
 use crate::counts::Counts;
 use crate::ledger::Entry;
 use crate::prefix::{PrefixKey, Side};
-use crate::rows::{ClosedInterval, GroupInterval};
+use crate::rows::{ClosedInterval, Gap, GroupInterval};
 
 /// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];
@@ -229,11 +229,12 @@ impl Judge {
         let mut judgement = Judgement::default();
         for side in SIDES {
             let at = side as usize;
-            let groups = &interval.groups;
+            let (groups, gaps) = (&interval.groups, &interval.gaps);
             let mut summary = std::mem::take(&mut judgement.summary);
-            judgement.ip4[at] = self.ip4[at].judge(groups, kernel, side, &mut summary);
-            judgement.ip6_half[at] = self.ip6_half[at].judge(groups, kernel, side, &mut summary);
-            judgement.ip6[at] = self.ip6[at].judge(groups, kernel, side, &mut summary);
+            judgement.ip4[at] = self.ip4[at].judge(groups, gaps, kernel, side, &mut summary);
+            judgement.ip6_half[at] =
+                self.ip6_half[at].judge(groups, gaps, kernel, side, &mut summary);
+            judgement.ip6[at] = self.ip6[at].judge(groups, gaps, kernel, side, &mut summary);
             judgement.summary = summary;
         }
         judgement.summary.keep_worst();
@@ -254,6 +255,7 @@ impl<K: StoredKey> SideJudge<K> {
     fn judge(
         &mut self,
         groups: &[GroupInterval],
+        gaps: &[Gap],
         kernel: &KernelInterval,
         side: Side,
         summary: &mut VerdictSummary,
@@ -273,7 +275,12 @@ impl<K: StoredKey> SideJudge<K> {
         if groups.is_empty() {
             return Vec::new();
         }
-        let circumstances = self.circumstances(&groups, kernel, side);
+        let mut circumstances = self.circumstances(&groups, kernel, side);
+        let groups_with_gaps: Vec<_> = gaps.iter().flat_map(|gap| &gap.groups).collect();
+        // What passed meanwhile NFLOG could not count.
+        circumstances.incomparable |= groups
+            .iter()
+            .any(|group| groups_with_gaps.contains(&&group.config.group));
         let mut outside: HashMap<K, Counters> = HashMap::new();
         for counts in &kernel.outside {
             for entry in &K::family(counts).side(side).totals {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::accumulator::{Accumulator, Closed, Rules};
 use crate::cli::Cli;
+use crate::network_namespace::Home;
 use crate::reader::Request;
 use crate::testing::{Logged, datagram, ip4};
 
@@ -60,11 +61,20 @@ impl Rig {
             readers.push(handle);
             accumulators.push(accumulator);
         }
+        let bindings = Bindings::new(&config, Home::here(), &[None; 2], start);
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
         Self {
-            engine: Engine::start(&config, readers, None, Recovered::default(), start, now)
-                .unwrap(),
+            engine: Engine::start(
+                &config,
+                readers,
+                None,
+                Recovered::default(),
+                bindings,
+                start,
+                now,
+            )
+            .unwrap(),
             clock,
             accumulators,
             directory,
@@ -139,7 +149,7 @@ async fn answer(
     accumulator: Arc<Mutex<Accumulator>>,
     mut requests: mpsc::UnboundedReceiver<Request>,
 ) {
-    while let Some((command, reply)) = requests.recv().await {
+    while let Some(Request::Do(command, reply)) = requests.recv().await {
         let mut accumulator = accumulator.lock().unwrap();
         let open_loss = accumulator.open_loss();
         let slots = match command {
