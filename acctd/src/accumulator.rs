@@ -98,6 +98,8 @@ pub struct Closed {
     /// Periods whose loss is counted in a later one, or not known yet; see
     /// [`Accumulator::open_loss`].
     pub open_loss: Option<Range<PeriodIndex>>,
+    /// How far the group was read, where the reader leaves it bound; see [`Accumulator::position`].
+    pub position: Option<(Option<u32>, UnixNanos)>,
 }
 
 /// The open ledgers of one group, for whichever key its prefixes need.
@@ -180,6 +182,28 @@ impl Accumulator {
             Self::Ip6(slots) => slots.note_open_gap(now),
         }
         self.restart(now)
+    }
+
+    /// How far the group was read: the number that the next packet should have, and the time of
+    /// the last one.
+    #[must_use]
+    pub fn position(&self) -> (Option<u32>, UnixNanos) {
+        match self {
+            Self::Ip4(slots) => (slots.next_sequence, slots.last_time),
+            Self::Ip6Half(slots) => (slots.next_sequence, slots.last_time),
+            Self::Ip6(slots) => (slots.next_sequence, slots.last_time),
+        }
+    }
+
+    /// Goes on where another process has read the group to.
+    pub fn go_on_at(&mut self, (next_sequence, last_time): (Option<u32>, UnixNanos)) {
+        match self {
+            Self::Ip4(slots) => (slots.next_sequence, slots.last_time) = (next_sequence, last_time),
+            Self::Ip6Half(slots) => {
+                (slots.next_sequence, slots.last_time) = (next_sequence, last_time);
+            }
+            Self::Ip6(slots) => (slots.next_sequence, slots.last_time) = (next_sequence, last_time),
+        }
     }
 
     /// The numbers of what comes next begin anew: it is of another socket.

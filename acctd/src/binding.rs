@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -18,6 +19,7 @@ use crate::nflog_socket::{NflogGroup, NflogSocket};
 use crate::nflog_table;
 use crate::preflight;
 use crate::rows::{Gap, GapCause};
+use crate::service_manager;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -214,6 +216,9 @@ impl Bindings {
             config.group,
             since.until(now).as_secs_f64()
         );
+        // In the place of the old one.
+        service_manager::forget_socket(config.group);
+        service_manager::keep_socket(config.group, socket.as_fd());
         binding.state = State::Bound {
             port_id: socket.port_id().ok(),
             seen_at: now,

@@ -11,14 +11,14 @@ use crate::accumulator::{Accumulator, Rules};
 use crate::binding::Bindings;
 use crate::config::Config;
 use crate::crosscheck::CrossCheck;
-use crate::engine::Engine;
+use crate::engine::{Beginning, Engine};
 use crate::interval::UnixNanos;
 use crate::network_namespace::Home;
-use crate::nflog_socket::NflogSocket;
-use crate::preflight;
+use crate::preflight::{self, Opened};
 use crate::profile::CpuProfile;
 use crate::reader::{Failure, Reader, ReaderHandle};
-use crate::recovery::{self, Recovered};
+use crate::recovery::{self, LONGEST_WAY_BACK, Recovered};
+use crate::service_manager::{self, Kept, State};
 use crate::shutdown::Shutdown;
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
@@ -78,28 +78,40 @@ async fn serve(config: &Config, is_locked: bool) -> Result<()> {
     // Before the groups are opened, so that no packet is stamped before the first period. Loading and
     // attaching programs takes its time, in which a period may end: that is over.
     let start = UnixNanos::now();
-    let sockets = preflight::open_groups(config)?;
+    let mut kept = Kept::take();
+    let opened = preflight::open_groups(config, &mut kept)?;
+    let is_taken_over = !opened.taken_over.is_empty();
     // Behind all that may refuse the start: what was left stays as it is until then.
     let recovered = if is_locked {
-        recovery::recover(config, start)
+        recovery::recover(config, start, is_taken_over)
     } else {
         Recovered::default()
     };
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
-    let port_ids: Vec<_> = sockets.iter().map(|socket| socket.port_id().ok()).collect();
+    let state = kept.state.filter(|_| is_taken_over);
+    let start = first_interval_begins(&recovered, state.as_ref(), start);
+    let port_ids = opened.sockets.iter();
+    let port_ids: Vec<_> = port_ids.map(|socket| socket.port_id().ok()).collect();
     let bindings = Bindings::new(config, Home::here(), &port_ids, UnixNanos::now());
-    let readers = start_readers(config, sockets, start, &failed)?;
+    let readers = start_readers(config, opened, start, state.as_ref(), &failed)?;
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
+    let beginning = Beginning {
+        start,
+        // Packets have waited that the cross-check has not seen.
+        last_uneven: is_taken_over.then(|| config.interval.index_of(UnixNanos::now())),
+    };
     let clock = Box::new(UnixNanos::now);
     let mut engine = Engine::start(
-        config, readers, crosscheck, recovered, bindings, start, clock,
+        config, readers, crosscheck, recovered, bindings, beginning, clock,
     )?;
     info!("Started accounting");
+    service_manager::ready();
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
+    service_manager::stopping();
     let finished = finish(engine, &mut shutdown).await;
     info!("Stopped accounting");
     ended.and(finished)
@@ -137,15 +149,38 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     }
 }
 
+/// Where the last run has ended, so that no time is left out and none is counted twice; else now.
+fn first_interval_begins(
+    recovered: &Recovered,
+    state: Option<&State>,
+    now: UnixNanos,
+) -> UnixNanos {
+    let resumed = recovered.resumed.as_ref();
+    let resumed = resumed.map(|resumed| resumed.checkpoint.start);
+    let left_at = state.map(|state| state.end);
+    // A clock that was set in between says nothing about where it was.
+    let left_at = left_at.filter(|&end| end <= now && now.minus(LONGEST_WAY_BACK) < end);
+    resumed.or(left_at).unwrap_or(now)
+}
+
 fn start_readers(
     config: &Config,
-    sockets: Vec<NflogSocket>,
+    opened: Opened,
     start: UnixNanos,
+    state: Option<&State>,
     failed: &mpsc::UnboundedSender<Failure>,
 ) -> Result<Vec<ReaderHandle>> {
     let mut readers = Vec::new();
-    for (socket, group) in sockets.into_iter().zip(&config.groups) {
-        let accumulator = Accumulator::new(Rules::of(config, group), start);
+    let taken_over = opened.taken_over;
+    for (socket, group) in opened.sockets.into_iter().zip(&config.groups) {
+        let mut accumulator = Accumulator::new(Rules::of(config, group), start);
+        let positions = state.iter().flat_map(|state| &state.groups);
+        let position = positions
+            .filter(|position| taken_over.contains(&position.group))
+            .find(|position| position.group == group.group);
+        if let Some(position) = position {
+            accumulator.go_on_at((position.next_sequence, position.last_time));
+        }
         let reader = Reader::start(socket, accumulator, failed.clone())
             .with_context(|| format!("cannot read group {}", group.group))?;
         readers.push(reader);

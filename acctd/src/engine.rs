@@ -23,8 +23,12 @@ use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, Failure, ReaderHandle};
 use crate::recovery::{self, Recovered};
 use crate::rows::{ClosedInterval, GroupInterval};
+use crate::service_manager::{self, Position, State};
 use crate::timeline::{Due, Timeline};
 use crate::writer::{Destination, Writer, yield_to_readers};
+
+/// When the flush timeout is over, the kernel's timer may be late.
+const FLUSHED: Duration = Duration::from_millis(50);
 
 /// The wall clock.
 pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
@@ -39,6 +43,15 @@ enum KernelWatch {
     Failed,
 }
 
+/// Where the first interval begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    /// Where the run before has ended, if this one goes on from there; else now.
+    pub start: UnixNanos,
+    /// The last period of which NFLOG may count more than a cross-check that begins now.
+    pub last_uneven: Option<PeriodIndex>,
+}
+
 /// The readers, the open interval, and the writer.
 pub struct Engine {
     groups: Vec<GroupConfig>,
@@ -51,6 +64,9 @@ pub struct Engine {
     kernel: KernelWatch,
     saving: Saving,
     bindings: Bindings,
+    /// The last period of which the kernel has not seen all that NFLOG counts.
+    last_uneven: Option<PeriodIndex>,
+    flush_timeout: Duration,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
@@ -83,14 +99,14 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Begins the first interval at `start`; the readers were started with the same time.
+    /// Begins the first interval; the readers were started with the same time.
     pub fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
         crosscheck: Option<CrossCheck>,
         recovered: Recovered,
         bindings: Bindings,
-        start: UnixNanos,
+        beginning: Beginning,
         clock: Clock,
     ) -> Result<Self> {
         let watched = config.crosscheck.as_ref().map(|config| &config.watched);
@@ -110,12 +126,10 @@ impl Engine {
             resumed: None,
             n_datagrams: 0,
         };
-        let mut start = start;
         if let Some(resumed) = recovered.resumed {
             let mut checkpoint = resumed.checkpoint;
             let gap = recovery::gap_after(config, &checkpoint, (clock)());
             checkpoint.gaps.extend(gap);
-            start = checkpoint.start;
             saving.files.insert(checkpoint.index, resumed.file);
             saving.resumed = Some(checkpoint);
         }
@@ -123,7 +137,7 @@ impl Engine {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
-            timeline: Timeline::start(config.interval, start),
+            timeline: Timeline::start(config.interval, beginning.start),
             clock,
             writer: Writer::start(destination),
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
@@ -131,6 +145,8 @@ impl Engine {
             }),
             saving,
             bindings,
+            last_uneven: beginning.last_uneven,
+            flush_timeout: config.flush_timeout,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -287,12 +303,32 @@ impl Engine {
     /// Lets go of the groups, writes what is open, and waits until all is on disk, or until the
     /// disk refuses it after `hurry` has come true.
     pub async fn finish(mut self, hurry: impl Future<Output = ()>) -> Result<()> {
+        let is_kept = service_manager::is_there();
+        if is_kept {
+            // The groups stay bound, so the kernel does not flush what it holds back by itself.
+            tokio::time::sleep(self.flush_timeout + FLUSHED).await;
+        }
         let now = (self.clock)();
         // Before the groups are let go: what the kernel counts after that NFLOG cannot.
         self.ask_kernel(move |kernel| kernel.stop_at(now).map(|()| Vec::new()))
             .await;
-        let mut closed = self.ask_readers(Command::Finish).await;
+        let command = if is_kept {
+            Command::Leave
+        } else {
+            Command::Finish
+        };
+        let mut closed = self.ask_readers(command).await;
         closed.kernel = self.finish_kernel().await;
+        if is_kept {
+            // What the kernel holds back now, the next process counts.
+            for epoch in &mut closed.kernel {
+                epoch.is_exact = false;
+            }
+            let groups = std::mem::take(&mut closed.positions);
+            if let Err(error) = service_manager::keep_state(&State { end: now, groups }) {
+                warn!("the service manager does not keep the state for the next start: {error}");
+            }
+        }
         // The cross-check has ended its last epoch then, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
         self.write(periods, closed)?;
@@ -324,6 +360,14 @@ impl Engine {
                     .or_default()
                     .push((reader, slot));
             }
+            let group = self.groups[reader].group;
+            closed
+                .positions
+                .extend(answer.position.map(|(next_sequence, last_time)| Position {
+                    group,
+                    next_sequence,
+                    last_time,
+                }));
             closed
                 .open_losses
                 .extend(answer.open_loss.map(|periods| (reader, periods)));
@@ -420,6 +464,7 @@ impl Engine {
                     let mut kernel = closed.take_kernel(index);
                     // What was counted before acctd was killed went with it.
                     kernel.is_comparable &= !is_resumed;
+                    kernel.is_comparable &= self.last_uneven.is_none_or(|last| index > last);
                     Some(kernel)
                 }
             };
@@ -479,6 +524,8 @@ struct ClosedSlots {
     slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
     /// Periods in which a reader may lack packets, with the number of the reader.
     open_losses: Vec<(usize, Range<PeriodIndex>)>,
+    /// How far groups were read that stay bound.
+    positions: Vec<Position>,
     /// By the cross-check, in the order of time.
     kernel: Vec<ClosedEpoch>,
 }

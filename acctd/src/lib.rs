@@ -69,6 +69,11 @@ pub mod engine;
 pub mod logging;
 pub mod monitor;
 pub mod profile;
+#[expect(
+    unsafe_code,
+    reason = "owns the descriptors that the service manager gives as numbers"
+)]
+pub mod service_manager;
 pub mod shutdown;
 
 #[cfg(test)]

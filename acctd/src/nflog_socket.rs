@@ -96,6 +96,23 @@ impl NflogSocket {
         opened
     }
 
+    /// A socket that another process has opened and configured for `group`. The caller makes sure
+    /// that it is bound to it.
+    pub fn take_over(fd: OwnedFd, group: NflogGroup) -> io::Result<Self> {
+        let is_netfilter = sockopt::socket_domain(&fd)? == AddressFamily::NETLINK
+            && sockopt::socket_protocol(&fd)? == Some(NETFILTER);
+        if !is_netfilter {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
+        let receive_buffer = set_receive_buffer(&fd)?;
+        Ok(Self {
+            fd,
+            group,
+            receive_buffer,
+        })
+    }
+
     fn configure(
         queue: &mut Queue,
         group: NflogGroup,

@@ -20,6 +20,7 @@ use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, centiseconds, copy_range,
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
+use crate::service_manager::{self, Kept};
 use crate::summary;
 
 /// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
@@ -68,21 +69,67 @@ fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
         .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
 }
 
-/// Opens all groups and makes sure that the kernel has taken their configuration.
-pub fn open_groups(config: &Config) -> Result<Vec<NflogSocket>> {
+/// The groups' sockets.
+#[derive(Debug)]
+pub struct Opened {
+    /// In the order of the groups.
+    pub sockets: Vec<NflogSocket>,
+    /// Those that were kept from the last run, and may hold what was logged since.
+    pub taken_over: Vec<NflogGroup>,
+}
+
+/// Opens all groups, or takes over what was kept of them, and makes sure that the kernel has taken
+/// their configuration.
+pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Opened> {
+    let mut taken_over = Vec::new();
     let sockets: Vec<NflogSocket> = config
         .groups
         .iter()
         .map(|group| {
             announce(group);
-            open_group(group, config.flush_timeout)
+            if let Some(socket) = take_over(group, config.flush_timeout, kept) {
+                taken_over.push(group.group);
+                return Ok(socket);
+            }
+            let socket = open_group(group, config.flush_timeout)?;
+            service_manager::keep_socket(group.group, socket.as_fd());
+            Ok(socket)
         })
         .collect::<Result<_>>()?;
+    kept.close_others();
     if let Some(socket) = sockets.first() {
         check_descriptors(socket)?;
         check_receive_buffer(socket);
     }
-    Ok(sockets)
+    Ok(Opened {
+        sockets,
+        taken_over,
+    })
+}
+
+/// The socket that was kept for a group, if it is as it should be.
+fn take_over(
+    config: &GroupConfig,
+    flush_timeout: Duration,
+    kept: &mut Kept,
+) -> Option<NflogSocket> {
+    let group = config.group;
+    let socket = NflogSocket::take_over(kept.socket(group)?, group)
+        .map_err(anyhow::Error::from)
+        .and_then(|socket| verify(config, &socket, flush_timeout).map(|()| socket));
+    match socket {
+        Ok(socket) => {
+            info!(
+                "Group {group} was kept bound since the last run: nothing that it has logged is lost"
+            );
+            Some(socket)
+        }
+        Err(error) => {
+            warn!("the socket kept for group {group} is not used: {error:#}; it is opened anew");
+            service_manager::forget_socket(group);
+            None
+        }
+    }
 }
 
 fn announce(config: &GroupConfig) {

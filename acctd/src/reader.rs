@@ -30,6 +30,8 @@ pub enum Command {
     Copy,
     /// Hand over everything and begin anew at this time: the clock was set back.
     Restart(UnixNanos),
+    /// Hand over everything and leave the group bound: another process goes on with its socket.
+    Leave,
     /// Let go of the group and hand over everything, what the kernel still held included.
     Finish,
 }
@@ -231,15 +233,25 @@ impl Reader {
                 log::warn!("group {group}: cannot let go of it cleanly: {error}");
             }
         }
+        let position = matches!(command, Command::Leave).then(|| {
+            // What comes from now on is the next process's to read.
+            self.source = None;
+            self.accumulator.position()
+        });
         let open_loss = self.accumulator.open_loss();
         let slots = match command {
             Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
             Command::Copy => self.accumulator.copy(),
+            Command::Leave => self.accumulator.restart(UnixNanos::now()),
             Command::Restart(now) => self.accumulator.restart(now),
             Command::Finish => self.accumulator.finish(UnixNanos::now()),
         };
         self.counts.publish(self.accumulator.totals());
-        Closed { slots, open_loss }
+        Closed {
+            slots,
+            open_loss,
+            position,
+        }
     }
 
     /// Reads until nothing waits, or as much as can have waited when this began: under a flood

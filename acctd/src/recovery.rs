@@ -2,11 +2,13 @@
 //! completed, checkpoints become the start of the current interval or a file of their own, and halves
 //! of files are removed. What is damaged or not ours is set aside, never counted.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use log::{info, warn};
@@ -21,6 +23,9 @@ use crate::nflog_socket::NflogGroup;
 use crate::rows::{ClosedInterval, Gap, GapCause};
 use crate::sealed::Damage;
 use crate::whole_file;
+
+/// How long ago a run may have ended that this one goes on from. A socket is full long before.
+pub const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -60,9 +65,10 @@ pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
     }
 }
 
-/// Takes in what was left. The directory must be locked.
+/// Takes in what was left. The directory must be locked. If the groups were bound all the time
+/// (`is_taken_over`), packets of a period that is over may still come, and it goes on.
 #[must_use]
-pub fn recover(config: &Config, now: UnixNanos) -> Recovered {
+pub fn recover(config: &Config, now: UnixNanos, is_taken_over: bool) -> Recovered {
     let mut recovered = Recovered::default();
     let found = match list(&config.log_directory) {
         Ok(found) => found,
@@ -78,9 +84,11 @@ pub fn recover(config: &Config, now: UnixNanos) -> Recovered {
             .then(|| DirectoryLock::take(&config.log_directory, tag))
             .transpose();
         if lock.is_ok() {
-            recover_files(config, &files, now, &mut recovered);
+            recover_files(config, &files, now, is_taken_over, &mut recovered);
         }
     }
+    let start = |interval: &ClosedInterval| interval.period.start;
+    recovered.finished.sort_by_key(start);
     recovered
 }
 
@@ -95,7 +103,8 @@ fn list(directory: &Path) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
         }
     }
     for files in found.values_mut() {
-        files.sort_by_key(|name| (kind(name), name.clone()));
+        // The newest first: it is the one that may go on.
+        files.sort_by_key(|name| (kind(name), Reverse(name.clone())));
     }
     Ok(found)
 }
@@ -123,7 +132,13 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn recover_files(config: &Config, files: &[String], now: UnixNanos, recovered: &mut Recovered) {
+fn recover_files(
+    config: &Config,
+    files: &[String],
+    now: UnixNanos,
+    is_taken_over: bool,
+    recovered: &mut Recovered,
+) {
     let directory = &config.log_directory;
     let mut not_to_recover = Vec::new();
     for name in files {
@@ -136,7 +151,8 @@ fn recover_files(config: &Config, files: &[String], now: UnixNanos, recovered: &
             }
             Kind::Checkpoint if !not_to_recover.contains(name) => {
                 if let Some(checkpoint) = take_in(directory, name, Checkpoint::read) {
-                    take_over(config, checkpoint, name, now, recovered);
+                    let goes_on = is_current(config, &checkpoint, now, is_taken_over);
+                    take_over(config, checkpoint, name, goes_on, recovered);
                 }
             }
             Kind::Temporary => {
@@ -193,20 +209,32 @@ fn complete(directory: &Path, name: &str, record: &Record) {
     }
 }
 
+/// Whether the first interval may begin with it.
+fn is_current(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    now: UnixNanos,
+    is_taken_over: bool,
+) -> bool {
+    let current = config.interval.index_of(now);
+    let is_recent = now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
+    checkpoint.interval == config.interval
+        && checkpoint.saved_at <= now
+        && checkpoint.is_of(&config.groups)
+        && (checkpoint.index == current
+            || (is_taken_over && is_recent && checkpoint.index < current))
+}
+
 fn take_over(
     config: &Config,
     checkpoint: Checkpoint,
     name: &str,
-    now: UnixNanos,
+    goes_on: bool,
     recovered: &mut Recovered,
 ) {
     let (n_packets, saved_at) = (checkpoint.n_packets(), checkpoint.saved_at);
     let at = config.zone.rfc3339(saved_at);
-    let is_current = checkpoint.interval == config.interval
-        && checkpoint.index == config.interval.index_of(now)
-        && checkpoint.saved_at <= now
-        && checkpoint.is_of(&config.groups);
-    if is_current && recovered.resumed.is_none() {
+    if goes_on && recovered.resumed.is_none() {
         info!("{n_packets} packets of the current interval are recovered, as saved at {at}");
         recovered.resumed = Some(Resumed {
             checkpoint,

@@ -61,6 +61,10 @@ impl Rig {
             readers.push(handle);
             accumulators.push(accumulator);
         }
+        let beginning = Beginning {
+            start,
+            last_uneven: None,
+        };
         let bindings = Bindings::new(&config, Home::here(), &[None; 2], start);
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
@@ -71,7 +75,7 @@ impl Rig {
                 None,
                 Recovered::default(),
                 bindings,
-                start,
+                beginning,
                 now,
             )
             .unwrap(),
@@ -156,9 +160,15 @@ async fn answer(
             Command::CloseBefore(first_open) => accumulator.close_before(first_open),
             Command::Copy => accumulator.copy(),
             Command::Restart(now) => accumulator.restart(now),
+            Command::Leave => unreachable!("only with a service manager"),
             Command::Finish => accumulator.finish(UnixNanos(0)),
         };
-        reply.send(Closed { slots, open_loss }).unwrap();
+        let closed = Closed {
+            slots,
+            open_loss,
+            position: None,
+        };
+        reply.send(closed).unwrap();
     }
 }
 
