@@ -52,6 +52,11 @@ pub(crate) const CASES: &[Case] = &[
         a_damaged_checkpoint,
     ),
     (
+        Needs::Root,
+        "checkpoints_of_a_million_prefixes_lose_no_packet_at_full_speed",
+        checkpoints_of_a_million_prefixes,
+    ),
+    (
         Needs::Namespace,
         "a_second_acctd_for_the_same_directory_is_refused_with_the_pid_of_the_first",
         a_second_acctd,
@@ -425,6 +430,31 @@ fn a_clean_stop() -> Result<()> {
     let names = names(&rig.log_directory())?;
     ensure!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
     ensure!(totals(&read_files(&rig.log_directory())?, true).0.packets == 3_000);
+    Ok(())
+}
+
+/// A reader copies its ledger for each of them, and packets wait meanwhile.
+fn checkpoints_of_a_million_prefixes() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1h", "-checkpoint=500ms", "-ip4-src-group=5"])?;
+    rig.send(&TrafficArgs {
+        sources: 1_000_000,
+        count: 4_000_000,
+        scattered: true,
+        ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
+    })?;
+    let status = fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    let sizes = fs::metadata(rig.log_directory().join(checkpoint_name(&rig)?))?.len();
+    eprintln!(
+        "a checkpoint of {sizes} bytes; {}",
+        peak.unwrap_or_default()
+    );
+    acctd.finish()?;
+    ensure!(rig.summed("lost")? == 0 && rig.summed("overruns")? == 0);
+    let ip4 = rig.counter("v4")?;
+    ensure!(totals(&rig.files()?, true) == (ip4, NONE) && ip4.packets == 4_000_000);
     Ok(())
 }
 
