@@ -44,10 +44,10 @@ fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
     needed & permitted
 }
 
-/// CAP_BPF for each call of bpf(2): every epoch has maps of its own. CAP_PERFMON for the verifier to
+/// `CAP_BPF` for each call of bpf(2): every epoch has maps of its own. `CAP_PERFMON` for the verifier to
 /// let programs compare and store pointers. Nothing is needed for pins but a directory to write to.
 ///
-/// CAP_SYS_ADMIN stands for both: before Linux 5.8 there was nothing else, and a container may have
+/// `CAP_SYS_ADMIN` stands for both: before Linux 5.8 there was nothing else, and a container may have
 /// been given no other.
 fn needed_for_bpf(permitted: CapabilitySet) -> CapabilitySet {
     let both = CapabilitySet::BPF | CapabilitySet::PERFMON;

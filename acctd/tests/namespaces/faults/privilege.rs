@@ -291,7 +291,7 @@ fn limited(rig: &Rig, capabilities: &str) -> Command {
     command
 }
 
-/// Some containers are given that and know no CAP_BPF.
+/// Some containers are given that and know no `CAP_BPF`.
 fn cap_sys_admin_stands_for_cap_bpf() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
     rig.rules(LOG_AND_DROP)?;
@@ -348,7 +348,11 @@ fn what_is_another_users() -> Result<()> {
         }
         for entry in fs::read_dir(&directory)? {
             let name = entry?.file_name();
-            ensure!(!name.to_string_lossy().starts_with('.'), "{name:?} is left");
+            ensure!(
+                !name.to_string_lossy().starts_with('.'),
+                "{} is left",
+                name.display()
+            );
         }
         ensure_counted(&rig, n_sent)
     };
@@ -438,7 +442,7 @@ fn who_has_a_group() -> Result<()> {
     Ok(())
 }
 
-/// As an ordinary user, who keeps the bounding set, as it takes CAP_SETPCAP to have a smaller one.
+/// As an ordinary user, who keeps the bounding set, as it takes `CAP_SETPCAP` to have a smaller one.
 fn of_an_ordinary_user(capabilities: u64) -> Result<Rights> {
     Ok(Rights {
         bounding: Rights::read(Path::new("/proc/self/status"))?.bounding,
