@@ -1,5 +1,5 @@
 //! What acctd may do. All that takes more happens at the start; from then on it keeps what [`needed`]
-//! names and nothing else, whoever started it. A flaw that a packet or a file could reach gives
+//! and [`in_reserve`] name and nothing else, whoever started it. A flaw that a packet or a file could reach gives
 //! no more away than that.
 //!
 //! Linux keeps capabilities for each thread, so they are given up while there is only one.
@@ -13,6 +13,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
+use crate::network_namespace::Home;
 use crate::{recovery, summary, whole_file};
 
 /// Gives up all capabilities but those that are needed from here on, for this thread and those that it
@@ -33,7 +34,7 @@ pub fn give_up(config: &Config) {
     }
 }
 
-/// What is kept for the whole life, and why.
+/// What is in effect for the whole life, and why.
 fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
     // To bind a group again, with a receive buffer beyond net.core.rmem_max, and to attach programs
     // to an interface that comes back.
@@ -42,6 +43,17 @@ fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
         needed |= needed_for_bpf(permitted);
     }
     needed & permitted
+}
+
+/// What is kept without being in effect: a thread that needs it raises it for itself.
+fn in_reserve(permitted: CapabilitySet) -> CapabilitySet {
+    // To follow a network namespace by its name. One without a name is never made again.
+    let to_follow = if Home::here().has_name() {
+        CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    };
+    to_follow & permitted
 }
 
 /// `CAP_BPF` for each call of bpf(2): every epoch has maps of its own. `CAP_PERFMON` for the verifier to
@@ -61,6 +73,7 @@ fn needed_for_bpf(permitted: CapabilitySet) -> CapabilitySet {
 /// Returns what that is.
 fn keep_what_is_needed(config: &Config) -> io::Result<CapabilitySet> {
     let permitted = rustix::thread::capabilities(None)?.permitted;
+    let reserve = in_reserve(permitted);
     let mut kept = needed(config, permitted);
     if permitted.contains(CapabilitySet::DAC_OVERRIDE) {
         // Both may be tried while it is permitted.
@@ -77,8 +90,8 @@ fn keep_what_is_needed(config: &Config) -> io::Result<CapabilitySet> {
             }
         }
     }
-    set(kept, kept)?;
-    Ok(kept)
+    set(kept, kept | reserve)?;
+    Ok(kept | reserve)
 }
 
 fn set(effective: CapabilitySet, permitted: CapabilitySet) -> io::Result<()> {

@@ -13,6 +13,7 @@ use xtask::netns::Privilege;
 use xtask::traffic::TrafficArgs;
 use xtask::veth::Veth;
 
+use super::kernel::Named;
 use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
@@ -32,6 +33,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "privileges_with_a_cross_check_by_clsact_are_three_capabilities_for_its_whole_life",
         || three_capabilities("clsact"),
+    ),
+    (
+        Needs::Root,
+        "privileges_to_follow_a_named_namespace_are_kept_out_of_effect",
+        a_named_namespace,
     ),
     (
         Needs::Root,
@@ -309,6 +315,20 @@ fn cap_sys_admin_stands_for_cap_bpf() -> Result<()> {
     let ended = acctd.finish()?;
     ensure!(warnings(&ended).is_empty(), "{:?}", ended.log);
     ensure_cross_checked(&rig, 10_000)
+}
+
+/// That it is used is shown where such a namespace is made again.
+fn a_named_namespace() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    let named = Named::make()?;
+    let acctd = named.acctd(&rig, &[])?;
+    let expected = Rights {
+        effective: NET_ADMIN,
+        ..Rights::only(NET_ADMIN | SYS_ADMIN)
+    };
+    ensure_each_thread_has(&acctd, expected)?;
+    acctd.finish()?;
+    Ok(())
 }
 
 fn make_for(path: &Path, owner: u32, mode: u32) -> Result<()> {
