@@ -15,6 +15,7 @@ use crate::engine::{Beginning, Engine};
 use crate::interval::UnixNanos;
 use crate::network_namespace::Home;
 use crate::preflight::{self, Opened};
+use crate::privilege;
 use crate::profile::CpuProfile;
 use crate::reader::{Failure, Reader, ReaderHandle};
 use crate::recovery::{self, LONGEST_WAY_BACK, Recovered};
@@ -40,6 +41,9 @@ pub fn run(config: &Config) -> Result<()> {
         .as_deref()
         .map(CpuProfile::start)
         .transpose()?;
+    preflight::refuse_taken_groups(&config.groups)?;
+    // Before any other thread is started.
+    privilege::give_up(config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.n_threads)
         // For the writer, which has one file at a time in hand, and the cross-check.
@@ -62,7 +66,9 @@ pub fn run(config: &Config) -> Result<()> {
 /// Threads started later inherit it.
 fn set_priority(priority: i32) {
     if let Err(error) = rustix::process::setpriority_process(None, priority) {
-        warn!("Failed to set priority {priority}: {error}");
+        warn!(
+            "Failed to set priority {priority}: {error}; packets may be lost sooner on a busy machine: grant CAP_SYS_NICE, raise LimitNICE (ulimit -e), or start with --priority 0"
+        );
     }
 }
 

@@ -28,6 +28,7 @@ pub mod network_namespace;
 pub mod nflog_socket;
 pub mod nflog_table;
 pub mod preflight;
+pub mod privilege;
 #[expect(
     unsafe_code,
     reason = "hands values and what they point to to setsockopt"

@@ -48,6 +48,12 @@ impl Home {
         }
     }
 
+    /// Whether it has one, and so may be made again.
+    #[must_use]
+    pub fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Whether its name leads to another namespace now.
     pub fn is_another(&mut self) -> bool {
         let Some(name) = &self.name else {

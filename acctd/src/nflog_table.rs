@@ -64,14 +64,25 @@ fn parse_line(line: &str) -> Option<Instance> {
 /// where it is not to be seen from here (another pid namespace, another user).
 #[must_use]
 pub fn owner(port_id: u32) -> Option<String> {
-    let sockets = fs::read_to_string(NETLINK_SOCKETS).ok()?;
-    let inode = socket_inode(&sockets, port_id)?;
-    let link = format!("socket:[{inode}]");
+    let link = socket_link(port_id)?;
     fs::read_dir("/proc")
         .ok()?
         .flatten()
         .find(|process| holds(&process.path(), &link))
         .map(|found| process(&found.file_name().to_string_lossy()))
+}
+
+/// Whether this process holds that socket.
+#[must_use]
+pub fn is_ours(port_id: u32) -> bool {
+    socket_link(port_id).is_some_and(|link| holds(Path::new("/proc/self"), &link))
+}
+
+/// What its descriptors are links to.
+fn socket_link(port_id: u32) -> Option<String> {
+    let sockets = fs::read_to_string(NETLINK_SOCKETS).ok()?;
+    let inode = socket_inode(&sockets, port_id)?;
+    Some(format!("socket:[{inode}]"))
 }
 
 /// A process as messages name it: `pid 812 (ulogd)`.

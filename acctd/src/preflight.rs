@@ -69,6 +69,21 @@ fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
         .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
 }
 
+/// While acctd may still look at other processes, so that it can name who has a group. Whether one is
+/// taken is found out again when it is opened.
+pub fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
+    for config in groups {
+        match find_instance(config.group) {
+            // Else it was kept for us.
+            Ok(Some(taken)) if !nflog_table::is_ours(taken.port_id) => {
+                return Err(taken_by(&taken));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The groups' sockets.
 #[derive(Debug)]
 pub struct Opened {

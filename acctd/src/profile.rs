@@ -1,7 +1,8 @@
 //! `-cpuprofile`: samples of the process's CPU time, from start to stop, in pprof's format.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,8 @@ use log::info;
 use pprof::protos::Message;
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use tempfile::TempDir;
+
+use crate::whole_file::FILE_MODE;
 
 /// Samples a second of CPU time, as Go's profiler takes.
 const FREQUENCY: i32 = 100;
@@ -35,7 +38,7 @@ impl CpuProfile {
     /// Creates the file, so that a wrong path is found out now, and starts sampling.
     pub fn start(path: &Path) -> Result<Self> {
         info!("Starting cpu profiler on {}", path.display());
-        let file = File::create(path).with_context(|| {
+        let file = create(path).with_context(|| {
             format!(
                 "cannot create {}: choose another file with --cpuprofile",
                 path.display()
@@ -66,6 +69,12 @@ impl CpuProfile {
         };
         write().with_context(|| format!("cannot write the cpu profile to {path}"))
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    options.mode(FILE_MODE).open(path)
 }
 
 /// pprof puts samples beyond some thousands into a temporary file, opens it by its name at the end,

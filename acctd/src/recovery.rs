@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -63,6 +63,19 @@ pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
             Ok(None)
         }
     }
+}
+
+/// Tries to open what was left, up to the first file that cannot be.
+pub fn try_to_read(directory: &Path) -> (PathBuf, io::Result<()>) {
+    let files = match list(directory) {
+        Ok(found) => found.into_values().flatten(),
+        Err(error) => return (directory.to_owned(), Err(error)),
+    };
+    files
+        .map(|name| directory.join(name))
+        .map(|path| (fs::File::open(&path).map(drop), path))
+        .find_map(|(tried, path)| Some((path, Err(tried.err()?))))
+        .unwrap_or((directory.to_owned(), Ok(())))
 }
 
 /// Takes in what was left. The directory must be locked. If the groups were bound all the time

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use acctd_common::Counters;
@@ -19,6 +19,7 @@ use crate::csv_writer::FileTotals;
 use crate::naming::Zone;
 use crate::prefix::go_ip_text;
 use crate::rows::{ClosedInterval, GapCause};
+use crate::whole_file::FILE_MODE;
 
 /// The file's name in the log directory.
 pub const FILE_NAME: &str = "intervals.jsonl";
@@ -310,7 +311,7 @@ pub fn has_line(directory: &Path, line: &[u8]) -> io::Result<bool> {
 
 fn appending() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.append(true).read(true);
+    options.append(true).read(true).mode(FILE_MODE);
     options
 }
 

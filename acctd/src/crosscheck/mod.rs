@@ -425,10 +425,7 @@ impl VlanMap {
 
     /// Returns whether they have changed.
     fn refresh(&mut self) -> Result<bool> {
-        let devices: HashMap<VlanKey, u32> = vlans::read()?
-            .iter()
-            .filter_map(|device| device.entry(index_of))
-            .collect();
+        let devices: HashMap<VlanKey, u32> = vlans::read()?.into_iter().collect();
         if devices == self.devices {
             return Ok(false);
         }

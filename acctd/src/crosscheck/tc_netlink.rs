@@ -1,5 +1,6 @@
-//! Qdiscs and filters over netlink, as far as the clsact way needs them. Answers are read leniently:
-//! filters of any kind may be there, and of most only the header matters.
+//! Qdiscs and filters over netlink, as far as the clsact way needs them, and how to ask rtnetlink for
+//! anything. Answers are read leniently: filters of any kind may be there, and of most only the header
+//! matters.
 
 use std::io;
 
@@ -56,14 +57,14 @@ impl Filter {
         let mut message = TcMessage::default();
         message.header = self.header.clone();
         let request = RouteNetlinkMessage::DelTrafficFilter(message);
-        ask(request, NLM_F_REQUEST | NLM_F_ACK).map(drop)
+        ask(request, NLM_F_REQUEST | NLM_F_ACK, Answer::parse).map(drop)
     }
 }
 
 /// The filters of [`CLSACT_INGRESS`] or [`CLSACT_EGRESS`]; none where there is no qdisc.
 pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
     let request = RouteNetlinkMessage::GetTrafficFilter(about(index, parent, 0));
-    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP, Answer::parse)?;
     Ok(answers
         .into_iter()
         .map(|answer| Filter {
@@ -77,7 +78,7 @@ pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
 /// The kind of the qdisc in the place of clsact: `clsact` or `ingress`.
 pub fn qdisc_kind(index: u32) -> io::Result<Option<String>> {
     let request = RouteNetlinkMessage::GetQueueDiscipline(about(index, 0, 0));
-    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP, Answer::parse)?;
     Ok(answers
         .into_iter()
         .find(|answer| {
@@ -94,7 +95,7 @@ pub fn delete_clsact(index: u32) -> io::Result<()> {
         .attributes
         .push(TcAttribute::Kind("clsact".to_owned()));
     let request = RouteNetlinkMessage::DelQueueDiscipline(message);
-    ask(request, NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    ask(request, NLM_F_REQUEST | NLM_F_ACK, Answer::parse).map(drop)
 }
 
 fn about(index: u32, parent: u32, handle: u32) -> TcMessage {
@@ -144,7 +145,11 @@ fn text(value: &[u8]) -> String {
 }
 
 /// Sends a request and takes what answers it.
-fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
+pub(super) fn ask<T>(
+    request: RouteNetlinkMessage,
+    flags: u16,
+    parse: impl Fn(&[u8]) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -171,7 +176,7 @@ fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
                         _ => Ok(answers),
                     };
                 }
-                _ => answers.push(Answer::parse(buffer.payload())?),
+                _ => answers.push(parse(buffer.payload())?),
             }
             let length = (buffer.length() as usize).next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();

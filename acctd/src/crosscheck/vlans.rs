@@ -1,70 +1,150 @@
 //! The VLAN devices of this network namespace. Tagged frames for any other VLAN are discarded by
 //! the kernel, behind TC, so the program has to know.
+//!
+//! They are asked for over netlink: the kernel's table in `/proc` is for root alone.
 
-use std::fs;
 use std::io;
+use std::path::Path;
 
 use acctd_common::contract::VlanKey;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+
+use super::tc_netlink;
 
 /// Made by the kernel's VLAN module; without it there are no VLAN devices.
-const TABLE: &str = "/proc/net/vlan/config";
+const TABLES: &str = "/proc/thread-self/net/vlan";
 
-/// The VLAN devices that there are: their names, and the device and id below.
-pub fn read() -> io::Result<Vec<VlanDevice>> {
-    match fs::read_to_string(TABLE) {
-        Ok(table) => Ok(table.lines().filter_map(VlanDevice::parse).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+/// `struct ifinfomsg`, and where its index is.
+const IFINFOMSG_BYTES: usize = 16;
+const INDEX_AT: usize = 4;
+/// `linux/if_link.h`.
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+
+/// The VLAN devices that there are, as the programs' map has them: the index of each by the device
+/// below and the id.
+pub fn read() -> io::Result<Vec<(VlanKey, u32)>> {
+    if !Path::new(TABLES).exists() {
+        return Ok(Vec::new());
     }
+    let mut message = LinkMessage::default();
+    // Of no other kind: a router may have ten thousand devices. Kernels that cannot choose say all.
+    let kind = LinkInfo::Kind(InfoKind::Vlan);
+    message.attributes = vec![
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+        LinkAttribute::LinkInfo(vec![kind]),
+    ];
+    let request = RouteNetlinkMessage::GetLink(message);
+    let devices = tc_netlink::ask(request, NLM_F_REQUEST | NLM_F_DUMP, entry)?;
+    Ok(devices.into_iter().flatten().collect())
 }
 
-/// One VLAN device, by names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VlanDevice {
-    name: String,
-    vlan: u32,
-    below: String,
+/// What a link message says of a VLAN device in whose network namespace the device below is too.
+fn entry(message: &[u8]) -> io::Result<Option<(VlanKey, u32)>> {
+    let index = message.get(INDEX_AT..).and_then(number);
+    let attributes = message.get(IFINFOMSG_BYTES..).unwrap_or_default();
+    let (mut below, mut vlan) = (None, None);
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(io::Error::other)?;
+        match attribute.kind() {
+            IFLA_LINK => below = number(attribute.value()),
+            IFLA_LINKINFO => vlan = vlan_id(attribute.value())?,
+            IFLA_LINK_NETNSID => return Ok(None),
+            _ => {}
+        }
+    }
+    let key = below.zip(vlan).map(|(device, vlan)| VlanKey {
+        device,
+        vlan: vlan.into(),
+    });
+    Ok(key.zip(index))
 }
 
-impl VlanDevice {
-    /// A line such as `eth0.5         | 5  | eth0`; others are headings.
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split('|').map(str::trim);
-        let (name, vlan, below) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Self {
-            name: name.to_owned(),
-            vlan: vlan.parse().ok()?,
-            below: below.to_owned(),
-        })
+fn vlan_id(info: &[u8]) -> io::Result<Option<u16>> {
+    let (mut is_vlan, mut id) = (false, None);
+    for attribute in NlasIterator::new(info) {
+        let attribute = attribute.map_err(io::Error::other)?;
+        match attribute.kind() {
+            IFLA_INFO_KIND => is_vlan = attribute.value().starts_with(b"vlan\0"),
+            IFLA_INFO_DATA if is_vlan => {
+                for attribute in NlasIterator::new(attribute.value()) {
+                    let attribute = attribute.map_err(io::Error::other)?;
+                    if attribute.kind() == IFLA_VLAN_ID {
+                        id = attribute.value().first_chunk().copied();
+                    }
+                }
+            }
+            _ => {}
+        }
     }
+    Ok(id.map(u16::from_ne_bytes))
+}
 
-    /// The entry of the program's map, if both devices are still there.
-    pub fn entry(&self, index_of: impl Fn(&str) -> Option<u32>) -> Option<(VlanKey, u32)> {
-        let key = VlanKey {
-            device: index_of(&self.below)?,
-            vlan: self.vlan,
-        };
-        Some((key, index_of(&self.name)?))
-    }
+fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn link(index: u32, kind: &[u8], more: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; IFINFOMSG_BYTES];
+        message[INDEX_AT..INDEX_AT + 4].copy_from_slice(&index.to_ne_bytes());
+        // IFLA_IFNAME.
+        message.extend(attribute(3, b"eth0.5\0"));
+        message.extend(attribute(IFLA_LINK, &2_u32.to_ne_bytes()));
+        let data = attribute(IFLA_VLAN_ID, &4094_u16.to_ne_bytes());
+        let info = [
+            attribute(IFLA_INFO_KIND, kind),
+            attribute(IFLA_INFO_DATA, &data),
+        ];
+        message.extend(attribute(IFLA_LINKINFO, &info.concat()));
+        message.extend(more);
+        message
+    }
+
     #[test]
-    fn the_kernels_table_is_read_without_its_headings() {
-        let table = "VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
-                     eth0.5         | 5  | eth0\nuplink         | 4094  | eth0.5\n";
-        let devices: Vec<VlanDevice> = table.lines().filter_map(VlanDevice::parse).collect();
-        let indexes = |name: &str| match name {
-            "eth0" => Some(2),
-            "eth0.5" => Some(7),
-            _ => None,
+    fn a_vlan_device_is_known_by_the_device_below_and_its_id() {
+        let key = VlanKey {
+            device: 2,
+            vlan: 4094,
         };
-        let key = VlanKey { device: 2, vlan: 5 };
-        assert_eq!(devices.len(), 2);
-        assert_eq!(devices[0].entry(indexes), Some((key, 7)));
-        assert_eq!(devices[1].entry(indexes), None);
+        let vlan = link(7, b"vlan\0", &[]);
+        assert_eq!(entry(&vlan).unwrap(), Some((key, 7)));
+        // The same attribute of another kind is something else.
+        assert_eq!(entry(&link(7, b"macvlan\0", &[])).unwrap(), None);
+        // That index is another namespace's.
+        let elsewhere = attribute(IFLA_LINK_NETNSID, &0_u32.to_ne_bytes());
+        assert_eq!(entry(&link(7, b"vlan\0", &elsewhere)).unwrap(), None);
+        for length in 0..vlan.len() {
+            // Whatever it is, no panic.
+            let _lenient = entry(&vlan[..length]);
+        }
+    }
+
+    #[test]
+    fn the_kernel_answers_anybody() {
+        assert_eq!(read().unwrap().len(), n_vlan_devices());
+    }
+
+    /// By the kernel's own table, where there is one: two lines of headings.
+    fn n_vlan_devices() -> usize {
+        let table = std::fs::read_to_string("/proc/net/vlan/config").unwrap_or_default();
+        table.lines().count().saturating_sub(2)
     }
 }

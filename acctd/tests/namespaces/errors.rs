@@ -93,7 +93,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// `nobody` on Debian.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// Runs acctd to its end, which must come at once, with this exit code and one line of complaint.
 pub(crate) fn fails(rig: &Rig, args: &[&str], code: i32, part: &str) -> Result<()> {
@@ -151,18 +151,26 @@ fn without_cap_net_admin_that_is_said() -> Result<()> {
 
 /// acctd in the router as a user without any privilege, who has all rights in the scratch directory.
 fn as_nobody(rig: &Rig) -> Result<Command> {
+    as_nobody_with(rig, "-all")
+}
+
+/// The same with capabilities, as setpriv(1) writes them.
+pub(crate) fn as_nobody_with(rig: &Rig, capabilities: &str) -> Result<Command> {
     let program = rig.scratch().join("acctd");
     if !program.exists() {
         fs::copy(rig.acctd_path(), &program)?;
     }
     let mut command = rig.router.command("setpriv");
     command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(format!("--inh-caps={capabilities}"))
+        .arg(format!("--ambient-caps={capabilities}"))
+        .arg("--")
         .arg(program);
     Ok(command)
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, mode).with_context(|| path.display().to_string())
 }

@@ -219,10 +219,10 @@ fn the_group_was_taken_over() -> Result<()> {
 }
 
 /// A namespace with a name, as `ip netns` makes them, gone when dropped.
-struct Named(String);
+pub(super) struct Named(String);
 
 impl Named {
-    fn make() -> Result<Self> {
+    pub(super) fn make() -> Result<Self> {
         let named = Self(format!("acctd-test-{}", std::process::id()));
         named.add()?;
         Ok(named)
@@ -268,7 +268,7 @@ impl Named {
         Ok(())
     }
 
-    fn acctd(&self, rig: &Rig, before: &[&str]) -> Result<Acctd> {
+    pub(super) fn acctd(&self, rig: &Rig, before: &[&str]) -> Result<Acctd> {
         let mut command = self.command(before);
         command
             .arg(rig.acctd_path())

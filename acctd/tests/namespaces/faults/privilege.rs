@@ -1,5 +1,627 @@
 //! acctd keeps no more privileges than it needs, and runs without root.
 
-use crate::Case;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-pub(crate) const CASES: &[Case] = &[];
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use xtask::netns::Privilege;
+use xtask::traffic::TrafficArgs;
+use xtask::veth::Veth;
+
+use super::kernel::Named;
+use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
+use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Namespace,
+        "privileges_after_the_start_are_cap_net_admin_alone",
+        cap_net_admin_alone,
+    ),
+    (
+        Needs::Root,
+        "privileges_with_a_cross_check_by_tcx_are_three_capabilities_for_its_whole_life",
+        || three_capabilities("tcx"),
+    ),
+    (
+        Needs::Root,
+        "privileges_with_a_cross_check_by_clsact_are_three_capabilities_for_its_whole_life",
+        || three_capabilities("clsact"),
+    ),
+    (
+        Needs::Root,
+        "privileges_to_follow_a_named_namespace_are_kept_out_of_effect",
+        a_named_namespace,
+    ),
+    (
+        Needs::Root,
+        "privileges_where_cap_sys_admin_stands_for_cap_bpf_it_is_kept",
+        cap_sys_admin_stands_for_cap_bpf,
+    ),
+    (
+        Needs::Root,
+        "privileges_for_what_is_another_users_are_kept_and_that_is_said",
+        what_is_another_users,
+    ),
+    (
+        Needs::Root,
+        "privileges_for_pins_in_another_users_directory_are_kept",
+        pins_in_another_users_directory,
+    ),
+    (
+        Needs::Root,
+        "privileges_that_are_given_up_do_not_hide_who_has_a_group",
+        who_has_a_group,
+    ),
+    (
+        Needs::Root,
+        "an_ordinary_user_with_cap_net_admin_counts_exactly",
+        an_ordinary_user_counts,
+    ),
+    (
+        Needs::Root,
+        "an_ordinary_user_with_three_capabilities_cross_checks_exactly",
+        an_ordinary_user_cross_checks,
+    ),
+    (
+        Needs::Namespace,
+        "files_are_0640_in_a_directory_of_0750_and_the_umask_takes_more_away",
+        modes_of_files,
+    ),
+    (
+        Needs::Namespace,
+        "no_environment_is_logged_and_no_program_started",
+        no_environment_and_no_program,
+    ),
+];
+
+/// `linux/capability.h`.
+const DAC_OVERRIDE: u64 = 1 << 1;
+const NET_ADMIN: u64 = 1 << 12;
+const SYS_ADMIN: u64 = 1 << 21;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
+const FOR_A_CROSS_CHECK: u64 = NET_ADMIN | BPF | PERFMON;
+
+/// What a thread may do, by `/proc/PID/task/TID/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+    bounding: u64,
+    no_new_privs: u64,
+}
+
+impl Rights {
+    /// Those capabilities and no others, whatever is executed.
+    const fn only(capabilities: u64) -> Self {
+        Self {
+            effective: capabilities,
+            permitted: capabilities,
+            inheritable: 0,
+            ambient: 0,
+            bounding: 0,
+            no_new_privs: 1,
+        }
+    }
+
+    fn read(status: &Path) -> Result<Self> {
+        let text = fs::read_to_string(status)?;
+        let field = |name: &str| -> Result<u64> {
+            let value = text.lines().find_map(|line| line.strip_prefix(name));
+            let value = value.with_context(|| format!("no {name}"))?;
+            Ok(u64::from_str_radix(
+                value.trim_start_matches(':').trim(),
+                16,
+            )?)
+        };
+        Ok(Self {
+            effective: field("CapEff")?,
+            permitted: field("CapPrm")?,
+            inheritable: field("CapInh")?,
+            ambient: field("CapAmb")?,
+            bounding: field("CapBnd")?,
+            no_new_privs: field("NoNewPrivs")?,
+        })
+    }
+}
+
+/// Each thread has exactly these rights. Readers, the writer and the cross-check have their own.
+fn ensure_each_thread_has(acctd: &Acctd, expected: Rights) -> Result<()> {
+    let mut n_threads = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
+        let task = task?.path();
+        let rights = Rights::read(&task.join("status"))?;
+        ensure!(rights == expected, "{}: {rights:x?}", task.display());
+        n_threads += 1;
+    }
+    ensure!(n_threads > 1, "only {n_threads} thread");
+    Ok(())
+}
+
+/// Nor has been, if it was waited for: its page faults would be among the children's.
+fn ensure_no_program_was_started(acctd: &Acctd) -> Result<()> {
+    let process = PathBuf::from(format!("/proc/{}", acctd.pid()));
+    for task in fs::read_dir(process.join("task"))? {
+        let children = fs::read_to_string(task?.path().join("children"))?;
+        ensure!(children.is_empty(), "its children are {children}");
+    }
+    let stat = fs::read_to_string(process.join("stat"))?;
+    let (_, fields) = stat.rsplit_once(") ").context("a name")?;
+    // `cminflt`, the 11th field of proc_pid_stat(5); these begin with the third.
+    let faults = fields.split(' ').nth(8);
+    ensure!(faults == Some("0"), "{faults:?} faults of children: {stat}");
+    Ok(())
+}
+
+fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
+    rig.send(&TrafficArgs {
+        sources: 100,
+        count,
+        rate: 20_000,
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    })?;
+    Ok(())
+}
+
+/// All that was sent is in the rows, once.
+fn ensure_counted(rig: &Rig, packets: u64) -> Result<()> {
+    let ip4 = rig.counter("v4")?;
+    ensure!(ip4.packets == packets, "{ip4:?}");
+    let files = rig.files()?;
+    ensure!(totals(&files, true) == (ip4, NONE), "{files:?}");
+    ensure!(rig.summed("lost")? == 0);
+    Ok(())
+}
+
+/// What both sides counted is the same in each row of every file.
+fn ensure_cross_checked(rig: &Rig, packets: u64) -> Result<()> {
+    let ip4 = rig.counter("v4")?;
+    ensure!(ip4.packets == packets, "{ip4:?}");
+    ensure!(rig.summed("source_packets")? == packets);
+    ensure!(rig.summed("source_bytes")? == ip4.bytes);
+    ensure!(rig.summed("lost")? == 0);
+    for summary in rig.summaries()? {
+        let crosscheck = &summary["crosscheck"];
+        for field in ["source_packets", "source_bytes"] {
+            let kernels = &crosscheck[format!("tc_{field}")];
+            ensure!(*kernels == summary[field], "{summary}");
+        }
+        for alarm in ["uncovered", "extra", "lost", "not_checked"] {
+            let prefixes = &crosscheck["verdicts"][alarm]["prefixes"];
+            ensure!(*prefixes == 0, "{summary}");
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while acctd
+        .log()
+        .iter()
+        .filter(|line| line.contains(part))
+        .count()
+        < count
+    {
+        ensure!(
+            Instant::now() < end,
+            "not {count} times {part:?}: {:?}",
+            acctd.log()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The warnings of a run, without their time.
+fn warnings(ended: &Ended) -> Vec<&str> {
+    let warnings = ended.log.iter();
+    warnings
+        .filter_map(|line| Some(line.split_once("warning: ")?.1))
+        .collect()
+}
+
+fn cap_net_admin_alone() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1s", "-checkpoint=100ms", "-ip4-src-group=5"])?;
+    ensure_each_thread_has(&acctd, Rights::only(NET_ADMIN))?;
+    some_traffic(&rig, 20_000)?;
+    // By now each thread has done its work.
+    wait_for_lines(&acctd, "Stats file", 2)?;
+    ensure_each_thread_has(&acctd, Rights::only(NET_ADMIN))?;
+    ensure_no_program_was_started(&acctd)?;
+    let ended = acctd.finish()?;
+    ensure!(
+        !ended.log.iter().any(|line| line.contains("CAP_DAC")),
+        "{:?}",
+        ended.log
+    );
+    ensure_counted(&rig, 20_000)
+}
+
+fn three_capabilities(way: &str) -> Result<()> {
+    let mut rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let attach = format!("-crosscheck-attach={way}");
+    let args = [
+        "-interval=1s",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0",
+        &attach,
+    ];
+    let acctd = rig.acctd(&args)?;
+    let expected = Rights::only(FOR_A_CROSS_CHECK);
+    ensure_each_thread_has(&acctd, expected)?;
+    some_traffic(&rig, 20_000)?;
+    wait_for_lines(&acctd, "Stats file", 2)?;
+    ensure_cross_checked(&rig, 20_000)?;
+    for round in 1..=2 {
+        rig.router.run(&["ip", "link", "del", "lan0"])?;
+        wait_for_lines(&acctd, "lan0 is gone", round)?;
+        rig.veth = Veth::new(&rig.router, "lan0", &rig.wire, "wire0")?;
+        wait_for_lines(&acctd, "lan0 is back and is cross-checked again", round)?;
+    }
+    // The intervals in which it was away are over.
+    let n_files = rig.summaries()?.len();
+    wait_for_lines(&acctd, "Stats file", n_files + 3)?;
+    some_traffic(&rig, 10_000)?;
+    ensure_each_thread_has(&acctd, expected)?;
+    ensure_no_program_was_started(&acctd)?;
+    let ended = acctd.finish()?;
+    let gone = "lan0 is gone: its packets are not cross-checked until it is back";
+    ensure!(warnings(&ended) == [gone, gone], "{:?}", ended.log);
+    let left = rig.router.run(&["tc", "qdisc", "show", "dev", "lan0"])?;
+    ensure!(!left.contains("clsact"), "{left}");
+    ensure_cross_checked(&rig, 30_000)
+}
+
+/// As root, who can have no other capabilities than these.
+fn limited(rig: &Rig, capabilities: &str) -> Command {
+    let mut command = rig.router.command("setpriv");
+    command
+        .arg(format!("--bounding-set=-all,{capabilities}"))
+        .arg("--inh-caps=-all")
+        .arg(rig.acctd_path())
+        .arg("-log-directory")
+        .arg(rig.log_directory());
+    command
+}
+
+/// Some containers are given that and know no `CAP_BPF`.
+fn cap_sys_admin_stands_for_cap_bpf() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let mut command = limited(&rig, "+net_admin,+sys_admin,+sys_nice");
+    command.args(["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"]);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    let expected = Rights {
+        // It takes CAP_SETPCAP to have fewer.
+        bounding: NET_ADMIN | SYS_ADMIN | (1 << 23),
+        ..Rights::only(NET_ADMIN | SYS_ADMIN)
+    };
+    ensure_each_thread_has(&acctd, expected)?;
+    some_traffic(&rig, 10_000)?;
+    let ended = acctd.finish()?;
+    ensure!(warnings(&ended).is_empty(), "{:?}", ended.log);
+    ensure_cross_checked(&rig, 10_000)
+}
+
+/// That it is used is shown where such a namespace is made again.
+fn a_named_namespace() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    let named = Named::make()?;
+    let acctd = named.acctd(&rig, &[])?;
+    let expected = Rights {
+        effective: NET_ADMIN,
+        ..Rights::only(NET_ADMIN | SYS_ADMIN)
+    };
+    ensure_each_thread_has(&acctd, expected)?;
+    acctd.finish()?;
+    Ok(())
+}
+
+fn make_for(path: &Path, owner: u32, mode: u32) -> Result<()> {
+    fs::create_dir(path)?;
+    chown(path, Some(owner), Some(owner))?;
+    set_mode(path, mode)
+}
+
+/// Root needs a capability for that. A file that was opened at the start does not matter.
+fn what_is_another_users() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    set_mode(rig.scratch(), 0o755)?;
+    let directory = rig.log_directory();
+    let theirs = rig.scratch().join("theirs");
+    make_for(&directory, NOBODY, 0o755)?;
+    make_for(&theirs, NOBODY, 0o755)?;
+    let profile = format!("-cpuprofile={}", theirs.join("profile").display());
+    let args = ["-interval=1s", "-ip4-src-group=5", &profile];
+    let mut n_sent = 0;
+    let mut run = |kept: Option<&Path>| -> Result<()> {
+        let acctd = rig.acctd(&args)?;
+        let also = kept.map_or(0, |_| DAC_OVERRIDE);
+        ensure_each_thread_has(&acctd, Rights::only(NET_ADMIN | also))?;
+        some_traffic(&rig, 10_000)?;
+        n_sent += 10_000;
+        let ended = acctd.finish()?;
+        ensure!(warnings(&ended).is_empty(), "{:?}", ended.log);
+        let said = ended.line("so acctd keeps CAP_DAC_OVERRIDE");
+        ensure!(said.is_ok() == kept.is_some(), "{:?}", ended.log);
+        if let (Some(path), Ok(said)) = (kept, said) {
+            let expected = format!(
+                "{} is another user's, so acctd keeps CAP_DAC_OVERRIDE to get at it; to do without: chown it to uid 0",
+                path.display()
+            );
+            ensure!(said.ends_with(&expected), "{said}");
+        }
+        for entry in fs::read_dir(&directory)? {
+            let name = entry?.file_name();
+            ensure!(
+                !name.to_string_lossy().starts_with('.'),
+                "{} is left",
+                name.display()
+            );
+        }
+        ensure_counted(&rig, n_sent)
+    };
+    run(Some(&directory))?;
+    // As the line says.
+    chown(&directory, Some(0), Some(0))?;
+    run(None)?;
+    let summaries = directory.join("intervals.jsonl");
+    chown(&summaries, Some(NOBODY), Some(NOBODY))?;
+    run(Some(&summaries))?;
+    chown(&summaries, Some(0), Some(0))?;
+    run(None)?;
+    ensure!(fs::metadata(theirs.join("profile"))?.len() > 0);
+    what_another_users_acctd_has_left(&rig, n_sent)
+}
+
+/// What it counted until it was killed is taken in.
+fn what_another_users_acctd_has_left(rig: &Rig, n_before: u64) -> Result<()> {
+    let directory = rig.log_directory();
+    set_mode(&directory, 0o777)?;
+    set_mode(&directory.join("intervals.jsonl"), 0o666)?;
+    let mut theirs = as_nobody_with(rig, "+net_admin")?;
+    theirs
+        .args(["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"])
+        .arg("-log-directory")
+        .arg(&directory);
+    let theirs = Acctd::spawn(&mut theirs)?;
+    theirs.wait_for_line("Started accounting")?;
+    some_traffic(rig, 1_000)?;
+    thread::sleep(Duration::from_millis(1_300));
+    theirs.stop(Signal::KILL)?;
+    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    acctd.wait_for_line(".checkpoint is another user's, so acctd keeps CAP_DAC_OVERRIDE")?;
+    acctd.wait_for_line("1000 packets of the current interval are recovered")?;
+    acctd.finish()?;
+    ensure_counted(rig, n_before + 1_000)
+}
+
+fn pins_in_another_users_directory() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let bpffs = rig.scratch().join("bpf");
+    fs::create_dir(&bpffs)?;
+    let shown = bpffs.to_str().context("a path of ASCII")?;
+    rig.router.run(&["mount", "-t", "bpf", "bpf", shown])?;
+    rig.router.run(&["mkdir", &format!("{shown}/theirs")])?;
+    rig.router
+        .run(&["chown", "65534", &format!("{shown}/theirs")])?;
+    for (directory, also) in [
+        (format!("{shown}/theirs"), DAC_OVERRIDE),
+        (format!("{shown}/theirs/below"), DAC_OVERRIDE),
+        (format!("{shown}/ours"), 0),
+        (shown.to_owned(), 0),
+    ] {
+        let pin = format!("-crosscheck-pin={directory}");
+        let args = ["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0", &pin];
+        let acctd = rig.acctd(&args)?;
+        let expected = Rights::only(FOR_A_CROSS_CHECK | also);
+        ensure_each_thread_has(&acctd, expected).with_context(|| directory.clone())?;
+        let pinned = || rig.router.run(&["ls", &directory]);
+        ensure!(pinned()?.contains("ACCTD_EPOCHS"), "{}", pinned()?);
+        acctd.finish()?;
+        ensure!(!pinned()?.contains("ACCTD"), "{}", pinned()?);
+    }
+    Ok(())
+}
+
+/// Who that is only root with all its capabilities can see.
+fn who_has_a_group() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    set_mode(rig.scratch(), 0o777)?;
+    let mut theirs = as_nobody_with(&rig, "+net_admin")?;
+    let directory = rig.scratch().join("theirs");
+    theirs.args(["-ip4-src-group=5", "-log-directory"]);
+    let theirs = Acctd::spawn(theirs.arg(&directory))?;
+    theirs.wait_for_line("Started accounting")?;
+    let mut command = rig.acctd_command();
+    let output = command
+        .args(["-ip6-src-group=5", "-crosscheck=lan0"])
+        .output()?;
+    let expected = format!(
+        "group 5 is taken by pid {} (acctd): stop it or choose another group",
+        theirs.pid()
+    );
+    complains(&output, 1, &expected)?;
+    theirs.finish()?;
+    Ok(())
+}
+
+/// As an ordinary user, who keeps the bounding set, as it takes `CAP_SETPCAP` to have a smaller one.
+fn of_an_ordinary_user(capabilities: u64) -> Result<Rights> {
+    Ok(Rights {
+        bounding: Rights::read(Path::new("/proc/self/status"))?.bounding,
+        ..Rights::only(capabilities)
+    })
+}
+
+const NO_PRIORITY: &str = "Failed to set priority -19: Permission denied (os error 13); packets may be lost sooner on a busy machine: grant CAP_SYS_NICE, raise LimitNICE (ulimit -e), or start with --priority 0";
+
+fn an_ordinary_user_counts() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    set_mode(rig.scratch(), 0o777)?;
+    let mut n_sent = 0;
+    for (capabilities, more, expected) in [
+        // The buffer beyond net.core.rmem_max comes with CAP_NET_ADMIN, the priority does not.
+        ("+net_admin", "-priority=-19", &[NO_PRIORITY][..]),
+        // As the warning says.
+        ("+net_admin,+sys_nice", "-priority=-19", &[]),
+        ("+net_admin", "-priority=0", &[]),
+    ] {
+        let mut command = as_nobody_with(&rig, capabilities)?;
+        command
+            .args(["-interval=1s", "-ip4-src-group=5", more, "-log-directory"])
+            .arg(rig.log_directory());
+        let acctd = Acctd::spawn(&mut command)?;
+        acctd.wait_for_line("Started accounting")?;
+        ensure_each_thread_has(&acctd, of_an_ordinary_user(NET_ADMIN)?)?;
+        some_traffic(&rig, 20_000)?;
+        n_sent += 20_000;
+        let ended = acctd.finish()?;
+        ensure!(warnings(&ended) == expected, "{:?}", ended.log);
+        ensure_counted(&rig, n_sent)?;
+    }
+    Ok(())
+}
+
+fn an_ordinary_user_cross_checks() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    set_mode(rig.scratch(), 0o777)?;
+    let mut command = as_nobody_with(&rig, "+net_admin,+bpf,+perfmon")?;
+    command
+        .args(["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"])
+        .arg("-log-directory")
+        .arg(rig.log_directory());
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    ensure_each_thread_has(&acctd, of_an_ordinary_user(FOR_A_CROSS_CHECK)?)?;
+    some_traffic(&rig, 20_000)?;
+    wait_for_lines(&acctd, "Stats file", 2)?;
+    let ended = acctd.finish()?;
+    ensure!(warnings(&ended) == [NO_PRIORITY], "{:?}", ended.log);
+    ensure_cross_checked(&rig, 20_000)
+}
+
+fn mode(path: &Path) -> Result<u32> {
+    let found = fs::metadata(path).with_context(|| path.display().to_string())?;
+    Ok(found.mode() & 0o7777)
+}
+
+fn modes_of_files() -> Result<()> {
+    for (umask, of_directories, of_files) in [
+        ("0", 0o750, 0o640),
+        ("027", 0o750, 0o640),
+        ("077", 0o700, 0o600),
+    ] {
+        let rig = Rig::new()?;
+        let directory = rig.log_directory().join("below");
+        let profile = rig.scratch().join("profile");
+        let script = format!("umask {umask} && exec \"$0\" \"$@\"");
+        let mut command = rig.router.command("sh");
+        command
+            .args(["-c", &script])
+            .arg(rig.acctd_path())
+            .args(["-interval=1s", "-checkpoint=100ms", "-ip4-src-group=5"])
+            .arg(format!("-cpuprofile={}", profile.display()))
+            .arg("-log-directory")
+            .arg(&directory);
+        let acctd = Acctd::spawn(&mut command)?;
+        wait_for_lines(&acctd, "Stats file", 1)?;
+        // The lock, for one, is only there while acctd runs.
+        let mut paths = vec![profile];
+        for entry in fs::read_dir(&directory)? {
+            paths.push(entry?.path());
+        }
+        acctd.finish()?;
+        for entry in fs::read_dir(&directory)? {
+            paths.push(entry?.path());
+        }
+        let mut endings: Vec<&str> = paths
+            .iter()
+            .filter_map(|path| path.extension()?.to_str())
+            .collect();
+        endings.sort_unstable();
+        endings.dedup();
+        for ending in ["csv", "jsonl", "lock"] {
+            ensure!(endings.contains(&ending), "no {ending}: {paths:?}");
+        }
+        // What was renamed or removed has no mode any more.
+        for path in paths.iter().filter(|path| path.exists()) {
+            let mode = mode(path)?;
+            ensure!(
+                mode == of_files,
+                "umask {umask}: {}: {mode:o}",
+                path.display()
+            );
+        }
+        for path in [rig.log_directory(), directory] {
+            let mode = mode(&path)?;
+            ensure!(
+                mode == of_directories,
+                "umask {umask}: {}: {mode:o}",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn no_environment_and_no_program() -> Result<()> {
+    const SECRET: &str = "a-token-of-somebody";
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let mut command = rig.acctd_command();
+    command
+        .args(["-interval=1s", "-debug", "-ip4-src-group=5"])
+        .env("SOME_TOKEN", SECRET)
+        .env("ACCTD_TOKEN", SECRET)
+        .env("RUST_LOG", "trace");
+    if Privilege::of_this_process() == Privilege::Root {
+        command.arg("-crosscheck=lan0");
+    }
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    some_traffic(&rig, 100)?;
+    wait_for_lines(&acctd, "Stats file", 2)?;
+    ensure_no_program_was_started(&acctd)?;
+    let ended = acctd.finish()?;
+    for line in &ended.log {
+        ensure!(
+            !line.contains(SECRET) && !line.contains("SOME_TOKEN"),
+            "{line}"
+        );
+    }
+    // Nor what a value is that cannot be.
+    let output = rig
+        .acctd_command()
+        .args(["-interval=7s", "-ip4-src-group=5"])
+        .env("SOME_TOKEN", SECRET)
+        .output()?;
+    complains(&output, 2, "does not divide a day")?;
+    ensure!(!String::from_utf8_lossy(&output.stderr).contains(SECRET));
+    ensure_counted_with_any_columns(&rig, 100)
+}
+
+/// With a cross-check or without.
+fn ensure_counted_with_any_columns(rig: &Rig, packets: u64) -> Result<()> {
+    ensure!(rig.counter("v4")?.packets == packets);
+    ensure!(rig.summed("source_packets")? == packets);
+    Ok(())
+}

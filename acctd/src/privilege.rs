@@ -1,0 +1,183 @@
+//! What acctd may do. All that takes more happens at the start; from then on it keeps what [`needed`]
+//! and [`in_reserve`] name and nothing else, whoever started it. A flaw that a packet or a file could reach gives
+//! no more away than that.
+//!
+//! Linux keeps capabilities for each thread, so they are given up while there is only one.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use log::{debug, info, warn};
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::config::Config;
+use crate::network_namespace::Home;
+use crate::{recovery, summary, whole_file};
+
+/// Gives up all capabilities but those that are needed from here on, for this thread and those that it
+/// starts, and for programs that one of them would start. Having fewer is no error.
+pub fn give_up(config: &Config) {
+    // First, as it takes CAP_SETPCAP. Whoever lacks that keeps the bounding set, out of which nothing
+    // can be had but from programs with capabilities or another user's id, and these give none any more.
+    empty_bounding_set();
+    let given_up = rustix::thread::set_no_new_privs(true)
+        .map_err(io::Error::from)
+        .and_then(|()| keep_what_is_needed(config));
+    match given_up {
+        Ok(kept) => debug!("kept are the capabilities {kept:?}"),
+        // No reason not to account.
+        Err(error) => warn!(
+            "cannot give up privileges: {error}; acctd keeps those that it was started with: does a system call filter forbid capset or prctl?"
+        ),
+    }
+}
+
+/// What is in effect for the whole life, and why.
+fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
+    // To bind a group again, with a receive buffer beyond net.core.rmem_max, and to attach programs
+    // to an interface that comes back.
+    let mut needed = CapabilitySet::NET_ADMIN;
+    if config.crosscheck.is_some() {
+        needed |= needed_for_bpf(permitted);
+    }
+    needed & permitted
+}
+
+/// What is kept without being in effect: a thread that needs it raises it for itself.
+fn in_reserve(permitted: CapabilitySet) -> CapabilitySet {
+    // To follow a network namespace by its name. One without a name is never made again.
+    let to_follow = if Home::here().has_name() {
+        CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    };
+    to_follow & permitted
+}
+
+/// `CAP_BPF` for each call of bpf(2): every epoch has maps of its own. `CAP_PERFMON` for the verifier to
+/// let programs compare and store pointers. Nothing is needed for pins but a directory to write to.
+///
+/// `CAP_SYS_ADMIN` stands for both: before Linux 5.8 there was nothing else, and a container may have
+/// been given no other.
+fn needed_for_bpf(permitted: CapabilitySet) -> CapabilitySet {
+    let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    if permitted.contains(both) {
+        both
+    } else {
+        both | CapabilitySet::SYS_ADMIN
+    }
+}
+
+/// Returns what that is.
+fn keep_what_is_needed(config: &Config) -> io::Result<CapabilitySet> {
+    let permitted = rustix::thread::capabilities(None)?.permitted;
+    let reserve = in_reserve(permitted);
+    let mut kept = needed(config, permitted);
+    if permitted.contains(CapabilitySet::DAC_OVERRIDE) {
+        // Both may be tried while it is permitted.
+        set(kept, permitted)?;
+        if let Some(path) = out_of_reach(config) {
+            set(kept | CapabilitySet::DAC_OVERRIDE, permitted)?;
+            if out_of_reach(config).as_ref() != Some(&path) {
+                kept |= CapabilitySet::DAC_OVERRIDE;
+                info!(
+                    "{} is another user's, so acctd keeps CAP_DAC_OVERRIDE to get at it; to do without: chown it to uid {}",
+                    path.display(),
+                    rustix::process::geteuid()
+                );
+            }
+        }
+    }
+    set(kept, kept | reserve)?;
+    Ok(kept | reserve)
+}
+
+fn set(effective: CapabilitySet, permitted: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective,
+        permitted,
+        // Which empties the ambient set too.
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+fn empty_bounding_set() {
+    for bit in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        // The kernel knows no more, or lets us drop none.
+        if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
+            break;
+        }
+    }
+}
+
+/// The first of the files and directories of acctd's life that file permissions keep it from. Whatever
+/// else may be wrong with them, it is not cured by a capability.
+fn out_of_reach(config: &Config) -> Option<PathBuf> {
+    let directory = &config.log_directory;
+    let crosscheck = config.crosscheck.as_ref();
+    let object = crosscheck.and_then(|crosscheck| crosscheck.object.as_ref());
+    let pins = crosscheck.and_then(|crosscheck| crosscheck.pin.as_ref());
+    let tried = [
+        Some((directory.clone(), try_to_create(config))),
+        Some((
+            directory.join(summary::FILE_NAME),
+            summary::check(directory),
+        )),
+        Some(recovery::try_to_read(directory)),
+        object.map(|object| (object.clone(), File::open(object).map(drop))),
+        pins.map(|pins| try_to_enter(pins)),
+    ];
+    let mut refused = tried
+        .into_iter()
+        .flatten()
+        .filter(|(_, tried)| is_refused(tried));
+    refused.next().map(|(path, _)| path)
+}
+
+fn is_refused<T>(tried: &io::Result<T>) -> bool {
+    matches!(tried, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// As for any file of an interval: should acctd be killed here, the next start removes it.
+fn try_to_create(config: &Config) -> io::Result<()> {
+    let directory = &config.log_directory;
+    let (name, _) = whole_file::create_temporary(directory, config.tag(), "trial")?;
+    fs::remove_file(directory.join(name))
+}
+
+/// The directory, or the one that it would be made in.
+fn try_to_enter(directory: &Path) -> (PathBuf, io::Result<()>) {
+    let existing = directory
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(directory);
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let tried = rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS);
+    (existing.to_owned(), tried.map_err(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cap_sys_admin_is_kept_only_for_what_is_missing() {
+        const BPF: CapabilitySet = CapabilitySet::BPF;
+        const PERFMON: CapabilitySet = CapabilitySet::PERFMON;
+        const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
+        for (permitted, kept) in [
+            (CapabilitySet::all(), BPF | PERFMON),
+            (BPF | PERFMON, BPF | PERFMON),
+            // Before Linux 5.8, and in a container.
+            (ADMIN, ADMIN),
+            (BPF | ADMIN, BPF | ADMIN),
+            (BPF, BPF),
+        ] {
+            assert_eq!(needed_for_bpf(permitted) & permitted, kept);
+        }
+    }
+}
