@@ -24,9 +24,10 @@ pub struct Counters {
 const _: () = assert!(size_of::<Counters>() == 16);
 
 impl Counters {
-    /// Adds `other` to `self`.
+    /// Adds `other` to `self`, up to the largest number: what a program of the user's own has left in a
+    /// map may be anything.
     pub fn add(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.packets += other.packets;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.packets = self.packets.saturating_add(other.packets);
     }
 }

@@ -87,8 +87,14 @@ impl GroupInterval {
 /// Adds entries to others of the same kind: each prefix once, in order.
 pub fn join<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
     all.extend(more);
-    all.sort_unstable_by_key(Entry::key);
-    all.dedup_by(|next, kept| {
+    sort_and_join(all);
+    all.shrink_to_fit();
+}
+
+/// Puts entries in order where they lie, each prefix once; linear where they are so already.
+pub fn sort_and_join<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
+    entries.sort_unstable_by_key(Entry::key);
+    entries.dedup_by(|next, kept| {
         let is_same = next.key() == kept.key();
         if is_same {
             let mut sum = kept.counters();
@@ -97,7 +103,6 @@ pub fn join<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
         }
         is_same
     });
-    all.shrink_to_fit();
 }
 
 /// Returns the packets that went to the zero address.

@@ -32,9 +32,11 @@ const MOST_LINES: usize = 10_000;
 /// After a stop, how long to go on trying before what could not be written is given up.
 const LAST_TRIES: Duration = Duration::from_secs(10);
 
-/// The nice value of the thread that sorts and writes, unless acctd's own is higher: on a busy
-/// core the readers, at -19, come first. A file may be late, a packet cannot wait.
-const PRIORITY: i32 = 0;
+/// By how much the nice value of the thread that sorts and writes is above the readers', up to 0: on a
+/// busy core they come first, with three quarters of it where both want all. A file may be late, a packet
+/// cannot wait. No more than that, or the writer gets too little where there is too little for all,
+/// and falls further behind with each interval.
+const BEHIND_READERS: i32 = 5;
 
 /// Where and how files are written.
 #[derive(Clone, Debug)]
@@ -619,11 +621,18 @@ fn summary_line(
     )
 }
 
-/// Nice values are a thread's own on Linux, and lowering one's priority is always allowed.
+/// Nice values are a thread's own on Linux, and lowering one's priority is always allowed. The readers'
+/// is that of the process's first thread, which has started them.
 pub(crate) fn yield_to_readers() {
     let this_thread = Some(rustix::thread::gettid());
-    if rustix::process::getpriority_process(this_thread).is_ok_and(|nice| nice < PRIORITY) {
+    let first_thread = Some(rustix::process::getpid());
+    let nice_value = rustix::process::getpriority_process;
+    let (Ok(own), Ok(readers)) = (nice_value(this_thread), nice_value(first_thread)) else {
+        return;
+    };
+    let wanted = (readers + BEHIND_READERS).min(0);
+    if own < wanted {
         // Should it fail, the file is written at the readers' priority.
-        let _no_matter = rustix::process::setpriority_process(this_thread, PRIORITY);
+        let _no_matter = rustix::process::setpriority_process(this_thread, wanted);
     }
 }

@@ -22,7 +22,6 @@ mod close;
 mod groups;
 mod headroom;
 
-mod cgroup;
 mod machine;
 mod measure;
 mod output;
@@ -31,7 +30,6 @@ mod report;
 mod setup;
 mod spread;
 mod stage;
-mod usage;
 
 use output::Output;
 use receivers::{Acctd, NftSet, Nobody, Null, Receiver, Seed, Uacctd, Ulogd, Walk};

@@ -77,7 +77,7 @@ impl BuildEbpf {
 }
 
 /// The workspace.
-fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .canonicalize()
@@ -209,7 +209,7 @@ fn fresh(root: &Path, stamp: &Stamp) -> Result<()> {
 }
 
 /// Runs a command, whose output passes.
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = command_line(command);
     let status = command
         .stdin(Stdio::null())

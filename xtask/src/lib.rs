@@ -10,7 +10,9 @@
 //! This crate must build before `cargo xtask setup` has run, so it depends
 //! neither on acctd nor on anything that links a C library of netfilter's.
 
+pub mod cgroup;
 pub mod process;
+pub mod usage;
 
 pub mod netns;
 pub mod veth;

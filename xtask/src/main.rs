@@ -8,6 +8,7 @@ use xtask::traffic;
 
 mod bench;
 mod build_ebpf;
+mod fuzz;
 mod setup;
 mod soak;
 mod test;
@@ -48,6 +49,7 @@ enum Command {
     BuildEbpf(build_ebpf::BuildEbpf),
     Bench(Box<bench::Bench>),
     Soak(soak::Soak),
+    Fuzz(fuzz::Fuzz),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
     Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
@@ -74,6 +76,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { args } => test::run(&args),
         Command::BuildEbpf(build) => build.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Soak(soak) => soak.run(),
         Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),

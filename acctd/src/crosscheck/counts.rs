@@ -28,6 +28,14 @@ pub struct Allowances {
     pub fragments: Counters,
 }
 
+impl Allowances {
+    fn add(&mut self, other: Self) {
+        self.near_end.add(other.near_end);
+        self.before_end.add(other.before_end);
+        self.fragments.add(other.fragments);
+    }
+}
+
 /// Both sides of one family, for the key that its prefix length needs.
 #[derive(Debug)]
 pub struct KernelFamily<K: Copy> {
@@ -89,10 +97,18 @@ impl<K: PrefixKey> KernelSide<K> {
         coarsen::fold(&mut self.totals, limit);
     }
 
-    /// Both lists by key; linear where they are sorted already.
+    /// Both lists by key; linear where they are sorted already. A program of the user's own may have
+    /// several entries for a prefix, which differ where the contract wants zeros: they are one.
     pub fn sort(&mut self) {
-        self.totals.sort_unstable_by_key(Entry::key);
+        coarsen::sort_and_join(&mut self.totals);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
+        self.allowances.dedup_by(|more, first| {
+            let is_same = more.0 == first.0;
+            if is_same {
+                first.1.add(more.1);
+            }
+            is_same
+        });
     }
 }
 

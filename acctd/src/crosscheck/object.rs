@@ -1,14 +1,19 @@
 //! The eBPF object: acctd's own or one of the user's, checked against the map contract and loaded.
 
 use std::borrow::Cow;
-use std::fs;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read as _;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::Once;
 
 use acctd_common::contract::{self, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use log::debug;
+use object::{Object as _, ObjectSection as _};
 use rustix::thread::CapabilitySet;
 
 use super::CrossCheckConfig;
@@ -25,10 +30,14 @@ pub fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
         Some(path) => (Cow::Owned(read(path)?), path.display().to_string()),
     };
     check(&bytes, needed).with_context(|| format!("{name} does not keep the map contract"))?;
-    let mut ebpf = Globals::new(config)
-        .loader(config.object.is_none())
-        .load(&bytes)
-        .map_err(|error| refusal(&name, &error.into()))?;
+    let load = || {
+        let globals = Globals::new(config);
+        let mut loader = globals.loader(config.object.is_none());
+        loader
+            .load(&bytes)
+            .map_err(|error| refusal(&name, &error.into()))
+    };
+    let mut ebpf = without_panic(load)?;
     for program in needed {
         classifier(&mut ebpf, program)?
             .load()
@@ -47,7 +56,60 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read --crosscheck-object {}", path.display()))
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read --crosscheck-object {}", path.display()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        bail!(
+            "--crosscheck-object {} is no eBPF object: it has more than {} MB",
+            path.display(),
+            MOST_BYTES / 1_000_000
+        );
+    }
+    Ok(bytes)
+}
+
+/// Of a file, and of what its sections say they take in memory: acctd's own has 0.1 MB. A file that
+/// never ends, or a section of a petabyte, ends acctd where memory does.
+const MOST_BYTES: u64 = 16_000_000;
+
+fn check_sizes(bytes: &[u8]) -> Result<()> {
+    let file = object::File::parse(bytes)?;
+    let sizes = file.sections().map(|section| section.size());
+    if sizes.fold(0, u64::saturating_add) > MOST_BYTES {
+        bail!("its sections have more than {} MB", MOST_BYTES / 1_000_000);
+    }
+    Ok(())
+}
+
+/// Does what a library does with an object of the user's. aya panics over many that are damaged, and a
+/// panic is no error message: this makes one of it.
+pub fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    thread_local! {
+        static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_CAUGHT.get() {
+                others(info);
+            }
+        }));
+    });
+    let was_caught = IS_CAUGHT.replace(true);
+    // What a panic leaves half done, nobody sees: `work` gives nothing back then.
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    IS_CAUGHT.set(was_caught);
+    done.unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        bail!(
+            "the file is damaged: the library that reads it stopped with \"{}\"",
+            text.unwrap_or("no reason given")
+        )
+    })
 }
 
 /// The contract's globals, as they are written into the object.
@@ -176,8 +238,10 @@ fn missing_capabilities() -> Vec<&'static str> {
 }
 
 /// Names what differs from `acctd_common::contract`, before the kernel sees the object.
-fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
-    let object = aya_obj::Object::parse(bytes).context("it is no eBPF object")?;
+pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
+    check_sizes(bytes).context("it is no eBPF object")?;
+    let parse = || Ok(aya_obj::Object::parse(bytes)?);
+    let object = without_panic(parse).context("it is no eBPF object")?;
     for name in needed {
         if !object.programs.contains_key(*name) {
             let mut others: Vec<&str> = object.programs.keys().map(String::as_str).collect();
@@ -298,5 +362,26 @@ mod tests {
                    stack depth 0\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
         assert_eq!(verifier_reason(log), Some("R0 !read_ok"));
         assert_eq!(verifier_reason(""), None);
+    }
+
+    #[test]
+    fn a_damaged_object_is_refused_in_words() {
+        let whole = include_bytes!("../../../acctd-ebpf/objects/minimal.o");
+        let needed = [contract::INGRESS_SOURCE, contract::EGRESS_DEST];
+        check(whole, &needed).unwrap();
+        let mut n_panics = 0;
+        for at in (0..whole.len()).step_by(7) {
+            let mut damaged = whole.to_vec();
+            damaged[at] = 0xff;
+            if let Err(refused) = check(&damaged, &needed) {
+                n_panics +=
+                    usize::from(format!("{refused:#}").contains("the library that reads it"));
+            }
+        }
+        // Of the library, over bytes that this one takes for lengths.
+        assert!(n_panics > 0);
+        let huge = include_bytes!("../../fuzz/corpus/object/section_of_four_gigabytes");
+        let refused = format!("{:#}", check(huge, &needed).unwrap_err());
+        assert!(refused.contains("more than 16 MB"), "{refused}");
     }
 }

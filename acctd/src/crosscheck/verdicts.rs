@@ -402,8 +402,8 @@ impl VerdictSummary {
                 .binary_search_by_key(&finding.key, Entry::key)
             {
                 let own = counted.totals[at].counters();
-                matched.packets -= own.packets;
-                matched.bytes -= own.bytes;
+                matched.packets = matched.packets.saturating_sub(own.packets);
+                matched.bytes = matched.bytes.saturating_sub(own.bytes);
             }
             self.worst.push(WorstFinding {
                 address: finding.key.address(),

@@ -20,16 +20,18 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use xtask::{
+    cgroup::{CpuGroup, Tenths},
+    usage,
+};
 
 use super::{
     Choice,
-    cgroup::{CpuGroup, Tenths},
     measure::{begin, in_a_place, settle, stop},
     output::{Output, Table},
     receivers::{Place, Receiver},
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
-    usage,
 };
 use crate::{interrupt::Interrupt, print};
 

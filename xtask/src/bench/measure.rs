@@ -9,14 +9,17 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tempfile::TempDir;
-use xtask::{process::Process, traffic::Sent};
+use xtask::{
+    process::Process,
+    traffic::Sent,
+    usage::{self, CpuTime},
+};
 
 use super::{
     bpf_stats::{BpfStats, runs_of},
     receivers::{Counted, Place, Receiver},
     setup::Setup,
     stage::{FLUSHED, Stage, last_words},
-    usage::{self, CpuTime},
 };
 use crate::interrupt::Interrupt;
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::usage;
+use crate::usage;
 
 /// Who has just been killed is in the cgroup for a little longer.
 const REMOVAL_TRIES: u32 = 100;
@@ -19,7 +19,7 @@ const MIN_PERIOD: u32 = 10_000;
 const MIN_QUOTA: u32 = 1_000;
 
 /// A share of one core, in tenths of a percent.
-pub(super) type Tenths = u32;
+pub type Tenths = u32;
 
 /// Of the cgroup interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,15 @@ enum Version {
 }
 
 /// A cgroup whose processes have as much CPU time as it is given.
-pub(super) struct CpuGroup {
+#[derive(Debug)]
+pub struct CpuGroup {
     directory: PathBuf,
     version: Version,
 }
 
 impl CpuGroup {
-    pub(super) fn make() -> Result<Self> {
+    /// An empty one, with all the CPU time there is. It takes root.
+    pub fn make() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read mountinfo")?;
         let mut mounts = hierarchies(&mounts);
         let Some((version, mount)) = mounts.find(|(version, mount)| {
@@ -50,7 +52,7 @@ impl CpuGroup {
                  hierarchy passes it on (`echo +cpu > cgroup.subtree_control` at its root)"
             );
         };
-        let directory = mount.join(format!("acctd-bench-{}", process::id()));
+        let directory = mount.join(format!("acctd-{}", process::id()));
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make the cgroup {}", directory.display()))?;
         let made = Self { directory, version };
@@ -59,14 +61,15 @@ impl CpuGroup {
     }
 
     /// Takes a process and its descendants in.
-    pub(super) fn take_in(&self, pid: u32) -> Result<()> {
+    pub fn take_in(&self, pid: u32) -> Result<()> {
         for pid in usage::tree(pid)? {
             self.set("cgroup.procs", &pid.to_string())?;
         }
         Ok(())
     }
 
-    pub(super) fn allow(&self, share: Tenths) -> Result<()> {
+    /// Allows so much.
+    pub fn allow(&self, share: Tenths) -> Result<()> {
         let (quota, period) = quota_and_period(share);
         match self.version {
             Version::V1 => {
@@ -78,7 +81,7 @@ impl CpuGroup {
     }
 
     /// Allows all there is.
-    pub(super) fn lift(&self) -> Result<()> {
+    pub fn lift(&self) -> Result<()> {
         match self.version {
             Version::V1 => self.set("cpu.cfs_quota_us", "-1"),
             Version::V2 => self.set("cpu.max", "max"),
@@ -86,7 +89,7 @@ impl CpuGroup {
     }
 
     /// In how many periods the quota was used up and more was wanted.
-    pub(super) fn throttled(&self) -> Result<u64> {
+    pub fn throttled(&self) -> Result<u64> {
         let stat = fs::read_to_string(self.directory.join("cpu.stat"));
         let stat = stat.context("the cgroup has no cpu.stat")?;
         let mut lines = stat.lines();

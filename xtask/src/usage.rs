@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 
 /// CPU time so far, of all threads.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct CpuTime {
+pub struct CpuTime {
     /// Nanoseconds on a CPU, from `schedstat`.
-    pub(super) nanos: u64,
+    pub nanos: u64,
     /// Of which in user and in kernel mode: found by sampling, so a proportion rather than a time.
     user_ticks: u64,
     system_ticks: u64,
@@ -17,14 +17,17 @@ pub(super) struct CpuTime {
 
 impl CpuTime {
     /// The part of it in user mode, 0 to 1.
-    pub(super) fn user_share(self) -> f64 {
+    #[must_use]
+    pub fn user_share(self) -> f64 {
         let ticks = self.user_ticks + self.system_ticks;
         #[expect(clippy::cast_precision_loss, reason = "ticks of 10 ms")]
         let share = self.user_ticks as f64 / ticks.max(1) as f64;
         share
     }
 
-    pub(super) fn since(self, earlier: Self) -> Self {
+    /// What was used since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
         Self {
             nanos: self.nanos.saturating_sub(earlier.nanos),
             user_ticks: self.user_ticks.saturating_sub(earlier.user_ticks),
@@ -34,7 +37,7 @@ impl CpuTime {
 }
 
 /// The CPU time of a process and its descendants.
-pub(super) fn cpu_time(pid: u32) -> Result<CpuTime> {
+pub fn cpu_time(pid: u32) -> Result<CpuTime> {
     let mut sum = CpuTime::default();
     for pid in tree(pid)? {
         for task in fs::read_dir(format!("/proc/{pid}/task"))
@@ -58,7 +61,7 @@ pub(super) fn cpu_time(pid: u32) -> Result<CpuTime> {
 
 /// The most resident memory that a process and its descendants have had, in bytes; nothing for a
 /// process that has ended.
-pub(super) fn peak_memory(pid: u32) -> Result<u64> {
+pub fn peak_memory(pid: u32) -> Result<u64> {
     let peaks = tree(pid)?.into_iter().filter_map(|pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -68,7 +71,7 @@ pub(super) fn peak_memory(pid: u32) -> Result<u64> {
 }
 
 /// A process and all below it.
-pub(super) fn tree(root: u32) -> Result<Vec<u32>> {
+pub fn tree(root: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let entry = entry?;
@@ -115,7 +118,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use xtask::process::Process;
+    use crate::process::Process;
 
     use super::*;
 
