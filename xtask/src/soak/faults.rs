@@ -1,9 +1,12 @@
 //! What happens to acctd, one after the other.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use anyhow::Result;
-use rustix::process::Signal;
+use anyhow::{Context as _, Result, bail};
+use rustix::{
+    net::{SendFlags, netlink::NETFILTER, send, sockopt},
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open},
+};
 use xtask::traffic::TrafficArgs;
 
 use super::stage::{QUIET, Stage};
@@ -22,7 +25,7 @@ impl Fault {
     }
 }
 
-pub(super) const FAULTS: [Fault; 6] = [
+pub(super) const FAULTS: [Fault; 8] = [
     Fault {
         name: "the disk is full for three intervals",
         ends_acctd: false,
@@ -47,6 +50,16 @@ pub(super) const FAULTS: [Fault; 6] = [
         name: "acctd is stopped and started",
         ends_acctd: true,
         strike: restart,
+    },
+    Fault {
+        name: "acctd has 2 % of a core",
+        ends_acctd: false,
+        strike: take_cpu_time_away,
+    },
+    Fault {
+        name: "the group is unbound behind acctd's back",
+        ends_acctd: false,
+        strike: unbind,
     },
     Fault {
         name: "a flood of random sources",
@@ -89,6 +102,53 @@ fn hold_up(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
         .and_then(|()| stage.send(&ip6, interrupt));
     stage.acctd.signal(Signal::CONT)?;
     sent
+}
+
+fn take_cpu_time_away(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
+    stage.cpu.allow(20)?;
+    let generators = stage.start_steady_traffic()?;
+    let sent = finish(generators, interrupt);
+    stage.cpu.lift()?;
+    sent
+}
+
+/// While nothing is sent, as nobody could say what was lost.
+fn unbind(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
+    interrupt.rest(QUIET)?;
+    let n_before = n_bound_again(stage);
+    let pid = i32::try_from(stage.acctd.pid())?;
+    let pidfd = pidfd_open(Pid::from_raw(pid).context("a pid")?, PidfdFlags::empty())?;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let number = entry?.file_name().to_string_lossy().parse()?;
+        // It may be closed by now, or be something else.
+        let Ok(copy) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        if sockopt::socket_protocol(&copy).is_ok_and(|protocol| protocol == Some(NETFILTER)) {
+            // Refused but on the socket of the group.
+            send(&copy, &UNBIND_5, SendFlags::empty())?;
+        }
+    }
+    for _ in 0..100 {
+        interrupt.rest(Duration::from_millis(100))?;
+        if n_bound_again(stage) > n_before {
+            return Ok(());
+        }
+    }
+    bail!("group 5 was not bound again");
+}
+
+/// `nlmsghdr`, `nfgenmsg` of group 5, and `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_UNBIND`, for a
+/// little-endian machine.
+const UNBIND_5: [u8; 28] = [
+    28, 0, 0, 0, 1, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 5, 0, 1, 0, 2, 0, 0, 0,
+];
+
+fn n_bound_again(stage: &mut Stage) -> usize {
+    let lines = stage.acctd.log().iter();
+    lines
+        .filter(|line| line.contains("Group 5 is bound again"))
+        .count()
 }
 
 fn flood(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {

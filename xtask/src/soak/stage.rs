@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use xtask::{
+    cgroup::CpuGroup,
     netns::{Namespace, Privilege},
     nft::{self, Count},
     process::Process,
@@ -40,6 +41,8 @@ pub(super) const QUIET: Duration = Duration::from_millis(1_500);
 pub(super) struct Stage {
     // Dropped in this order.
     pub(super) acctd: Daemon,
+    /// acctd is in it, and has all the time there is but for one of the faults.
+    pub(super) cpu: CpuGroup,
     program: PathBuf,
     pub(super) router: Namespace,
     wire: Namespace,
@@ -58,10 +61,13 @@ impl Stage {
         std::fs::create_dir(&directory)?;
         let shown = directory.to_str().context("a path of ASCII")?;
         router.run(&["mount", "-t", "tmpfs", "-o", DISK, "none", shown])?;
+        let cpu = CpuGroup::make()?;
         let mut acctd = start(&router, &program, &work)?;
         acctd.wait_until_ready(interrupt)?;
+        cpu.take_in(acctd.pid())?;
         Ok(Self {
             acctd,
+            cpu,
             program,
             router,
             wire,
@@ -73,7 +79,8 @@ impl Stage {
     /// Starts acctd anew, once it has ended.
     pub(super) fn start_again(&mut self, interrupt: &Interrupt) -> Result<()> {
         self.acctd = start(&self.router, &self.program, &self.work)?;
-        self.acctd.wait_until_ready(interrupt)
+        self.acctd.wait_until_ready(interrupt)?;
+        self.cpu.take_in(self.acctd.pid())
     }
 
     /// Stops acctd when all that was sent has reached it.
