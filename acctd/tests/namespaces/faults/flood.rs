@@ -241,8 +241,10 @@ impl Counted {
         let ended = acctd.finish()?;
         ended.line("--max-prefixes")?;
         eprintln!("{} grown {grown} from {before}", self.flag);
-        // Twice at an interval's end. Room comes in powers of two: for 100,000 as for 131,072.
-        let most = 2 * self.documented * 131_072 + BESIDES;
+        // Twice at an interval's end, and at times once more: what a written ledger took, the allocator
+        // keeps for a while (with its mmap_threshold fixed it was twice in each of four runs). Room comes in
+        // powers of two: for 100,000 as for 131,072.
+        let most = 3 * self.documented * 131_072 + BESIDES;
         ensure!(
             grown <= most,
             "{}: {grown} bytes instead of {most}",
