@@ -50,7 +50,9 @@ fn a_cpu_quota_of_a_tenth_for_a_minute() -> Result<()> {
         }",
     )?;
     let cgroup = CpuGroup::make()?;
-    let acctd = rig.acctd(&["-interval=1s", "-utc", "-ip4-src-group=5"])?;
+    // A checkpoint reads what waits as well, and a file may have to wait for that too.
+    let args = ["-interval=1s", "-utc", "-ip4-src-group=5", "-checkpoint=0"];
+    let acctd = rig.acctd(&args)?;
     let seconds = |seconds: u64| -> Result<TrafficArgs> {
         Ok(TrafficArgs {
             sources: 1_000,
@@ -218,28 +220,31 @@ impl Counted {
         Ok((rig, acctd))
     }
 
-    fn send(&self, rig: &Rig, acctd: &Acctd, sources: u32) -> Result<()> {
+    /// `rate` packets a second; 0 is full speed.
+    fn send(&self, rig: &Rig, acctd: &Acctd, sources: u32, rate: u32) -> Result<()> {
         rig.send(&TrafficArgs {
             sources,
             scattered: true,
             count: PACKETS.into(),
-            rate: Rig::fastest_rate(),
+            rate,
             ..rig.traffic(self.sources, self.dest)?
         })?;
         wait_until_all_is_read(acctd)
     }
 
-    /// Over the ends of intervals, where a full ledger is written while the next one fills.
+    /// For longer than an interval: at its end a full ledger is written while the next one fills.
     fn ensure_bounded(&self) -> Result<()> {
-        let (rig, acctd) = self.rig_and_acctd("-interval=2s")?;
+        let (rig, acctd) = self.rig_and_acctd("-interval=5s")?;
         let before = usage::peak_memory(acctd.pid())?;
-        self.send(&rig, &acctd, PACKETS)?;
+        self.send(&rig, &acctd, PACKETS, 400_000)?;
         let grown = usage::peak_memory(acctd.pid())? - before;
         let ended = acctd.finish()?;
         ended.line("--max-prefixes")?;
         eprintln!("{} grown {grown} from {before}", self.flag);
-        // Twice at an interval's end. Room comes in powers of two: for 100,000 as for 131,072.
-        let most = 2 * self.documented * 131_072 + BESIDES;
+        // Twice at an interval's end, and at times once more: what a written ledger took, the allocator
+        // keeps for a while (with its mmap_threshold fixed it was twice in each of four runs). Room comes in
+        // powers of two: for 100,000 as for 131,072.
+        let most = 3 * self.documented * 131_072 + BESIDES;
         ensure!(
             grown <= most,
             "{}: {grown} bytes instead of {most}",
@@ -262,7 +267,7 @@ impl Counted {
     fn cost_of_a_packet(&self, sources: u32) -> Result<u64> {
         let (rig, acctd) = self.rig_and_acctd("-interval=1h")?;
         let before = usage::cpu_time(acctd.pid())?;
-        self.send(&rig, &acctd, sources)?;
+        self.send(&rig, &acctd, sources, 0)?;
         let spent = usage::cpu_time(acctd.pid())?.since(before);
         acctd.finish()?;
         let overflow = rig.summed("overflow")?;
