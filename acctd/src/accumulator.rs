@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, GroupConfig};
 use crate::counts::Counts;
 use crate::decode::{self, Packet, Record, Records, Undecodable};
+use crate::handover::Position;
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::ledger::{BATCH, Entry, Index, Ledger};
 use crate::nflog_socket::NflogGroup;
@@ -91,15 +92,15 @@ pub struct ClosedSlot {
 }
 
 /// What a reader hands over at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Closed {
     /// The periods that were closed, those that had anything in them.
     pub slots: Vec<ClosedSlot>,
     /// Periods whose loss is counted in a later one, or not known yet; see
     /// [`Accumulator::open_loss`].
     pub open_loss: Option<Range<PeriodIndex>>,
-    /// How far the group was read, where the reader leaves it bound; see [`Accumulator::position`].
-    pub position: Option<(Option<u32>, UnixNanos)>,
+    /// How far it has come.
+    pub position: Position,
 }
 
 /// The open ledgers of one group, for whichever key its prefixes need.
@@ -184,25 +185,22 @@ impl Accumulator {
         self.restart(now)
     }
 
-    /// How far the group was read: the number that the next packet should have, and the time of
-    /// the last one.
+    /// How far it has come in what the kernel has logged.
     #[must_use]
-    pub fn position(&self) -> (Option<u32>, UnixNanos) {
+    pub fn position(&self) -> Position {
         match self {
-            Self::Ip4(slots) => (slots.next_sequence, slots.last_time),
-            Self::Ip6Half(slots) => (slots.next_sequence, slots.last_time),
-            Self::Ip6(slots) => (slots.next_sequence, slots.last_time),
+            Self::Ip4(slots) => slots.position(),
+            Self::Ip6Half(slots) => slots.position(),
+            Self::Ip6(slots) => slots.position(),
         }
     }
 
-    /// Goes on where another process has read the group to.
-    pub fn go_on_at(&mut self, (next_sequence, last_time): (Option<u32>, UnixNanos)) {
+    /// Goes on where another one has ended.
+    pub fn go_on_from(&mut self, position: Position) {
         match self {
-            Self::Ip4(slots) => (slots.next_sequence, slots.last_time) = (next_sequence, last_time),
-            Self::Ip6Half(slots) => {
-                (slots.next_sequence, slots.last_time) = (next_sequence, last_time);
-            }
-            Self::Ip6(slots) => (slots.next_sequence, slots.last_time) = (next_sequence, last_time),
+            Self::Ip4(slots) => slots.go_on_from(position),
+            Self::Ip6Half(slots) => slots.go_on_from(position),
+            Self::Ip6(slots) => slots.go_on_from(position),
         }
     }
 
@@ -458,6 +456,18 @@ impl<K: PrefixKey> Slots<K> {
             ..Counts::default()
         };
         self.settle(slot, &mut counted);
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            next_sequence: self.next_sequence,
+            last_time: self.last_time,
+        }
+    }
+
+    fn go_on_from(&mut self, position: Position) {
+        self.next_sequence = position.next_sequence;
+        self.last_time = position.last_time;
     }
 
     fn forget_sequence(&mut self, now: UnixNanos) {

@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use log::{info, warn};
 
 use crate::config::{Config, GroupConfig};
+use crate::handover::socket_name;
 use crate::interval::{Period, UnixNanos};
 use crate::network_namespace::Home;
 use crate::nflog_socket::{NflogGroup, NflogSocket};
@@ -102,6 +102,15 @@ impl Bindings {
         }
     }
 
+    /// Before it was bound, the group was not, though it should have been.
+    pub fn note_gap(&mut self, group: NflogGroup, start: UnixNanos, end: UnixNanos) {
+        self.gaps.push_back(OpenGap {
+            group,
+            start,
+            end: Some(end),
+        });
+    }
+
     /// What has changed. Fails if the network namespace is another one and may not be entered.
     pub fn look(&mut self, now: UnixNanos) -> Result<Changes> {
         let mut changes = Vec::new();
@@ -166,6 +175,7 @@ impl Bindings {
         };
         let group = binding.config.group;
         warn!("group {group} is not bound any more: {cause}; binding it again");
+        service_manager::forget(&socket_name(group));
         binding.state = State::Gone {
             since: seen_at,
             next_try: Instant::now(),
@@ -216,9 +226,6 @@ impl Bindings {
             config.group,
             since.until(now).as_secs_f64()
         );
-        // In the place of the old one.
-        service_manager::forget_socket(config.group);
-        service_manager::keep_socket(config.group, socket.as_fd());
         binding.state = State::Bound {
             port_id: socket.port_id().ok(),
             seen_at: now,

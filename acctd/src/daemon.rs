@@ -1,6 +1,7 @@
 //! The story of a run: open the groups, start a reader for each, close intervals when they are
 //! over, and finish without losing what the kernel still holds.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -11,16 +12,18 @@ use crate::accumulator::{Accumulator, Rules};
 use crate::binding::Bindings;
 use crate::config::Config;
 use crate::crosscheck::CrossCheck;
-use crate::engine::{Beginning, Engine};
+use crate::engine::Engine;
+use crate::handover::{self, Handover, Kept, Parting, socket_name};
+use crate::inherited::Named;
 use crate::interval::UnixNanos;
 use crate::network_namespace::Home;
-use crate::preflight::{self, Opened};
+use crate::preflight::{self, OpenGroup};
 use crate::privilege;
 use crate::profile::CpuProfile;
 use crate::reader::{Failure, Reader, ReaderHandle};
-use crate::recovery::{self, LONGEST_WAY_BACK, Recovered};
-use crate::service_manager::{self, Kept, State};
-use crate::shutdown::Shutdown;
+use crate::recovery::{self, GoesOn, Recovered};
+use crate::service_manager;
+use crate::shutdown::{Received, Shutdown};
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.
@@ -30,9 +33,13 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// the same moment, and no disk can have answered by then.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// Runs until a signal ends it. All that was counted is written when this returns, or the error
-/// says what is not.
-pub fn run(config: &Config) -> Result<()> {
+/// Runs until a signal ends it, with the descriptors that the service manager has handed over. All that
+/// was counted is written when this returns, or the error says what is not.
+pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
+    let inherited = inherited.unwrap_or_else(|error| {
+        warn!("what the service manager hands over cannot be used: {error}; see LISTEN_FDS");
+        Vec::new()
+    });
     preflight::prepare_directory(&config.log_directory)?;
     let lock = recovery::lock(config)?;
     set_priority(config.priority);
@@ -51,7 +58,7 @@ pub fn run(config: &Config) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config, lock.is_some()));
+    let served = runtime.block_on(serve(config, inherited, lock.is_some()));
     // Does not wait for a write that hangs, which only an end without patience leaves behind.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -72,7 +79,7 @@ fn set_priority(priority: i32) {
     }
 }
 
-async fn serve(config: &Config, is_locked: bool) -> Result<()> {
+async fn serve(config: &Config, inherited: Vec<Named>, is_locked: bool) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
     let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
     // Before the groups: what NFLOG counts, the kernel must have counted.
@@ -84,43 +91,63 @@ async fn serve(config: &Config, is_locked: bool) -> Result<()> {
     // Before the groups are opened, so that no packet is stamped before the first period. Loading and
     // attaching programs takes its time, in which a period may end: that is over.
     let start = UnixNanos::now();
-    let mut kept = Kept::take();
-    let opened = preflight::open_groups(config, &mut kept)?;
-    let is_taken_over = !opened.taken_over.is_empty();
+    let mut kept = Kept::for_groups(&config.groups, inherited);
+    let groups = preflight::open_groups(config, &mut kept)?;
     // Behind all that may refuse the start: what was left stays as it is until then.
+    let handover = kept.take_note();
+    let goes_on = goes_on(handover.as_ref(), &groups, start);
     let recovered = if is_locked {
-        recovery::recover(config, start, is_taken_over)
+        recovery::recover(config, goes_on)
     } else {
         Recovered::default()
     };
+    let start = recovered.begins_at(goes_on.start);
     info!("Starting accounting");
     let (failed, mut failures) = mpsc::unbounded_channel();
-    let state = kept.state.filter(|_| is_taken_over);
-    let start = first_interval_begins(&recovered, state.as_ref(), start);
-    let port_ids = opened.sockets.iter();
-    let port_ids: Vec<_> = port_ids.map(|socket| socket.port_id().ok()).collect();
-    let bindings = Bindings::new(config, Home::here(), &port_ids, UnixNanos::now());
-    let readers = start_readers(config, opened, start, state.as_ref(), &failed)?;
+    let bindings = bindings(config, handover.as_ref(), &groups, goes_on.now);
+    let is_taken_over = groups.iter().any(|group| group.kept.is_some());
+    let readers = start_readers(config, groups, handover.as_ref(), start, &failed)?;
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
-    let beginning = Beginning {
-        start,
-        // Packets have waited that the cross-check has not seen.
-        last_uneven: is_taken_over.then(|| config.interval.index_of(UnixNanos::now())),
-    };
     let clock = Box::new(UnixNanos::now);
     let mut engine = Engine::start(
-        config, readers, crosscheck, recovered, bindings, beginning, clock,
+        config, readers, crosscheck, recovered, bindings, start, clock,
     )?;
+    if is_taken_over {
+        engine.mark_taken_over();
+    }
     info!("Started accounting");
     service_manager::ready();
     let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
     info!("Stopping accounting");
     service_manager::stopping();
+    let parting = *ended.as_ref().unwrap_or(&Parting::LetGo);
+    let stopped = engine.stop(parting).await;
     let finished = finish(engine, &mut shutdown).await;
+    let left = stopped.and_then(|handover| leave(config, parting, &handover));
     info!("Stopped accounting");
-    ended.and(finished)
+    ended.and(left).and(finished)
+}
+
+fn goes_on(handover: Option<&Handover>, groups: &[OpenGroup], start: UnixNanos) -> GoesOn {
+    let kept = || groups.iter().filter_map(|group| group.kept);
+    let now = UnixNanos::now();
+    let start = handover::begins_at(handover, kept(), start);
+    let is_kept = kept().count() == groups.len();
+    let known_from = match handover {
+        _ if !is_kept => now,
+        Some(_) => start,
+        None => kept()
+            .map(|waiting| waiting.since.unwrap_or(now))
+            .fold(start, UnixNanos::max),
+    };
+    GoesOn {
+        start,
+        known_from: known_from.min(now),
+        now,
+        is_kept,
+    }
 }
 
 /// The second signal asks not to wait for a disk that refuses, the third not even for one that does
@@ -132,7 +159,7 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     let signal = tokio::select! {
         biased;
         finished = &mut finishing => return finished,
-        signal = shutdown.signal() => signal,
+        signal = shutdown.signal() => signal.name,
     };
     warn!("{signal} received again: not waiting for a disk that refuses");
     // The engine may have finished in this moment.
@@ -140,7 +167,7 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     let second = Instant::now();
     let third = async {
         loop {
-            let signal = shutdown.signal().await;
+            let signal = shutdown.signal().await.name;
             if second.elapsed() >= TOGETHER {
                 break signal;
             }
@@ -155,37 +182,48 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     }
 }
 
-/// Where the last run has ended, so that no time is left out and none is counted twice; else now.
-fn first_interval_begins(
-    recovered: &Recovered,
-    state: Option<&State>,
+/// The groups are bound, but those that were left by the acctd before and could not be taken over were not
+/// until now.
+fn bindings(
+    config: &Config,
+    handover: Option<&Handover>,
+    groups: &[OpenGroup],
     now: UnixNanos,
-) -> UnixNanos {
-    let resumed = recovered.resumed.as_ref();
-    let resumed = resumed.map(|resumed| resumed.checkpoint.start);
-    let left_at = state.map(|state| state.end);
-    // A clock that was set in between says nothing about where it was.
-    let left_at = left_at.filter(|&end| end <= now && now.minus(LONGEST_WAY_BACK) < end);
-    resumed.or(left_at).unwrap_or(now)
+) -> Bindings {
+    let port_ids: Vec<_> = groups
+        .iter()
+        .map(|group| group.socket.port_id().ok())
+        .collect();
+    let mut bindings = Bindings::new(config, Home::here(), &port_ids, now);
+    for group in groups.iter().filter(|group| group.kept.is_none()) {
+        let group = group.socket.group();
+        if let Some(handover) = handover
+            && handover.position(group).is_some()
+        {
+            bindings.note_gap(group, handover.end, now);
+        }
+    }
+    bindings
 }
 
 fn start_readers(
     config: &Config,
-    opened: Opened,
+    open: Vec<OpenGroup>,
+    handover: Option<&Handover>,
     start: UnixNanos,
-    state: Option<&State>,
     failed: &mpsc::UnboundedSender<Failure>,
 ) -> Result<Vec<ReaderHandle>> {
     let mut readers = Vec::new();
-    let taken_over = opened.taken_over;
-    for (socket, group) in opened.sockets.into_iter().zip(&config.groups) {
+    for (OpenGroup { socket, kept }, group) in open.into_iter().zip(&config.groups) {
         let mut accumulator = Accumulator::new(Rules::of(config, group), start);
-        let positions = state.iter().flat_map(|state| &state.groups);
-        let position = positions
-            .filter(|position| taken_over.contains(&position.group))
-            .find(|position| position.group == group.group);
-        if let Some(position) = position {
-            accumulator.go_on_at((position.next_sequence, position.last_time));
+        if let Some(waiting) = kept {
+            let position = handover.and_then(|handover| handover.position(group.group));
+            if let Some(position) = position {
+                accumulator.go_on_from(position);
+            }
+            if waiting.overran {
+                accumulator.overrun(start);
+            }
         }
         let reader = Reader::start(socket, accumulator, failed.clone())
             .with_context(|| format!("cannot read group {}", group.group))?;
@@ -194,20 +232,36 @@ fn start_readers(
     Ok(readers)
 }
 
+/// Leaves the groups to the next acctd, or sees to it that nothing is left of them.
+fn leave(config: &Config, parting: Parting, handover: &Handover) -> Result<()> {
+    match parting {
+        Parting::LetGo => {
+            for group in &config.groups {
+                service_manager::forget(&socket_name(group.group));
+            }
+            Ok(())
+        }
+        Parting::HandOver => handover
+            .leave()
+            .context("cannot leave a note for the next acctd, which begins as after a kill"),
+    }
+}
+
 /// Everything that can wake the daemon.
 enum Event {
     /// Look at the clock and the counters.
     Tick,
-    Signal(&'static str),
+    Signal(Received),
     SocketFailed(Failure),
 }
 
-/// Closes intervals until a signal comes or something cannot go on.
+/// Closes intervals until a signal comes, which says how to part with the groups, or something cannot go
+/// on.
 async fn run_until_over(
     engine: &mut Engine,
     shutdown: &mut Shutdown,
     failures: &mut mpsc::UnboundedReceiver<Failure>,
-) -> Result<()> {
+) -> Result<Parting> {
     loop {
         // First, so that an interval is not closed before its gaps are known.
         engine.look_at_bindings().await?;
@@ -223,9 +277,15 @@ async fn run_until_over(
         };
         match event {
             Event::Tick => {}
-            Event::Signal(signal) => {
-                info!("{signal} received - shutting down");
-                return Ok(());
+            Event::Signal(Received { name, parting }) => {
+                info!("{name} received - shutting down");
+                if parting == Parting::HandOver && !service_manager::is_there() {
+                    warn!(
+                        "no service manager keeps the groups for a restart: what is logged until then is not counted"
+                    );
+                    return Ok(Parting::LetGo);
+                }
+                return Ok(parting);
             }
             Event::SocketFailed(failure) => engine.give_up_socket(failure).await,
         }

@@ -191,6 +191,13 @@ fn align(length: usize) -> usize {
 }
 
 impl<'d> Packet<'d, '_> {
+    /// `nfgenmsg.res_id`: the group that it was logged to.
+    #[must_use]
+    pub fn group(&self) -> Option<u16> {
+        let value = self.message.get(NETLINK_HEADER + 2..)?;
+        Some(u16::from_be_bytes(*value.first_chunk()?))
+    }
+
     /// `NFULA_SEQ`: the packet's number within its group.
     #[inline]
     #[must_use]

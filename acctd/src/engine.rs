@@ -16,19 +16,16 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Config, GroupConfig};
 use crate::crosscheck::verdicts::KernelInterval;
 use crate::crosscheck::{ClosedEpoch, CrossCheck};
+use crate::handover::{Handover, Parting, Position};
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, Failure, ReaderHandle};
-use crate::recovery::{self, Recovered};
+use crate::recovery::Recovered;
 use crate::rows::{ClosedInterval, GroupInterval};
-use crate::service_manager::{self, Position, State};
 use crate::timeline::{Due, Timeline};
 use crate::writer::{Destination, Writer, yield_to_readers};
-
-/// When the flush timeout is over, the kernel's timer may be late.
-const FLUSHED: Duration = Duration::from_millis(50);
 
 /// The wall clock.
 pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
@@ -43,15 +40,6 @@ enum KernelWatch {
     Failed,
 }
 
-/// Where the first interval begins.
-#[derive(Clone, Copy, Debug)]
-pub struct Beginning {
-    /// Where the run before has ended, if this one goes on from there; else now.
-    pub start: UnixNanos,
-    /// The last period of which NFLOG may count more than a cross-check that begins now.
-    pub last_uneven: Option<PeriodIndex>,
-}
-
 /// The readers, the open interval, and the writer.
 pub struct Engine {
     groups: Vec<GroupConfig>,
@@ -62,15 +50,31 @@ pub struct Engine {
     clock: Clock,
     writer: Writer,
     kernel: KernelWatch,
+    uneven: Uneven,
+    /// How long the kernel may hold a packet back.
+    flush_timeout: Duration,
     saving: Saving,
     bindings: Bindings,
-    /// The last period of which the kernel has not seen all that NFLOG counts.
-    last_uneven: Option<PeriodIndex>,
-    flush_timeout: Duration,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
     failed: Option<NflogGroup>,
+}
+
+/// Periods around a restart in which NFLOG went on, and the kernel's own count did not.
+#[derive(Debug, Default)]
+struct Uneven {
+    /// This one and those before.
+    through: Option<PeriodIndex>,
+    /// This one and those after.
+    from: Option<PeriodIndex>,
+}
+
+impl Uneven {
+    fn has(&self, index: PeriodIndex) -> bool {
+        self.through.is_some_and(|through| index <= through)
+            || self.from.is_some_and(|from| index >= from)
+    }
 }
 
 /// What is known of the open periods' checkpoints.
@@ -99,14 +103,14 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Begins the first interval; the readers were started with the same time.
+    /// Begins the first interval at `start`; the readers were started with the same time.
     pub fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
         crosscheck: Option<CrossCheck>,
         recovered: Recovered,
         bindings: Bindings,
-        beginning: Beginning,
+        start: UnixNanos,
         clock: Clock,
     ) -> Result<Self> {
         let watched = config.crosscheck.as_ref().map(|config| &config.watched);
@@ -127,26 +131,24 @@ impl Engine {
             n_datagrams: 0,
         };
         if let Some(resumed) = recovered.resumed {
-            let mut checkpoint = resumed.checkpoint;
-            let gap = recovery::gap_after(config, &checkpoint, (clock)());
-            checkpoint.gaps.extend(gap);
-            saving.files.insert(checkpoint.index, resumed.file);
-            saving.resumed = Some(checkpoint);
+            let index = resumed.checkpoint.index;
+            saving.files.insert(index, resumed.file);
+            saving.resumed = Some(resumed.checkpoint);
         }
         let engine = Self {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
-            timeline: Timeline::start(config.interval, beginning.start),
+            timeline: Timeline::start(config.interval, start),
             clock,
             writer: Writer::start(destination),
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(Box::new(crosscheck)))
             }),
+            uneven: Uneven::default(),
+            flush_timeout: config.flush_timeout,
             saving,
             bindings,
-            last_uneven: beginning.last_uneven,
-            flush_timeout: config.flush_timeout,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -156,6 +158,13 @@ impl Engine {
         }
         engine.log_next();
         Ok(engine)
+    }
+
+    /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
+    /// kept for this process.
+    pub fn mark_taken_over(&mut self) {
+        let received = (self.clock)().plus(self.flush_timeout);
+        self.uneven.through = Some(self.saving.interval.index_of(received));
     }
 
     /// When the period that is open by the clock ends: with a short interval, the oldest that is not
@@ -300,41 +309,39 @@ impl Engine {
         }
     }
 
-    /// Lets go of the groups, writes what is open, and waits until all is on disk, or until the
-    /// disk refuses it after `hurry` has come true.
-    pub async fn finish(mut self, hurry: impl Future<Output = ()>) -> Result<()> {
-        let is_kept = service_manager::is_there();
-        if is_kept {
-            // The groups stay bound, so the kernel does not flush what it holds back by itself.
-            tokio::time::sleep(self.flush_timeout + FLUSHED).await;
-        }
+    /// Ends what is open and has it written. Returns what the next process needs to know if the groups
+    /// are left to it.
+    pub async fn stop(&mut self, parting: Parting) -> Result<Handover> {
         let now = (self.clock)();
+        if parting == Parting::HandOver {
+            // What the kernel holds back of it comes to the next process.
+            let incomplete = now.minus(self.flush_timeout);
+            self.uneven.from = Some(self.saving.interval.index_of(incomplete));
+        }
         // Before the groups are let go: what the kernel counts after that NFLOG cannot.
         self.ask_kernel(move |kernel| kernel.stop_at(now).map(|()| Vec::new()))
             .await;
-        let command = if is_kept {
-            Command::Leave
-        } else {
-            Command::Finish
-        };
-        let mut closed = self.ask_readers(command).await;
+        let mut closed = self.ask_readers(Command::Finish(parting)).await;
         closed.kernel = self.finish_kernel().await;
-        if is_kept {
-            // What the kernel holds back now, the next process counts.
-            for epoch in &mut closed.kernel {
-                epoch.is_exact = false;
-            }
-            let groups = std::mem::take(&mut closed.positions);
-            if let Err(error) = service_manager::keep_state(&State { end: now, groups }) {
-                warn!("the service manager does not keep the state for the next start: {error}");
-            }
-        }
         // The cross-check has ended its last epoch then, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
+        let positions = std::mem::take(&mut closed.positions);
+        let handover = Handover {
+            end: periods.last().map_or(now, |(_, period)| period.end),
+            groups: positions
+                .into_iter()
+                .map(|(reader, position)| (self.groups[reader].group, position))
+                .collect(),
+        };
         self.write(periods, closed)?;
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
             monitor.report(&reader.counts.load(), Instant::now());
         }
+        Ok(handover)
+    }
+
+    /// Waits until all is on disk, or until the disk refuses it after `hurry` has come true.
+    pub async fn finish(self, hurry: impl Future<Output = ()>) -> Result<()> {
         let all_readers_well = self.no_reader_failed();
         self.writer.finish(hurry).await.and(all_readers_well)
     }
@@ -353,6 +360,7 @@ impl Engine {
                 self.failed = Some(self.groups[reader].group);
                 continue;
             };
+            closed.positions.push((reader, answer.position));
             for slot in answer.slots {
                 closed
                     .slots
@@ -360,14 +368,6 @@ impl Engine {
                     .or_default()
                     .push((reader, slot));
             }
-            let group = self.groups[reader].group;
-            closed
-                .positions
-                .extend(answer.position.map(|(next_sequence, last_time)| Position {
-                    group,
-                    next_sequence,
-                    last_time,
-                }));
             closed
                 .open_losses
                 .extend(answer.open_loss.map(|periods| (reader, periods)));
@@ -463,8 +463,7 @@ impl Engine {
                 KernelWatch::Active(_) | KernelWatch::Failed => {
                     let mut kernel = closed.take_kernel(index);
                     // What was counted before acctd was killed went with it.
-                    kernel.is_comparable &= !is_resumed;
-                    kernel.is_comparable &= self.last_uneven.is_none_or(|last| index > last);
+                    kernel.is_comparable &= !is_resumed && !self.uneven.has(index);
                     Some(kernel)
                 }
             };
@@ -524,8 +523,8 @@ struct ClosedSlots {
     slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
     /// Periods in which a reader may lack packets, with the number of the reader.
     open_losses: Vec<(usize, Range<PeriodIndex>)>,
-    /// How far groups were read that stay bound.
-    positions: Vec<Position>,
+    /// How far each reader has come, with its number.
+    positions: Vec<(usize, Position)>,
     /// By the cross-check, in the order of time.
     kernel: Vec<ClosedEpoch>,
 }

@@ -20,6 +20,11 @@ pub mod cli;
 pub mod config;
 pub mod go_flags;
 
+#[expect(
+    unsafe_code,
+    reason = "takes descriptors over that are known by their numbers"
+)]
+pub mod inherited;
 pub mod network_namespace;
 #[expect(
     unsafe_code,
@@ -44,6 +49,7 @@ pub mod ledger;
 pub mod accumulator;
 pub mod binding;
 pub mod checkpoint;
+pub mod handover;
 pub mod interval;
 pub mod pace;
 pub mod reader;
@@ -70,10 +76,6 @@ pub mod engine;
 pub mod logging;
 pub mod monitor;
 pub mod profile;
-#[expect(
-    unsafe_code,
-    reason = "owns the descriptors that the service manager gives as numbers"
-)]
 pub mod service_manager;
 pub mod shutdown;
 

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use acctd::cli::Cli;
 use acctd::config::Config;
-use acctd::{daemon, logging, shutdown};
+use acctd::{daemon, inherited, logging, shutdown};
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    // Before anything is opened.
+    let inherited = inherited::take();
     // Before anything is written, be it to a log.
     if let Err(error) = shutdown::outlive_file_size_limit() {
         return fail(&format!("cannot take over SIGXFSZ: {error}"), FAILURE);
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     if let Err(error) = logging::start(config.syslog, config.debug) {
         return fail(&format!("{error:#}"), FAILURE);
     }
-    match daemon::run(&config) {
+    match daemon::run(&config, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error:#}");

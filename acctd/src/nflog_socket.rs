@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG};
+use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG, Record, Records};
+use crate::interval::UnixNanos;
+use crate::nflog_table::COPY_PACKET;
 use crate::prefix::Family;
 
 /// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
@@ -84,6 +86,15 @@ pub enum Received {
     Overrun,
 }
 
+/// What has waited in a socket that is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// When the packet at the front was logged; `None` if none waits, or it has no time stamp.
+    pub since: Option<UnixNanos>,
+    /// The kernel has said that the socket was full. It says so once.
+    pub overran: bool,
+}
+
 impl NflogSocket {
     /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
     pub fn open(group: NflogGroup, family: Family, flush_timeout: Duration) -> io::Result<Self> {
@@ -94,23 +105,6 @@ impl NflogSocket {
         // Closes the library's descriptor; ours goes on.
         queue.close();
         opened
-    }
-
-    /// A socket that another process has opened and configured for `group`. The caller makes sure
-    /// that it is bound to it.
-    pub fn take_over(fd: OwnedFd, group: NflogGroup) -> io::Result<Self> {
-        let is_netfilter = sockopt::socket_domain(&fd)? == AddressFamily::NETLINK
-            && sockopt::socket_protocol(&fd)? == Some(NETFILTER);
-        if !is_netfilter {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
-        let receive_buffer = set_receive_buffer(&fd)?;
-        Ok(Self {
-            fd,
-            group,
-            receive_buffer,
-        })
     }
 
     fn configure(
@@ -144,6 +138,64 @@ impl NflogSocket {
         })
     }
 
+    /// Takes over a socket that was bound to `group` by an earlier process, and sets it as
+    /// [`NflogSocket::open`] would. Whoever has kept it may be wrong, so what cannot be shown to be that is
+    /// refused.
+    pub fn take_over(
+        fd: OwnedFd,
+        group: NflogGroup,
+        family: Family,
+        flush_timeout: Duration,
+    ) -> io::Result<(Self, Waiting)> {
+        let is_netfilter = sockopt::socket_domain(&fd).is_ok_and(|is| is == AddressFamily::NETLINK)
+            && sockopt::socket_protocol(&fd).is_ok_and(|is| is == Some(NETFILTER));
+        if !is_netfilter {
+            return Err(io::Error::other("it is no netfilter socket"));
+        }
+        rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
+        rustix::net::send(
+            &fd,
+            &settings_request(group, family, flush_timeout),
+            SendFlags::empty(),
+        )?;
+        let receive_buffer = set_receive_buffer(&fd)?;
+        let socket = Self {
+            fd,
+            group,
+            receive_buffer,
+        };
+        let waiting = socket.waiting()?;
+        Ok((socket, waiting))
+    }
+
+    /// Looks at what waits, and leaves it there. The kernel answers a request at once, and this one only
+    /// where the group is not bound to the socket: so unless its answer stands at the front, it is
+    /// bound, or was until the last packet in it.
+    fn waiting(&self) -> io::Result<Waiting> {
+        /// The first message, with all that the kernel may add to a packet's header.
+        const ENOUGH: usize = 8 * 1024;
+        let mut buffer = vec![0; ENOUGH];
+        let mut overran = false;
+        let length = loop {
+            match self.receive_with(&mut buffer, RecvFlags::PEEK)? {
+                Received::Datagram(length) => break length,
+                Received::Nothing => break 0,
+                Received::Overrun => overran = true,
+            }
+        };
+        let since = match Records::of(&buffer[..length]).next() {
+            Some(Record::Packet(packet)) => match packet.group() {
+                Some(group) if group == self.group.0 => packet.stamp(),
+                _ => return Err(io::Error::other("packets of another group wait in it")),
+            },
+            Some(Record::Reply(errno)) if errno != 0 => {
+                return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
+            }
+            Some(Record::Reply(_) | Record::Malformed) | None => None,
+        };
+        Ok(Waiting { since, overran })
+    }
+
     /// Lets the runtime that this is called in say when the socket is readable, until what this
     /// returns is dropped.
     pub fn watch(socket: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
@@ -175,8 +227,13 @@ impl NflogSocket {
 
     /// Receives what is there, without waiting.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.receive_with(buffer, RecvFlags::empty())
+    }
+
+    #[inline]
+    fn receive_with(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Received> {
         loop {
-            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {
+            match rustix::net::recv(&self.fd, &mut *buffer, flags | RecvFlags::DONTWAIT) {
                 Ok((length, _)) => return Ok(Received::Datagram(length)),
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
                 Err(rustix::io::Errno::NOBUFS) => return Ok(Received::Overrun),
@@ -287,22 +344,60 @@ mod packet_filter {
     }
 }
 
-/// `nlmsghdr`, `nfgenmsg`, and the attribute `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_UNBIND`.
-fn unbind_request(group: NflogGroup) -> [u8; 28] {
-    const NLM_F_REQUEST: u16 = 1;
-    const NFULA_CFG_CMD: u16 = 1;
+/// Attributes of `linux/netfilter/nfnetlink_log.h`, `NFULA_CFG_*`.
+mod attribute {
+    pub(super) const COMMAND: u16 = 1;
+    pub(super) const MODE: u16 = 2;
+    pub(super) const BUFFER: u16 = 3;
+    pub(super) const FLUSH_TIMEOUT: u16 = 4;
+    pub(super) const THRESHOLD: u16 = 5;
+    pub(super) const FLAGS: u16 = 6;
+}
+
+fn unbind_request(group: NflogGroup) -> Vec<u8> {
     const NFULNL_CFG_CMD_UNBIND: u8 = 2;
-    const COMMAND_LENGTH: u16 = 5;
-    let mut request = [0; 28];
-    let (header, rest) = request.split_at_mut(NETLINK_HEADER);
-    header[0..4].copy_from_slice(&28_u32.to_ne_bytes());
-    header[4..6].copy_from_slice(&MESSAGE_CONFIG.to_ne_bytes());
-    header[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    let (nfgenmsg, attribute) = rest.split_at_mut(NFGENMSG);
-    nfgenmsg[2..4].copy_from_slice(&group.0.to_be_bytes());
-    attribute[0..2].copy_from_slice(&COMMAND_LENGTH.to_ne_bytes());
-    attribute[2..4].copy_from_slice(&NFULA_CFG_CMD.to_ne_bytes());
-    attribute[4] = NFULNL_CFG_CMD_UNBIND;
+    request(group, &[(attribute::COMMAND, &[NFULNL_CFG_CMD_UNBIND])])
+}
+
+/// All that a bound group can be told.
+fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) -> Vec<u8> {
+    const NFULNL_CFG_F_SEQ: u16 = 1;
+    let mut mode = [0; 6];
+    mode[..4].copy_from_slice(&copy_range(family).to_be_bytes());
+    mode[4] = COPY_PACKET;
+    request(
+        group,
+        &[
+            (attribute::FLAGS, &NFULNL_CFG_F_SEQ.to_be_bytes()),
+            (attribute::BUFFER, &KERNEL_BUFFER.to_be_bytes()),
+            (attribute::THRESHOLD, &THRESHOLD.to_be_bytes()),
+            (
+                attribute::FLUSH_TIMEOUT,
+                &centiseconds(flush_timeout).to_be_bytes(),
+            ),
+            (attribute::MODE, &mode),
+        ],
+    )
+}
+
+/// `nlmsghdr`, `nfgenmsg` and attributes. Asks for no answer, which would come between the packets.
+fn request(group: NflogGroup, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+    const NLM_F_REQUEST: u16 = 1;
+    const ATTRIBUTE_HEADER: u16 = 4;
+    let mut request = vec![0; NETLINK_HEADER + NFGENMSG];
+    request[4..6].copy_from_slice(&MESSAGE_CONFIG.to_ne_bytes());
+    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    request[NETLINK_HEADER + 2..].copy_from_slice(&group.0.to_be_bytes());
+    for (attribute, value) in attributes {
+        // A few bytes.
+        let length = u16::try_from(value.len()).unwrap_or(0) + ATTRIBUTE_HEADER;
+        request.extend(length.to_ne_bytes());
+        request.extend(attribute.to_ne_bytes());
+        request.extend(*value);
+        request.resize(request.len().next_multiple_of(4), 0);
+    }
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
     request
 }
 
@@ -322,6 +417,29 @@ mod tests {
         expected.extend(5_u16.to_ne_bytes());
         expected.extend(1_u16.to_ne_bytes());
         expected.extend([2, 0, 0, 0]);
-        assert_eq!(request.as_slice(), expected);
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn the_settings_request_is_what_the_kernel_reads() {
+        let request = settings_request(NflogGroup(5), Family::Ip4, Duration::from_secs(1));
+        let mut expected = Vec::new();
+        expected.extend(64_u32.to_ne_bytes());
+        expected.extend(0x0401_u16.to_ne_bytes());
+        expected.extend(1_u16.to_ne_bytes());
+        expected.extend([0; 8]);
+        expected.extend([0, 0, 0, 5]);
+        let mut add = |length: u16, attribute: u16, value: &[u8]| {
+            expected.extend(length.to_ne_bytes());
+            expected.extend(attribute.to_ne_bytes());
+            expected.extend(value);
+        };
+        add(6, 6, &[0, 1, 0, 0]);
+        add(8, 3, &(128 * 1024_u32).to_be_bytes());
+        add(8, 5, &16_383_u32.to_be_bytes());
+        add(8, 4, &100_u32.to_be_bytes());
+        // 42 bytes of each packet, in the mode 2.
+        add(10, 2, &[0, 0, 0, 42, 2, 0, 0, 0]);
+        assert_eq!(request, expected);
     }
 }

@@ -42,7 +42,9 @@ pub fn read() -> io::Result<Vec<Instance>> {
     Ok(parse(&fs::read_to_string(TABLE)?))
 }
 
-fn parse(table: &str) -> Vec<Instance> {
+/// The table as the kernel writes it.
+#[must_use]
+pub fn parse(table: &str) -> Vec<Instance> {
     table.lines().filter_map(parse_line).collect()
 }
 

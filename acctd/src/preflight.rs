@@ -16,12 +16,12 @@ use rustix::thread::CapabilitySet;
 use crate::config::{Config, GroupConfig};
 use crate::csv_writer;
 use crate::decode::{self, MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG, Record};
+use crate::handover::{Kept, socket_name};
 use crate::nflog_socket::{
-    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, centiseconds, copy_range,
+    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range,
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
-use crate::service_manager::{self, Kept};
-use crate::summary;
+use crate::{service_manager, summary};
 
 /// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
 const SPARE_DESCRIPTORS: usize = 16;
@@ -84,67 +84,35 @@ pub fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
     Ok(())
 }
 
-/// The groups' sockets.
+/// A group that is bound.
 #[derive(Debug)]
-pub struct Opened {
-    /// In the order of the groups.
-    pub sockets: Vec<NflogSocket>,
-    /// Those that were kept from the last run, and may hold what was logged since.
-    pub taken_over: Vec<NflogGroup>,
+pub struct OpenGroup {
+    /// Its socket.
+    pub socket: NflogSocket,
+    /// What waits in the socket, if an earlier acctd has bound it.
+    pub kept: Option<Waiting>,
 }
 
-/// Opens all groups, or takes over what was kept of them, and makes sure that the kernel has taken
-/// their configuration.
-pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Opened> {
-    let mut taken_over = Vec::new();
-    let sockets: Vec<NflogSocket> = config
+/// Opens all groups but those whose sockets were kept, and makes sure that the kernel has taken their
+/// configuration.
+pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
+    let groups: Vec<OpenGroup> = config
         .groups
         .iter()
         .map(|group| {
             announce(group);
-            if let Some(socket) = take_over(group, config.flush_timeout, kept) {
-                taken_over.push(group.group);
-                return Ok(socket);
+            if let Some(taken_over) = take_over(group, config.flush_timeout, kept) {
+                return Ok(taken_over);
             }
             let socket = open_group(group, config.flush_timeout)?;
-            service_manager::keep_socket(group.group, socket.as_fd());
-            Ok(socket)
+            Ok(OpenGroup { socket, kept: None })
         })
         .collect::<Result<_>>()?;
-    kept.close_others();
-    if let Some(socket) = sockets.first() {
+    if let Some(OpenGroup { socket, .. }) = groups.first() {
         check_descriptors(socket)?;
         check_receive_buffer(socket);
     }
-    Ok(Opened {
-        sockets,
-        taken_over,
-    })
-}
-
-/// The socket that was kept for a group, if it is as it should be.
-fn take_over(
-    config: &GroupConfig,
-    flush_timeout: Duration,
-    kept: &mut Kept,
-) -> Option<NflogSocket> {
-    let group = config.group;
-    let socket = NflogSocket::take_over(kept.socket(group)?, group)
-        .map_err(anyhow::Error::from)
-        .and_then(|socket| verify(config, &socket, flush_timeout).map(|()| socket));
-    match socket {
-        Ok(socket) => {
-            info!(
-                "Group {group} was kept bound since the last run: nothing that it has logged is lost"
-            );
-            Some(socket)
-        }
-        Err(error) => {
-            warn!("the socket kept for group {group} is not used: {error:#}; it is opened anew");
-            service_manager::forget_socket(group);
-            None
-        }
-    }
+    Ok(groups)
 }
 
 fn announce(config: &GroupConfig) {
@@ -157,7 +125,55 @@ fn announce(config: &GroupConfig) {
     );
 }
 
-/// Opens one group.
+/// The group's socket as the service manager has kept it. One that is not to be trusted is closed.
+fn take_over(config: &GroupConfig, flush_timeout: Duration, kept: &mut Kept) -> Option<OpenGroup> {
+    let group = config.group;
+    let mut taken_over: Option<OpenGroup> = None;
+    let mut is_another_there = false;
+    for fd in kept.take_sockets(group) {
+        if taken_over.is_some() {
+            is_another_there = true;
+            continue;
+        }
+        match check_kept(config, flush_timeout, fd) {
+            Ok(group) => taken_over = Some(group),
+            Err(error) => {
+                is_another_there = true;
+                warn!(
+                    "group {group}: the socket that the service manager has kept is not used: {error:#}; the group is opened anew"
+                );
+            }
+        }
+    }
+    if is_another_there {
+        let name = socket_name(group);
+        service_manager::forget(&name);
+        if let Some(OpenGroup { socket, .. }) = &taken_over {
+            service_manager::keep(&name, socket.as_fd());
+        }
+        service_manager::let_it_finish();
+    }
+    if taken_over.is_some() {
+        info!("Group {group} goes on: its socket was kept, with what was logged meanwhile");
+    }
+    taken_over
+}
+
+fn check_kept(config: &GroupConfig, flush_timeout: Duration, fd: OwnedFd) -> Result<OpenGroup> {
+    let family = config.prefix_length.family();
+    let (socket, waiting) = NflogSocket::take_over(fd, config.group, family, flush_timeout)?;
+    if let Err(error) = verify(config, &socket, flush_timeout) {
+        // The manager holds a copy, which would keep the group from being opened.
+        socket.unbind()?;
+        return Err(error);
+    }
+    Ok(OpenGroup {
+        socket,
+        kept: Some(waiting),
+    })
+}
+
+/// Opens one group, and has the service manager keep its socket.
 pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
     let family = config.prefix_length.family();
     if let Some(taken) = find_instance(config.group).unwrap_or(None) {
@@ -166,6 +182,7 @@ pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<Nflog
     let socket = NflogSocket::open(config.group, family, flush_timeout)
         .map_err(|error| explain_refusal(config.group, &error))?;
     verify(config, &socket, flush_timeout)?;
+    service_manager::keep(&socket_name(config.group), socket.as_fd());
     Ok(socket)
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::accumulator::{Accumulator, Closed};
 use crate::binding::Change;
 use crate::counts::SharedCounts;
+use crate::handover::Parting;
 use crate::interval::{PeriodIndex, UnixNanos};
 use crate::nflog_socket::{MAX_DATAGRAM, NflogGroup, NflogSocket, Received};
 use crate::pace::Pace;
@@ -30,10 +31,8 @@ pub enum Command {
     Copy,
     /// Hand over everything and begin anew at this time: the clock was set back.
     Restart(UnixNanos),
-    /// Hand over everything and leave the group bound: another process goes on with its socket.
-    Leave,
-    /// Let go of the group and hand over everything, what the kernel still held included.
-    Finish,
+    /// Hand over everything, what the kernel still holds included if the group is let go of.
+    Finish(Parting),
 }
 
 /// What is asked of a reader, and where the answer goes.
@@ -223,7 +222,7 @@ impl Reader {
         if let Err(error) = self.drain() {
             log::warn!("group {group}: cannot read what waits in the socket: {error}");
         }
-        if matches!(command, Command::Finish) {
+        if matches!(command, Command::Finish(Parting::LetGo)) {
             let unbound = self
                 .source
                 .as_ref()
@@ -233,24 +232,24 @@ impl Reader {
                 log::warn!("group {group}: cannot let go of it cleanly: {error}");
             }
         }
-        let position = matches!(command, Command::Leave).then(|| {
-            // What comes from now on is the next process's to read.
+        if matches!(command, Command::Finish(_)) {
+            // What comes from now on is for the next process to read.
             self.source = None;
-            self.accumulator.position()
-        });
+        }
         let open_loss = self.accumulator.open_loss();
         let slots = match command {
             Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
             Command::Copy => self.accumulator.copy(),
-            Command::Leave => self.accumulator.restart(UnixNanos::now()),
             Command::Restart(now) => self.accumulator.restart(now),
-            Command::Finish => self.accumulator.finish(UnixNanos::now()),
+            Command::Finish(Parting::LetGo) => self.accumulator.finish(UnixNanos::now()),
+            // A loss that is not known yet shows to the next process.
+            Command::Finish(Parting::HandOver) => self.accumulator.restart(UnixNanos::now()),
         };
         self.counts.publish(self.accumulator.totals());
         Closed {
             slots,
             open_loss,
-            position,
+            position: self.accumulator.position(),
         }
     }
 

@@ -2,7 +2,6 @@
 //! completed, checkpoints become the start of the current interval or a file of their own, and halves
 //! of files are removed. What is damaged or not ours is set aside, never counted.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -24,8 +23,8 @@ use crate::rows::{ClosedInterval, Gap, GapCause};
 use crate::sealed::Damage;
 use crate::whole_file;
 
-/// How long ago a run may have ended that this one goes on from. A socket is full long before.
-pub const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
+/// How long ago a run may have been killed whose interval goes on.
+const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -34,6 +33,15 @@ pub struct Recovered {
     pub resumed: Option<Resumed>,
     /// Intervals that are over, each to get its file.
     pub finished: Vec<ClosedInterval>,
+}
+
+impl Recovered {
+    /// Where the first interval begins: where the current one did, or else at `start`.
+    #[must_use]
+    pub fn begins_at(&self, start: UnixNanos) -> UnixNanos {
+        let resumed = self.resumed.as_ref();
+        resumed.map_or(start, |resumed| resumed.checkpoint.start)
+    }
 }
 
 /// An interval that goes on.
@@ -78,10 +86,22 @@ pub fn try_to_read(directory: &Path) -> (PathBuf, io::Result<()>) {
         .unwrap_or((directory.to_owned(), Ok(())))
 }
 
-/// Takes in what was left. The directory must be locked. If the groups were bound all the time
-/// (`is_taken_over`), packets of a period that is over may still come, and it goes on.
+/// When accounting goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct GoesOn {
+    /// Where the first interval begins, if no checkpoint does before.
+    pub start: UnixNanos,
+    /// From when on all that was logged is received, or known to be lost.
+    pub known_from: UnixNanos,
+    /// The time now.
+    pub now: UnixNanos,
+    /// The groups were bound all the time, so that packets of a period that is over may still come.
+    pub is_kept: bool,
+}
+
+/// Takes in what was left. The directory must be locked.
 #[must_use]
-pub fn recover(config: &Config, now: UnixNanos, is_taken_over: bool) -> Recovered {
+pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
     let mut recovered = Recovered::default();
     let found = match list(&config.log_directory) {
         Ok(found) => found,
@@ -97,11 +117,13 @@ pub fn recover(config: &Config, now: UnixNanos, is_taken_over: bool) -> Recovere
             .then(|| DirectoryLock::take(&config.log_directory, tag))
             .transpose();
         if lock.is_ok() {
-            recover_files(config, &files, now, is_taken_over, &mut recovered);
+            recover_files(config, &files, goes_on, &mut recovered);
         }
     }
-    let start = |interval: &ClosedInterval| interval.period.start;
-    recovered.finished.sort_by_key(start);
+    if let Some(Resumed { checkpoint, .. }) = &mut recovered.resumed {
+        let gap = gap_after(config, checkpoint, goes_on.known_from);
+        checkpoint.gaps.extend(gap);
+    }
     recovered
 }
 
@@ -116,8 +138,7 @@ fn list(directory: &Path) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
         }
     }
     for files in found.values_mut() {
-        // The newest first: it is the one that may go on.
-        files.sort_by_key(|name| (kind(name), Reverse(name.clone())));
+        files.sort_by_key(|name| (kind(name), name.clone()));
     }
     Ok(found)
 }
@@ -145,13 +166,7 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn recover_files(
-    config: &Config,
-    files: &[String],
-    now: UnixNanos,
-    is_taken_over: bool,
-    recovered: &mut Recovered,
-) {
+fn recover_files(config: &Config, files: &[String], goes_on: GoesOn, recovered: &mut Recovered) {
     let directory = &config.log_directory;
     let mut not_to_recover = Vec::new();
     for name in files {
@@ -164,7 +179,6 @@ fn recover_files(
             }
             Kind::Checkpoint if !not_to_recover.contains(name) => {
                 if let Some(checkpoint) = take_in(directory, name, Checkpoint::read) {
-                    let goes_on = is_current(config, &checkpoint, now, is_taken_over);
                     take_over(config, checkpoint, name, goes_on, recovered);
                 }
             }
@@ -222,49 +236,57 @@ fn complete(directory: &Path, name: &str, record: &Record) {
     }
 }
 
-/// Whether the first interval may begin with it.
-fn is_current(
-    config: &Config,
-    checkpoint: &Checkpoint,
-    now: UnixNanos,
-    is_taken_over: bool,
-) -> bool {
-    let current = config.interval.index_of(now);
-    let is_recent = now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
-    checkpoint.interval == config.interval
-        && checkpoint.saved_at <= now
-        && checkpoint.is_of(&config.groups)
-        && (checkpoint.index == current
-            || (is_taken_over && is_recent && checkpoint.index < current))
-}
-
 fn take_over(
     config: &Config,
     checkpoint: Checkpoint,
     name: &str,
-    goes_on: bool,
+    goes_on: GoesOn,
     recovered: &mut Recovered,
 ) {
     let (n_packets, saved_at) = (checkpoint.n_packets(), checkpoint.saved_at);
     let at = config.zone.rfc3339(saved_at);
-    if goes_on && recovered.resumed.is_none() {
+    let resumed = recovered.resumed.as_ref();
+    let is_newest = resumed.is_none_or(|other| other.checkpoint.index < checkpoint.index);
+    if is_newest && is_current(config, &checkpoint, goes_on) {
         info!("{n_packets} packets of the current interval are recovered, as saved at {at}");
-        recovered.resumed = Some(Resumed {
+        let current = Resumed {
             checkpoint,
             file: name.to_owned(),
-        });
+        };
+        let begins = current.checkpoint.start;
+        if let Some(over) = recovered.resumed.replace(current) {
+            // The run that was killed had gone on to the newer one without a break.
+            let end = over.checkpoint.period().end.max(begins);
+            let interval = finished(config, over.checkpoint, &over.file, end);
+            recovered.finished.push(interval);
+        }
         return;
     }
-    let interval = finished(config, checkpoint, name);
+    let end = checkpoint.period().end;
+    let interval = finished(config, checkpoint, name, end);
     let stem = config.zone.file_stem(interval.period);
     info!("{n_packets} packets of {stem} are recovered, as saved at {at}");
     recovered.finished.push(interval);
 }
 
-/// The interval as far as it was saved, with a file of its own.
-fn finished(config: &Config, checkpoint: Checkpoint, name: &str) -> ClosedInterval {
-    let period = checkpoint.period();
-    let gap = gap_after(config, &checkpoint, period.end);
+/// Whether the first interval may begin with it.
+fn is_current(config: &Config, checkpoint: &Checkpoint, goes_on: GoesOn) -> bool {
+    let current = config.interval.index_of(goes_on.now);
+    let is_recent = goes_on.now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
+    checkpoint.interval == config.interval
+        && checkpoint.saved_at <= goes_on.now
+        && checkpoint.is_of(&config.groups)
+        && (checkpoint.index == current
+            || (goes_on.is_kept && is_recent && checkpoint.index < current))
+}
+
+/// The interval as it was saved, which ends at `end`, with a file of its own.
+fn finished(config: &Config, checkpoint: Checkpoint, name: &str, end: UnixNanos) -> ClosedInterval {
+    let period = Period {
+        start: checkpoint.start,
+        end,
+    };
+    let gap = gap_after(config, &checkpoint, end);
     let mut gaps = checkpoint.gaps;
     gaps.extend(gap);
     ClosedInterval {
@@ -278,8 +300,7 @@ fn finished(config: &Config, checkpoint: Checkpoint, name: &str) -> ClosedInterv
 
 /// What is not known of an interval that was saved, up to `end`: the kernel may have held packets
 /// back that were logged before that moment.
-#[must_use]
-pub fn gap_after(config: &Config, checkpoint: &Checkpoint, end: UnixNanos) -> Option<Gap> {
+fn gap_after(config: &Config, checkpoint: &Checkpoint, end: UnixNanos) -> Option<Gap> {
     let saved_at = checkpoint.saved_at;
     let start = saved_at.minus(config.flush_timeout).max(checkpoint.start);
     (start < end).then(|| Gap {

@@ -1,4 +1,5 @@
-//! The signals that end acctd, as one stream: the first asks it to finish, a second not to wait.
+//! The signals that end acctd, as one stream: the first asks it to finish, a second not to wait. By its
+//! kind it says whether another acctd follows at once.
 //! And one that must not end it.
 
 use std::io;
@@ -6,6 +7,8 @@ use std::sync::Arc;
 
 use signal_hook::consts::SIGXFSZ;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::handover::Parting;
 
 /// A file that would grow beyond the limit (`ulimit -f`, `LimitFSIZE=`) is a write that fails, tried
 /// again like any other, and not the end of the process.
@@ -15,12 +18,22 @@ pub fn outlive_file_size_limit() -> io::Result<()> {
     Ok(())
 }
 
-/// SIGINT, SIGTERM and SIGQUIT. From when it is made, none of them kills the process.
+/// SIGINT, SIGTERM, SIGQUIT and SIGUSR2. From when it is made, none of them kills the process.
 #[derive(Debug)]
 pub struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
     quit: Signal,
+    hand_over: Signal,
+}
+
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The name that Go has for it.
+    pub name: &'static str,
+    /// What is to become of the groups.
+    pub parting: Parting,
 }
 
 impl Shutdown {
@@ -30,15 +43,24 @@ impl Shutdown {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
+            hand_over: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// The next signal, by the name that Go has for it.
-    pub async fn signal(&mut self) -> &'static str {
-        tokio::select! {
+    /// The next signal.
+    pub async fn signal(&mut self) -> Received {
+        let name = tokio::select! {
             _ = self.interrupt.recv() => "interrupt",
             _ = self.terminate.recv() => "terminated",
             _ = self.quit.recv() => "quit",
+            _ = self.hand_over.recv() => return Received {
+                name: "user defined signal 2",
+                parting: Parting::HandOver,
+            },
+        };
+        Received {
+            name,
+            parting: Parting::LetGo,
         }
     }
 }

@@ -61,10 +61,6 @@ impl Rig {
             readers.push(handle);
             accumulators.push(accumulator);
         }
-        let beginning = Beginning {
-            start,
-            last_uneven: None,
-        };
         let bindings = Bindings::new(&config, Home::here(), &[None; 2], start);
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
@@ -75,7 +71,7 @@ impl Rig {
                 None,
                 Recovered::default(),
                 bindings,
-                beginning,
+                start,
                 now,
             )
             .unwrap(),
@@ -122,7 +118,8 @@ impl Rig {
 
     /// Stops, and gives each file with the hosts in its rows. All packets must be in them, and they
     /// must follow each other but where the clock was set back.
-    async fn finish(self) -> BTreeMap<String, Vec<u8>> {
+    async fn finish(mut self) -> BTreeMap<String, Vec<u8>> {
+        self.engine.stop(Parting::LetGo).await.unwrap();
         self.engine.finish(std::future::pending()).await.unwrap();
         let files = read_files(self.directory.path());
         let totals = files.values().flatten().fold([0; 4], |mut sum, row| {
@@ -160,13 +157,13 @@ async fn answer(
             Command::CloseBefore(first_open) => accumulator.close_before(first_open),
             Command::Copy => accumulator.copy(),
             Command::Restart(now) => accumulator.restart(now),
-            Command::Leave => unreachable!("only with a service manager"),
-            Command::Finish => accumulator.finish(UnixNanos(0)),
+            Command::Finish(_) => accumulator.finish(UnixNanos(0)),
         };
+        let position = accumulator.position();
         let closed = Closed {
             slots,
             open_loss,
-            position: None,
+            position,
         };
         reply.send(closed).unwrap();
     }
