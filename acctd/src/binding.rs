@@ -39,6 +39,8 @@ pub struct Bindings {
 struct Binding {
     config: GroupConfig,
     state: State,
+    /// How long to wait before the next try, should this one come to nothing.
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -46,13 +48,13 @@ enum State {
     Bound {
         /// The kernel's name for the socket, where it can be known.
         port_id: Option<u32>,
+        bound_at: Instant,
         /// When it was last known to be so.
         seen_at: UnixNanos,
     },
     Gone {
         since: UnixNanos,
         next_try: Instant,
-        pause: Duration,
     },
 }
 
@@ -91,8 +93,10 @@ impl Bindings {
             config,
             state: State::Bound {
                 port_id,
+                bound_at: Instant::now(),
                 seen_at: now,
             },
+            pause: FIRST_PAUSE,
         });
         Self {
             home,
@@ -126,8 +130,12 @@ impl Bindings {
         let instances = self.home.run(nflog_table::read);
         for at in 0..self.groups.len() {
             let group = self.groups[at].config.group;
-            if let (State::Bound { port_id, seen_at }, Ok(Ok(instances))) =
-                (&mut self.groups[at].state, &instances)
+            if let (
+                State::Bound {
+                    port_id, seen_at, ..
+                },
+                Ok(Ok(instances)),
+            ) = (&mut self.groups[at].state, &instances)
             {
                 let owner = instances
                     .iter()
@@ -170,16 +178,25 @@ impl Bindings {
 
     fn let_go(&mut self, at: usize, now: UnixNanos, cause: &str) -> Option<(usize, Change)> {
         let binding = &mut self.groups[at];
-        let State::Bound { seen_at, .. } = binding.state else {
+        let State::Bound {
+            bound_at, seen_at, ..
+        } = binding.state
+        else {
             return None;
         };
         let group = binding.config.group;
         warn!("group {group} is not bound any more: {cause}; binding it again");
         service_manager::forget(&socket_name(group));
+        let next_try = if bound_at.elapsed() < LONGEST_PAUSE && binding.pause > FIRST_PAUSE {
+            // What fails as soon as it is bound is not bound again without end.
+            Instant::now() + binding.next_pause()
+        } else {
+            binding.pause = FIRST_PAUSE;
+            Instant::now()
+        };
         binding.state = State::Gone {
             since: seen_at,
-            next_try: Instant::now(),
-            pause: FIRST_PAUSE,
+            next_try,
         };
         self.gaps.push_back(OpenGap {
             group,
@@ -191,17 +208,13 @@ impl Bindings {
 
     fn try_again(&mut self, at: usize) -> Option<(usize, Change)> {
         let binding = &mut self.groups[at];
-        let State::Gone {
-            since,
-            next_try,
-            pause,
-        } = &mut binding.state
-        else {
+        let State::Gone { since, next_try } = binding.state else {
             return None;
         };
-        if Instant::now() < *next_try {
+        if Instant::now() < next_try {
             return None;
         }
+        let pause = binding.next_pause();
         let config = binding.config;
         let flush_timeout = self.flush_timeout;
         let opened = self
@@ -215,8 +228,10 @@ impl Bindings {
                     "cannot bind group {} again: {error:#}; what it logs is not counted, next try in {pause:?}",
                     config.group
                 );
-                *next_try = Instant::now() + *pause;
-                *pause = (*pause * 2).min(LONGEST_PAUSE);
+                binding.state = State::Gone {
+                    since,
+                    next_try: Instant::now() + pause,
+                };
                 return None;
             }
         };
@@ -228,6 +243,7 @@ impl Bindings {
         );
         binding.state = State::Bound {
             port_id: socket.port_id().ok(),
+            bound_at: Instant::now(),
             seen_at: now,
         };
         for gap in &mut self.gaps {
@@ -270,6 +286,14 @@ impl Bindings {
     /// Forgets the gaps that lie before a time.
     pub fn forget_before(&mut self, time: UnixNanos) {
         self.gaps.retain(|gap| gap.end.is_none_or(|end| end > time));
+    }
+}
+
+impl Binding {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
     }
 }
 
