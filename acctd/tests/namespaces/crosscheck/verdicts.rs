@@ -318,7 +318,7 @@ fn what_an_overflow_loses_is_lost() -> Result<()> {
         rig.send(&load)?;
         acctd.signal(Signal::STOP)?;
         rig.send(&TrafficArgs {
-            count: 1_000_000,
+            count: 300_000,
             rate: 0,
             ..load.clone()
         })?;
