@@ -1,5 +1,5 @@
-//! What acctd may do. All that takes more happens at the start; from then on it keeps what [`needed`]
-//! and [`in_reserve`] name and nothing else, whoever started it. A flaw that a packet or a file could
+//! What acctd may do. All that takes more happens at the start; from then on it keeps what `needed`
+//! and `in_reserve` name and nothing else, whoever started it. A flaw that a packet or a file could
 //! reach gives no more away than that.
 //!
 //! Linux keeps capabilities for each thread, so they are given up while there is only one.

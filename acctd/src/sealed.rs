@@ -48,7 +48,7 @@ pub fn write<T: Sealed>(value: &T, target: impl Write) -> io::Result<()> {
     target.flush()
 }
 
-/// Reads what [`write`] has written. The caller makes sure that the value makes sense.
+/// Reads what [`write()`] has written. The caller makes sure that the value makes sense.
 pub fn read<T: Sealed>(bytes: &[u8]) -> Result<T, Damage> {
     if !bytes.starts_with(T::TITLE.as_bytes()) {
         return Err(Damage::Foreign);
