@@ -178,8 +178,10 @@ fn recover_files(config: &Config, files: &[String], goes_on: GoesOn, recovered: 
                 }
             }
             Kind::Checkpoint if !not_to_recover.contains(name) => {
-                if let Some(checkpoint) = take_in(directory, name, Checkpoint::read) {
-                    take_over(config, checkpoint, name, goes_on, recovered);
+                if let Some(name) = make_ours(config, name)
+                    && let Some(checkpoint) = take_in(directory, &name, Checkpoint::read)
+                {
+                    take_over(config, checkpoint, &name, goes_on, recovered);
                 }
             }
             Kind::Temporary => {
@@ -189,6 +191,25 @@ fn recover_files(config: &Config, files: &[String], goes_on: GoesOn, recovered: 
                 }
             }
             Kind::Checkpoint | Kind::Other => {}
+        }
+    }
+}
+
+/// Gives another process's checkpoint a name of ours, while its lock is held: it would recover it as
+/// well, should it be started before we have written its interval.
+fn make_ours(config: &Config, name: &str) -> Option<String> {
+    let tag = tag_of(name)?;
+    if tag == config.tag() {
+        return Some(name.to_owned());
+    }
+    let rest = name.strip_prefix(&whole_file::own_prefix(tag))?;
+    let ours = format!("{}{rest}", whole_file::own_prefix(config.tag()));
+    let directory = &config.log_directory;
+    match whole_file::rename_without_replacing(&directory.join(name), &directory.join(&ours)) {
+        Ok(()) => Some(ours),
+        Err(error) => {
+            warn!("cannot take {name} over: {error}; it stays as it is");
+            None
         }
     }
 }

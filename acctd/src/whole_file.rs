@@ -112,7 +112,8 @@ fn free_names(stem: &str, ending: &str) -> impl Iterator<Item = String> {
     })
 }
 
-fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
+/// Fails if `to` is there.
+pub fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some network and FUSE file systems lack it. A hard link does not replace either.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
