@@ -62,11 +62,15 @@ impl Watch {
             print::line("  no look at the memory: too short")?;
             return Ok(true);
         };
-        let slope = self.slope_kib_an_hour();
+        // Until each fault has been there, the allocator's share grows.
+        let settled = &self.looks[self.looks.len() / 2..];
+        let slope = slope_kib_an_hour(settled);
         let minutes = (last.at - first.at).as_secs() / 60;
+        let series = self.looks.iter().map(|look| look.resident_kib / 1024);
+        let series: Vec<String> = series.map(|mib| mib.to_string()).collect();
         print::line(format!(
-            "  memory: {} KiB at first, {} KiB at last, {slope:+.0} KiB an hour over {minutes} minutes",
-            first.resident_kib, last.resident_kib
+            "  memory over {minutes} minutes, MiB: {}; {slope:+.0} KiB an hour in the second half of them",
+            series.join(" ")
         ))?;
         let fewest = |of: fn(&Look) -> u64| self.looks.iter().map(of).min().unwrap_or(0);
         let most = |of: fn(&Look) -> u64| self.looks.iter().map(of).max().unwrap_or(0);
@@ -86,31 +90,30 @@ impl Watch {
             // Some come and go; those that stay are leaked.
             is_well &= self.looks.len() < FEWEST_LOOKS || least_late(of) <= most_early(of);
         }
-        Ok(is_well && (self.looks.len() < FEWEST_LOOKS || slope < MOST_GROWTH_AN_HOUR))
+        Ok(is_well && (settled.len() < FEWEST_LOOKS || slope < MOST_GROWTH_AN_HOUR))
     }
+}
 
-    /// Of the line that fits best (least squares).
-    #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
-    fn slope_kib_an_hour(&self) -> f64 {
-        let Some(first) = self.looks.first() else {
-            return 0.0;
-        };
-        let n = self.looks.len() as f64;
-        let points: Vec<(f64, f64)> = self
-            .looks
-            .iter()
-            .map(|look| {
-                let hours = (look.at - first.at).as_secs_f64() / 3_600.0;
-                (hours, look.resident_kib as f64)
-            })
-            .collect();
-        let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / n;
-        let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / n;
-        let rise: f64 = points
-            .iter()
-            .map(|(x, y)| (x - mean_x) * (y - mean_y))
-            .sum();
-        let run: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
-        if run == 0.0 { 0.0 } else { rise / run }
-    }
+/// Of the line that fits best (least squares).
+#[expect(clippy::cast_precision_loss, reason = "kilobytes")]
+fn slope_kib_an_hour(looks: &[Look]) -> f64 {
+    let Some(first) = looks.first() else {
+        return 0.0;
+    };
+    let n = looks.len() as f64;
+    let points: Vec<(f64, f64)> = looks
+        .iter()
+        .map(|look| {
+            let hours = (look.at - first.at).as_secs_f64() / 3_600.0;
+            (hours, look.resident_kib as f64)
+        })
+        .collect();
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / n;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let rise: f64 = points
+        .iter()
+        .map(|(x, y)| (x - mean_x) * (y - mean_y))
+        .sum();
+    let run: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    if run == 0.0 { 0.0 } else { rise / run }
 }
