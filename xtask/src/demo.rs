@@ -10,6 +10,8 @@
 //! Everything that it starts is held by a drop guard, so that an error or a
 //! signal leaves nothing behind.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use xtask::{netns::Privilege, nft};
@@ -31,6 +33,10 @@ const FLAGS: [&str; 5] = [
     "-ip6-dst-group=6",
     "-ip6-src-group=7",
 ];
+
+/// A kernel tells its neighbours twice, within a second each, which groups its new addresses listen to
+/// (RFC 3810, section 6.1).
+const MULTICAST_REPORTED: Duration = Duration::from_millis(2_500);
 
 /// Both ends' addresses beyond host0 are accounted: who sends to host, and whom it sends to.
 const CROSS_CHECK: &str = "-crosscheck=host0";
@@ -55,6 +61,8 @@ fn play(interrupt: &Interrupt) -> Result<()> {
 
     print::line("demo: two network namespaces, outside and host; acctd runs on host")?;
     let stage = Stage::set(privilege, interrupt)?;
+    // What the kernel sends by itself is not to come between the rules and acctd's start.
+    interrupt.rest(MULTICAST_REPORTED)?;
     nft::load(&stage.host, stage::RULESET)?;
     print::line(format!("\n{}", stage::RULESET))?;
 
