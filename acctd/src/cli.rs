@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::crosscheck::{AttachMode, End, Watched};
 use crate::go_flags;
 use crate::nflog_socket::NflogGroup;
+use crate::{doctor, rules, status};
 
 const WHAT_IS_COUNTED: &str = "What is counted";
 const FILES: &str = "Files";
@@ -45,9 +46,31 @@ Example: account what this host sends and receives, one file an hour.
 
 /// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.
 #[derive(Clone, Debug, Parser)]
-#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
-#[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true)]
+#[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true,
+          args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
+    /// Those of the daemon, which runs where there is no command.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What acctd does besides accounting.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print the nftables or iptables rules that fit the flags given, load, remove or check them.
+    Rules(rules::Args),
+    /// Look for what would keep packets from being counted, each finding with its cure.
+    Doctor(doctor::Args),
+    /// Say what a running acctd is doing.
+    Status(status::Args),
+}
+
+/// The groups, which rules log to and acctd reads.
+#[derive(Clone, Debug, Args)]
+pub struct GroupFlags {
     /// NFLOG groups of IPv4 packets whose source address is accounted.
     ///
     /// A number, a list or ranges (4,14-16); 0 is off.
@@ -69,6 +92,15 @@ pub struct Cli {
     #[arg(long, env = "ACCTD_IP6_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip6_dst_group: GroupList,
+}
+
+/// The flags of the daemon.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
+pub struct Flags {
+    /// What is read.
+    #[command(flatten)]
+    pub groups: GroupFlags,
 
     /// Prefix length to account IPv4 addresses to, 0 to 32.
     #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 32,
@@ -192,7 +224,11 @@ impl Cli {
     /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
     pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command().mut_args(as_typed);
-        let args = go_flags::to_clap(args, |name| takes_value(&command, name));
+        command = command.mut_subcommands(|subcommand| subcommand.mut_args(as_typed));
+        let args: Vec<OsString> = args.into_iter().collect();
+        let asked_for = args.get(1).and_then(|word| command.find_subcommand(word));
+        let flags_of = asked_for.unwrap_or(&command).clone();
+        let args = go_flags::to_clap(args, |name| takes_value(&flags_of, name));
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches)
     }
@@ -320,8 +356,8 @@ mod tests {
             .map(|list| list.0.iter().map(|group| group.0).collect())
     }
 
-    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::parse_args(["acctd"].iter().chain(args).map(OsString::from))
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        Cli::parse_args(["acctd"].iter().chain(args).map(OsString::from)).map(|cli| cli.flags)
     }
 
     #[test]
@@ -344,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_seeds_command_line_is_understood() {
-        let cli = parse(&[
+        let flags = parse(&[
             "-interval",
             "1h",
             "-ip4-dst-group=4",
@@ -359,17 +395,31 @@ mod tests {
             "-cpus=-1",
         ])
         .unwrap();
-        assert_eq!(cli.interval.length(), Duration::from_secs(3_600));
-        assert_eq!(cli.ip4_dst_group.0, [NflogGroup(4)]);
-        assert_eq!(cli.ip6_src_group.0, [NflogGroup(7)]);
-        assert_eq!((cli.priority, cli.cpus), (-5, -1));
-        assert_eq!((cli.syslog, cli.verbose, cli.debug), (false, true, false));
+        assert_eq!(flags.interval.length(), Duration::from_secs(3_600));
+        assert_eq!(flags.groups.ip4_dst_group.0, [NflogGroup(4)]);
+        assert_eq!(flags.groups.ip6_src_group.0, [NflogGroup(7)]);
+        assert_eq!((flags.priority, flags.cpus), (-5, -1));
+        assert_eq!(
+            (flags.syslog, flags.verbose, flags.debug),
+            (false, true, false)
+        );
+    }
+
+    #[test]
+    fn a_command_takes_the_daemons_flags_behind_its_name() {
+        let cli = Cli::parse_args(["acctd", "doctor", "-ip4-src-group", "5"].map(OsString::from));
+        let Some(Command::Doctor(args)) = cli.unwrap().command else {
+            panic!("not the doctor");
+        };
+        assert_eq!(args.flags.groups.ip4_src_group.0, [NflogGroup(5)]);
+        let before = ["acctd", "-ip4-src-group=5", "doctor"].map(OsString::from);
+        assert!(Cli::parse_args(before).is_err());
     }
 
     #[test]
     fn interfaces_are_a_list_each_with_its_end() {
-        let cli = parse(&["-crosscheck", "eth0,wg0:near,eth1:far"]).unwrap();
-        let shown: Vec<String> = cli.crosscheck.iter().map(ToString::to_string).collect();
+        let flags = parse(&["-crosscheck", "eth0,wg0:near,eth1:far"]).unwrap();
+        let shown: Vec<String> = flags.crosscheck.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["eth0:far", "wg0:near", "eth1:far"]);
         for bad in [
             "",
@@ -385,15 +435,15 @@ mod tests {
 
     #[test]
     fn a_flag_given_twice_counts_the_last_time() {
-        let cli = parse(&[
+        let flags = parse(&[
             "-ip4-src-group=5",
             "-syslog",
             "-ip4-src-group=6",
             "-syslog=f",
         ])
         .unwrap();
-        assert_eq!(cli.ip4_src_group.0, [NflogGroup(6)]);
-        assert!(!cli.syslog);
+        assert_eq!(flags.groups.ip4_src_group.0, [NflogGroup(6)]);
+        assert!(!flags.syslog);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use acctd_common::contract;
 use thiserror::Error;
 
-use crate::cli::Cli;
+use crate::cli::Flags;
 use crate::crosscheck::CrossCheckConfig;
 use crate::interval::Interval;
 use crate::naming::Zone;
@@ -91,26 +91,26 @@ impl Config {
     }
 
     /// Checks what no single flag can know.
-    pub fn resolve(cli: Cli) -> Result<Self, UsageError> {
-        let groups = resolve_groups(&cli)?;
-        let crosscheck = resolve_crosscheck(&cli, &groups)?;
+    pub fn resolve(flags: Flags) -> Result<Self, UsageError> {
+        let groups = resolve_groups(&flags)?;
+        let crosscheck = resolve_crosscheck(&flags, &groups)?;
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let wanted = usize::try_from(cli.cpus).ok().filter(|&cpus| cpus > 0);
+        let wanted = usize::try_from(flags.cpus).ok().filter(|&cpus| cpus > 0);
         Ok(Self {
-            max_prefixes: cli.max_prefixes as usize,
-            interval: cli.interval,
-            checkpoint: Some(cli.checkpoint).filter(|pause| !pause.is_zero()),
-            backlog: cli.backlog as usize,
-            log_directory: cli.log_directory,
-            zone: if cli.utc { Zone::Utc } else { Zone::Local },
-            syslog: cli.syslog,
-            verbose: cli.verbose || cli.debug,
-            debug: cli.debug,
+            max_prefixes: flags.max_prefixes as usize,
+            interval: flags.interval,
+            checkpoint: Some(flags.checkpoint).filter(|pause| !pause.is_zero()),
+            backlog: flags.backlog as usize,
+            log_directory: flags.log_directory,
+            zone: if flags.utc { Zone::Utc } else { Zone::Local },
+            syslog: flags.syslog,
+            verbose: flags.verbose || flags.debug,
+            debug: flags.debug,
             // One for each group and one for the clock keep all cores busy that there are.
             n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
             groups,
-            priority: cli.priority,
-            cpuprofile: cli.cpuprofile,
+            priority: flags.priority,
+            cpuprofile: flags.cpuprofile,
             flush_timeout: if crosscheck.is_some() {
                 CROSS_CHECK_FLUSH_TIMEOUT
             } else {
@@ -126,11 +126,11 @@ impl Config {
 const CROSS_CHECK_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn resolve_crosscheck(
-    cli: &Cli,
+    flags: &Flags,
     groups: &[GroupConfig],
 ) -> Result<Option<CrossCheckConfig>, UsageError> {
-    for (at, watched) in cli.crosscheck.iter().enumerate() {
-        if cli.crosscheck[..at]
+    for (at, watched) in flags.crosscheck.iter().enumerate() {
+        if flags.crosscheck[..at]
             .iter()
             .any(|other| other.interface == watched.interface)
         {
@@ -149,27 +149,28 @@ fn resolve_crosscheck(
             prefix_lengths.push(group.prefix_length);
         }
     }
-    Ok((!cli.crosscheck.is_empty()).then(|| CrossCheckConfig {
-        watched: cli.crosscheck.clone(),
-        attach: cli.crosscheck_attach,
-        max_prefixes: cli.crosscheck_max_prefixes,
-        object: cli.crosscheck_object.clone(),
-        pin: cli.crosscheck_pin.clone(),
+    Ok((!flags.crosscheck.is_empty()).then(|| CrossCheckConfig {
+        watched: flags.crosscheck.clone(),
+        attach: flags.crosscheck_attach,
+        max_prefixes: flags.crosscheck_max_prefixes,
+        object: flags.crosscheck_object.clone(),
+        pin: flags.crosscheck_pin.clone(),
         prefix_lengths,
         accounted,
-        debug: cli.debug,
+        debug: flags.debug,
     }))
 }
 
-fn resolve_groups(cli: &Cli) -> Result<Vec<GroupConfig>, UsageError> {
+fn resolve_groups(flags: &Flags) -> Result<Vec<GroupConfig>, UsageError> {
     use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
-    let (ip4, ip6) = (cli.ip4_prefix_length, cli.ip6_prefix_length);
+    let named = &flags.groups;
+    let (ip4, ip6) = (flags.ip4_prefix_length, flags.ip6_prefix_length);
     let mut groups: Vec<(GroupConfig, &'static str)> = Vec::new();
     for (flag, list, family, side, bits) in [
-        ("ip4-dst-group", &cli.ip4_dst_group, Ip4, Dest, ip4),
-        ("ip4-src-group", &cli.ip4_src_group, Ip4, Source, ip4),
-        ("ip6-dst-group", &cli.ip6_dst_group, Ip6, Dest, ip6),
-        ("ip6-src-group", &cli.ip6_src_group, Ip6, Source, ip6),
+        ("ip4-dst-group", &named.ip4_dst_group, Ip4, Dest, ip4),
+        ("ip4-src-group", &named.ip4_src_group, Ip4, Source, ip4),
+        ("ip6-dst-group", &named.ip6_dst_group, Ip6, Dest, ip6),
+        ("ip6-src-group", &named.ip6_src_group, Ip6, Source, ip6),
     ] {
         #[expect(
             clippy::expect_used,
@@ -197,10 +198,11 @@ fn resolve_groups(cli: &Cli) -> Result<Vec<GroupConfig>, UsageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
 
     fn resolve(args: &[&str]) -> Result<Config, UsageError> {
         let args = ["acctd"].iter().chain(args).map(Into::into);
-        Config::resolve(Cli::parse_args(args).unwrap())
+        Config::resolve(Cli::parse_args(args).unwrap().flags)
     }
 
     #[test]

@@ -245,7 +245,7 @@ mod tests {
             let args = std::iter::once(b"acctd".to_vec()).chain(args).map(OsString::from_vec);
             if let Ok(cli) = Cli::parse_args(args) {
                 // What is taken is possible; what does not fit together is refused.
-                let _taken_or_refused = Config::resolve(cli);
+                let _taken_or_refused = Config::resolve(cli.flags);
             }
         }
 

@@ -71,6 +71,11 @@ pub mod summary;
 pub mod whole_file;
 pub mod writer;
 
+pub mod doctor;
+pub mod external;
+pub mod rules;
+pub mod status;
+
 pub mod daemon;
 pub mod engine;
 pub mod logging;

@@ -1,11 +1,12 @@
 //! The acctd program: parse, resolve, run, exit code.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use acctd::cli::Cli;
+use acctd::cli::{Cli, Command, Flags};
 use acctd::config::Config;
-use acctd::{daemon, inherited, logging, shutdown};
+use acctd::inherited::Named;
+use acctd::{daemon, doctor, inherited, logging, rules, shutdown, status};
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;
@@ -18,11 +19,20 @@ fn main() -> ExitCode {
     if let Err(error) = shutdown::outlive_file_size_limit() {
         return fail(&format!("cannot take over SIGXFSZ: {error}"), FAILURE);
     }
-    let config = match Cli::parse_args(std::env::args_os()) {
-        Ok(cli) => Config::resolve(cli),
+    let cli = match Cli::parse_args(std::env::args_os()) {
+        Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let config = match config {
+    match cli.command {
+        None => account(cli.flags, inherited),
+        Some(Command::Rules(args)) => ended(rules::run(&args)),
+        Some(Command::Doctor(args)) => ended(doctor::run(&args)),
+        Some(Command::Status(args)) => ended(status::run(&args)),
+    }
+}
+
+fn account(flags: Flags, inherited: io::Result<Vec<Named>>) -> ExitCode {
+    let config = match Config::resolve(flags) {
         Ok(config) => config,
         Err(error) => return fail(&error, USAGE),
     };
@@ -36,6 +46,10 @@ fn main() -> ExitCode {
             ExitCode::from(FAILURE)
         }
     }
+}
+
+fn ended(command: anyhow::Result<ExitCode>) -> ExitCode {
+    command.unwrap_or_else(|error| fail(&format!("{error:#}"), FAILURE))
 }
 
 fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {

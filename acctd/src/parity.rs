@@ -109,7 +109,7 @@ fn packets_like_those_of_the_sample_make_its_file() {
         "-ip6-prefix-length=128",
         "-interval=1h",
     ];
-    let config = Config::resolve(Cli::parse_args(args.map(OsString::from)).unwrap()).unwrap();
+    let config = Config::resolve(Cli::parse_args(args.map(OsString::from)).unwrap().flags).unwrap();
     let start = UnixNanos(SAMPLE_HOUR * 1_000_000_000);
     let now = UnixNanos(start.0 + 2_000_000_000);
     let period = config.interval.period(config.interval.index_of(start));

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use acctd::cli::{Cli, GroupList};
+use acctd::cli::{Cli, Flags, GroupFlags, GroupList};
 use acctd::config::Config;
 use acctd::crosscheck::AttachMode;
 use acctd::go_flags;
@@ -21,33 +21,38 @@ pub(crate) fn take(data: &[u8]) {
         .map(|arg| OsStr::from_bytes(arg).to_owned());
     let args: Vec<OsString> = std::iter::once(program).chain(args).collect();
     match Cli::parse_args(args) {
-        Ok(cli) => check(cli),
+        Ok(Cli {
+            flags,
+            command: None,
+        }) => check(flags),
+        // A command's flags are the same ones, or few.
+        Ok(_) => {}
         Err(refused) => assert!(!refused.to_string().is_empty()),
     }
 }
 
-fn check(cli: Cli) {
-    assert_eq!(Interval::new(cli.interval.length()), Ok(cli.interval));
-    assert!(cli.ip4_prefix_length <= 32 && cli.ip6_prefix_length <= 128);
-    assert!(cli.max_prefixes >= 1 && cli.backlog >= 1);
-    assert!(cli.checkpoint.is_zero() || cli.checkpoint.as_millis() >= 100);
-    assert!((1..=100_000_000).contains(&cli.crosscheck_max_prefixes));
-    assert!((-20..=19).contains(&cli.priority));
-    for list in groups(&cli) {
+fn check(flags: Flags) {
+    assert_eq!(Interval::new(flags.interval.length()), Ok(flags.interval));
+    assert!(flags.ip4_prefix_length <= 32 && flags.ip6_prefix_length <= 128);
+    assert!(flags.max_prefixes >= 1 && flags.backlog >= 1);
+    assert!(flags.checkpoint.is_zero() || flags.checkpoint.as_millis() >= 100);
+    assert!((1..=100_000_000).contains(&flags.crosscheck_max_prefixes));
+    assert!((-20..=19).contains(&flags.priority));
+    for list in groups(&flags) {
         assert!(list.0.len() <= 64 && list.0.iter().all(|group| group.0 > 0));
     }
-    for watched in &cli.crosscheck {
+    for watched in &flags.crosscheck {
         assert!((1..16).contains(&watched.interface.len()));
     }
-    let written = written(&cli);
+    let written = written(&flags);
     let again = Cli::parse_args(written.clone());
     assert!(
         again
             .as_ref()
-            .is_ok_and(|again| format!("{again:?}") == format!("{cli:?}")),
-        "{cli:?}\nis written {written:?} and read as\n{again:?}"
+            .is_ok_and(|again| format!("{:?}", again.flags) == format!("{flags:?}")),
+        "{flags:?}\nis written {written:?} and read as\n{again:?}"
     );
-    match Config::resolve(cli) {
+    match Config::resolve(flags) {
         Ok(config) => {
             let mut groups: Vec<u16> = config.groups.iter().map(|group| group.group.0).collect();
             assert!((1..=groups.len() + 1).contains(&config.n_threads));
@@ -61,22 +66,25 @@ fn check(cli: Cli) {
     }
 }
 
-fn groups(cli: &Cli) -> [&GroupList; 4] {
+fn groups(flags: &Flags) -> [&GroupList; 4] {
     [
-        &cli.ip4_src_group,
-        &cli.ip4_dst_group,
-        &cli.ip6_src_group,
-        &cli.ip6_dst_group,
+        &flags.groups.ip4_src_group,
+        &flags.groups.ip4_dst_group,
+        &flags.groups.ip6_src_group,
+        &flags.groups.ip6_dst_group,
     ]
 }
 
-fn written(cli: &Cli) -> Vec<OsString> {
+fn written(flags: &Flags) -> Vec<OsString> {
     // Taken apart, so that a new flag cannot be forgotten.
-    let Cli {
-        ip4_src_group,
-        ip4_dst_group,
-        ip6_src_group,
-        ip6_dst_group,
+    let Flags {
+        groups:
+            GroupFlags {
+                ip4_src_group,
+                ip4_dst_group,
+                ip6_src_group,
+                ip6_dst_group,
+            },
         ip4_prefix_length,
         ip6_prefix_length,
         max_prefixes,
@@ -96,7 +104,7 @@ fn written(cli: &Cli) -> Vec<OsString> {
         cpus,
         priority,
         cpuprofile,
-    } = cli;
+    } = flags;
     let attach = match crosscheck_attach {
         AttachMode::Auto => "auto",
         AttachMode::Tcx => "tcx",

@@ -47,7 +47,7 @@ impl Rig {
         let config = Config {
             zone,
             log_directory: directory.path().to_owned(),
-            ..Config::resolve(cli).unwrap()
+            ..Config::resolve(cli.flags).unwrap()
         };
         let start = UnixNanos(start * SECOND);
         let clock = Arc::new(AtomicI64::new(start.0));
