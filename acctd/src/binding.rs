@@ -8,21 +8,25 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result};
 use log::{info, warn};
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
 use crate::config::{Config, GroupConfig};
 use crate::handover::socket_name;
 use crate::interval::{Period, UnixNanos};
 use crate::network_namespace::Home;
 use crate::nflog_socket::{NflogGroup, NflogSocket};
-use crate::nflog_table;
 use crate::preflight;
 use crate::rows::{Gap, GapCause};
 use crate::service_manager;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long to wait for the kernel's answers. Before they are read, so is all that waits in the sockets:
+/// what comes later is taken note of later.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The bindings of all groups, and what was missed while one was gone.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ pub struct Bindings {
 struct Binding {
     config: GroupConfig,
     state: State,
+    asked: Option<Asked>,
     /// How long to wait before the next try, should this one come to nothing.
     pause: Duration,
 }
@@ -46,8 +51,6 @@ struct Binding {
 #[derive(Debug)]
 enum State {
     Bound {
-        /// The kernel's name for the socket, where it can be known.
-        port_id: Option<u32>,
         bound_at: Instant,
         /// When it was last known to be so.
         seen_at: UnixNanos,
@@ -58,12 +61,28 @@ enum State {
     },
 }
 
+/// A question on its way.
+#[derive(Debug)]
+struct Asked {
+    at: UnixNanos,
+    answer: oneshot::Receiver<Answer>,
+}
+
 /// A gap, which has no end while the group is gone.
 #[derive(Debug)]
 struct OpenGap {
     group: NflogGroup,
     start: UnixNanos,
     end: Option<UnixNanos>,
+}
+
+/// Whether a group is still bound to its socket.
+#[derive(Debug)]
+pub enum Answer {
+    /// It was when the kernel was asked.
+    Bound,
+    /// The kernel has said otherwise, or the socket does not even ask.
+    Lost(io::Error),
 }
 
 /// What a look has found.
@@ -78,24 +97,23 @@ pub struct Changes {
 /// What a reader is to do.
 #[derive(Debug)]
 pub enum Change {
-    /// Read what the old socket still holds, and let go of it.
+    /// Let go of the old socket, after reading what it still holds.
     Release,
     /// Go on with this one.
     Adopt(NflogSocket),
 }
 
 impl Bindings {
-    /// Begins with all groups bound, to sockets with these port ids.
+    /// Begins with all groups bound.
     #[must_use]
-    pub fn new(config: &Config, home: Home, port_ids: &[Option<u32>], now: UnixNanos) -> Self {
-        let groups = config.groups.iter().zip(port_ids);
-        let groups = groups.map(|(&config, &port_id)| Binding {
+    pub fn new(config: &Config, home: Home, now: UnixNanos) -> Self {
+        let groups = config.groups.iter().map(|&config| Binding {
             config,
             state: State::Bound {
-                port_id,
                 bound_at: Instant::now(),
                 seen_at: now,
             },
+            asked: None,
             pause: FIRST_PAUSE,
         });
         Self {
@@ -115,55 +133,60 @@ impl Bindings {
         });
     }
 
-    /// What has changed. Fails if the network namespace is another one and may not be entered.
+    /// Each group's socket has been asked, and answers here.
+    pub fn asked(
+        &mut self,
+        at: UnixNanos,
+        answers: impl IntoIterator<Item = oneshot::Receiver<Answer>>,
+    ) {
+        for (binding, answer) in self.groups.iter_mut().zip(answers) {
+            binding.asked = Some(Asked { at, answer });
+        }
+    }
+
+    /// Takes note of the answers. Returns what the readers are to do whose group is gone.
+    pub async fn hear(&mut self, now: UnixNanos) -> Vec<(usize, Change)> {
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        let mut changes = Vec::new();
+        for at in 0..self.groups.len() {
+            let binding = &mut self.groups[at];
+            let Some(asked) = &mut binding.asked else {
+                continue;
+            };
+            let Ok(answer) = timeout_at(patience, &mut asked.answer).await else {
+                continue;
+            };
+            match (answer, &mut binding.state) {
+                (Ok(Answer::Bound), State::Bound { seen_at, .. }) => {
+                    *seen_at = asked.at.max(*seen_at);
+                }
+                (Ok(Answer::Lost(error)), _) => {
+                    changes.extend(self.let_go(at, now, &cause(&error)));
+                }
+                _ => {}
+            }
+            self.groups[at].asked = None;
+        }
+        changes
+    }
+
+    /// Follows the network namespace and binds what is to be bound again. Fails if the namespace is
+    /// another one and may not be entered.
     pub fn look(&mut self, now: UnixNanos) -> Result<Changes> {
         let mut changes = Vec::new();
-        let has_moved = self.home.is_another();
+        let followed = self.home.follow();
+        let has_moved = !matches!(followed, Ok(false));
         if has_moved {
             for at in 0..self.groups.len() {
                 let cause = "its network namespace was deleted and made again";
                 changes.extend(self.let_go(at, now, cause));
             }
-            self.home.enter_anew()?;
         }
-        // Unreadable for all but root: then a loss shows only where the socket says so.
-        let instances = self.home.run(nflog_table::read);
+        followed?;
         for at in 0..self.groups.len() {
-            let group = self.groups[at].config.group;
-            if let (
-                State::Bound {
-                    port_id, seen_at, ..
-                },
-                Ok(Ok(instances)),
-            ) = (&mut self.groups[at].state, &instances)
-            {
-                let owner = instances
-                    .iter()
-                    .find(|instance| instance.group == group)
-                    .map(|instance| instance.port_id);
-                if port_id.is_none() || owner == *port_id {
-                    *seen_at = now;
-                } else {
-                    changes.extend(self.let_go(at, now, "somebody has unbound it"));
-                }
-            }
             changes.extend(self.try_again(at));
         }
         Ok(Changes { changes, has_moved })
-    }
-
-    /// A group's socket has failed. Returns the reader, and what it is to do.
-    pub fn fail(
-        &mut self,
-        group: NflogGroup,
-        error: &io::Error,
-        now: UnixNanos,
-    ) -> Option<(usize, Change)> {
-        let at = self
-            .groups
-            .iter()
-            .position(|binding| binding.config.group == group)?;
-        self.let_go(at, now, &format!("its socket has failed: {error}"))
     }
 
     /// A reader could not go on with a new socket.
@@ -178,14 +201,14 @@ impl Bindings {
 
     fn let_go(&mut self, at: usize, now: UnixNanos, cause: &str) -> Option<(usize, Change)> {
         let binding = &mut self.groups[at];
-        let State::Bound {
-            bound_at, seen_at, ..
-        } = binding.state
-        else {
+        let State::Bound { bound_at, seen_at } = binding.state else {
             return None;
         };
         let group = binding.config.group;
-        warn!("group {group} is not bound any more: {cause}; binding it again");
+        warn!("group {group} is not bound any more: {cause}");
+        // What it was asked, the next socket does not answer.
+        binding.asked = None;
+        // The manager's copy would keep the group bound to what is no good.
         service_manager::forget(&socket_name(group));
         let next_try = if bound_at.elapsed() < LONGEST_PAUSE && binding.pause > FIRST_PAUSE {
             // What fails as soon as it is bound is not bound again without end.
@@ -220,7 +243,8 @@ impl Bindings {
         let opened = self
             .home
             .run(|| preflight::open_group(&config, flush_timeout))
-            .and_then(|opened| opened);
+            .context("cannot enter its network namespace")
+            .flatten();
         let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
@@ -228,10 +252,8 @@ impl Bindings {
                     "cannot bind group {} again: {error:#}; what it logs is not counted, next try in {pause:?}",
                     config.group
                 );
-                binding.state = State::Gone {
-                    since,
-                    next_try: Instant::now() + pause,
-                };
+                let next_try = Instant::now() + pause;
+                binding.state = State::Gone { since, next_try };
                 return None;
             }
         };
@@ -242,7 +264,6 @@ impl Bindings {
             since.until(now).as_secs_f64()
         );
         binding.state = State::Bound {
-            port_id: socket.port_id().ok(),
             bound_at: Instant::now(),
             seen_at: now,
         };
@@ -297,10 +318,93 @@ impl Binding {
     }
 }
 
-/// Why acctd must end: it may not follow its network namespace.
-#[must_use]
-pub fn cannot_follow(name: &str, error: &io::Error) -> anyhow::Error {
-    anyhow!(
-        "network namespace {name} was deleted and made again, and cannot be entered: {error}; what was counted is written, start acctd again in it (or grant CAP_SYS_ADMIN)"
-    )
+/// What an error of a group's socket means.
+fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENODEV) => "somebody has unbound it".into(),
+        Some(libc::EPERM) => "another process has taken it".into(),
+        _ => format!("its socket has failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn bindings() -> Bindings {
+        let args = ["acctd", "-ip4-src-group=5"];
+        let cli = Cli::parse_args(args.iter().map(OsString::from)).unwrap();
+        let config = Config::resolve(cli).unwrap();
+        Bindings::new(&config, Home::here(), UnixNanos(0))
+    }
+
+    /// What a try does that succeeds, as far as is known here.
+    fn bind(bindings: &mut Bindings, bound_at: Instant) {
+        bindings.groups[0].next_pause();
+        bindings.groups[0].state = State::Bound {
+            bound_at,
+            seen_at: UnixNanos(0),
+        };
+    }
+
+    #[test]
+    fn what_fails_as_soon_as_it_is_bound_waits_ever_longer_and_at_most_half_a_minute() {
+        let mut bindings = bindings();
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            assert!(bindings.let_go(0, UnixNanos(0), "a test").is_some());
+            pauses.push(bindings.until_next_try().unwrap().as_millis().div_ceil(250));
+            bind(&mut bindings, Instant::now());
+        }
+        assert_eq!(pauses, [0, 2, 8, 32, 120, 120]);
+        let long_ago = Instant::now().checked_sub(LONGEST_PAUSE).unwrap();
+        bind(&mut bindings, long_ago);
+        assert!(bindings.let_go(0, UnixNanos(0), "a test").is_some());
+        assert_eq!(bindings.until_next_try(), Some(Duration::ZERO));
+        // What is gone cannot go again.
+        assert!(bindings.let_go(0, UnixNanos(0), "a test").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_gap_begins_with_the_last_question_that_was_answered_with_yes() {
+        let mut bindings = bindings();
+        let mut gaps = Vec::new();
+        for (asked_at, answer) in [
+            (1_000, Some(Answer::Bound)),
+            // No room in the socket.
+            (2_000, None),
+            (3_000, Some(Answer::Lost(io::ErrorKind::Other.into()))),
+        ] {
+            let (reply, answer_comes) = oneshot::channel();
+            bindings.asked(UnixNanos(asked_at), [answer_comes]);
+            if let Some(answer) = answer {
+                reply.send(answer).unwrap();
+            }
+            bindings.hear(UnixNanos(asked_at + 10)).await;
+            let (start, end) = (UnixNanos(0), UnixNanos(10_000));
+            gaps = bindings.gaps_in(Period { start, end });
+        }
+        let period = Period {
+            start: UnixNanos(1_000),
+            end: UnixNanos(10_000),
+        };
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(gaps[0].period, period);
+    }
+
+    #[tokio::test]
+    async fn the_answer_of_a_socket_that_was_let_go_of_is_not_the_next_ones() {
+        let mut bindings = bindings();
+        let (reply, answer) = oneshot::channel();
+        bindings.asked(UnixNanos(1_000), [answer]);
+        bindings.let_go(0, UnixNanos(2_000), "a test");
+        bind(&mut bindings, Instant::now());
+        // It may not even arrive.
+        let _gone = reply.send(Answer::Lost(io::ErrorKind::Other.into()));
+        assert!(bindings.hear(UnixNanos(4_000)).await.is_empty());
+        assert!(matches!(bindings.groups[0].state, State::Bound { .. }));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use log::{info, warn};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::accumulator::{Accumulator, Rules};
 use crate::binding::Bindings;
@@ -20,7 +20,7 @@ use crate::network_namespace::Home;
 use crate::preflight::{self, OpenGroup};
 use crate::privilege;
 use crate::profile::CpuProfile;
-use crate::reader::{Failure, Reader, ReaderHandle};
+use crate::reader::{Reader, ReaderHandle};
 use crate::recovery::{self, GoesOn, Recovered};
 use crate::service_manager;
 use crate::shutdown::{Received, Shutdown};
@@ -103,10 +103,9 @@ async fn serve(config: &Config, inherited: Vec<Named>, is_locked: bool) -> Resul
     };
     let start = recovered.begins_at(goes_on.start);
     info!("Starting accounting");
-    let (failed, mut failures) = mpsc::unbounded_channel();
     let bindings = bindings(config, handover.as_ref(), &groups, goes_on.now);
     let is_taken_over = groups.iter().any(|group| group.kept.is_some());
-    let readers = start_readers(config, groups, handover.as_ref(), start, &failed)?;
+    let readers = start_readers(config, groups, handover.as_ref(), start)?;
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
@@ -119,7 +118,7 @@ async fn serve(config: &Config, inherited: Vec<Named>, is_locked: bool) -> Resul
     }
     info!("Started accounting");
     service_manager::ready();
-    let ended = run_until_over(&mut engine, &mut shutdown, &mut failures).await;
+    let ended = run_until_over(&mut engine, &mut shutdown).await;
     info!("Stopping accounting");
     service_manager::stopping();
     let parting = *ended.as_ref().unwrap_or(&Parting::LetGo);
@@ -190,11 +189,7 @@ fn bindings(
     groups: &[OpenGroup],
     now: UnixNanos,
 ) -> Bindings {
-    let port_ids: Vec<_> = groups
-        .iter()
-        .map(|group| group.socket.port_id().ok())
-        .collect();
-    let mut bindings = Bindings::new(config, Home::here(), &port_ids, now);
+    let mut bindings = Bindings::new(config, Home::here(), now);
     for group in groups.iter().filter(|group| group.kept.is_none()) {
         let group = group.socket.group();
         if let Some(handover) = handover
@@ -211,7 +206,6 @@ fn start_readers(
     open: Vec<OpenGroup>,
     handover: Option<&Handover>,
     start: UnixNanos,
-    failed: &mpsc::UnboundedSender<Failure>,
 ) -> Result<Vec<ReaderHandle>> {
     let mut readers = Vec::new();
     for (OpenGroup { socket, kept }, group) in open.into_iter().zip(&config.groups) {
@@ -225,7 +219,7 @@ fn start_readers(
                 accumulator.overrun(start);
             }
         }
-        let reader = Reader::start(socket, accumulator, failed.clone())
+        let reader = Reader::start(socket, accumulator)
             .with_context(|| format!("cannot read group {}", group.group))?;
         readers.push(reader);
     }
@@ -247,21 +241,9 @@ fn leave(config: &Config, parting: Parting, handover: &Handover) -> Result<()> {
     }
 }
 
-/// Everything that can wake the daemon.
-enum Event {
-    /// Look at the clock and the counters.
-    Tick,
-    Signal(Received),
-    SocketFailed(Failure),
-}
-
 /// Closes intervals until a signal comes, which says how to part with the groups, or something cannot go
 /// on.
-async fn run_until_over(
-    engine: &mut Engine,
-    shutdown: &mut Shutdown,
-    failures: &mut mpsc::UnboundedReceiver<Failure>,
-) -> Result<Parting> {
+async fn run_until_over(engine: &mut Engine, shutdown: &mut Shutdown) -> Result<Parting> {
     loop {
         // First, so that an interval is not closed before its gaps are known.
         engine.look_at_bindings().await?;
@@ -270,24 +252,17 @@ async fn run_until_over(
         engine.look_around().await;
         engine.warn_of_trouble();
         let pause = engine.until_due().min(LOOK_AROUND);
-        let event = tokio::select! {
-            signal = shutdown.signal() => Event::Signal(signal),
-            Some(failure) = failures.recv() => Event::SocketFailed(failure),
-            () = tokio::time::sleep(pause) => Event::Tick,
+        let Received { name, parting } = tokio::select! {
+            signal = shutdown.signal() => signal,
+            () = tokio::time::sleep(pause) => continue,
         };
-        match event {
-            Event::Tick => {}
-            Event::Signal(Received { name, parting }) => {
-                info!("{name} received - shutting down");
-                if parting == Parting::HandOver && !service_manager::is_there() {
-                    warn!(
-                        "no service manager keeps the groups for a restart: what is logged until then is not counted"
-                    );
-                    return Ok(Parting::LetGo);
-                }
-                return Ok(parting);
-            }
-            Event::SocketFailed(failure) => engine.give_up_socket(failure).await,
+        info!("{name} received - shutting down");
+        if parting == Parting::HandOver && !service_manager::is_there() {
+            warn!(
+                "no service manager keeps the groups for a restart: what is logged until then is not counted"
+            );
+            return Ok(Parting::LetGo);
         }
+        return Ok(parting);
     }
 }

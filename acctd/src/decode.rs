@@ -47,6 +47,19 @@ const ETHERNET_WITH_TAG: usize = 14 + VLAN_TAG;
 /// IPv6 `Next Header`: "there is nothing following this header" (RFC 8200, 4.7).
 const NO_NEXT_HEADER: u8 = 59;
 
+/// If a datagram is no packets but the kernel's answer to a request: the request's number, and 0 or a
+/// negative errno.
+#[inline]
+#[must_use]
+pub fn answer(datagram: &[u8]) -> Option<(u32, i32)> {
+    let (header, payload) = datagram.split_first_chunk::<NETLINK_HEADER>()?;
+    if u16::from_ne_bytes([header[4], header[5]]) != NLMSG_ERROR {
+        return None;
+    }
+    let number = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+    Some((number, i32::from_ne_bytes(*payload.first_chunk()?)))
+}
+
 /// One message of a datagram.
 #[derive(Debug)]
 pub enum Record<'d, 'l> {

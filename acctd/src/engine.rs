@@ -21,7 +21,7 @@ use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
-use crate::reader::{Command, Failure, ReaderHandle};
+use crate::reader::{Command, ReaderHandle};
 use crate::recovery::Recovered;
 use crate::rows::{ClosedInterval, GroupInterval};
 use crate::timeline::{Due, Timeline};
@@ -191,8 +191,9 @@ impl Engine {
 
     /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
     pub async fn look_at_bindings(&mut self) -> Result<()> {
-        let now = (self.clock)();
-        let found = self.bindings.look(now)?;
+        self.ask_whether_bound();
+        self.hear_of_losses().await;
+        let found = self.bindings.look((self.clock)())?;
         if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
             self.give_up_kernel(&anyhow!("its interfaces went with their network namespace"));
         }
@@ -202,9 +203,14 @@ impl Engine {
         Ok(())
     }
 
-    /// A group's socket has failed: it is let go of, and bound again with the next look.
-    pub async fn give_up_socket(&mut self, (group, error): Failure) {
-        if let Some((reader, change)) = self.bindings.fail(group, &error, (self.clock)()) {
+    fn ask_whether_bound(&mut self) {
+        let now = (self.clock)();
+        let answers = self.readers.iter().map(ReaderHandle::ask);
+        self.bindings.asked(now, answers);
+    }
+
+    async fn hear_of_losses(&mut self) {
+        for (reader, change) in self.bindings.hear((self.clock)()).await {
             self.change(reader, change).await;
         }
     }
@@ -347,8 +353,10 @@ impl Engine {
     }
 
     /// Sends `command` to all readers at once and waits for all of them. One that has panicked is
-    /// noted: what the others have counted is written all the same.
+    /// noted: what the others have counted is written all the same. Whether all groups were still bound
+    /// is known then, and with it the gaps.
     async fn ask_readers(&mut self, command: Command) -> ClosedSlots {
+        self.ask_whether_bound();
         let answers: Vec<_> = self
             .readers
             .iter()
@@ -372,6 +380,7 @@ impl Engine {
                 .open_losses
                 .extend(answer.open_loss.map(|periods| (reader, periods)));
         }
+        self.hear_of_losses().await;
         closed
     }
 

@@ -9,11 +9,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use log::warn;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
-
-use crate::binding::cannot_follow;
 
 /// Where `ip netns` has the names (ip-netns(8)).
 const NAMES: &str = "/run/netns";
@@ -35,14 +33,15 @@ impl Home {
     /// The namespace that this thread is in.
     #[must_use]
     pub fn here() -> Self {
-        let identity = identity(Path::new(OWN)).unwrap_or_default();
-        let names = fs::read_dir(NAMES).into_iter().flatten().flatten();
-        let name = names
-            .map(|entry| entry.path())
-            .find(|path| identity != (0, 0) && self::identity(path).ok() == Some(identity));
+        let own = fs::metadata(OWN).map(|found| identity(&found)).ok();
+        let entries = fs::read_dir(NAMES).into_iter().flatten().flatten();
+        let name = entries.map(|entry| entry.path()).find(|path| {
+            let found = fs::metadata(path);
+            own.is_some() && found.map(|found| identity(&found)).ok() == own
+        });
         Self {
             name,
-            identity,
+            identity: own.unwrap_or_default(),
             entered: None,
             has_warned: false,
         }
@@ -54,69 +53,52 @@ impl Home {
         self.name.is_some()
     }
 
-    /// Whether its name leads to another namespace now.
-    pub fn is_another(&mut self) -> bool {
+    /// Whether its name leads to another namespace now, which is the one from here on. Fails if that
+    /// may not be entered.
+    pub fn follow(&mut self) -> Result<bool> {
         let Some(name) = &self.name else {
-            return false;
+            return Ok(false);
         };
-        match identity(name) {
-            Ok(identity) if is_namespace(name) => {
-                let is_another = identity != self.identity;
-                self.identity = identity;
-                self.has_warned = false;
-                is_another
+        let Some((namespace, identity)) = open(name) else {
+            if !self.has_warned {
+                self.has_warned = true;
+                warn!(
+                    "network namespace {} is gone: nothing more is logged there; waiting for it to be made again",
+                    name.display()
+                );
             }
-            _ => {
-                if !self.has_warned {
-                    self.has_warned = true;
-                    warn!(
-                        "network namespace {} is gone: nothing more is logged there; waiting for it to be made again",
-                        name.display()
-                    );
-                }
-                false
-            }
+            return Ok(false);
+        };
+        self.has_warned = false;
+        if identity == self.identity {
+            return Ok(false);
         }
-    }
-
-    /// From here on, the namespace that the name leads to.
-    pub fn enter_anew(&mut self) -> Result<()> {
-        let Some(name) = &self.name else {
-            return Ok(());
-        };
-        let entered = File::open(name)
-            .with_context(|| format!("cannot open network namespace {}", name.display()))?;
-        self.entered = Some(entered);
-        // At once, so that what is not allowed ends acctd here.
-        self.run(|| ())
+        let shown = name.display().to_string();
+        self.identity = identity;
+        self.entered = Some(namespace);
+        // At once, so that what is not allowed ends acctd here. Anything else may pass.
+        match self.run(|| ()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(anyhow!(
+                "network namespace {shown} was deleted and made again, and cannot be entered: {error}; what was counted is written, start acctd again in it (or grant CAP_SYS_ADMIN)"
+            )),
+            _ => Ok(true),
+        }
     }
 
     /// Does something in it, on a thread of its own if need be: a thread that has moved stays there.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let Some(namespace) = &self.entered else {
             return Ok(work());
         };
-        let ran = thread::scope(|scope| {
-            let thread = scope.spawn(|| {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, || {
                 raise_capability()?;
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
                 Ok(work())
-            });
-            thread.join()
-        });
-        match ran {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(cannot_follow(&self.shown(), &error)),
-            Err(_panicked) => Err(anyhow!(
-                "a thread in network namespace {} has panicked",
-                self.shown()
-            )),
-        }
-    }
-
-    fn shown(&self) -> String {
-        let name = self.name.as_deref().and_then(Path::file_name);
-        name.unwrap_or_default().to_string_lossy().into_owned()
+            })?;
+            let panicked = |_| Err(io::Error::other("the thread in it has panicked"));
+            thread.join().unwrap_or_else(panicked)
+        })
     }
 }
 
@@ -127,16 +109,23 @@ fn raise_capability() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
+/// The namespace that a name leads to, if it does. Opened before it is looked at: the name may lead
+/// elsewhere the next moment.
+fn open(name: &Path) -> Option<(File, (u64, u64))> {
+    let file = File::open(name).ok()?;
+    let found = file.metadata().ok()?;
+    is_namespace(&file).then(|| (file, identity(&found)))
+}
+
+fn identity(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// A name is a mount point of nsfs; the file under it, before it is mounted or after it is gone, is
 /// an empty one.
-fn is_namespace(path: &Path) -> bool {
+fn is_namespace(file: &File) -> bool {
     /// `linux/magic.h`.
     const NSFS_MAGIC: i64 = 0x6e73_6673;
     #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as i64 == NSFS_MAGIC)
+    rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as i64 == NSFS_MAGIC)
 }

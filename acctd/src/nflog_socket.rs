@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::decode::{MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG, Record, Records};
+use crate::decode::{self, MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG, Record, Records};
 use crate::interval::UnixNanos;
 use crate::nflog_table::COPY_PACKET;
 use crate::prefix::Family;
@@ -175,9 +175,16 @@ impl NflogSocket {
         /// The first message, with all that the kernel may add to a packet's header.
         const ENOUGH: usize = 8 * 1024;
         let mut buffer = vec![0; ENOUGH];
+        let is_yes = |(_, errno)| errno == 0;
         let mut overran = false;
         let length = loop {
             match self.receive_with(&mut buffer, RecvFlags::PEEK)? {
+                // Of the process before, which has asked whether the group is bound.
+                Received::Datagram(length)
+                    if decode::answer(&buffer[..length]).is_some_and(is_yes) =>
+                {
+                    self.receive(&mut buffer)?;
+                }
                 Received::Datagram(length) => break length,
                 Received::Nothing => break 0,
                 Received::Overrun => overran = true,
@@ -246,7 +253,19 @@ impl NflogSocket {
     /// Unbinds the group: the kernel flushes its batch into this socket before it returns, and
     /// logs nothing more here. Asks for no answer, so that nothing is read here but packets.
     pub fn unbind(&self) -> io::Result<()> {
-        rustix::net::send(&self.fd, &unbind_request(self.group), SendFlags::empty())?;
+        // By its name, should somebody have connected the socket to another.
+        let kernel = SocketAddrNetlink::new(KERNEL, 0);
+        let request = unbind_request(self.group);
+        rustix::net::sendto(&self.fd, &request, SendFlags::empty(), &kernel)?;
+        Ok(())
+    }
+
+    /// Asks the kernel whether the group is still bound to this socket. When this returns, the answer
+    /// waits behind the packets in it: 0 for yes, `ENODEV` if it is bound to none, `EPERM` if to
+    /// another, with this number.
+    pub fn ask_whether_bound(&self, number: u32) -> io::Result<()> {
+        let question = question(self.group, number);
+        rustix::net::send(&self.fd, &question, SendFlags::empty())?;
         Ok(())
     }
 }
@@ -380,9 +399,20 @@ fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) 
     )
 }
 
+/// A request that changes nothing, to be answered in any case. Without an attribute, only newer kernels
+/// would miss the group.
+fn question(group: NflogGroup, number: u32) -> Vec<u8> {
+    const NLM_F_ACK: u16 = 4;
+    let mut question = request(group, &[(attribute::THRESHOLD, &THRESHOLD.to_be_bytes())]);
+    question[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    question[8..12].copy_from_slice(&number.to_ne_bytes());
+    question
+}
+
+const NLM_F_REQUEST: u16 = 1;
+
 /// `nlmsghdr`, `nfgenmsg` and attributes. Asks for no answer, which would come between the packets.
 fn request(group: NflogGroup, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-    const NLM_F_REQUEST: u16 = 1;
     const ATTRIBUTE_HEADER: u16 = 4;
     let mut request = vec![0; NETLINK_HEADER + NFGENMSG];
     request[4..6].copy_from_slice(&MESSAGE_CONFIG.to_ne_bytes());
@@ -418,6 +448,21 @@ mod tests {
         expected.extend(1_u16.to_ne_bytes());
         expected.extend([2, 0, 0, 0]);
         assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn the_question_whether_the_group_is_bound_changes_nothing_and_has_a_number() {
+        let mut expected = Vec::new();
+        expected.extend(28_u32.to_ne_bytes());
+        expected.extend(0x0401_u16.to_ne_bytes());
+        expected.extend(5_u16.to_ne_bytes());
+        expected.extend(9_u32.to_ne_bytes());
+        expected.extend([0; 4]);
+        expected.extend([0, 0, 0x01, 0x05]);
+        expected.extend(8_u16.to_ne_bytes());
+        expected.extend(5_u16.to_ne_bytes());
+        expected.extend(16_383_u32.to_be_bytes());
+        assert_eq!(question(NflogGroup(0x0105), 9), expected);
     }
 
     #[test]

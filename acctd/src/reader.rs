@@ -4,11 +4,13 @@
 use std::io;
 use std::sync::Arc;
 
+use log::warn;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accumulator::{Accumulator, Closed};
-use crate::binding::Change;
+use crate::binding::{Answer, Change};
 use crate::counts::SharedCounts;
+use crate::decode;
 use crate::handover::Parting;
 use crate::interval::{PeriodIndex, UnixNanos};
 use crate::nflog_socket::{MAX_DATAGRAM, NflogGroup, NflogSocket, Received};
@@ -40,7 +42,11 @@ pub enum Command {
 pub enum Request {
     /// A command, answered with what it closes.
     Do(Command, oneshot::Sender<Closed>),
-    /// Read what the socket still holds, and let go of it: the group is not bound to it any more.
+    /// Ask the kernel whether the group is still bound to the socket. The answer comes when the packets
+    /// before it are read; there is none without a socket, nor in one that is full.
+    Ask(oneshot::Sender<Answer>),
+    /// Let go of the group, if it is bound to the socket after all, and of the socket, after reading
+    /// what it still holds.
     Release(oneshot::Sender<io::Result<()>>),
     /// Go on with this socket.
     Adopt(NflogSocket, oneshot::Sender<io::Result<()>>),
@@ -68,6 +74,12 @@ impl ReaderHandle {
     #[must_use]
     pub fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
         self.send(|reply| Request::Do(command, reply))
+    }
+
+    /// Has the reader ask whether the group is still bound to its socket.
+    #[must_use]
+    pub fn ask(&self) -> oneshot::Receiver<Answer> {
+        self.send(Request::Ask)
     }
 
     /// Has the reader let go of its socket, or go on with another one.
@@ -103,7 +115,11 @@ struct Source {
     socket: Arc<NflogSocket>,
     pace: Pace,
     /// It gives errors and nothing else.
-    has_failed: bool,
+    failure: Option<io::Error>,
+    /// How often the kernel was asked whether the group is bound to it.
+    n_asked: u32,
+    /// Where the answer to the last time goes.
+    asked: Option<oneshot::Sender<Answer>>,
 }
 
 impl Source {
@@ -112,31 +128,56 @@ impl Source {
         Ok(Self {
             pace: Pace::new(Arc::clone(&socket))?,
             socket,
-            has_failed: false,
+            failure: None,
+            n_asked: 0,
+            asked: None,
         })
+    }
+
+    fn ask(&mut self, reply: oneshot::Sender<Answer>) {
+        self.n_asked = self.n_asked.wrapping_add(1);
+        let asked = match self.failure.take() {
+            None => self.socket.ask_whether_bound(self.n_asked),
+            Some(error) => Err(error),
+        };
+        match asked {
+            Ok(()) => self.asked = Some(reply),
+            Err(error) => {
+                let _gone = reply.send(Answer::Lost(error));
+            }
+        }
+    }
+
+    /// Whether a datagram is no packets but an answer, which is passed on then.
+    fn is_answer(&mut self, datagram: &[u8]) -> bool {
+        let Some((number, errno)) = decode::answer(datagram) else {
+            return false;
+        };
+        if number == self.n_asked
+            && let Some(reply) = self.asked.take()
+        {
+            let answer = match errno {
+                0 => Answer::Bound,
+                _ => Answer::Lost(io::Error::from_raw_os_error(errno.wrapping_neg())),
+            };
+            let _gone = reply.send(answer);
+        }
+        true
     }
 
     /// Never, if there is nothing to read.
     async fn time_to_read(source: Option<&Self>) -> io::Result<()> {
         match source {
-            Some(source) if !source.has_failed => source.pace.time_to_read().await,
+            Some(source) if source.failure.is_none() => source.pace.time_to_read().await,
             _ => std::future::pending().await,
         }
     }
 }
 
-/// A group and what is wrong with its socket.
-pub type Failure = (NflogGroup, io::Error);
-
 impl Reader {
-    /// Starts the task, on the runtime that this is called in. A socket that fails for good is
-    /// reported to `failures`, once; the reader goes on to answer requests, one of which may bring
-    /// another socket.
-    pub fn start(
-        socket: NflogSocket,
-        accumulator: Accumulator,
-        failures: mpsc::UnboundedSender<Failure>,
-    ) -> io::Result<ReaderHandle> {
+    /// Starts the task, on the runtime that this is called in. Whoever asks next is told of a socket that
+    /// fails; the reader goes on to answer requests, one of which may bring another socket.
+    pub fn start(socket: NflogSocket, accumulator: Accumulator) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
         let reader = Self {
             group: socket.group(),
@@ -145,15 +186,11 @@ impl Reader {
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counts: Arc::clone(&handle.counts),
         };
-        tokio::spawn(reader.run(requests, failures));
+        tokio::spawn(reader.run(requests));
         Ok(handle)
     }
 
-    async fn run(
-        mut self,
-        mut requests: mpsc::UnboundedReceiver<Request>,
-        failures: mpsc::UnboundedSender<Failure>,
-    ) {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         loop {
             tokio::select! {
                 biased;
@@ -162,12 +199,9 @@ impl Reader {
                     None => return,
                 },
                 woken = Source::time_to_read(self.source.as_ref()) => {
-                    if let Err(error) = woken.and_then(|()| self.read_burst()) {
-                        if let Some(source) = &mut self.source {
-                            source.has_failed = true;
-                        }
-                        // The engine may have ended.
-                        let _gone = failures.send((self.group, error));
+                    let read = woken.and_then(|()| self.read_burst());
+                    if let Some(source) = &mut self.source {
+                        source.failure = read.err();
                     }
                 }
             }
@@ -180,12 +214,18 @@ impl Reader {
             Request::Do(command, reply) => {
                 let _gone = reply.send(self.obey(command));
             }
+            Request::Ask(reply) => {
+                // Dropped otherwise, which says as much.
+                if let Some(source) = &mut self.source {
+                    source.ask(reply);
+                }
+            }
             Request::Release(reply) => {
-                let drained = self.drain();
+                let released = self.unbind_and_drain();
                 self.source = None;
                 self.accumulator.forget_sequence(UnixNanos::now());
                 self.counts.publish(self.accumulator.totals());
-                let _gone = reply.send(drained);
+                let _gone = reply.send(released);
             }
             Request::Adopt(socket, reply) => {
                 let adopted = Source::new(socket).map(|source| self.source = Some(source));
@@ -205,7 +245,10 @@ impl Reader {
             let now = UnixNanos::now();
             match received {
                 Received::Datagram(length) => {
-                    self.accumulator.absorb(&self.buffer[..length], now);
+                    let datagram = &self.buffer[..length];
+                    if !source.is_answer(datagram) {
+                        self.accumulator.absorb(datagram, now);
+                    }
                     n_read += 1;
                 }
                 Received::Overrun => self.accumulator.overrun(now),
@@ -220,17 +263,12 @@ impl Reader {
     fn obey(&mut self, command: Command) -> Closed {
         let group = self.group;
         if let Err(error) = self.drain() {
-            log::warn!("group {group}: cannot read what waits in the socket: {error}");
+            warn!("group {group}: cannot read what waits in the socket: {error}");
         }
-        if matches!(command, Command::Finish(Parting::LetGo)) {
-            let unbound = self
-                .source
-                .as_ref()
-                .map_or(Ok(()), |source| source.socket.unbind());
-            // The kernel has put its batch into the socket and adds nothing more to it.
-            if let Err(error) = unbound.and_then(|()| self.drain()) {
-                log::warn!("group {group}: cannot let go of it cleanly: {error}");
-            }
+        if matches!(command, Command::Finish(Parting::LetGo))
+            && let Err(error) = self.unbind_and_drain()
+        {
+            warn!("group {group}: cannot let go of it cleanly: {error}");
         }
         if matches!(command, Command::Finish(_)) {
             // What comes from now on is for the next process to read.
@@ -253,19 +291,31 @@ impl Reader {
         }
     }
 
+    fn unbind_and_drain(&mut self) -> io::Result<()> {
+        let unbound = match &self.source {
+            Some(source) => source.socket.unbind(),
+            None => Ok(()),
+        };
+        // The kernel has put its batch into the socket and adds nothing more to it.
+        self.drain().and(unbound)
+    }
+
     /// Reads until nothing waits, or as much as can have waited when this began: under a flood
     /// the socket is never empty.
     fn drain(&mut self) -> io::Result<()> {
-        let Some(Source { socket, .. }) = &self.source else {
+        let Some(source) = &mut self.source else {
             return Ok(());
         };
-        let mut left = socket.receive_buffer();
+        let mut left = source.socket.receive_buffer();
         loop {
-            let received = socket.receive(&mut self.buffer)?;
+            let received = source.socket.receive(&mut self.buffer)?;
             let now = UnixNanos::now();
             match received {
                 Received::Datagram(length) => {
-                    self.accumulator.absorb(&self.buffer[..length], now);
+                    let datagram = &self.buffer[..length];
+                    if !source.is_answer(datagram) {
+                        self.accumulator.absorb(datagram, now);
+                    }
                     match left.checked_sub(length + SKB_OVERHEAD) {
                         Some(less) => left = less,
                         None => break,

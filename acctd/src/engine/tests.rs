@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::accumulator::{Accumulator, Closed, Rules};
+use crate::binding::Answer;
 use crate::cli::Cli;
 use crate::network_namespace::Home;
 use crate::reader::Request;
@@ -61,7 +62,7 @@ impl Rig {
             readers.push(handle);
             accumulators.push(accumulator);
         }
-        let bindings = Bindings::new(&config, Home::here(), &[None; 2], start);
+        let bindings = Bindings::new(&config, Home::here(), start);
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
         Self {
@@ -150,7 +151,15 @@ async fn answer(
     accumulator: Arc<Mutex<Accumulator>>,
     mut requests: mpsc::UnboundedReceiver<Request>,
 ) {
-    while let Some(Request::Do(command, reply)) = requests.recv().await {
+    while let Some(request) = requests.recv().await {
+        let (command, reply) = match request {
+            Request::Do(command, reply) => (command, reply),
+            Request::Ask(reply) => {
+                reply.send(Answer::Bound).unwrap();
+                continue;
+            }
+            Request::Release(_) | Request::Adopt(..) => unreachable!("all are bound"),
+        };
         let mut accumulator = accumulator.lock().unwrap();
         let open_loss = accumulator.open_loss();
         let slots = match command {

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use acctd::nflog_table;
 use anyhow::{Context as _, Result, anyhow, ensure};
+use chrono::{DateTime, Utc};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use xtask::netns::Namespace;
+use xtask::netns::{Namespace, Privilege};
 use xtask::nft::Count;
 use xtask::process;
 use xtask::traffic::TrafficArgs;
 
-use crate::errors::fails;
+use super::restart::Manager;
+use crate::errors::{as_nobody_with, fails, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals};
 use crate::{Case, Needs};
 
@@ -33,6 +35,26 @@ pub(crate) const CASES: &[Case] = &[
         the_group_is_taken_and_given_back,
     ),
     (
+        Needs::Root,
+        "the_group_is_taken_for_several_intervals",
+        the_group_is_taken_for_several_intervals,
+    ),
+    (
+        Needs::Root,
+        "the_group_is_taken_away_in_the_moment_of_the_stop",
+        the_group_is_taken_away_at_the_stop,
+    ),
+    (
+        Needs::Root,
+        "the_groups_instance_is_taken_away_and_acctd_may_not_read_the_table",
+        acctd_may_not_read_the_table,
+    ),
+    (
+        Needs::Root,
+        "the_groups_socket_fails_and_another_takes_its_place",
+        the_socket_fails,
+    ),
+    (
         Needs::Namespace,
         "the_group_was_taken_over_while_acctd_was_down",
         the_group_was_taken_over,
@@ -41,6 +63,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "the_namespace_of_the_group_is_deleted_and_made_again",
         the_namespace_is_made_again,
+    ),
+    (
+        Needs::Root,
+        "the_namespace_of_a_cross_check_is_deleted_and_made_again",
+        the_namespace_of_a_cross_check_is_made_again,
     ),
     (
         Needs::Root,
@@ -105,26 +132,61 @@ fn unbind(socket: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+/// From when to when.
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
 /// Unbinds acctd's group behind its back. It does not run meanwhile, so that `work` is done while
 /// the group is gone.
-fn while_unbound(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn while_unbound(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<Span> {
     let socket = copy_of_socket(acctd)?;
-    acctd.signal(Signal::STOP)?;
-    let done = unbind(&socket).and_then(|()| work());
-    acctd.signal(Signal::CONT)?;
-    done
+    while_stopped(acctd, || unbind(&socket).and_then(|()| work()))
 }
 
-fn ensure_one_gap(rig: &Rig, cause: &str) -> Result<()> {
-    let summaries = rig.summaries()?;
-    ensure!(summaries.len() == 1, "{summaries:?}");
-    let gaps = summaries[0]["gaps"].as_array().context("no gaps")?;
-    ensure!(
-        gaps.len() == 1 && gaps[0]["cause"] == cause && gaps[0]["groups"][0] == 5,
-        "{gaps:?}"
-    );
+fn while_stopped(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<Span> {
+    acctd.signal(Signal::STOP)?;
+    let start = Utc::now();
+    let done = work();
+    let end = Utc::now();
+    acctd.signal(Signal::CONT)?;
+    done.map(|()| (start, end))
+}
+
+/// Of a line of `intervals.jsonl`, or of a gap in it.
+fn span(of: &serde_json::Value) -> Result<Span> {
+    let time = |name| -> Result<DateTime<Utc>> {
+        let text = of[name].as_str().with_context(|| format!("no {name}"))?;
+        Ok(DateTime::parse_from_rfc3339(text)?.to_utc())
+    };
+    Ok((time("start")?, time("end")?))
+}
+
+/// The gaps of group 5, each of which must lie in its interval.
+fn gaps(rig: &Rig, cause: &str) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    for summary in rig.summaries()? {
+        let (start, end) = span(&summary)?;
+        for gap in summary["gaps"].as_array().into_iter().flatten() {
+            ensure!(
+                gap["cause"] == cause && gap["groups"] == serde_json::json!([5]),
+                "{summary}"
+            );
+            let gap = span(gap)?;
+            ensure!(start <= gap.0 && gap.0 < gap.1 && gap.1 <= end, "{summary}");
+            spans.push(gap);
+        }
+    }
+    Ok(spans)
+}
+
+/// Whatever was missed was missed in it.
+fn ensure_one_gap(rig: &Rig, cause: &str, missed: Span) -> Result<()> {
+    let gaps = gaps(rig, cause)?;
+    let [gap] = gaps[..] else {
+        return Err(anyhow!("{gaps:?}"));
+    };
+    ensure!(gap.0 <= missed.0 && missed.1 <= gap.1, "{gap:?} {missed:?}");
     // No number is made up for it.
-    ensure!(summaries[0]["lost"] == 0, "{summaries:?}");
+    ensure!(rig.summed("lost")? == 0);
     Ok(())
 }
 
@@ -145,13 +207,44 @@ fn the_instance_is_taken_away() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(ONE_HOUR)?;
     send(&rig, 1_000)?;
-    while_unbound(&acctd, || send(&rig, 500))?;
+    let missed = while_unbound(&acctd, || send(&rig, 500))?;
     acctd.wait_for_line("group 5 is not bound any more: somebody has unbound it")?;
     acctd.wait_for_line("Group 5 is bound again")?;
     send(&rig, 2_000)?;
     acctd.finish()?;
     ensure_counted(&rig, 3_000, 3_500)?;
-    ensure_one_gap(&rig, "unbound")
+    ensure_one_gap(&rig, "unbound", missed)
+}
+
+/// Another acctd, which writes to a directory of its own.
+fn start_elsewhere(rig: &Rig) -> Result<Acctd> {
+    let elsewhere = rig.scratch().join("elsewhere");
+    let mut command = rig.router.command(rig.acctd_path());
+    command.args(ONE_HOUR).arg("-log-directory").arg(&elsewhere);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    Ok(acctd)
+}
+
+/// Another acctd has the group while 500 packets are logged in two halves.
+fn take_for_a_while(rig: &Rig, acctd: &Acctd) -> Result<Span> {
+    let mut thief = None;
+    let (start, _) = while_unbound(acctd, || {
+        thief = Some(start_elsewhere(rig)?);
+        Ok(())
+    })?;
+    let thief = thief.context("it was started")?;
+    acctd.wait_for_line("group 5 is not bound any more: another process has taken it")?;
+    let owner = format!("group 5 is taken by pid {} (acctd)", thief.pid());
+    acctd.wait_for_line(&owner)?;
+    send(rig, 250)?;
+    send(rig, 250)?;
+    let end = Utc::now();
+    thief.finish()?;
+    let elsewhere = read_files(&rig.scratch().join("elsewhere"))?;
+    ensure!(totals(&elsewhere, true).0.packets == 500);
+    acctd.wait_for_line("Group 5 is bound again")?;
+    Ok((start, end))
 }
 
 fn the_group_is_taken_and_given_back() -> Result<()> {
@@ -159,27 +252,113 @@ fn the_group_is_taken_and_given_back() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(ONE_HOUR)?;
     send(&rig, 1_000)?;
-    let elsewhere = rig.scratch().join("elsewhere");
-    let mut thief = None;
-    while_unbound(&acctd, || {
-        let mut command = rig.router.command(rig.acctd_path());
-        command.args(ONE_HOUR).arg("-log-directory").arg(&elsewhere);
-        let started = Acctd::spawn(&mut command)?;
-        started.wait_for_line("Started accounting")?;
-        thief = Some(started);
-        Ok(())
-    })?;
-    let thief = thief.context("it was started")?;
-    let owner = format!("group 5 is taken by pid {} (acctd)", thief.pid());
-    acctd.wait_for_line(&owner)?;
-    send(&rig, 500)?;
-    thief.finish()?;
-    ensure!(totals(&read_files(&elsewhere)?, true).0.packets == 500);
+    let missed = take_for_a_while(&rig, &acctd)?;
+    send(&rig, 2_000)?;
+    let ended = acctd.finish()?;
+    // Every try waits longer than the one before.
+    let tries = ended
+        .log
+        .iter()
+        .filter_map(|line| line.split_once("next try in "));
+    let pauses: Vec<&str> = tries.map(|(_, pause)| pause).collect();
+    ensure!(
+        ["250ms", "500ms", "1s", "2s", "4s", "8s"].starts_with(&pauses) && pauses.len() >= 3,
+        "{pauses:?}"
+    );
+    ensure_counted(&rig, 3_000, 3_500)?;
+    ensure_one_gap(&rig, "unbound", missed)
+}
+
+/// Each of them has its part of the gap.
+fn the_group_is_taken_for_several_intervals() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&["-interval=1s", "-utc", "-ip4-src-group=5"])?;
+    send(&rig, 1_000)?;
+    let missed = take_for_a_while(&rig, &acctd)?;
+    send(&rig, 2_000)?;
+    acctd.finish()?;
+    ensure_counted(&rig, 3_000, 3_500)?;
+    let gaps = gaps(&rig, "unbound")?;
+    ensure!(gaps.len() >= 3, "{gaps:?}");
+    for pair in gaps.windows(2) {
+        let border = pair[0].1;
+        ensure!(
+            border == pair[1].0 && border.timestamp_subsec_nanos() == 0,
+            "{gaps:?}"
+        );
+    }
+    let (first, last) = (gaps[0], gaps[gaps.len() - 1]);
+    ensure!(
+        first.0 <= missed.0 && missed.1 <= last.1,
+        "{gaps:?} {missed:?}"
+    );
+    ensure!(rig.summed("lost")? == 0);
+    Ok(())
+}
+
+/// There is no look any more that could find it.
+fn the_group_is_taken_away_at_the_stop() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(ONE_HOUR)?;
+    send(&rig, 1_000)?;
+    let socket = copy_of_socket(&acctd)?;
+    let start = Utc::now();
+    unbind(&socket)?;
+    let end = Utc::now();
+    acctd.finish()?;
+    ensure_counted(&rig, 1_000, 1_000)?;
+    ensure_one_gap(&rig, "unbound", (start, end))
+}
+
+/// The kernel tells everyone whether a group is theirs, but only root whose it is.
+fn acctd_may_not_read_the_table() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    set_mode(rig.scratch(), 0o777)?;
+    let mut command = as_nobody_with(&rig, "+net_admin")?;
+    command
+        .args(ONE_HOUR)
+        .arg("-priority=0")
+        .arg("-log-directory")
+        .arg(rig.log_directory());
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    send(&rig, 1_000)?;
+    let missed = while_unbound(&acctd, || send(&rig, 500))?;
+    acctd.wait_for_line("group 5 is not bound any more: somebody has unbound it")?;
     acctd.wait_for_line("Group 5 is bound again")?;
     send(&rig, 2_000)?;
     acctd.finish()?;
     ensure_counted(&rig, 3_000, 3_500)?;
-    ensure_one_gap(&rig, "unbound")
+    ensure_one_gap(&rig, "unbound", missed)
+}
+
+/// Neither takes it packets from the kernel nor questions from acctd: somebody has connected it to
+/// another port. The group stays bound to it for as long as anybody has a copy, as a service manager
+/// does, and this test.
+fn the_socket_fails() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let manager = Manager::new(&rig)?;
+    let acctd = manager.start(&rig, ONE_HOUR)?;
+    send(&rig, 1_000)?;
+    let socket = copy_of_socket(&acctd)?;
+    let missed = while_stopped(&acctd, || {
+        connect(&socket, &SocketAddrNetlink::new(1, 0))?;
+        send(&rig, 500)
+    })?;
+    acctd.wait_for_line(
+        "group 5 is not bound any more: its socket has failed: Connection refused",
+    )?;
+    acctd.wait_for_line("Group 5 is bound again")?;
+    send(&rig, 2_000)?;
+    // The new one alone.
+    ensure!(manager.names()? == ["nflog-5"], "{:?}", manager.names());
+    acctd.finish()?;
+    ensure_counted(&rig, 3_000, 3_500)?;
+    ensure_one_gap(&rig, "unbound", missed)
 }
 
 fn the_group_was_taken_over() -> Result<()> {
@@ -188,12 +367,9 @@ fn the_group_was_taken_over() -> Result<()> {
     let args = [ONE_HOUR, &["-checkpoint=100ms"]].concat();
     let acctd = rig.acctd(&args)?;
     send(&rig, 1_000)?;
+    let start = Utc::now();
     acctd.stop(Signal::KILL)?;
-    let mut command = rig.router.command(rig.acctd_path());
-    let elsewhere = rig.scratch().join("elsewhere");
-    command.args(ONE_HOUR).arg("-log-directory").arg(&elsewhere);
-    let thief = Acctd::spawn(&mut command)?;
-    thief.wait_for_line("Started accounting")?;
+    let thief = start_elsewhere(&rig)?;
     let names = || -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(rig.log_directory())? {
@@ -211,11 +387,12 @@ fn the_group_was_taken_over() -> Result<()> {
         ensure!(names()? == before);
     }
     thief.finish()?;
+    let end = Utc::now();
     let acctd = rig.acctd(&args)?;
     send(&rig, 2_000)?;
     acctd.finish()?;
     ensure_counted(&rig, 3_000, 3_000)?;
-    ensure_one_gap(&rig, "killed")
+    ensure_one_gap(&rig, "killed", (start, end))
 }
 
 /// A namespace with a name, as `ip netns` makes them, gone when dropped.
@@ -324,6 +501,30 @@ fn the_namespace_is_made_again() -> Result<()> {
     let summaries = rig.summaries()?;
     let gaps = summaries[0]["gaps"].as_array().context("no gaps")?;
     ensure!(gaps.len() == 2, "{gaps:?}");
+    Ok(())
+}
+
+/// Its interfaces are not those of the new one, so accounting goes on alone.
+fn the_namespace_of_a_cross_check_is_made_again() -> Result<()> {
+    let rig = Rig::new()?;
+    let named = Named::make()?;
+    let acctd = named.acctd(&rig, &["env", "ACCTD_CROSSCHECK=lo"])?;
+    named.ping(10)?;
+    named.delete()?;
+    named.add()?;
+    acctd.wait_for_line(
+        "the cross-check has failed: its interfaces went with their network namespace",
+    )?;
+    acctd.wait_for_line("is bound again")?;
+    named.ping(10)?;
+    acctd.finish()?;
+    let summaries = rig.summaries()?;
+    ensure!(summaries.len() == 1, "{summaries:?}");
+    ensure!(
+        summaries[0]["source_packets"] == 40 && summaries[0]["crosscheck"]["comparable"] == false,
+        "{summaries:?}"
+    );
+    ensure!(gaps(&rig, "unbound")?.len() == 1, "{summaries:?}");
     Ok(())
 }
 

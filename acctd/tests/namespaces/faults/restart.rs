@@ -95,7 +95,7 @@ const NOTE: &str = "acctd-state";
 
 /// The part of a service manager that keeps descriptors, as systemd does it: it takes messages from a
 /// datagram socket, and hands over at each start what it holds.
-struct Manager {
+pub(super) struct Manager {
     path: PathBuf,
     told: Arc<Mutex<Told>>,
 }
@@ -113,7 +113,7 @@ struct Told {
 const MARK: &str = "MARK";
 
 impl Manager {
-    fn new(rig: &Rig) -> Result<Self> {
+    pub(super) fn new(rig: &Rig) -> Result<Self> {
         let path = rig.scratch().join("notify");
         let socket = UnixDatagram::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
@@ -132,7 +132,7 @@ impl Manager {
     }
 
     /// Starts acctd and waits until it counts.
-    fn start(&self, rig: &Rig, args: &[&str]) -> Result<Acctd> {
+    pub(super) fn start(&self, rig: &Rig, args: &[&str]) -> Result<Acctd> {
         self.start_under(rig, &[], args)
     }
 
@@ -198,7 +198,7 @@ impl Manager {
         Ok(ended)
     }
 
-    fn names(&self) -> Result<Vec<String>> {
+    pub(super) fn names(&self) -> Result<Vec<String>> {
         let told = self.told()?;
         let mut names: Vec<String> = told.store.iter().map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
