@@ -100,7 +100,7 @@ fn send(rig: &Rig, count: u64) -> Result<()> {
 }
 
 /// A copy of acctd's socket of the group: only the owner's socket may unbind it.
-fn copy_of_socket(acctd: &Acctd) -> Result<OwnedFd> {
+pub(super) fn copy_of_socket(acctd: &Acctd) -> Result<OwnedFd> {
     let pid = i32::try_from(acctd.pid())?;
     let pidfd = pidfd_open(Pid::from_raw(pid).context("a pid")?, PidfdFlags::empty())?;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
@@ -117,17 +117,34 @@ fn copy_of_socket(acctd: &Acctd) -> Result<OwnedFd> {
     Err(anyhow!("acctd has no socket of a group"))
 }
 
-/// `NFULNL_CFG_CMD_UNBIND` for group 5.
+/// `NFULNL_CFG_CMD_UNBIND`.
 fn unbind(socket: &OwnedFd) -> Result<()> {
+    request(socket, 0, 5, 1, [2, 0, 0, 0])
+}
+
+/// Sets the threshold to what it is. The kernel's answer waits in the socket then.
+pub(super) fn ask(socket: &OwnedFd) -> Result<()> {
+    const NLM_F_ACK: u16 = 4;
+    request(socket, NLM_F_ACK, 8, 5, 16_383_u32.to_be_bytes())
+}
+
+/// A request for group 5, with one attribute.
+fn request(
+    socket: &OwnedFd,
+    flags: u16,
+    length: u16,
+    attribute: u16,
+    value: [u8; 4],
+) -> Result<()> {
     let mut request = Vec::new();
     request.extend(28_u32.to_ne_bytes());
     request.extend(0x0401_u16.to_ne_bytes());
-    request.extend(1_u16.to_ne_bytes());
+    request.extend((1 | flags).to_ne_bytes());
     request.extend([0; 8]);
     request.extend([0, 0, 0, 5]);
-    request.extend(5_u16.to_ne_bytes());
-    request.extend(1_u16.to_ne_bytes());
-    request.extend([2, 0, 0, 0]);
+    request.extend(length.to_ne_bytes());
+    request.extend(attribute.to_ne_bytes());
+    request.extend(value);
     rustix::net::send(socket, &request, SendFlags::empty())?;
     Ok(())
 }

@@ -25,6 +25,7 @@ use serde_json::Value;
 use xtask::netns::Privilege;
 use xtask::traffic::TrafficArgs;
 
+use super::kernel::{ask, copy_of_socket};
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
@@ -72,7 +73,18 @@ pub(crate) const CASES: &[Case] = &[
     (
         Needs::Namespace,
         "killed_with_its_sockets_kept_what_waits_is_in_its_own_interval",
-        killed_with_its_sockets_kept,
+        || killed_with_its_sockets_kept(|_| Ok(())),
+    ),
+    (
+        Needs::Root,
+        "killed_before_it_reads_an_answer_of_the_kernel_what_waits_is_in_its_own_interval",
+        || {
+            killed_with_its_sockets_kept(|acctd| {
+                let socket = copy_of_socket(acctd)?;
+                acctd.signal(Signal::STOP)?;
+                ask(&socket)
+            })
+        },
     ),
     (
         Needs::Namespace,
@@ -589,7 +601,7 @@ fn stopped_for_good() -> Result<()> {
     Ok(())
 }
 
-fn killed_with_its_sockets_kept() -> Result<()> {
+fn killed_with_its_sockets_kept(before: fn(&Acctd) -> Result<()>) -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
@@ -603,6 +615,7 @@ fn killed_with_its_sockets_kept() -> Result<()> {
         ensure!(Instant::now() < end, "no file");
         thread::sleep(Duration::from_millis(20));
     }
+    before(&acctd)?;
     acctd.stop(Signal::KILL)?;
     send(&rig, 3_000, 1_000)?;
     let acctd = manager.start(&rig, ONE_SECOND)?;
