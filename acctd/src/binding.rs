@@ -337,7 +337,7 @@ mod tests {
     fn bindings() -> Bindings {
         let args = ["acctd", "-ip4-src-group=5"];
         let cli = Cli::parse_args(args.iter().map(OsString::from)).unwrap();
-        let config = Config::resolve(cli).unwrap();
+        let config = Config::resolve(cli.flags).unwrap();
         Bindings::new(&config, Home::here(), UnixNanos(0))
     }
 

@@ -16,9 +16,10 @@ use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::rows::{Gap, GroupInterval};
 use crate::sealed::{self, Damage, Sealed};
+use crate::whole_file;
 
 /// What a period that is not over had counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The length of a period.
     pub interval: Interval,
@@ -39,7 +40,7 @@ impl Checkpoint {
     /// other. `tag` tells apart the processes that share a directory.
     #[must_use]
     pub fn file_name(tag: NflogGroup, start: UnixNanos) -> String {
-        format!(".acctd-{tag}-{}.{ENDING}", start.0)
+        format!("{}{}.{ENDING}", whole_file::own_prefix(tag), start.0)
     }
 
     /// The file's contents; [`Checkpoint::read`] takes them in.

@@ -23,7 +23,7 @@ use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
 use crate::recovery::Recovered;
-use crate::rows::{ClosedInterval, GroupInterval};
+use crate::rows::{ClosedInterval, Gap, GroupInterval};
 use crate::timeline::{Due, Timeline};
 use crate::writer::{Destination, Writer, yield_to_readers};
 
@@ -246,17 +246,10 @@ impl Engine {
         let copied = self.ask_readers(Command::Copy).await;
         for (index, slots) in copied.slots {
             let start = self.timeline.start_of(index);
-            let mut groups = self.empty_groups();
-            add_slots(&mut groups, slots);
-            let mut gaps = Vec::new();
-            if let Some(resumed) = &self.saving.resumed
-                && resumed.index == index
-            {
-                add_groups(&mut groups, resumed.groups.clone());
-                gaps.clone_from(&resumed.gaps);
-            }
             let end = saved_at.max(start);
-            gaps.extend(self.bindings.gaps_in(Period { start, end }));
+            let resumed = self.saving.resumed.as_ref();
+            let resumed = resumed.filter(|resumed| resumed.index == index).cloned();
+            let (groups, gaps) = self.put_together(Period { start, end }, slots, resumed);
             let file = Checkpoint::file_name(self.saving.tag, start);
             self.saving.files.insert(index, file.clone());
             let checkpoint = Checkpoint {
@@ -444,8 +437,33 @@ impl Engine {
         }
     }
 
-    fn empty_groups(&self) -> Vec<GroupInterval> {
-        self.groups.iter().map(|&config| config.into()).collect()
+    /// What the readers have handed over of a period, each with its number, and what an acctd that was
+    /// killed had saved of it.
+    fn put_together(
+        &self,
+        period: Period,
+        slots: impl IntoIterator<Item = (usize, ClosedSlot)>,
+        resumed: Option<Checkpoint>,
+    ) -> (Vec<GroupInterval>, Vec<Gap>) {
+        let mut groups: Vec<GroupInterval> =
+            self.groups.iter().map(|&config| config.into()).collect();
+        for (reader, slot) in slots {
+            groups[reader].counts.add(&slot.counts);
+            groups[reader].entries.push(slot.entries);
+        }
+        let mut gaps = Vec::new();
+        if let Some(resumed) = resumed {
+            for saved in resumed.groups {
+                let group = groups.iter_mut().find(|group| group.config == saved.config);
+                if let Some(group) = group {
+                    group.counts.add(&saved.counts);
+                    group.entries.extend(saved.entries);
+                }
+            }
+            gaps = resumed.gaps;
+        }
+        gaps.extend(self.bindings.gaps_in(period));
+        (groups, gaps)
     }
 
     fn write(
@@ -454,16 +472,10 @@ impl Engine {
         mut closed: ClosedSlots,
     ) -> Result<()> {
         for (index, period) in periods {
-            let mut groups = self.empty_groups();
-            add_slots(&mut groups, closed.take_through(index));
-            let mut gaps = Vec::new();
             let saved = self.saving.take_through(index);
             let is_resumed = saved.resumed.is_some();
-            if let Some(resumed) = saved.resumed {
-                add_groups(&mut groups, resumed.groups);
-                gaps.extend(resumed.gaps);
-            }
-            gaps.extend(self.bindings.gaps_in(period));
+            let slots = closed.take_through(index);
+            let (mut groups, gaps) = self.put_together(period, slots, saved.resumed);
             for (reader, group) in groups.iter_mut().enumerate() {
                 group.loss_is_open = closed.has_open_loss(reader, index);
             }
@@ -502,25 +514,6 @@ impl Saving {
         Saved {
             files: files.into_values().collect(),
             resumed: self.resumed.take_if(|resumed| resumed.index <= index),
-        }
-    }
-}
-
-/// Adds what readers have handed over, each with its number.
-fn add_slots(groups: &mut [GroupInterval], slots: impl IntoIterator<Item = (usize, ClosedSlot)>) {
-    for (reader, slot) in slots {
-        groups[reader].counts.add(&slot.counts);
-        groups[reader].entries.push(slot.entries);
-    }
-}
-
-/// Adds what was saved of the same groups.
-fn add_groups(groups: &mut [GroupInterval], saved: Vec<GroupInterval>) {
-    for saved in saved {
-        let group = groups.iter_mut().find(|group| group.config == saved.config);
-        if let Some(group) = group {
-            group.counts.add(&saved.counts);
-            group.entries.extend(saved.entries);
         }
     }
 }
