@@ -17,6 +17,7 @@ pub mod usage;
 pub mod netns;
 pub mod veth;
 
+pub mod group_socket;
 pub mod nft;
 
 pub mod craft;

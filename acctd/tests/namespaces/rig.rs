@@ -34,6 +34,17 @@ pub(crate) const LOG_AND_DROP: &str = "
         }
     }";
 
+/// The same for IPv4, but what is no full batch waits in the kernel for the flush timeout.
+pub(crate) const LATE_LOG_AND_DROP: &str = "
+    table inet rig {
+        counter v4 {}
+        chain prerouting {
+            type filter hook prerouting priority raw
+            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 5000
+            drop
+        }
+    }";
+
 /// The router, where acctd and the rules are, and the wire's other end, where traffic comes from.
 pub(crate) struct Rig {
     pub(crate) router: Namespace,

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use xtask::traffic::TrafficArgs;
 
-use crate::rig::{NONE, Rig, totals};
+use crate::rig::{LATE_LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -52,19 +52,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const RULES: &str = "
-    table inet rig {
-        counter v4 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 5000
-            drop
-        }
-    }";
-
 fn stop_with_a_batch_pending(signal: Signal) -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     rig.send(&TrafficArgs {
         count: 10,
@@ -103,7 +93,7 @@ fn without_traffic_a_file_is_its_header() -> Result<()> {
 /// As a shell and a supervisor may send them at once. Neither is a reason to lose the file.
 fn two_signals_at_once() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     for round in 1..=20 {
         let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
         rig.send(&TrafficArgs {
@@ -171,7 +161,7 @@ fn a_stop_with_unstamped_packets_pending() -> Result<()> {
 /// here; that the last batch is counted, `stop_with_a_batch_pending` shows.
 fn a_stop_under_full_load() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(RULES)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 1_000,

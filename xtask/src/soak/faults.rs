@@ -1,13 +1,10 @@
 //! What happens to acctd, one after the other.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use rustix::{
-    net::{SendFlags, netlink::NETFILTER, send, sockopt},
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open},
-};
-use xtask::traffic::TrafficArgs;
+use anyhow::{Result, bail};
+use rustix::process::Signal;
+use xtask::{group_socket, traffic::TrafficArgs};
 
 use super::stage::{QUIET, Stage};
 use crate::interrupt::Interrupt;
@@ -116,18 +113,9 @@ fn take_cpu_time_away(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
 fn unbind(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
     interrupt.rest(QUIET)?;
     let n_before = n_bound_again(stage);
-    let pid = i32::try_from(stage.acctd.pid())?;
-    let pidfd = pidfd_open(Pid::from_raw(pid).context("a pid")?, PidfdFlags::empty())?;
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let number = entry?.file_name().to_string_lossy().parse()?;
-        // It may be closed by now, or be something else.
-        let Ok(copy) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
-            continue;
-        };
-        if sockopt::socket_protocol(&copy).is_ok_and(|protocol| protocol == Some(NETFILTER)) {
-            // Refused but on the socket of the group.
-            send(&copy, &UNBIND_5, SendFlags::empty())?;
-        }
+    for copy in group_socket::copies_of_sockets(stage.acctd.pid())? {
+        // Refused but on the socket of the group.
+        group_socket::unbind(&copy, 5)?;
     }
     for _ in 0..100 {
         interrupt.rest(Duration::from_millis(100))?;
@@ -137,12 +125,6 @@ fn unbind(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
     }
     bail!("group 5 was not bound again");
 }
-
-/// `nlmsghdr`, `nfgenmsg` of group 5, and `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_UNBIND`, for a
-/// little-endian machine.
-const UNBIND_5: [u8; 28] = [
-    28, 0, 0, 0, 1, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 5, 0, 1, 0, 2, 0, 0, 0,
-];
 
 fn n_bound_again(stage: &mut Stage) -> usize {
     let lines = stage.acctd.log().iter();

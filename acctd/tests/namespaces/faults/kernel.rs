@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use xtask::group_socket;
 use xtask::netns::{Namespace, Privilege};
 use xtask::nft::Count;
 use xtask::process;
@@ -101,52 +102,11 @@ fn send(rig: &Rig, count: u64) -> Result<()> {
 
 /// A copy of acctd's socket of the group: only the owner's socket may unbind it.
 pub(super) fn copy_of_socket(acctd: &Acctd) -> Result<OwnedFd> {
-    let pid = i32::try_from(acctd.pid())?;
-    let pidfd = pidfd_open(Pid::from_raw(pid).context("a pid")?, PidfdFlags::empty())?;
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let number = entry?.file_name().to_string_lossy().parse()?;
-        let Ok(copy) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
-            continue;
-        };
-        let is_netfilter = rustix::net::sockopt::socket_protocol(&copy)
-            .is_ok_and(|protocol| protocol == Some(NETFILTER));
-        if is_netfilter {
-            return Ok(copy);
-        }
-    }
-    Err(anyhow!("acctd has no socket of a group"))
-}
-
-/// `NFULNL_CFG_CMD_UNBIND`.
-fn unbind(socket: &OwnedFd) -> Result<()> {
-    request(socket, 0, 5, 1, [2, 0, 0, 0])
-}
-
-/// Sets the threshold to what it is. The kernel's answer waits in the socket then.
-pub(super) fn ask(socket: &OwnedFd) -> Result<()> {
-    const NLM_F_ACK: u16 = 4;
-    request(socket, NLM_F_ACK, 8, 5, 16_383_u32.to_be_bytes())
-}
-
-/// A request for group 5, with one attribute.
-fn request(
-    socket: &OwnedFd,
-    flags: u16,
-    length: u16,
-    attribute: u16,
-    value: [u8; 4],
-) -> Result<()> {
-    let mut request = Vec::new();
-    request.extend(28_u32.to_ne_bytes());
-    request.extend(0x0401_u16.to_ne_bytes());
-    request.extend((1 | flags).to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([0, 0, 0, 5]);
-    request.extend(length.to_ne_bytes());
-    request.extend(attribute.to_ne_bytes());
-    request.extend(value);
-    rustix::net::send(socket, &request, SendFlags::empty())?;
-    Ok(())
+    let copies = group_socket::copies_of_sockets(acctd.pid())?;
+    copies
+        .into_iter()
+        .next()
+        .context("acctd has no socket of a group")
 }
 
 /// From when to when.
@@ -156,7 +116,9 @@ type Span = (DateTime<Utc>, DateTime<Utc>);
 /// the group is gone.
 fn while_unbound(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<Span> {
     let socket = copy_of_socket(acctd)?;
-    while_stopped(acctd, || unbind(&socket).and_then(|()| work()))
+    while_stopped(acctd, || {
+        group_socket::unbind(&socket, 5).and_then(|()| work())
+    })
 }
 
 fn while_stopped(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<Span> {
@@ -322,7 +284,7 @@ fn the_group_is_taken_away_at_the_stop() -> Result<()> {
     send(&rig, 1_000)?;
     let socket = copy_of_socket(&acctd)?;
     let start = Utc::now();
-    unbind(&socket)?;
+    group_socket::unbind(&socket, 5)?;
     let end = Utc::now();
     acctd.finish()?;
     ensure_counted(&rig, 1_000, 1_000)?;

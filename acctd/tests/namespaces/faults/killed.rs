@@ -304,12 +304,8 @@ fn killed_while_it_saves() -> Result<()> {
 fn the_interval_goes_on() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
-    send(&rig, 1_000)?;
-    wait_for_checkpoint(&rig)?;
-    thread::sleep(Duration::from_millis(250));
+    save_and_kill(&rig)?;
     let started = checkpoint_name(&rig)?;
-    acctd.stop(Signal::KILL)?;
     // Twice, so that what was recovered is saved again.
     for _ in 0..2 {
         let acctd = rig.acctd(ONE_HOUR)?;
@@ -333,6 +329,16 @@ fn the_interval_goes_on() -> Result<()> {
     Ok(())
 }
 
+/// Kills an acctd when all of 1,000 packets are in its checkpoint.
+fn save_and_kill(rig: &Rig) -> Result<()> {
+    let acctd = rig.acctd(ONE_HOUR)?;
+    send(rig, 1_000)?;
+    wait_for_checkpoint(rig)?;
+    thread::sleep(Duration::from_millis(250));
+    acctd.stop(Signal::KILL)?;
+    Ok(())
+}
+
 fn checkpoint_name(rig: &Rig) -> Result<String> {
     let mut names = names(&rig.log_directory())?;
     names.retain(|name| name.ends_with(".checkpoint"));
@@ -343,11 +349,7 @@ fn checkpoint_name(rig: &Rig) -> Result<String> {
 fn other_flags() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
-    send(&rig, 1_000)?;
-    wait_for_checkpoint(&rig)?;
-    thread::sleep(Duration::from_millis(250));
-    acctd.stop(Signal::KILL)?;
+    save_and_kill(&rig)?;
     // Other groups, and so another lowest one, and another prefix length.
     let acctd = rig.acctd(&[
         "-interval=1h",
@@ -370,11 +372,7 @@ fn a_damaged_checkpoint() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     let directory = rig.log_directory();
     fs::create_dir_all(&directory)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
-    send(&rig, 1_000)?;
-    wait_for_checkpoint(&rig)?;
-    thread::sleep(Duration::from_millis(250));
-    acctd.stop(Signal::KILL)?;
+    save_and_kill(&rig)?;
     let torn = directory.join(checkpoint_name(&rig)?);
     let bytes = fs::read(&torn)?;
     fs::write(&torn, &bytes[..bytes.len() - 7])?;

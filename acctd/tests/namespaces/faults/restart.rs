@@ -22,11 +22,12 @@ use rustix::net::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
+use xtask::group_socket;
 use xtask::netns::Privilege;
 use xtask::traffic::TrafficArgs;
 
-use super::kernel::{ask, copy_of_socket};
-use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
+use super::kernel::copy_of_socket;
+use crate::rig::{Acctd, Ended, LATE_LOG_AND_DROP, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -82,7 +83,8 @@ pub(crate) const CASES: &[Case] = &[
             killed_with_its_sockets_kept(|acctd| {
                 let socket = copy_of_socket(acctd)?;
                 acctd.signal(Signal::STOP)?;
-                ask(&socket)
+                // To what it is.
+                group_socket::set_threshold(&socket, 5, 16_383)
             })
         },
     ),
@@ -454,7 +456,7 @@ fn instance(rig: &Rig, group: u16) -> Result<Option<Instance>> {
 fn restarted_with_a_cross_check() -> Result<()> {
     let rig = Rig::new()?;
     // The kernel holds packets back for the next process.
-    rig.rules(PENDING)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
     let flush_timeout = || -> Result<_> {
         let instance = instance(&rig, 5)?;
@@ -562,20 +564,9 @@ fn restarted_after_a_refusal() -> Result<()> {
     ensure_all_is_counted(&rig, 1_500)
 }
 
-/// More than the kernel hands over at once, and less than a batch.
-const PENDING: &str = "
-    table inet rig {
-        counter v4 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            meta nfproto ipv4 counter name v4 log group 5 snaplen 20 queue-threshold 5000
-            drop
-        }
-    }";
-
 fn restarted_without_a_manager() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(PENDING)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     let acctd = rig.acctd(ONE_HOUR)?;
     send(&rig, 10, 0)?;
     let ended = acctd.stop(Signal::USR2)?;
@@ -586,7 +577,7 @@ fn restarted_without_a_manager() -> Result<()> {
 
 fn stopped_for_good() -> Result<()> {
     let rig = Rig::new()?;
-    rig.rules(PENDING)?;
+    rig.rules(LATE_LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
     for (round, signal) in (1..).zip([Signal::TERM, Signal::INT, Signal::QUIT]) {
         let acctd = manager.start(&rig, ONE_HOUR)?;
