@@ -275,6 +275,12 @@ impl Bindings {
         Some((at, Change::Adopt(socket)))
     }
 
+    /// Whether each group is bound, as far as is known.
+    pub fn are_bound(&self) -> impl Iterator<Item = bool> {
+        let states = self.groups.iter().map(|binding| &binding.state);
+        states.map(|state| matches!(state, State::Bound { .. }))
+    }
+
     /// How long until a group is to be tried again.
     #[must_use]
     pub fn until_next_try(&self) -> Option<Duration> {

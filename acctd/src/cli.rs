@@ -6,10 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::crosscheck::{AttachMode, End, Watched};
 use crate::go_flags;
+use crate::listen::ListenAddress;
 use crate::nflog_socket::NflogGroup;
 use crate::{doctor, rules, status};
 
@@ -17,6 +19,7 @@ const WHAT_IS_COUNTED: &str = "What is counted";
 const FILES: &str = "Files";
 const CROSS_CHECK: &str = "Cross-check with the kernel's own count (TC eBPF)";
 const LOGGING: &str = "Logging";
+const OBSERVATION: &str = "Observation";
 const PROCESS: &str = "Process";
 
 /// More groups than a machine has cores bring nothing; each takes 32 MiB of kernel memory at worst.
@@ -204,6 +207,14 @@ pub struct Flags {
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub debug: bool,
 
+    /// Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`.
+    ///
+    /// A list of ADDRESS:PORT and unix:PATH. Whoever can connect can read, so an address should be a
+    /// local one. `acctd status` asks `unix:/run/acctd/acctd.sock` if it is told nothing else.
+    #[arg(long, env = "ACCTD_LISTEN", hide_env = true, value_name = "ADDR", value_delimiter = ',',
+          action = ArgAction::Append, help_heading = OBSERVATION)]
+    pub listen: Vec<ListenAddress>,
+
     /// CPUs to use; 0 is all.
     #[arg(long, env = "ACCTD_CPUS", hide_env = true, value_name = "N", default_value_t = 0,
           help_heading = PROCESS)]
@@ -229,8 +240,20 @@ impl Cli {
         let asked_for = args.get(1).and_then(|word| command.find_subcommand(word));
         let flags_of = asked_for.unwrap_or(&command).clone();
         let args = go_flags::to_clap(args, |name| takes_value(&flags_of, name));
-        let matches = command.try_get_matches_from_mut(args)?;
+        let matches = command.try_get_matches_from_mut(args);
+        let matches = matches.map_err(|error| stray(&mut command, error))?;
         Self::from_arg_matches(&matches)
+    }
+}
+
+/// A word that is no flag is no command that does not go with the flags either.
+fn stray(command: &mut clap::Command, error: clap::Error) -> clap::Error {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if command.find_subcommand(word).is_none() => {
+            let message = format!("unexpected argument '{word}' found");
+            command.error(ErrorKind::UnknownArgument, message)
+        }
+        _ => error,
     }
 }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::cli::Flags;
 use crate::crosscheck::CrossCheckConfig;
 use crate::interval::Interval;
+use crate::listen::ListenAddress;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixLength, Side};
@@ -49,6 +50,8 @@ pub struct Config {
     pub verbose: bool,
     /// Each packet in the log.
     pub debug: bool,
+    /// Where to answer over HTTP; nowhere if empty.
+    pub listen: Vec<ListenAddress>,
     /// Threads that read groups.
     pub n_threads: usize,
     /// Nice value.
@@ -106,6 +109,7 @@ impl Config {
             syslog: flags.syslog,
             verbose: flags.verbose || flags.debug,
             debug: flags.debug,
+            listen: flags.listen,
             // One for each group and one for the clock keep all cores busy that there are.
             n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
             groups,

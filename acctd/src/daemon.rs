@@ -2,6 +2,7 @@
 //! over, and finish without losing what the kernel still holds.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -16,6 +17,7 @@ use crate::engine::Engine;
 use crate::handover::{self, Handover, Kept, Parting, socket_name};
 use crate::inherited::Named;
 use crate::interval::UnixNanos;
+use crate::listen::Listeners;
 use crate::network_namespace::Home;
 use crate::preflight::{self, OpenGroup};
 use crate::privilege;
@@ -23,7 +25,8 @@ use crate::profile::CpuProfile;
 use crate::reader::{Reader, ReaderHandle};
 use crate::recovery::{self, GoesOn, Recovered};
 use crate::service_manager;
-use crate::shutdown::{Received, Shutdown};
+use crate::shutdown::{Question, Questions, Received, Shutdown};
+use crate::status::Status;
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.
@@ -49,6 +52,8 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
         .map(CpuProfile::start)
         .transpose()?;
     preflight::refuse_taken_groups(&config.groups)?;
+    // Which takes rights that are given up.
+    let listeners = Listeners::bind(&config.listen)?;
     // Before any other thread is started.
     privilege::give_up(config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,7 +63,7 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config, inherited, lock.is_some()));
+    let served = runtime.block_on(serve(config, inherited, lock.is_some(), listeners));
     // Does not wait for a write that hangs, which only an end without patience leaves behind.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -79,9 +84,15 @@ fn set_priority(priority: i32) {
     }
 }
 
-async fn serve(config: &Config, inherited: Vec<Named>, is_locked: bool) -> Result<()> {
+async fn serve(
+    config: &Config,
+    inherited: Vec<Named>,
+    is_locked: bool,
+    listeners: Listeners,
+) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
     let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
+    let mut questions = Questions::listen().context("cannot take over signals")?;
     // Before the groups: what NFLOG counts, the kernel must have counted.
     let mut crosscheck = config
         .crosscheck
@@ -117,8 +128,9 @@ async fn serve(config: &Config, inherited: Vec<Named>, is_locked: bool) -> Resul
         engine.mark_taken_over();
     }
     info!("Started accounting");
+    let _answering = listeners.answer(Arc::clone(engine.vitals()))?;
     service_manager::ready();
-    let ended = run_until_over(&mut engine, &mut shutdown).await;
+    let ended = run_until_over(&mut engine, &mut shutdown, &mut questions).await;
     info!("Stopping accounting");
     service_manager::stopping();
     let parting = *ended.as_ref().unwrap_or(&Parting::LetGo);
@@ -243,17 +255,25 @@ fn leave(config: &Config, parting: Parting, handover: &Handover) -> Result<()> {
 
 /// Closes intervals until a signal comes, which says how to part with the groups, or something cannot go
 /// on.
-async fn run_until_over(engine: &mut Engine, shutdown: &mut Shutdown) -> Result<Parting> {
+async fn run_until_over(
+    engine: &mut Engine,
+    shutdown: &mut Shutdown,
+    questions: &mut Questions,
+) -> Result<Parting> {
     loop {
         // First, so that an interval is not closed before its gaps are known.
         engine.look_at_bindings().await?;
         engine.close_what_is_due().await?;
         engine.save_if_due().await;
         engine.look_around().await;
-        engine.warn_of_trouble();
+        engine.report();
         let pause = engine.until_due().min(LOOK_AROUND);
         let Received { name, parting } = tokio::select! {
             signal = shutdown.signal() => signal,
+            question = questions.next() => {
+                answer(question, engine);
+                continue;
+            }
             () = tokio::time::sleep(pause) => continue,
         };
         info!("{name} received - shutting down");
@@ -264,5 +284,18 @@ async fn run_until_over(engine: &mut Engine, shutdown: &mut Shutdown) -> Result<
             return Ok(Parting::LetGo);
         }
         return Ok(parting);
+    }
+}
+
+fn answer(question: Question, engine: &Engine) {
+    match question {
+        Question::Status => {
+            for line in Status::of(engine.vitals()).to_string().lines() {
+                info!("{line}");
+            }
+        }
+        Question::Reload => warn!(
+            "hangup received: acctd does not read its flags again; restart it, which loses nothing under systemd"
+        ),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -25,6 +26,7 @@ use crate::reader::{Command, ReaderHandle};
 use crate::recovery::Recovered;
 use crate::rows::{ClosedInterval, Gap, GroupInterval};
 use crate::timeline::{Due, Timeline};
+use crate::vitals::Vitals;
 use crate::writer::{Destination, Writer, yield_to_readers};
 
 /// The wall clock.
@@ -55,6 +57,7 @@ pub struct Engine {
     flush_timeout: Duration,
     saving: Saving,
     bindings: Bindings,
+    vitals: Arc<Vitals>,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
@@ -135,13 +138,15 @@ impl Engine {
             saving.files.insert(index, resumed.file);
             saving.resumed = Some(resumed.checkpoint);
         }
+        let counts = readers.iter().map(|reader| Arc::clone(&reader.counts));
+        let vitals = Arc::new(Vitals::new(config, counts, start));
         let engine = Self {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
             timeline: Timeline::start(config.interval, start),
             clock,
-            writer: Writer::start(destination),
+            writer: Writer::start(destination, Arc::clone(&vitals)),
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(Box::new(crosscheck)))
             }),
@@ -149,6 +154,7 @@ impl Engine {
             flush_timeout: config.flush_timeout,
             saving,
             bindings,
+            vitals,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -158,6 +164,12 @@ impl Engine {
         }
         engine.log_next();
         Ok(engine)
+    }
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 
     /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
@@ -270,6 +282,7 @@ impl Engine {
         match self.timeline.poll(now) {
             None => {}
             Some(Due::Close(first_open)) => {
+                let begun = Instant::now();
                 let mut closed = self.ask_readers(Command::CloseBefore(first_open)).await;
                 closed.kernel = self
                     .ask_kernel(move |kernel| kernel.close_before(first_open, now))
@@ -277,6 +290,8 @@ impl Engine {
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
                 self.log_next();
                 self.write(periods, closed)?;
+                let took = begun.elapsed().as_secs_f64();
+                self.vitals.close_seconds.observe(took);
             }
             Some(Due::Restart) => {
                 warn!(
@@ -300,11 +315,24 @@ impl Engine {
             .await;
     }
 
-    /// Logs what the counters show.
-    pub fn warn_of_trouble(&mut self) {
+    /// Logs what the counters show, and notes where accounting is.
+    pub fn report(&mut self) {
         let now = Instant::now();
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
             monitor.check(&reader.counts.load(), now);
+        }
+        let now = (self.clock)();
+        let open = Period {
+            start: self.timeline.start_of(self.saving.interval.index_of(now)),
+            end: self.timeline.end_of_period(now),
+        };
+        self.vitals.note_look(open, self.bindings.are_bound());
+        match &self.kernel {
+            KernelWatch::Off | KernelWatch::Active(None) => {}
+            KernelWatch::Active(Some(crosscheck)) => {
+                self.vitals.note_programs(Some(crosscheck.runs().to_vec()));
+            }
+            KernelWatch::Failed => self.vitals.note_programs(None),
         }
     }
 

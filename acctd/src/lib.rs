@@ -76,6 +76,11 @@ pub mod external;
 pub mod rules;
 pub mod status;
 
+pub mod listen;
+pub mod metrics;
+pub mod process_usage;
+pub mod vitals;
+
 pub mod daemon;
 pub mod engine;
 pub mod logging;

@@ -16,8 +16,9 @@ fn main() -> ExitCode {
     // Before anything is opened.
     let inherited = inherited::take();
     // Before anything is written, be it to a log.
-    if let Err(error) = shutdown::outlive_file_size_limit() {
-        return fail(&format!("cannot take over SIGXFSZ: {error}"), FAILURE);
+    let outlived = shutdown::outlive_file_size_limit().and_then(|()| shutdown::outlive_questions());
+    if let Err(error) = outlived {
+        return fail(&format!("cannot take over signals: {error}"), FAILURE);
     }
     let cli = match Cli::parse_args(std::env::args_os()) {
         Ok(cli) => cli,

@@ -122,10 +122,10 @@ impl CrossCheckSummary {
             };
             (field(verdict), amount)
         });
-        let uncounted = REASONS.iter().filter_map(|&(reason, name)| {
-            let Counters { packets, bytes } = kernel.counts.reasons.sum(reason);
-            (packets > 0).then_some((name, Counted { packets, bytes }))
-        });
+        let uncounted = uncounted(kernel);
+        let uncounted = uncounted.filter(|(_, counters)| counters.packets > 0);
+        let uncounted = uncounted
+            .map(|(reason, Counters { packets, bytes })| (reason, Counted { packets, bytes }));
         let worst = summary.worst.iter().map(|worst| Worst {
             ip: go_ip_text(worst.address).to_string(),
             side: worst.side.name(),
@@ -151,8 +151,15 @@ impl CrossCheckSummary {
     }
 }
 
+/// What the kernel counted for no prefix, by the reason.
+pub fn uncounted(kernel: &KernelInterval) -> impl Iterator<Item = (&'static str, Counters)> {
+    let reasons = REASONS.iter();
+    reasons.map(|&(reason, name)| (name, kernel.counts.reasons.sum(reason)))
+}
+
 /// The verdict as a field of JSON is named.
-fn field(verdict: Verdict) -> &'static str {
+#[must_use]
+pub fn field(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NotChecked => "not_checked",
         verdict => verdict.text(),
@@ -160,7 +167,7 @@ fn field(verdict: Verdict) -> &'static str {
 }
 
 /// The names of the map contract's reasons.
-const REASONS: [(u8, &str); 10] = [
+pub const REASONS: [(u8, &str); 10] = [
     (reason::NOT_IP, "not_ip"),
     (reason::OTHER_HOST, "other_host"),
     (reason::BAD_HEADER, "bad_header"),

@@ -20,9 +20,11 @@ use crate::crosscheck::verdicts::Judge;
 use crate::crosscheck::{Watched, report};
 use crate::csv_writer::{self, FileTotals};
 use crate::fault_points::reached;
+use crate::interval::UnixNanos;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::rows::ClosedInterval;
+use crate::vitals::Vitals;
 use crate::{sealed, summary, whole_file};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -96,13 +98,14 @@ impl Drop for CountedIn {
 }
 
 impl Writer {
-    /// Starts the task, on the runtime that this is called in.
+    /// Starts the task, on the runtime that this is called in. It notes in `vitals` what it does.
     #[must_use]
-    pub fn start(destination: Destination) -> Self {
+    pub fn start(destination: Destination, vitals: Arc<Vitals>) -> Self {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (impatient, impatience) = watch::channel(false);
         let backlog = Backlog {
             destination,
+            vitals,
             jobs,
             impatience,
             judge: Some(Judge::default()),
@@ -165,6 +168,7 @@ impl Writer {
 /// What is on its way to the disk.
 struct Backlog {
     destination: Destination,
+    vitals: Arc<Vitals>,
     jobs: mpsc::UnboundedReceiver<Job>,
     impatience: watch::Receiver<bool>,
     /// Gives the cross-check's verdicts; `None` while a try has it.
@@ -209,6 +213,7 @@ impl Backlog {
             self.keep_within_bounds().await?;
             let Err(failure) = self.try_to_write().await? else {
                 self.pause = FIRST_PAUSE;
+                self.note_waiting(None);
                 continue;
             };
             self.take_in_all();
@@ -216,6 +221,7 @@ impl Backlog {
                 continue;
             }
             let complaint = self.complaint(&failure);
+            self.note_waiting(Some(&complaint));
             if self.is_time_to_give_up() {
                 bail!("{complaint}; gave up");
             }
@@ -255,9 +261,8 @@ impl Backlog {
     /// Puts intervals together while too many rows wait.
     async fn keep_within_bounds(&mut self) -> anyhow::Result<()> {
         let limit = self.destination.backlog;
-        let n_rows: usize = self.files.iter().map(|file| file.closed.n_entries()).sum();
         // One that has just been closed is no backlog.
-        if n_rows <= limit || self.files.len() < 2 {
+        if self.n_rows() <= limit || self.files.len() < 2 {
             return Ok(());
         }
         let mut files = std::mem::take(&mut self.files);
@@ -287,10 +292,11 @@ impl Backlog {
             VecDeque::new()
         };
         let destination = self.destination.clone();
+        let vitals = Arc::clone(&self.vitals);
         let mut judge = self.judge.take().unwrap_or_default();
         let attempt = spawn_blocking(move || {
             yield_to_readers();
-            let attempt = write(oldest, lines, &mut judge, &destination);
+            let attempt = write(oldest, lines, &mut judge, &destination, &vitals);
             let saved = checkpoints.into_iter().map(|job| save(job, &destination));
             let saved = saved.reduce(Result::and);
             (attempt, saved, judge)
@@ -313,17 +319,28 @@ impl Backlog {
     }
 
     /// The next one comes soon, so this one is not tried again.
-    fn note_saved(&mut self, saved: &io::Result<()>) {
+    fn note_saved(&mut self, saved: &io::Result<UnixNanos>) {
+        self.vitals.note_saved(saved);
         let directory = self.destination.directory.display();
         match saved {
-            Ok(()) if self.is_saving_well => {}
-            Ok(()) => info!("Checkpoints are saved to {directory} again"),
+            Ok(_) if self.is_saving_well => {}
+            Ok(_) => info!("Checkpoints are saved to {directory} again"),
             Err(error) if self.is_saving_well => warn!(
                 "cannot save a checkpoint to {directory}: {error}; should acctd be killed, more is lost than the time between two of them; trying again with the next"
             ),
             Err(_) => {}
         }
         self.is_saving_well = saved.is_ok();
+    }
+
+    fn note_waiting(&self, error: Option<&str>) {
+        let n_files = self.files.len();
+        self.vitals
+            .note_waiting(n_files, self.n_rows(), self.lines.len(), error);
+    }
+
+    fn n_rows(&self) -> usize {
+        self.files.iter().map(|file| file.closed.n_entries()).sum()
     }
 
     /// What is wrong, and what waits for its end.
@@ -403,10 +420,11 @@ fn write(
     mut lines: VecDeque<Line>,
     judge: &mut Judge,
     destination: &Destination,
+    vitals: &Vitals,
 ) -> Attempt {
     if let Some(mut interval) = oldest {
         judge_once(&mut interval.closed, judge);
-        match write_file(&mut interval, destination) {
+        match write_file(&mut interval, destination, vitals) {
             Ok(line) => lines.push_back(line),
             Err(error) => {
                 let result = Err((Some(interval), Failure::File(error)));
@@ -484,10 +502,12 @@ fn coarsen_all(files: &mut VecDeque<Unwritten>, limit: usize, judge: &mut Judge,
     }
 }
 
-fn save(job: SaveJob, destination: &Destination) -> io::Result<()> {
+/// Returns the time as of which it is saved.
+fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
     let SaveJob {
         file, checkpoint, ..
     } = job;
+    let saved_at = checkpoint.saved_at;
     let saved = checkpoint.into_saved();
     let place = destination.place();
     let replace = || {
@@ -499,7 +519,7 @@ fn save(job: SaveJob, destination: &Destination) -> io::Result<()> {
     };
     in_directory(destination, replace)?;
     reached("saved");
-    Ok(())
+    Ok(saved_at)
 }
 
 struct Written {
@@ -508,7 +528,11 @@ struct Written {
 }
 
 /// Gives the interval its file, by the steps of [`commit`]. On an error it may be tried again.
-fn write_file(interval: &mut Unwritten, destination: &Destination) -> io::Result<Line> {
+fn write_file(
+    interval: &mut Unwritten,
+    destination: &Destination,
+    vitals: &Vitals,
+) -> io::Result<Line> {
     let directory = &destination.directory;
     let there = interval.prepared.take();
     let there = there.filter(|(prepared, _)| prepared.is_there(directory));
@@ -537,6 +561,7 @@ fn write_file(interval: &mut Unwritten, destination: &Destination) -> io::Result
         }
     };
     log_written(closed, &file, &written, destination);
+    vitals.note_file(closed, &file, &written.totals, written.took);
     Ok(Line {
         text: summary_line(closed, &file, &written, destination),
         record: prepared.retire(directory, &closed.checkpoints),

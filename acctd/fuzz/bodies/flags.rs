@@ -104,6 +104,7 @@ fn written(flags: &Flags) -> Vec<OsString> {
         cpus,
         priority,
         cpuprofile,
+        listen,
     } = flags;
     let attach = match crosscheck_attach {
         AttachMode::Auto => "auto",
@@ -135,6 +136,8 @@ fn written(flags: &Flags) -> Vec<OsString> {
     .to_vec();
     let watched: Vec<String> = crosscheck.iter().map(ToString::to_string).collect();
     args.extend((!watched.is_empty()).then(|| format!("-crosscheck={}", watched.join(",")).into()));
+    let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    args.extend((!listen.is_empty()).then(|| format!("-listen={}", listen.join(",")).into()));
     for (flag, path) in [
         ("-log-directory=", Some(log_directory)),
         ("-crosscheck-object=", crosscheck_object.as_ref()),

@@ -33,7 +33,7 @@ use acctd_common::contract::{
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
-use aya::programs::TcAttachType;
+use aya::programs::{Program, TcAttachType};
 use log::{debug, info, warn};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::ClockId;
@@ -160,6 +160,17 @@ impl CrossCheckConfig {
     }
 }
 
+/// What a program has done, where the kernel measures it (`kernel.bpf_stats_enabled`).
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramRun {
+    /// Its name.
+    pub program: &'static str,
+    /// How often it ran.
+    pub n_runs: u64,
+    /// For how long.
+    pub time: Duration,
+}
+
 /// A cross-check at work. Dropping it takes the programs off.
 pub struct CrossCheck {
     config: CrossCheckConfig,
@@ -169,6 +180,8 @@ pub struct CrossCheck {
     _pins: Option<Pins>,
     epochs: Epochs,
     vlans: Option<VlanMap>,
+    /// As of the last look.
+    runs: Vec<ProgramRun>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
 }
@@ -223,10 +236,12 @@ impl CrossCheck {
             _pins: pins,
             epochs,
             vlans,
+            runs: Vec::new(),
             ebpf,
             _stamps: stamps,
         };
         crosscheck.refresh_vlans();
+        crosscheck.runs = runs(&crosscheck.ebpf);
         for watched in &config.watched {
             let index = index_of(&watched.interface).with_context(|| {
                 format!(
@@ -256,7 +271,14 @@ impl CrossCheck {
     pub fn look_around(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
         self.look_at_devices(UnixNanos::now());
+        self.runs = runs(&self.ebpf);
         Ok(())
+    }
+
+    /// What the programs that are loaded have done until the last look.
+    #[must_use]
+    pub fn runs(&self) -> &[ProgramRun] {
+        &self.runs
     }
 
     /// Closes the periods before `first_open`, which has begun at `now`.
@@ -388,6 +410,23 @@ fn index_of(interface: &str) -> Option<u32> {
     )
     .ok()?;
     rustix::net::netdevice::name_to_index(&any, interface).ok()
+}
+
+/// Of the programs that are loaded.
+fn runs(ebpf: &Ebpf) -> Vec<ProgramRun> {
+    let run = |program| -> Option<ProgramRun> {
+        let Some(Program::SchedClassifier(classifier)) = ebpf.program(program) else {
+            return None;
+        };
+        // One that is not loaded has no descriptor to ask.
+        let info = classifier.info().ok()?;
+        Some(ProgramRun {
+            program,
+            n_runs: info.run_count(),
+            time: info.run_time(),
+        })
+    };
+    PROGRAMS.into_iter().filter_map(run).collect()
 }
 
 /// Passes on what the programs log. Ends with the runtime.

@@ -437,7 +437,7 @@ impl VerdictSummary {
     }
 
     /// A prefix counts for each interval that it was in.
-    fn append(&mut self, next: Self) {
+    pub fn append(&mut self, next: Self) {
         add_tallies(&mut self.tallies, next.tallies);
         for (own, next) in self.sides.iter_mut().zip(next.sides) {
             add_tallies(&mut own.tallies, next.tallies);

@@ -1,0 +1,49 @@
+//! What this process uses.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// At one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessUsage {
+    /// User and system, of all threads.
+    pub cpu_time: Duration,
+    /// Memory that is in RAM.
+    pub resident_bytes: u64,
+    /// Open descriptors.
+    pub n_descriptors: u64,
+}
+
+impl ProcessUsage {
+    /// Now.
+    pub fn now() -> io::Result<Self> {
+        let cpu_time = clock_gettime(ClockId::ProcessCPUTime);
+        // `/proc/PID/statm` (proc_pid_statm(5)): size and resident set in pages.
+        let statm = fs::read_to_string("/proc/self/statm")?;
+        let resident = statm.split_whitespace().nth(1);
+        let pages: u64 = resident.and_then(|it| it.parse().ok()).unwrap_or(0);
+        Ok(Self {
+            cpu_time: cpu_time.try_into().unwrap_or_default(),
+            resident_bytes: pages * rustix::param::page_size() as u64,
+            // The directory itself is open meanwhile.
+            n_descriptors: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_more_is_one_more() {
+        let before = ProcessUsage::now().unwrap();
+        assert!(before.resident_bytes > 1_000_000);
+        let _open = fs::File::open("/dev/null").unwrap();
+        let after = ProcessUsage::now().unwrap();
+        assert!(after.n_descriptors > 3 && after.cpu_time >= before.cpu_time);
+    }
+}
