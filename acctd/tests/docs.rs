@@ -73,7 +73,11 @@ fn command_lines(text: &str, program: &str) -> Vec<Vec<String>> {
             let words = line
                 .split_whitespace()
                 .take_while(|word| !word.starts_with('#'));
-            found.push(words.map(str::to_owned).collect());
+            let words: Vec<String> = words.map(str::to_owned).collect();
+            // Not the usage, in the help text.
+            if !words.contains(&"<COMMAND>".to_owned()) {
+                found.push(words);
+            }
         }
     }
     found

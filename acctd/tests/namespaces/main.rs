@@ -12,6 +12,7 @@ mod crosscheck;
 mod errors;
 mod faults;
 mod hooks;
+mod listen;
 mod logging;
 mod overload;
 mod rig;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         hooks::CASES,
         errors::CASES,
         logging::CASES,
+        listen::CASES,
         unprivileged::CASES,
         rules_of_readme::CASES,
         &faults::cases(),
