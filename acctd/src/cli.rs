@@ -13,6 +13,7 @@ use crate::crosscheck::{AttachMode, End, Watched};
 use crate::go_flags;
 use crate::listen::ListenAddress;
 use crate::nflog_socket::NflogGroup;
+use crate::prefix::{Family, Side};
 use crate::{doctor, rules, status};
 
 const WHAT_IS_COUNTED: &str = "What is counted";
@@ -95,6 +96,30 @@ pub struct GroupFlags {
     #[arg(long, env = "ACCTD_IP6_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
           help_heading = WHAT_IS_COUNTED)]
     pub ip6_dst_group: GroupList,
+}
+
+impl GroupFlags {
+    /// The directions, each with its flag's name, in the order in which the seed opens them.
+    #[must_use]
+    pub fn directions(&self) -> [(&'static str, Family, Side, &GroupList); 4] {
+        use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
+        [
+            ("ip4-dst-group", Ip4, Dest, &self.ip4_dst_group),
+            ("ip4-src-group", Ip4, Source, &self.ip4_src_group),
+            ("ip6-dst-group", Ip6, Dest, &self.ip6_dst_group),
+            ("ip6-src-group", Ip6, Source, &self.ip6_src_group),
+        ]
+    }
+
+    /// All groups, to be changed.
+    pub fn lists_mut(&mut self) -> [&mut GroupList; 4] {
+        [
+            &mut self.ip4_dst_group,
+            &mut self.ip4_src_group,
+            &mut self.ip6_dst_group,
+            &mut self.ip6_src_group,
+        ]
+    }
 }
 
 /// The flags of the daemon.

@@ -166,16 +166,12 @@ fn resolve_crosscheck(
 }
 
 fn resolve_groups(flags: &Flags) -> Result<Vec<GroupConfig>, UsageError> {
-    use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
-    let named = &flags.groups;
-    let (ip4, ip6) = (flags.ip4_prefix_length, flags.ip6_prefix_length);
     let mut groups: Vec<(GroupConfig, &'static str)> = Vec::new();
-    for (flag, list, family, side, bits) in [
-        ("ip4-dst-group", &named.ip4_dst_group, Ip4, Dest, ip4),
-        ("ip4-src-group", &named.ip4_src_group, Ip4, Source, ip4),
-        ("ip6-dst-group", &named.ip6_dst_group, Ip6, Dest, ip6),
-        ("ip6-src-group", &named.ip6_src_group, Ip6, Source, ip6),
-    ] {
+    for (flag, family, side, list) in flags.groups.directions() {
+        let bits = match family {
+            Family::Ip4 => flags.ip4_prefix_length,
+            Family::Ip6 => flags.ip6_prefix_length,
+        };
         #[expect(
             clippy::expect_used,
             reason = "clap's ranges are those of PrefixLength"

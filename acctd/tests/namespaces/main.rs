@@ -16,6 +16,7 @@ mod listen;
 mod logging;
 mod overload;
 mod rig;
+mod rules;
 mod rules_of_readme;
 mod stopping;
 mod unprivileged;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         logging::CASES,
         listen::CASES,
         unprivileged::CASES,
+        rules::CASES,
         rules_of_readme::CASES,
         &faults::cases(),
     ]

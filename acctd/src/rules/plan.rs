@@ -1,0 +1,404 @@
+//! What is to be logged where, whichever program loads it. Pure.
+//!
+//! Each scenario counts a packet once: in each direction the hooks are such that none passes two of them.
+//! And each is counted on a hook where the kernel stamps it (prerouting, input, forward, and netdev's egress)
+//! if there is one: `nfulnl_log_packet` gives no stamp on output and postrouting.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::Args;
+use crate::cli::{GroupFlags, GroupList};
+use crate::nflog_socket::NflogGroup;
+use crate::prefix::{Family, Side};
+
+/// Whose packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// What this host receives, by source, and what it sends, by destination.
+    Host,
+    /// What comes from --lan, by source, and what goes there, by destination.
+    Router,
+    /// The same for the ports of a bridge.
+    Bridge,
+}
+
+/// Where packets pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// All that comes in.
+    Prerouting,
+    /// What is for this host.
+    Input,
+    /// What passes through.
+    Forward,
+    /// What this host sends.
+    Output,
+    /// All that goes out by this interface (nft's family netdev).
+    Egress(String),
+}
+
+/// One rule: packets that are logged to one of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where.
+    pub hook: Hook,
+    /// Which packets.
+    pub family: Family,
+    /// And whose address is accounted.
+    pub side: Side,
+    /// Only those that came by this interface, or go out by it if the side is the destination.
+    pub interface: Option<String>,
+    /// Where they are logged to, spread by CPU if there are several.
+    pub groups: Vec<NflogGroup>,
+}
+
+/// All that is needed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In a bridge, not in IP.
+    pub is_bridge: bool,
+    /// Rules in the order of their hooks.
+    pub rules: Vec<Rule>,
+    /// The groups, as they are after spreading.
+    pub groups: GroupFlags,
+    /// Bytes to copy, if that is not the header.
+    pub snaplen: Option<u32>,
+    /// Packets in a batch.
+    pub threshold: u32,
+    /// CPUs that there may be.
+    pub n_cpus: usize,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// A router or bridge without interfaces.
+    #[error("which interfaces are the accounted addresses behind? Name them: --lan eth1,eth2")]
+    NoLan,
+    /// A host with them.
+    #[error("--lan is for the scenarios router and bridge: acctd rules router --lan …")]
+    LanOfHost,
+    /// A host that forwards.
+    #[error("--forwarded is for the scenarios router and bridge; a host forwards nothing")]
+    ForwardedOfHost,
+    /// A name that cannot be, or is matched twice.
+    #[error("--{0} {1:?}: {2}")]
+    Interface(&'static str, String, &'static str),
+    /// Groups beyond the last.
+    #[error("--fan-out {0}: there is no group behind 65535")]
+    NoGroupLeft(u16),
+    /// A list says already how many.
+    #[error("--fan-out {0}, but --{1} has a list of {2}: give one group, or leave --fan-out out")]
+    ListAndFanOut(u16, &'static str, usize),
+    /// The kernel hands a group to one socket, and that is read for one direction.
+    #[error("group {0} is used for --{1} and for --{2}: each direction needs groups of its own{3}")]
+    GroupTwice(NflogGroup, &'static str, &'static str, &'static str),
+    /// Not with iptables.
+    #[error("{0} needs nft: leave --format iptables out")]
+    NeedsNft(&'static str),
+}
+
+/// The flags of the seed's manual.
+const SEEDS_GROUPS: [u16; 4] = [4, 5, 6, 7];
+
+impl Plan {
+    /// What these flags ask for.
+    pub fn new(args: &Args) -> Result<Self, PlanError> {
+        let lan = interfaces("lan", &args.lan, true)?;
+        let egress = interfaces("egress-hook", &args.egress_hook, false)?;
+        match args.scenario {
+            Scenario::Host if !lan.is_empty() => return Err(PlanError::LanOfHost),
+            Scenario::Host if args.forwarded => return Err(PlanError::ForwardedOfHost),
+            Scenario::Router | Scenario::Bridge if lan.is_empty() => return Err(PlanError::NoLan),
+            _ => {}
+        }
+        let is_bridge = args.scenario == Scenario::Bridge;
+        if args.format == super::Format::Iptables {
+            if is_bridge {
+                return Err(PlanError::NeedsNft("a bridge"));
+            }
+            if !egress.is_empty() {
+                return Err(PlanError::NeedsNft("--egress-hook"));
+            }
+        }
+        let groups = spread(&args.groups, args.fan_out)?;
+        let mut rules = Vec::new();
+        for (_, family, side, list) in groups.directions() {
+            let rule = |hook, interface| Rule {
+                hook,
+                family,
+                side,
+                interface,
+                groups: list.0.clone(),
+            };
+            let each = |names: &[String], hook: fn(&str) -> (Hook, Option<&str>)| {
+                let places = names.iter().map(|name| hook(name));
+                let rules = places.map(|(hook, name)| rule(hook, name.map(str::to_owned)));
+                rules.collect::<Vec<_>>()
+            };
+            match (side, args.scenario, args.forwarded) {
+                _ if list.0.is_empty() => {}
+                (Side::Source, Scenario::Host, _) => rules.push(rule(Hook::Input, None)),
+                (Side::Source, _, false) => {
+                    rules.extend(each(&lan, |name| (Hook::Prerouting, Some(name))));
+                }
+                (Side::Source, _, true) => {
+                    rules.extend(each(&lan, |name| (Hook::Forward, Some(name))));
+                }
+                (Side::Dest, ..) if !egress.is_empty() => {
+                    rules.extend(each(&egress, |name| (Hook::Egress(name.to_owned()), None)));
+                }
+                (Side::Dest, Scenario::Host, _) => rules.push(rule(Hook::Output, None)),
+                (Side::Dest, _, is_forwarded_only) => {
+                    rules.extend(each(&lan, |name| (Hook::Forward, Some(name))));
+                    if !is_forwarded_only {
+                        rules.extend(each(&lan, |name| (Hook::Output, Some(name))));
+                    }
+                }
+            }
+        }
+        rules.sort_by_key(|rule| rule.hook.place());
+        Ok(Self {
+            is_bridge,
+            rules,
+            groups,
+            snaplen: args.snaplen,
+            threshold: args.threshold,
+            n_cpus: n_possible_cpus(),
+        })
+    }
+
+    /// The names of interfaces in it.
+    #[must_use]
+    pub fn interfaces(&self) -> BTreeSet<&str> {
+        let names = self.rules.iter().filter_map(Rule::interface);
+        names.collect()
+    }
+
+    /// Bytes to copy of a rule's packets.
+    #[must_use]
+    pub fn snaplen(&self, rule: &Rule) -> u32 {
+        /// An Ethernet header with two VLAN tags, which packets begin with on the egress hook.
+        const LINK_LAYER: u32 = 22;
+        let header = u32::try_from(rule.family.header_length()).unwrap_or(40);
+        let front = match rule.hook {
+            Hook::Egress(_) => LINK_LAYER,
+            _ => 0,
+        };
+        self.snaplen.unwrap_or(header + front)
+    }
+
+    /// The CPUs, each with the one of these groups that it logs to.
+    pub fn by_cpu(&self, groups: &[NflogGroup]) -> impl Iterator<Item = (usize, NflogGroup)> {
+        (0..self.n_cpus).map(move |cpu| (cpu, groups[cpu % groups.len()]))
+    }
+}
+
+impl Hook {
+    /// In the order in which a packet passes them.
+    fn place(&self) -> u8 {
+        match self {
+            Self::Prerouting => 0,
+            Self::Input => 1,
+            Self::Forward => 2,
+            Self::Output => 3,
+            Self::Egress(_) => 4,
+        }
+    }
+
+    /// As nft and, in capitals, iptables name it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Egress(_) => "egress",
+        }
+    }
+}
+
+impl Rule {
+    /// The interface that it is about, if there is one.
+    fn interface(&self) -> Option<&str> {
+        match &self.hook {
+            Hook::Egress(interface) => Some(interface),
+            _ => self.interface.as_deref(),
+        }
+    }
+
+    /// In words, for a comment.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let version = self.family.version();
+        let (way, address) = match self.side {
+            Side::Source => ("from", "source"),
+            Side::Dest => ("to", "destination"),
+        };
+        let passing = self.interface().map(|name| format!(" {way} {name}"));
+        let passing = passing.unwrap_or_default();
+        format!("acctd: IPv{version}{passing}, by {address}")
+    }
+}
+
+/// As many as the kernel may ever bring up: one that is left out would log nothing.
+fn n_possible_cpus() -> usize {
+    // `0-3`; Documentation/admin-guide/cputopology.rst.
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = possible.trim().rsplit(['-', ',']).next();
+    let last: Option<usize> = last.and_then(|last| last.parse().ok());
+    let online = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    last.map_or_else(online, |last| last + 1)
+}
+
+/// Names that can be, none of which matches what another does.
+fn interfaces(
+    flag: &'static str,
+    names: &[String],
+    may_match: bool,
+) -> Result<Vec<String>, PlanError> {
+    for (at, name) in names.iter().enumerate() {
+        let wrong = |why| Err(PlanError::Interface(flag, name.clone(), why));
+        let stem = match name.strip_suffix('*') {
+            Some(_) if !may_match => return wrong("an egress hook is of one interface: no *"),
+            Some(stem) => stem,
+            None => name,
+        };
+        // IFNAMSIZ of linux/if.h; what would end a word in a script is left out.
+        let is_possible =
+            |letter: char| letter.is_ascii_graphic() && !"/\"*'\\;{}".contains(letter);
+        if stem.is_empty() || stem.len() >= 16 || !stem.chars().all(is_possible) {
+            return wrong("cannot be the name of an interface");
+        }
+        if names[..at].iter().any(|other| is_same(other, name)) {
+            return wrong("is matched by another one too: its packets would be counted twice");
+        }
+    }
+    Ok(names.to_vec())
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    match (one.strip_suffix('*'), other.strip_suffix('*')) {
+        (None, None) => one == other,
+        (Some(stem), None) => other.starts_with(stem),
+        (None, Some(stem)) => one.starts_with(stem),
+        (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+    }
+}
+
+/// Each direction's groups after spreading, none of which is in two.
+fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanError> {
+    let mut groups = given.clone();
+    if groups
+        .directions()
+        .iter()
+        .all(|(.., list)| list.0.is_empty())
+    {
+        let step = fan_out.unwrap_or(1);
+        let firsts = SEEDS_GROUPS.map(|group| {
+            let first = (group - SEEDS_GROUPS[0]) * step + SEEDS_GROUPS[0];
+            GroupList(vec![NflogGroup(first)])
+        });
+        let [ip4_dst_group, ip4_src_group, ip6_dst_group, ip6_src_group] = firsts;
+        groups = GroupFlags {
+            ip4_src_group,
+            ip4_dst_group,
+            ip6_src_group,
+            ip6_dst_group,
+        };
+    }
+    if let Some(n) = fan_out {
+        let flags = given.directions().map(|(flag, ..)| flag);
+        for (flag, list) in flags.into_iter().zip(groups.lists_mut()) {
+            match list.0[..] {
+                [] => {}
+                [first] => {
+                    let last = first.0.checked_add(n - 1);
+                    let last = last.ok_or(PlanError::NoGroupLeft(n))?;
+                    list.0 = (first.0..=last).map(NflogGroup).collect();
+                }
+                _ => return Err(PlanError::ListAndFanOut(n, flag, list.0.len())),
+            }
+        }
+    }
+    let directions = groups.directions();
+    for (at, (flag, .., list)) in directions.iter().enumerate() {
+        for (other, .., earlier) in &directions[..at] {
+            if let Some(&group) = list.0.iter().find(|group| earlier.0.contains(group)) {
+                let hint = match fan_out {
+                    Some(_) => ", and --fan-out takes those behind the ones given",
+                    None => "",
+                };
+                return Err(PlanError::GroupTwice(group, other, flag, hint));
+            }
+        }
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    pub(in crate::rules) fn plan(args: &[&str]) -> Result<Plan, PlanError> {
+        let args = ["acctd", "rules"].iter().chain(args).map(Into::into);
+        match Cli::parse_args(args).unwrap().command {
+            Some(Command::Rules(args)) => Plan::new(&args),
+            _ => unreachable!("rules are asked for"),
+        }
+    }
+
+    fn numbers(list: &GroupList) -> Vec<u16> {
+        list.0.iter().map(|group| group.0).collect()
+    }
+
+    #[test]
+    fn without_groups_they_are_the_seeds() {
+        let groups = plan(&[]).unwrap().groups;
+        assert_eq!(numbers(&groups.ip4_dst_group), [4]);
+        assert_eq!(numbers(&groups.ip4_src_group), [5]);
+        assert_eq!(numbers(&groups.ip6_dst_group), [6]);
+        assert_eq!(numbers(&groups.ip6_src_group), [7]);
+        let groups = plan(&["--fan-out=2"]).unwrap().groups;
+        assert_eq!(numbers(&groups.ip4_dst_group), [4, 5]);
+        assert_eq!(numbers(&groups.ip6_src_group), [10, 11]);
+    }
+
+    #[test]
+    fn directions_without_a_group_have_no_rule() {
+        let plan = plan(&["router", "--lan=eth1", "-ip6-src-group=7"]).unwrap();
+        assert_eq!(plan.rules.len(), 1);
+        assert_eq!(plan.rules[0].hook, Hook::Prerouting);
+        assert_eq!(plan.rules[0].words(), "acctd: IPv6 from eth1, by source");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for (args, part) in [
+            (&["router"][..], "--lan eth1"),
+            (&["host", "--lan=eth1"], "router and bridge"),
+            (&["host", "--forwarded"], "forwards nothing"),
+            (&["router", "--lan=ppp*,ppp0"], "counted twice"),
+            (&["router", "--lan=eth1,eth1"], "counted twice"),
+            (&["router", "--lan=a b"], "cannot be the name"),
+            (&["router", "--lan=*"], "cannot be the name"),
+            (&["host", "--egress-hook=eth*"], "no *"),
+            (&["bridge", "--lan=p1", "--format=iptables"], "needs nft"),
+            (&["--egress-hook=eth0", "--format=iptables"], "needs nft"),
+            (&["-ip4-src-group=5", "-ip6-src-group=5"], "group 5 is used"),
+            (
+                &["-ip4-src-group=5", "-ip4-dst-group=6", "--fan-out=2"],
+                "takes those behind",
+            ),
+            (&["-ip4-src-group=5,6", "--fan-out=2"], "list of 2"),
+            (&["-ip4-src-group=65535", "--fan-out=2"], "behind 65535"),
+        ] {
+            let error = plan(args).unwrap_err().to_string();
+            assert!(error.contains(part), "{args:?}: {error}");
+        }
+    }
+}
