@@ -317,7 +317,7 @@ fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
 
 /// Asks for the buffer past `net.core.rmem_max`, which `CAP_NET_ADMIN` of the first user
 /// namespace may; without it, for as much as that limit gives. Returns what was granted.
-fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
+pub fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
     if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
     }

@@ -10,8 +10,8 @@ pub mod nft;
 pub mod plan;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -110,9 +110,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
+    let devices = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     for name in plan.interfaces() {
+        let is_there = |line: &str| line.split(':').next().map(str::trim) == Some(name);
         // One that ends in * stands for any number.
-        if !name.ends_with('*') && !Path::new("/sys/class/net").join(name).exists() {
+        if !name.ends_with('*') && !devices.lines().any(is_there) {
             writeln!(
                 io::stderr(),
                 "acctd: warning: there is no interface {name} (yet)"

@@ -9,6 +9,7 @@
 
 mod counting;
 mod crosscheck;
+mod doctor;
 mod errors;
 mod faults;
 mod hooks;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         stopping::CASES,
         overload::CASES,
         hooks::CASES,
+        doctor::CASES,
         errors::CASES,
         logging::CASES,
         listen::CASES,

@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// The block between `<!-- NAME -->` and `<!-- end -->`, without its fence.
-fn block(name: &str) -> Result<String> {
+pub(crate) fn block(name: &str) -> Result<String> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
     let (_, rest) = readme
         .split_once(&format!("<!-- {name} -->"))

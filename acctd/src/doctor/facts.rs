@@ -1,0 +1,264 @@
+//! What is found on this machine, without a judgement on it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+use serde_json::Value;
+
+use super::clock_sync;
+use super::ruleset::Ruleset;
+use crate::config::Config;
+use crate::external::{self, ExternalError};
+use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
+use crate::nflog_table;
+use crate::prefix::Family;
+use crate::summary;
+
+/// All that was looked at.
+#[derive(Debug)]
+pub struct Facts {
+    /// What this process may do; acctd is taken to be started alike.
+    pub capabilities: CapabilitySet,
+    /// Its limit on nice values, as a nice value.
+    pub lowest_nice: i32,
+    /// What a netlink socket gets of the receive buffer that is asked for, in bytes.
+    pub receive_buffer: usize,
+    /// Each group that is bound, with who has it, as far as that can be seen; `None` where it cannot.
+    pub taken: Option<Vec<(u16, Option<String>)>>,
+    /// The rules that are loaded, or why they cannot be read.
+    pub ruleset: Result<Ruleset, String>,
+    /// nft is not installed.
+    pub lacks_nft: bool,
+    /// The interfaces that there are; none where `ip` is not installed.
+    pub interfaces: Vec<Interface>,
+    /// Global IPv6 addresses are in use.
+    pub has_global_ip6: bool,
+    /// The log directory.
+    pub directory: Directory,
+    /// Whether the kernel knows the time; `None` if it does not say.
+    pub is_clock_synchronised: Option<bool>,
+    /// What the cross-check needs of the kernel.
+    pub kernel: Kernel,
+}
+
+/// A network interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// It is administratively up.
+    pub is_up: bool,
+    /// The bridge that it is a port of.
+    pub bridge: Option<String>,
+    /// IPv6 is switched off on it.
+    pub is_ip6_disabled: bool,
+    /// It hands flows to hardware, past the kernel (`hw-tc-offload`).
+    pub offloads_flows: bool,
+}
+
+/// The log directory, or the nearest one above it that is there.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts")]
+pub struct Directory {
+    /// It.
+    pub existing: PathBuf,
+    /// It is no directory.
+    pub is_a_file: bool,
+    /// Files may be made in it.
+    pub is_writable: bool,
+    /// `intervals.jsonl` is there and cannot be appended to.
+    pub jsonl_error: Option<String>,
+    /// It is mounted read-only.
+    pub is_read_only: bool,
+    /// It is in memory, and lost with the next boot.
+    pub is_in_memory: bool,
+    /// Free for this user, in bytes.
+    pub free_bytes: u64,
+    /// Files that can still be made; `None` where the file system has no such limit.
+    pub free_files: Option<u64>,
+}
+
+/// The kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its version, as in 6.1.
+    pub version: (u32, u32),
+    /// It has its types with it (BTF).
+    pub has_btf: bool,
+    /// It compiles eBPF programs; `None` where it does not say.
+    pub compiles_bpf: Option<bool>,
+}
+
+impl Facts {
+    /// Looks around.
+    #[must_use]
+    pub fn gather(config: &Config) -> Self {
+        let sets = rustix::thread::capabilities(None);
+        let taken = match nflog_table::read() {
+            Ok(instances) => Some(instances),
+            // Nobody has bound a group yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
+            Err(_) => None,
+        };
+        let taken = taken.map(|instances| {
+            let named = instances
+                .iter()
+                .map(|it| (it.group.0, nflog_table::owner(it.port_id)));
+            named.collect()
+        });
+        let (ruleset, lacks_nft) = ruleset();
+        Self {
+            capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
+            lowest_nice: lowest_nice(),
+            receive_buffer: receive_buffer().unwrap_or(WANTED_RECEIVE_BUFFER),
+            taken,
+            ruleset,
+            lacks_nft,
+            interfaces: interfaces(),
+            has_global_ip6: has_global_ip6(),
+            directory: directory(&config.log_directory),
+            is_clock_synchronised: clock_sync::is_synchronised(),
+            kernel: kernel(),
+        }
+    }
+
+    /// The interface with this name.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|it| it.name == name)
+    }
+}
+
+fn lowest_nice() -> i32 {
+    // RLIMIT_NICE is 20 less the nice value (getrlimit(2)).
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nice);
+    limit
+        .current
+        .map_or(-20, |limit| 20 - i32::try_from(limit.min(40)).unwrap_or(40))
+}
+
+/// As acctd asks for it.
+fn receive_buffer() -> io::Result<usize> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_receive_buffer(&socket)
+}
+
+/// And whether nft is not there.
+fn ruleset() -> (Result<Ruleset, String>, bool) {
+    let mut lacks_nft = false;
+    let mut ruleset = match external::run("nft", &["-j", "list", "ruleset"], "") {
+        Ok(text) => match serde_json::from_str::<Value>(&text) {
+            Ok(json) => Ruleset::of_nft(&json),
+            // Nothing at all is no JSON.
+            Err(_) if text.trim().is_empty() => Ruleset::default(),
+            Err(error) => return (Err(format!("nft prints no JSON: {error}")), false),
+        },
+        Err(ExternalError::Missing { .. }) => {
+            lacks_nft = true;
+            Ruleset::default()
+        }
+        Err(error) => return (Err(error.to_string()), false),
+    };
+    for (family, names, program) in [
+        (Family::Ip4, "ip_tables_names", "iptables-legacy-save"),
+        (Family::Ip6, "ip6_tables_names", "ip6tables-legacy-save"),
+    ] {
+        // To ask the program would have the kernel make tables that nobody uses.
+        let names = fs::read_to_string(Path::new("/proc/thread-self/net").join(names));
+        if names.is_ok_and(|names| !names.trim().is_empty())
+            && let Ok(text) = external::run(program, &[], "")
+        {
+            ruleset.add_iptables(&text, family);
+        }
+    }
+    (Ok(ruleset), lacks_nft)
+}
+
+/// As `ip` sees them: what is under `/sys` is of the network namespace in which that was mounted.
+fn interfaces() -> Vec<Interface> {
+    let text = external::run("ip", &["-j", "-d", "link"], "").unwrap_or_default();
+    let links: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+    let interfaces = links.iter().filter_map(|link| {
+        let name = link["ifname"].as_str()?.to_owned();
+        let flags = link["flags"].as_array().into_iter().flatten();
+        let is_port = link["linkinfo"]["info_slave_kind"] == "bridge";
+        let disabled = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        Some(Interface {
+            is_up: flags.into_iter().any(|flag| flag == "UP"),
+            bridge: link["master"]
+                .as_str()
+                .filter(|_| is_port)
+                .map(str::to_owned),
+            is_ip6_disabled: fs::read_to_string(disabled).is_ok_and(|it| it.trim() == "1"),
+            offloads_flows: link["parentdev"].is_string() && offloads_flows(&name),
+            name,
+        })
+    });
+    interfaces.collect()
+}
+
+/// Without ethtool it is not known, and most devices cannot.
+fn offloads_flows(name: &str) -> bool {
+    external::run("ethtool", &["-k", name], "")
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == "hw-tc-offload: on"))
+}
+
+fn has_global_ip6() -> bool {
+    // Address, index, prefix length, scope (0 is global), flags, device; if_inet6 of proc_net(5).
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    addresses.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(3) == Some(&"00") && columns.get(5) != Some(&"lo")
+    })
+}
+
+fn directory(wanted: &Path) -> Directory {
+    /// `linux/magic.h`.
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    let existing = wanted.ancestors().find(|path| path.exists());
+    let existing = existing.unwrap_or(Path::new("/")).to_owned();
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    let space = rustix::fs::statvfs(&existing).ok();
+    let kind = rustix::fs::statfs(&existing).ok();
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
+    let kind = kind.map(|found| found.f_type as i64);
+    Directory {
+        is_a_file: !existing.is_dir(),
+        is_writable: rustix::fs::accessat(CWD, &existing, access, AtFlags::EACCESS).is_ok(),
+        jsonl_error: summary::check(wanted).err().map(|error| error.to_string()),
+        is_read_only: space
+            .as_ref()
+            .is_some_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY)),
+        is_in_memory: matches!(kind, Some(TMPFS_MAGIC | RAMFS_MAGIC)),
+        free_bytes: space
+            .as_ref()
+            .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize)),
+        free_files: space.filter(|it| it.f_files > 0).map(|it| it.f_favail),
+        existing,
+    }
+}
+
+fn kernel() -> Kernel {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(|it: char| !it.is_ascii_digit())
+        .map(|it| it.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
+    Kernel {
+        version,
+        has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        compiles_bpf: compiles.map(|it| it.trim() != "0"),
+    }
+}

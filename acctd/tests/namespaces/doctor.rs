@@ -1,0 +1,438 @@
+//! `acctd doctor` on set-ups that are broken for real, one after the other: it names the right cause first. On
+//! healthy ones it says OK.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use acctd::doctor::clock_sync;
+use anyhow::{Context as _, Result, ensure};
+use xtask::netns::Privilege;
+use xtask::veth::{Veth, add_address};
+
+use crate::errors::{as_nobody_with, fill, mount_tmpfs};
+use crate::rig::{Acctd, Rig};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Root,
+        "doctor_names_the_right_cause_of_each_broken_ruleset",
+        || broken_rulesets(),
+    ),
+    (
+        Needs::Root,
+        "doctor_names_the_right_cause_of_rules_of_the_older_iptables",
+        the_older_iptables,
+    ),
+    (Needs::Flowtable, "doctor_names_a_flowtable", a_flowtable),
+    (Needs::Root, "doctor_names_who_has_a_group", a_taken_group),
+    (
+        Needs::Root,
+        "doctor_names_missing_capabilities",
+        missing_capabilities,
+    ),
+    (
+        Needs::Namespace,
+        "doctor_names_a_small_receive_buffer",
+        a_small_receive_buffer,
+    ),
+    (
+        Needs::Root,
+        "doctor_names_what_is_wrong_with_the_log_directory",
+        the_log_directory,
+    ),
+    (
+        Needs::Root,
+        "doctor_names_what_is_wrong_with_the_cross_check",
+        the_cross_check,
+    ),
+    (
+        Needs::Root,
+        "doctor_says_nothing_but_ok_where_all_is_well",
+        all_is_well,
+    ),
+    (
+        Needs::Root,
+        "doctor_makes_nothing_and_speaks_json",
+        nothing_is_made,
+    ),
+];
+
+const ALL: &[&str] = &[
+    "-ip4-dst-group=4",
+    "-ip4-src-group=5",
+    "-ip6-dst-group=6",
+    "-ip6-src-group=7",
+];
+const FIVE: &[&str] = &["-ip4-src-group=5"];
+
+/// A machine with nobody who keeps its clock is told so, last of all.
+const CLOCK: &str = "clock-not-synchronised";
+
+fn doctor(rig: &Rig, args: &[&str]) -> Result<Output> {
+    let mut command = rig.router.command(rig.acctd_path());
+    command.arg("doctor").args(args);
+    command.arg("-log-directory").arg(rig.log_directory());
+    Ok(command.output()?)
+}
+
+/// What it says, without what it may say of this machine's clock. The exit code must be that of the worst.
+fn findings(output: &Output) -> Result<Vec<String>> {
+    let text = String::from_utf8(output.stdout.clone())?;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let worst = match lines.first().and_then(|line| line.split_once(':')) {
+        Some(("error", _)) => 2,
+        Some(("warning", _)) => 1,
+        _ => 0,
+    };
+    ensure!(output.status.code() == Some(worst), "{output:?}");
+    let n_before = lines.len();
+    lines.retain(|line| !line.ends_with(&format!("[{CLOCK}]")));
+    let is_kept = clock_sync::is_synchronised() != Some(false);
+    ensure!(is_kept == (lines.len() == n_before), "{text}");
+    Ok(lines)
+}
+
+fn names_first(what: &str, output: &Output, id: &str) -> Result<String> {
+    let lines = findings(output)?;
+    let first = lines
+        .first()
+        .with_context(|| format!("{what}: {output:?}"))?;
+    ensure!(first.ends_with(&format!("[{id}]")), "{what}: {lines:#?}");
+    Ok(first.clone())
+}
+
+fn is_well(output: &Output) -> Result<()> {
+    let lines = findings(output)?;
+    let is_ok = match clock_sync::is_synchronised() {
+        Some(false) => lines.is_empty(),
+        _ => lines == ["OK"],
+    };
+    ensure!(is_ok, "{lines:#?}");
+    Ok(())
+}
+
+const NFT_5: &str = "log group 5 snaplen 20 queue-threshold 50";
+
+fn broken() -> Vec<(&'static str, String, &'static [&'static str], &'static str)> {
+    let nft = |chain: &str, rules: &str| {
+        let rules = rules.replace("LOG5", NFT_5);
+        format!("nft 'table inet t {{ chain c {{ {chain}; {rules}; }}; }}'")
+    };
+    let input = "type filter hook input priority -300";
+    let iptables =
+        "iptables -A INPUT -j NFLOG --nflog-group 5 --nflog-size 20 --nflog-threshold 50";
+    vec![
+        ("no rule at all", "true".into(), FIVE, "no-rule"),
+        ("rules for another group", nft(input, "meta nfproto ipv4 log group 50 snaplen 20 queue-threshold 50"), FIVE, "no-rule"),
+        ("a chain without a hook", nft("", "meta nfproto ipv4 LOG5").replace("{ ;", "{"), FIVE, "chain-not-hooked"),
+        ("behind an accept of all", nft(input, "accept; meta nfproto ipv4 LOG5"), FIVE, "never-reached"),
+        ("behind a drop of all, jumped to", format!("{}; nft add chain inet t d; nft add rule inet t d drop; nft insert rule inet t c jump d", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "never-reached"),
+        ("behind a drop of all in iptables", format!("iptables -A INPUT -j DROP; {iptables}"), FIVE, "never-reached"),
+        ("behind an accept of some", nft(input, "ct state established accept; meta nfproto ipv4 LOG5"), FIVE, "behind-verdict"),
+        ("behind an accept of some in iptables", format!("iptables -A INPUT -p tcp -j ACCEPT; {iptables}"), FIVE, "behind-verdict"),
+        ("the other family", nft(input, "meta nfproto ipv6 LOG5"), FIVE, "wrong-family"),
+        ("the other family by ip6tables", iptables.replace("iptables", "ip6tables"), FIVE, "wrong-family"),
+        ("both families", nft(input, "LOG5"), FIVE, "other-family"),
+        ("a snaplen below the header", nft(input, "meta nfproto ipv4 log group 5 snaplen 16 queue-threshold 50"), FIVE, "snaplen-too-small"),
+        ("a snaplen without room for Ethernet", "nft 'table netdev t { chain c { type filter hook egress device \"lan0\" priority 0; meta protocol ip log group 4 snaplen 20 queue-threshold 50; }; }'".into(), &["-ip4-dst-group=4"], "snaplen-too-small"),
+        ("no snaplen", nft(input, "meta nfproto ipv4 log group 5 queue-threshold 50"), FIVE, "no-snaplen"),
+        ("no size in iptables", "iptables -A INPUT -j NFLOG --nflog-group 5 --nflog-threshold 50".into(), FIVE, "no-snaplen"),
+        ("a threshold of 1", nft(input, "meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 1"), FIVE, "small-threshold"),
+        ("a threshold of 1 in iptables", iptables.replace("threshold 50", "threshold 1"), FIVE, "small-threshold"),
+        ("a limit", nft(input, "meta nfproto ipv4 limit rate 10/second LOG5"), FIVE, "limited"),
+        ("a rule twice", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 LOG5"), FIVE, "logged-twice"),
+        ("a narrow rule behind a wide one", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 tcp dport 80 LOG5"), FIVE, "logged-twice"),
+        ("two hooks of one way", format!("{}; nft 'table inet t {{ chain p {{ type filter hook prerouting priority -300; meta nfproto ipv4 {NFT_5}; }}; }}'", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
+        ("nft and iptables", format!("{}; {iptables}", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
+        ("two groups of one direction", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 log group 8 snaplen 20 queue-threshold 50"), &["-ip4-src-group=5,8"], "logged-twice"),
+        ("the source of what is sent", nft("type filter hook output priority -300", "meta nfproto ipv4 LOG5"), FIVE, "wrong-hook"),
+        ("the destination of what is received", nft(input, "meta nfproto ipv4 LOG5"), &["-ip4-dst-group=5"], "wrong-hook"),
+        ("the source behind masquerade", format!("{}; nft 'table ip n {{ chain p {{ type nat hook postrouting priority 100; masquerade; }}; }}'", nft("type filter hook postrouting priority 200", "meta nfproto ipv4 LOG5")), FIVE, "address-after-nat"),
+        ("the source behind masquerade by iptables", format!("{}; iptables -t nat -A POSTROUTING -j MASQUERADE", nft("type filter hook postrouting priority 200", "meta nfproto ipv4 LOG5")), FIVE, "address-after-nat"),
+        ("the destination before masquerade is undone", format!("{}; iptables -t nat -A POSTROUTING -j MASQUERADE", nft("type filter hook prerouting priority -300", "meta nfproto ipv4 LOG5")), &["-ip4-dst-group=5"], "address-before-nat"),
+        ("an interface that is not there", nft("type filter hook prerouting priority -300", "iifname \"lan7\" meta nfproto ipv4 LOG5"), FIVE, "no-such-interface"),
+        ("the port of a bridge", format!("ip link add br0 type bridge; ip link set lan0 master br0; {}", nft("type filter hook prerouting priority -300", "iifname \"lan0\" meta nfproto ipv4 LOG5")), FIVE, "port-of-bridge"),
+        ("a group that nobody reads", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 log group 55 snaplen 20 queue-threshold 50"), FIVE, "group-unread"),
+        ("IPv6 without a group", format!("ip addr add 2001:db8::1/64 dev lan0 nodad; {}", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "ip6-not-counted"),
+        ("one family of two without a rule", nft(input, "meta nfproto ipv4 LOG5"), &["-ip4-src-group=5", "-ip6-src-group=7"], "no-rule"),
+    ]
+}
+
+fn broken_rulesets() -> Result<()> {
+    for (what, commands, args, id) in broken() {
+        let rig = Rig::new()?;
+        rig.router
+            .run(&["sh", "-e", "-c", &commands])
+            .with_context(|| what.to_owned())?;
+        names_first(what, &doctor(&rig, args)?, id)?;
+    }
+    Ok(())
+}
+
+/// What the cure of an id makes well again.
+fn the_older_iptables() -> Result<()> {
+    let rig = Rig::new()?;
+    let legacy = |args: &str| {
+        let commands = format!("iptables-legacy {args}");
+        rig.router.run(&["sh", "-e", "-c", &commands])
+    };
+    legacy("-A INPUT -j NFLOG --nflog-group 5 --nflog-range 20 --nflog-threshold 50")?;
+    let line = names_first("--nflog-range", &doctor(&rig, FIVE)?, "no-snaplen")?;
+    ensure!(line.contains("--nflog-range, which does nothing"), "{line}");
+    legacy("-F")?;
+    let rule = "-A INPUT -j NFLOG --nflog-group 5 --nflog-size 20 --nflog-threshold 50";
+    legacy(rule)?;
+    is_well(&doctor(&rig, FIVE)?)?;
+    legacy(rule)?;
+    names_first("twice", &doctor(&rig, FIVE)?, "logged-twice")?;
+    Ok(())
+}
+
+fn a_flowtable() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(
+        "table inet t {
+            flowtable f { hook ingress priority 0; devices = { lan0 }; }
+            chain c {
+                type filter hook forward priority -300
+                iifname lan0 meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50
+                ip protocol tcp flow add @f
+            }
+        }",
+    )?;
+    names_first("a flowtable", &doctor(&rig, FIVE)?, "flowtable")?;
+    Ok(())
+}
+
+fn a_taken_group() -> Result<()> {
+    let rig = Rig::new()?;
+    let apply = ["rules", "--apply", "-ip4-src-group=5"];
+    ensure!(
+        rig.router
+            .command(rig.acctd_path())
+            .args(apply)
+            .status()?
+            .success()
+    );
+    is_well(&doctor(&rig, FIVE)?)?;
+    // Another program than acctd.
+    let other = rig.scratch().join("ulogd");
+    fs::copy(rig.acctd_path(), &other)?;
+    let mut command = rig.router.command(&other);
+    let elsewhere = rig.scratch().join("elsewhere");
+    command.args(FIVE).arg("-log-directory").arg(elsewhere);
+    let thief = Acctd::spawn(&mut command)?;
+    thief.wait_for_line("Started accounting")?;
+    let line = names_first("a taken group", &doctor(&rig, FIVE)?, "group-taken")?;
+    ensure!(
+        line.contains(&format!("pid {} (ulogd)", thief.pid())),
+        "{line}"
+    );
+    thief.finish()?;
+    // acctd itself is no trouble.
+    let acctd = rig.acctd(FIVE)?;
+    is_well(&doctor(&rig, FIVE)?)?;
+    let verbose = doctor(&rig, &[FIVE, &["-verbose"]].concat())?;
+    let verbose = String::from_utf8(verbose.stdout)?;
+    ensure!(verbose.contains("[already-running]"), "{verbose}");
+    acctd.finish()?;
+    Ok(())
+}
+
+fn missing_capabilities() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    fs::create_dir(rig.log_directory())?;
+    crate::errors::set_mode(&rig.log_directory(), 0o777)?;
+    let as_user = |capabilities: &str, args: &[&str]| -> Result<Output> {
+        let mut command: Command = as_nobody_with(&rig, capabilities)?;
+        command.arg("doctor").args(args);
+        Ok(command
+            .arg("-log-directory")
+            .arg(rig.log_directory())
+            .output()?)
+    };
+    names_first("nothing", &as_user("-all", FIVE)?, "no-cap-net-admin")?;
+    let crosscheck = [FIVE, &["-crosscheck=lan0"]].concat();
+    names_first("no BPF", &as_user("+net_admin", &crosscheck)?, "no-cap-bpf")?;
+    ensure!(
+        rig.router
+            .command(rig.acctd_path())
+            .args(["rules", "--apply", FIVE[0]])
+            .status()?
+            .success()
+    );
+    names_first(
+        "no nice value",
+        &as_user("+net_admin", FIVE)?,
+        "no-cap-sys-nice",
+    )?;
+    is_well(&as_user("+net_admin", &[FIVE, &["-priority=0"]].concat())?)
+}
+
+/// The root of a user namespace may not go beyond the limit of the machine.
+fn a_small_receive_buffer() -> Result<()> {
+    let limit: usize = fs::read_to_string("/proc/sys/net/core/rmem_max")?
+        .trim()
+        .parse()?;
+    let rig = Rig::with_privilege(Privilege::UserNamespace)?;
+    ensure!(
+        rig.router
+            .command(rig.acctd_path())
+            .args(["rules", "--apply", FIVE[0]])
+            .status()?
+            .success()
+    );
+    let output = doctor(&rig, &[FIVE, &["-priority=0"]].concat())?;
+    if limit < 16 * 1024 * 1024 {
+        let line = names_first("a small buffer", &output, "small-receive-buffer")?;
+        ensure!(
+            line.contains("sysctl -w net.core.rmem_max=16777216"),
+            "{line}"
+        );
+        Ok(())
+    } else {
+        is_well(&output)
+    }
+}
+
+fn the_log_directory() -> Result<()> {
+    let rig = Rig::new()?;
+    ensure!(
+        rig.router
+            .command(rig.acctd_path())
+            .args(["rules", "--apply", FIVE[0]])
+            .status()?
+            .success()
+    );
+    fs::write(rig.log_directory(), "")?;
+    names_first("a file", &doctor(&rig, FIVE)?, "directory-is-a-file")?;
+    fs::remove_file(rig.log_directory())?;
+    mount_tmpfs(&rig.router, &rig, "size=1m")?;
+    names_first("1 MB", &doctor(&rig, FIVE)?, "disk-nearly-full")?;
+    fill(&rig)?;
+    names_first("full", &doctor(&rig, FIVE)?, "disk-full")?;
+    let directory = rig.log_directory().display().to_string();
+    rig.router.run(&["mount", "-o", "remount,ro", &directory])?;
+    names_first("read-only", &doctor(&rig, FIVE)?, "directory-read-only")?;
+    Ok(())
+}
+
+fn the_cross_check() -> Result<()> {
+    let rig = Rig::new()?;
+    Veth::new(&rig.router, "port1", &rig.wire, "wire1")?;
+    ensure!(
+        rig.router
+            .command(rig.acctd_path())
+            .args(["rules", "--apply"])
+            .args(ALL)
+            .status()?
+            .success()
+    );
+    let with = |crosscheck: &str| {
+        let crosscheck = format!("-crosscheck={crosscheck}");
+        doctor(&rig, &[ALL, &[&crosscheck]].concat())
+    };
+    is_well(&with("lan0")?)?;
+    names_first("none", &with("lan7")?, "crosscheck-no-interface")?;
+    rig.router.run(&["ip", "link", "set", "lan0", "down"])?;
+    names_first("down", &with("lan0")?, "crosscheck-interface-down")?;
+    rig.router.run(&["ip", "link", "set", "lan0", "up"])?;
+    let disable = "echo 1 > /proc/sys/net/ipv6/conf/lan0/disable_ipv6";
+    rig.router.run(&["sh", "-e", "-c", disable])?;
+    names_first("IPv6", &with("lan0")?, "crosscheck-ip6-disabled")?;
+    rig.router
+        .run(&["ip", "link", "add", "br0", "type", "bridge"])?;
+    rig.router
+        .run(&["ip", "link", "set", "port1", "master", "br0"])?;
+    names_first("a port", &with("port1")?, "crosscheck-port-of-bridge")?;
+    Ok(())
+}
+
+/// Also beside what other programs load.
+fn all_is_well() -> Result<()> {
+    let others = "
+        nft 'table inet filter { chain input { type filter hook input priority 0; policy drop;
+            ct state established,related accept; iifname lo accept; tcp dport 22 accept; };
+            chain forward { type filter hook forward priority 0; policy drop; }; }';
+        iptables -t nat -A POSTROUTING -o lan0 -j MASQUERADE;
+        iptables -A INPUT -p tcp -m limit --limit 5/min -j LOG;
+        iptables -N own; iptables -A FORWARD -j own; iptables -A own -p udp -j ACCEPT";
+    let readme = crate::rules_of_readme::block;
+    for rules in [
+        format!("nft -f - <<'EOF'\n{}\nEOF", readme("nft rules")?),
+        readme("iptables rules")?,
+        format!("{} rules --apply", env!("CARGO_BIN_EXE_acctd")),
+        format!(
+            "{} rules --apply --format iptables",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
+        format!(
+            "{} rules router --lan lan0 --apply",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
+        format!(
+            "{} rules router --lan lan0 --forwarded --apply",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
+        format!(
+            "{} rules router --lan lan0 --egress-hook lan0 --apply",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
+        format!(
+            "{} rules bridge --lan lan0 --apply",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
+    ] {
+        let rig = Rig::new()?;
+        add_address(&rig.router, "lan0", "2001:db8::1/64")?;
+        // Plain iptables rules stand behind what is in the filter table already.
+        let order = if rules.starts_with("iptables") {
+            [&rules, others]
+        } else {
+            [others, &rules]
+        };
+        for commands in order {
+            rig.router
+                .run(&["sh", "-e", "-c", commands])
+                .with_context(|| rules.clone())?;
+        }
+        for more in [&[][..], &["-crosscheck=lan0"]] {
+            let output = doctor(&rig, &[ALL, more].concat())?;
+            is_well(&output).with_context(|| rules.clone())?;
+        }
+    }
+    // Spread over groups.
+    let rig = Rig::new()?;
+    let spread = ["-ip4-src-group=5,6", "-ip4-dst-group=7,8"];
+    let mut apply = rig.router.command(rig.acctd_path());
+    ensure!(
+        apply
+            .args(["rules", "--apply"])
+            .args(spread)
+            .status()?
+            .success()
+    );
+    is_well(&doctor(&rig, &spread)?)
+}
+
+fn nothing_is_made() -> Result<()> {
+    let rig = Rig::new()?;
+    let json = doctor(&rig, &[FIVE, &["--json"]].concat())?;
+    ensure!(json.status.code() == Some(2), "{json:?}");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout)?;
+    ensure!(
+        json[0]["severity"] == "error" && json[0]["id"] == "no-rule",
+        "{json}"
+    );
+    ensure!(json[0]["cure"] == "acctd rules --apply", "{json}");
+    ensure!(!rig.log_directory().exists());
+    let usage = rig
+        .router
+        .command(rig.acctd_path())
+        .arg("doctor")
+        .output()?;
+    ensure!(usage.status.code() == Some(2), "{usage:?}");
+    ensure!(String::from_utf8(usage.stderr)?.contains("no NFLOG group given"));
+    Ok(())
+}
