@@ -12,6 +12,7 @@
 
 pub mod cgroup;
 pub mod process;
+pub mod unpacked;
 pub mod usage;
 
 pub mod netns;

@@ -23,7 +23,7 @@ use crate::summary;
 pub struct Facts {
     /// What this process may do; acctd is taken to be started alike.
     pub capabilities: CapabilitySet,
-    /// Its limit on nice values, as a nice value.
+    /// The lowest nice value that it may give itself.
     pub lowest_nice: i32,
     /// What a netlink socket gets of the receive buffer that is asked for, in bytes.
     pub receive_buffer: usize,
@@ -136,9 +136,9 @@ impl Facts {
 fn lowest_nice() -> i32 {
     // RLIMIT_NICE is 20 less the nice value (getrlimit(2)).
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nice);
-    limit
-        .current
-        .map_or(-20, |limit| 20 - i32::try_from(limit.min(40)).unwrap_or(40))
+    let limit = limit.current.unwrap_or(40).min(40);
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    own.min(20 - i32::try_from(limit).unwrap_or(40))
 }
 
 /// As acctd asks for it.

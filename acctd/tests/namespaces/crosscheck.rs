@@ -325,6 +325,19 @@ impl Checked {
 }
 
 /// All intervals of a run in order, each with its file.
+/// By source, what NFLOG and what the kernel counted of a family, over all files.
+pub(crate) fn sources(rig: &Rig, ip4: bool) -> Result<(Count, Count)> {
+    let intervals = checked(rig)?;
+    let rows = || {
+        let rows = intervals.iter().flat_map(|interval| &interval.rows);
+        rows.filter(|row| row.ip.is_ipv4() == ip4)
+    };
+    Ok((
+        sum(rows(), |row| row.source),
+        sum(rows(), |row| row.tc_source),
+    ))
+}
+
 fn checked(rig: &Rig) -> Result<Vec<Checked>> {
     let mut intervals = Vec::new();
     for line in rig.summaries()? {

@@ -89,7 +89,7 @@ fn listening(rig: &Rig, args: &[&str]) -> Result<Acctd> {
 }
 
 /// The status code and the body.
-fn ask(socket: &Path, request: &str) -> Result<(u16, String)> {
+pub(crate) fn ask(socket: &Path, request: &str) -> Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(

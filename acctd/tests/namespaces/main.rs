@@ -16,6 +16,7 @@ mod hooks;
 mod listen;
 mod logging;
 mod overload;
+mod prometheus;
 mod rig;
 mod rules;
 mod rules_of_readme;
@@ -39,6 +40,8 @@ enum Needs {
     Root,
     /// Root, and a kernel with nft's flowtables.
     Flowtable,
+    /// Root, and Debian's Prometheus.
+    Prometheus,
     /// A network namespace, and acctd built with the feature `fault-points`.
     FaultPoints,
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         &crosscheck::cases(),
         stopping::CASES,
         overload::CASES,
+        prometheus::CASES,
         hooks::CASES,
         doctor::CASES,
         errors::CASES,
@@ -88,17 +92,29 @@ fn main() -> ExitCode {
     ]
     .concat()
     .into_iter()
-    .map(trial)
+    .map(|case| trial(&arguments, case))
     .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trial((needs, name, test): Case) -> Trial {
+/// Whether a test is among those that were asked for, so that nothing is fetched for others.
+fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
+    arguments
+        .filter
+        .as_ref()
+        .is_none_or(|part| name.contains(part))
+        && !arguments.list
+}
+
+fn trial(arguments: &Arguments, (needs, name, test): Case) -> Trial {
     let privilege = match needs {
-        Needs::Root | Needs::Flowtable => Privilege::Root,
+        Needs::Root | Needs::Flowtable | Needs::Prometheus => Privilege::Root,
         Needs::Namespace | Needs::FaultPoints => Privilege::of_this_process(),
     };
-    let impossible = privilege.available().err();
+    let mut impossible = privilege.available().err();
+    if needs == Needs::Prometheus && is_asked_for(arguments, name) {
+        impossible = impossible.or_else(|| prometheus::available().err());
+    }
     // A kernel is as it is, in CI too, and so is a build.
     let missing = match needs {
         Needs::Flowtable if impossible.is_none() => crosscheck::flowtables().err(),
