@@ -24,7 +24,7 @@ use crate::privilege;
 use crate::profile::CpuProfile;
 use crate::reader::{Reader, ReaderHandle};
 use crate::recovery::{self, GoesOn, Recovered};
-use crate::service_manager;
+use crate::service_manager::{self, Pulse};
 use crate::shutdown::{Question, Questions, Received, Shutdown};
 use crate::status::Status;
 
@@ -260,7 +260,9 @@ async fn run_until_over(
     shutdown: &mut Shutdown,
     questions: &mut Questions,
 ) -> Result<Parting> {
+    let mut pulse = Pulse::new();
     loop {
+        pulse.beat(|| Status::of(engine.vitals()).line());
         // First, so that an interval is not closed before its gaps are known.
         engine.look_at_bindings().await?;
         engine.close_what_is_due().await?;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +13,9 @@ use sd_notify::NotifyState;
 
 /// The manager must not watch what it keeps: it would let go of a socket that reports an overrun.
 const UNWATCHED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
+
+/// Between two lines for `systemctl status`.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// A manager that does not answer must not hold up the stop.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +34,51 @@ pub fn ready() {
 /// Accounting ends.
 pub fn stopping() {
     warn_of(sd_notify::notify(&[NotifyState::Stopping]));
+}
+
+/// What `systemctl status` shows, and the sign of life that the manager may wait for (`WatchdogSec=`).
+#[derive(Debug)]
+pub struct Pulse {
+    /// How often a sign of life is due.
+    life_every: Option<Duration>,
+    shown_at: Option<Instant>,
+    alive_at: Option<Instant>,
+}
+
+impl Pulse {
+    /// As often as the manager wants it.
+    #[must_use]
+    pub fn new() -> Self {
+        // A third of the time after which it takes us for dead: one may be late, and one be lost.
+        let life_every = sd_notify::watchdog_enabled().map(|patience| patience / 3);
+        Self {
+            life_every: life_every.filter(|_| is_there()),
+            shown_at: None,
+            alive_at: None,
+        }
+    }
+
+    /// To be called from the loop whose life it shows.
+    pub fn beat(&mut self, status: impl FnOnce() -> String) {
+        if is_due(self.life_every, self.alive_at) {
+            self.alive_at = Some(Instant::now());
+            warn_of(sd_notify::notify(&[NotifyState::Watchdog]));
+        }
+        if is_due(is_there().then_some(STATUS_EVERY), self.shown_at) {
+            self.shown_at = Some(Instant::now());
+            warn_of(sd_notify::notify(&[NotifyState::Status(&status())]));
+        }
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn is_due(every: Option<Duration>, last: Option<Instant>) -> bool {
+    every.is_some_and(|every| last.is_none_or(|last| last.elapsed() >= every))
 }
 
 /// Has the manager keep a copy of a descriptor, under this name, for the next process.

@@ -232,6 +232,30 @@ impl Status {
     }
 }
 
+impl Status {
+    /// All in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let rate: f64 = self.groups.iter().map(|it| it.packets_per_second).sum();
+        let lost: u64 = self.groups.iter().map(|it| it.counts.lost).sum();
+        let mut line = format!(
+            "{} packets/s, {} lost; {} files written",
+            thousands(rounded(rate)),
+            thousands(lost),
+            thousands(self.files.written)
+        );
+        if let Some(last) = &self.files.last {
+            line.push_str(", the last is ");
+            line.push_str(&last.file);
+        }
+        for problem in &self.problems {
+            line.push_str("; ");
+            line.push_str(problem);
+        }
+        line
+    }
+}
+
 impl Span {
     fn of(period: Period, zone: Zone) -> Self {
         Self {

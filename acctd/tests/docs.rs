@@ -1,6 +1,6 @@
-//! What is written about acctd is what it does: help text in README.md, man page, and each
+//! What is written about acctd is what it does: help text in README.md, man pages, completions, and each
 //! command line shown. After a change of flags, `UPDATE=1 cargo test -p acctd --test docs`
-//! writes the first two anew.
+//! writes the first ones anew.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -33,13 +33,37 @@ fn is_current(name: &str, expected: &str) {
     );
 }
 
+/// With the commands' names and usage as they are typed.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
 #[test]
-fn the_man_page_is_current() {
-    // The section of system administration commands.
-    let man = clap_mangen::Man::new(Cli::command()).section("8");
-    let mut page = Vec::new();
-    man.render(&mut page).unwrap();
-    is_current("dist/acctd.8", &String::from_utf8(page).unwrap());
+fn the_man_pages_are_current() {
+    let command = command();
+    let commands = command
+        .get_subcommands()
+        .map(|it| (format!("acctd-{}", it.get_name()), it));
+    for (name, command) in std::iter::once(("acctd".to_owned(), &command)).chain(commands) {
+        // The section of system administration commands.
+        let man = clap_mangen::Man::new(command.clone()).section("8");
+        let mut page = Vec::new();
+        man.render(&mut page).unwrap();
+        is_current(&format!("dist/{name}.8"), &String::from_utf8(page).unwrap());
+    }
+}
+
+#[test]
+fn the_completions_are_current() {
+    use clap_complete::Shell::{Bash, Fish, Zsh};
+    for (shell, name) in [(Bash, "acctd.bash"), (Zsh, "_acctd"), (Fish, "acctd.fish")] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command(), "acctd", &mut script);
+        let name = format!("dist/completions/{name}");
+        is_current(&name, &String::from_utf8(script).unwrap());
+    }
 }
 
 #[test]
