@@ -8,6 +8,7 @@ use xtask::traffic;
 
 mod bench;
 mod build_ebpf;
+mod dist;
 mod fuzz;
 mod setup;
 mod soak;
@@ -50,6 +51,7 @@ enum Command {
     Bench(Box<bench::Bench>),
     Soak(soak::Soak),
     Fuzz(fuzz::Fuzz),
+    Dist(dist::Dist),
     /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
     Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
@@ -77,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf(build) => build.run(),
         Command::Bench(bench) => bench.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
+        Command::Dist(dist) => dist.run(),
         Command::Soak(soak) => soak.run(),
         Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),
