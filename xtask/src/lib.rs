@@ -12,6 +12,7 @@
 
 pub mod cgroup;
 pub mod process;
+pub mod python;
 pub mod unpacked;
 pub mod usage;
 

@@ -18,7 +18,7 @@ struct Package {
     programs: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 9] = [
     Package {
         name: "libnetfilter-log-dev",
         gives: "the library libnetfilter_log with its development files, to build acctd",
@@ -48,6 +48,16 @@ const PACKAGES: [Package; 7] = [
         name: "util-linux",
         gives: "unshare, nsenter and setpriv, for the namespaces",
         programs: &["unshare", "nsenter", "setpriv"],
+    },
+    Package {
+        name: "hping3",
+        gives: "hping3, with which go-nflog-acctd's manual checks its numbers",
+        programs: &["hping3"],
+    },
+    Package {
+        name: "python3-venv",
+        gives: "a virtual environment of Python's, for the databases that the tests load files into",
+        programs: &["python3"],
     },
     Package {
         name: "procps",

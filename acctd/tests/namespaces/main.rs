@@ -9,6 +9,7 @@
 
 mod counting;
 mod crosscheck;
+mod databases;
 mod doctor;
 mod errors;
 mod faults;
@@ -20,6 +21,7 @@ mod prometheus;
 mod rig;
 mod rules;
 mod rules_of_readme;
+mod seeds_manual;
 mod stopping;
 mod unprivileged;
 
@@ -42,6 +44,8 @@ enum Needs {
     Flowtable,
     /// Root, and Debian's Prometheus.
     Prometheus,
+    /// Root, and `DuckDB` and `ClickHouse`.
+    Databases,
     /// A network namespace, and acctd built with the feature `fault-points`.
     FaultPoints,
 }
@@ -78,7 +82,9 @@ fn main() -> ExitCode {
         counting::CASES,
         &crosscheck::cases(),
         stopping::CASES,
+        seeds_manual::CASES,
         overload::CASES,
+        databases::CASES,
         prometheus::CASES,
         hooks::CASES,
         doctor::CASES,
@@ -108,12 +114,16 @@ fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
 
 fn trial(arguments: &Arguments, (needs, name, test): Case) -> Trial {
     let privilege = match needs {
-        Needs::Root | Needs::Flowtable | Needs::Prometheus => Privilege::Root,
+        Needs::Root | Needs::Flowtable | Needs::Prometheus | Needs::Databases => Privilege::Root,
         Needs::Namespace | Needs::FaultPoints => Privilege::of_this_process(),
     };
     let mut impossible = privilege.available().err();
-    if needs == Needs::Prometheus && is_asked_for(arguments, name) {
-        impossible = impossible.or_else(|| prometheus::available().err());
+    if impossible.is_none() && is_asked_for(arguments, name) {
+        impossible = match needs {
+            Needs::Prometheus => prometheus::available().err(),
+            Needs::Databases => databases::available().err(),
+            _ => None,
+        };
     }
     // A kernel is as it is, in CI too, and so is a build.
     let missing = match needs {

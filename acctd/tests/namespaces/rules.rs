@@ -10,7 +10,7 @@ use xtask::veth::{Veth, add_address};
 
 use crate::errors::complains;
 use crate::rig::{Acctd, CsvFile, Rig, totals};
-use crate::{Case, Needs};
+use crate::{Case, Needs, seeds_manual};
 
 pub(crate) const CASES: &[Case] = &[
     (Needs::Namespace, "rules_of_a_host_by_nft", || {
@@ -527,28 +527,7 @@ fn rules_that_cannot_be() -> Result<()> {
 /// As go-nflog-acctd's manual has them, with the flags that it has beside them.
 fn rules_of_the_seeds_manual() -> Result<()> {
     let (rig, server) = wired()?;
-    for (program, chain, group, range, prefix) in [
-        ("iptables", "OUTPUT", "4", "20", "IPv4out"),
-        ("iptables", "INPUT", "5", "20", "IPv4in"),
-        ("ip6tables", "OUTPUT", "6", "40", "IPv6out"),
-        ("ip6tables", "INPUT", "7", "40", "IPv6in"),
-    ] {
-        rig.router.run(&[
-            program,
-            "-A",
-            chain,
-            "-j",
-            "NFLOG",
-            "--nflog-group",
-            group,
-            "--nflog-range",
-            range,
-            "--nflog-threshold",
-            "50",
-            "--nflog-prefix",
-            prefix,
-        ])?;
-    }
+    rig.router.run(&["sh", "-e", "-c", seeds_manual::RULES])?;
     let acctd = rig.acctd(&[
         "-interval",
         "1h",

@@ -1,0 +1,142 @@
+//! Each command of go-nflog-acctd's manual, as it is printed there, with acctd's name in it.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use xtask::nft::Count;
+use xtask::process::Process;
+
+use crate::rig::{Acctd, Ended, Rig, Row};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::Root,
+        "the_seeds_manual_checks_correctness_to_the_packet",
+        || correctness_is_checked("-interval 1h"),
+    ),
+    (
+        Needs::Root,
+        "the_seeds_manual_tests_live_with_a_profile",
+        live_testing,
+    ),
+];
+
+/// To monitor IPv4 and IPv6 to and from this host.
+pub(crate) const RULES: &str = r#"
+    iptables -A OUTPUT -j NFLOG --nflog-group 4 --nflog-range 20 --nflog-threshold 50 --nflog-prefix "IPv4out"
+    iptables -A INPUT -j NFLOG --nflog-group 5 --nflog-range 20 --nflog-threshold 50 --nflog-prefix "IPv4in"
+    ip6tables -A OUTPUT -j NFLOG --nflog-group 6 --nflog-range 40 --nflog-threshold 50 --nflog-prefix "IPv6out"
+    ip6tables -A INPUT -j NFLOG --nflog-group 7 --nflog-range 40 --nflog-threshold 50 --nflog-prefix "IPv6in"
+"#;
+const GROUPS: &str = "-ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
+const FLOOD: &str = "hping3 127.0.0.2 --syn -p 80 -s 53 --flood";
+
+const WITNESS: &str = "
+    table ip witness {
+        counter sent {}
+        chain output {
+            type filter hook output priority -310
+            ip daddr 127.0.0.2 counter name sent
+        }
+    }";
+
+/// The program under the name that the commands have for it, where they look for it.
+fn acctd(rig: &Rig, flags: &str) -> Result<Acctd> {
+    let link = rig.scratch().join("go-nflog-acctd");
+    if !link.exists() {
+        std::os::unix::fs::symlink(rig.acctd_path(), &link)?;
+    }
+    // What follows is as printed, but for sudo, and for where the files go.
+    let directory = rig.log_directory().display().to_string();
+    let script = format!(
+        "cd '{}'; exec ./go-nflog-acctd {flags}",
+        rig.scratch().display()
+    );
+    let mut command = rig.router.command("sh");
+    command
+        .args(["-e", "-c", &script])
+        .env("ACCTD_LOG_DIRECTORY", directory);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    Ok(acctd)
+}
+
+/// How many packets it says that it has sent within a second.
+fn flood(rig: &Rig) -> Result<u64> {
+    let script = format!("exec timeout --signal=INT 1 {FLOOD} 2>&1");
+    let mut command = rig.router.command("sh");
+    command
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut process = Process::spawn(&mut command)?;
+    let mut printed = String::new();
+    let stdout = process.child().stdout.take().context("a pipe")?;
+    std::io::Read::read_to_string(&mut { stdout }, &mut printed)?;
+    process.wait(std::time::Duration::from_secs(10))?;
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    let at = words
+        .windows(2)
+        .position(|pair| pair == ["packets", "transmitted,"]);
+    let at = at.with_context(|| printed.clone())?;
+    Ok(words[at - 1].parse()?)
+}
+
+/// Returns how acctd has ended.
+fn correctness_is_checked_with(rig: &Rig, flags: &str) -> Result<Ended> {
+    rig.router.run(&["ip", "link", "set", "lo", "up"])?;
+    rig.router.run(&["sh", "-e", "-c", RULES])?;
+    rig.rules(WITNESS)?;
+    let acctd = acctd(rig, &format!("{flags} {GROUPS}"))?;
+    let n_sent = flood(rig)?;
+    ensure!(n_sent > 1_000, "{n_sent}");
+    let ended = acctd.stop(Signal::INT)?;
+    ensure!(ended.code == Some(0), "{:?}", ended.log);
+    let sent = rig.counter("sent")?;
+    // The signal that ends hping3 may come after it has sent a packet and before it has counted it.
+    ensure!(
+        (n_sent..=n_sent + 1).contains(&sent.packets),
+        "{sent:?} {n_sent}"
+    );
+    let mut counted = (
+        Count {
+            packets: 0,
+            bytes: 0,
+        },
+        Count {
+            packets: 0,
+            bytes: 0,
+        },
+    );
+    for Row {
+        ip, source, dest, ..
+    } in rig.files()?.into_iter().flat_map(|file| file.rows)
+    {
+        if ip.to_string() == "127.0.0.2" {
+            for (sum, count) in [(&mut counted.0, source), (&mut counted.1, dest)] {
+                sum.packets += count.packets;
+                sum.bytes += count.bytes;
+            }
+        }
+    }
+    // Each SYN has its RST.
+    ensure!(counted == (sent, sent), "{counted:?} != {sent:?}");
+    ensure!(rig.summed("lost")? == 0);
+    Ok(ended)
+}
+
+fn correctness_is_checked(flags: &str) -> Result<()> {
+    correctness_is_checked_with(&Rig::new()?, flags)?;
+    Ok(())
+}
+
+fn live_testing() -> Result<()> {
+    let rig = Rig::new()?;
+    // The profile's name stands behind the groups there.
+    correctness_is_checked_with(&rig, "-cpuprofile z.prof -interval 10s")?;
+    let profile = std::fs::metadata(rig.scratch().join("z.prof"))?;
+    ensure!(profile.len() > 0);
+    Ok(())
+}

@@ -1,0 +1,42 @@
+-- Loads the files of all hosts into ClickHouse, each once however often this is run, be it cut short:
+--   cd /srv/accounting            # HOST/START_END.csv, HOST/intervals.jsonl
+--   clickhouse local --path /var/lib/accounting --queries-file clickhouse.sql
+-- In a server, file() reads below its user_files_path.
+-- Rows that are there twice for a while are one in SELECT … FROM traffic FINAL.
+CREATE TABLE IF NOT EXISTS traffic (
+    host LowCardinality(String), file String,
+    Time DateTime, IP String,
+    SourceBytes UInt64, SourcePackets UInt64, DestBytes UInt64, DestPackets UInt64,
+    -- With a cross-check.
+    TcSourceBytes Nullable(UInt64), TcSourcePackets Nullable(UInt64),
+    TcDestBytes Nullable(UInt64), TcDestPackets Nullable(UInt64),
+    Verdict LowCardinality(Nullable(String))
+) ENGINE = ReplacingMergeTree ORDER BY (host, file, IP);
+
+CREATE TABLE IF NOT EXISTS files (host String, file String)
+    ENGINE = ReplacingMergeTree ORDER BY (host, file);
+
+CREATE TABLE IF NOT EXISTS intervals (
+    host LowCardinality(String), file String, start DateTime64(6), end DateTime64(6),
+    source_packets UInt64, dest_packets UInt64, lost UInt64, undecodable UInt64
+) ENGINE = ReplacingMergeTree ORDER BY (host, file);
+
+INSERT INTO traffic
+    SELECT extract(_path, '([^/]+)/[^/]+$') AS host, _file AS file, *
+    FROM file('*/*.csv', CSVWithNames, 'Time DateTime, IP String,
+              SourceBytes UInt64, SourcePackets UInt64, DestBytes UInt64, DestPackets UInt64,
+              TcSourceBytes Nullable(UInt64), TcSourcePackets Nullable(UInt64),
+              TcDestBytes Nullable(UInt64), TcDestPackets Nullable(UInt64),
+              Verdict LowCardinality(Nullable(String))')
+    WHERE (host, file) NOT IN (SELECT host, file FROM files);
+
+-- Behind the rows: a file whose rows are not all there is loaded again the next time.
+INSERT INTO files SELECT DISTINCT host, file FROM traffic;
+
+INSERT INTO intervals
+    SELECT extract(_path, '([^/]+)/[^/]+$') AS host, file,
+           parseDateTime64BestEffort(start, 6), parseDateTime64BestEffort(end, 6),
+           source_packets, dest_packets, lost, undecodable
+    FROM file('*/intervals.jsonl', JSONEachRow, 'file String, start String, end String,
+              source_packets UInt64, dest_packets UInt64, lost UInt64, undecodable UInt64')
+    WHERE (host, file) NOT IN (SELECT host, file FROM intervals);
