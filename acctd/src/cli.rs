@@ -32,20 +32,7 @@ also be set in the environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h
 
 Example: account what this host sends and receives, one file an hour.
 
-  nft -f - <<'EOF'
-  table inet acctd {
-    chain input {
-      type filter hook input priority -300
-      meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50
-      meta nfproto ipv6 log group 7 snaplen 40 queue-threshold 50
-    }
-    chain output {
-      type filter hook output priority -300
-      meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 50
-      meta nfproto ipv6 log group 6 snaplen 40 queue-threshold 50
-    }
-  }
-  EOF
+  acctd rules --apply
   acctd -interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
 
 /// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.

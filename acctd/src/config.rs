@@ -69,11 +69,10 @@ pub struct Config {
 pub enum UsageError {
     /// Nothing to read.
     #[error(
-        "no NFLOG group given: nothing to count. For IPv4 received by this host, for instance:\n\
-         \n  nft add table inet acctd '{{ chain input {{ type filter hook input priority -300; }}; }}'\
-         \n  nft add rule inet acctd input meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50\
-         \n  acctd --ip4-src-group=5\
-         \n\nSee acctd --help for all four directions."
+        "no NFLOG group given: nothing to count. For what this host receives and sends:\n\
+         \n  acctd rules --apply\
+         \n  acctd --ip4-dst-group=4 --ip4-src-group=5 --ip6-dst-group=6 --ip6-src-group=7\
+         \n\nSee acctd rules --help for routers and bridges."
     )]
     NoGroup,
     /// The kernel hands a group to one socket only, and a socket is read for one direction.
@@ -206,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn no_group_at_all_is_refused_with_a_rule_that_would_give_one() {
+    fn no_group_at_all_is_refused_with_what_would_give_some() {
         let text = resolve(&[]).unwrap_err().to_string();
-        assert!(text.contains("nft add rule inet acctd input"), "{text}");
+        assert!(text.contains("acctd rules --apply"), "{text}");
         assert!(resolve(&["-ip4-src-group=0"]).is_err());
     }
 

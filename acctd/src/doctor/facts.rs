@@ -87,6 +87,10 @@ pub struct Directory {
 pub struct Kernel {
     /// Its version, as in 6.1.
     pub version: (u32, u32),
+    /// It has NFLOG, or a module for it.
+    pub has_nflog: bool,
+    /// Connection tracking is at work in this network namespace, and puts fragments together.
+    pub tracks_connections: bool,
     /// It has its types with it (BTF).
     pub has_btf: bool,
     /// It compiles eBPF programs; `None` where it does not say.
@@ -256,8 +260,14 @@ fn kernel() -> Kernel {
         .map(|it| it.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
+    // The table is there with NFLOG; else a module is loaded when it is needed.
+    let has_nflog = Path::new("/proc/thread-self/net/netfilter/nfnetlink_log").exists()
+        || external::run("modprobe", &["--dry-run", "nfnetlink_log"], "").is_ok();
+    let tracked = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
     Kernel {
         version,
+        has_nflog,
+        tracks_connections: tracked.is_ok_and(|count| count.trim() != "0"),
         has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         compiles_bpf: compiles.map(|it| it.trim() != "0"),
     }

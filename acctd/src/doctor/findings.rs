@@ -133,6 +133,13 @@ fn privileges(config: &Config, facts: &Facts, all: &mut Findings) {
 }
 
 fn groups(config: &Config, facts: &Facts, all: &mut Findings) {
+    if !facts.kernel.has_nflog {
+        all.error(
+            "no-nflog",
+            "this kernel has no NFLOG, and no module for it".into(),
+            "use one with CONFIG_NETFILTER_NETLINK_LOG".into(),
+        );
+    }
     for (group, owner) in facts.taken.iter().flatten() {
         if config.groups.iter().all(|other| other.group.0 != *group) {
             continue;
@@ -618,6 +625,13 @@ fn directory(config: &Config, found: &Directory, all: &mut Findings) {
 }
 
 fn machine(facts: &Facts, all: &mut Findings) {
+    if facts.kernel.tracks_connections {
+        all.note(
+            "fragments-are-put-together",
+            "connection tracking is at work: the fragments of a packet are logged as one".into(),
+            "nothing: the cross-check counts them, and says so".into(),
+        );
+    }
     if facts.is_clock_synchronised == Some(false) {
         all.warning(
             "clock-not-synchronised",

@@ -7,14 +7,14 @@ use rustix::process::Signal;
 use xtask::nft::Count;
 use xtask::process::Process;
 
-use crate::rig::{Acctd, Ended, Rig, Row};
+use crate::rig::{Acctd, Rig, Row};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
         Needs::Root,
         "the_seeds_manual_checks_correctness_to_the_packet",
-        || correctness_is_checked("-interval 1h"),
+        correctness_is_checked,
     ),
     (
         Needs::Root,
@@ -30,7 +30,9 @@ pub(crate) const RULES: &str = r#"
     ip6tables -A OUTPUT -j NFLOG --nflog-group 6 --nflog-range 40 --nflog-threshold 50 --nflog-prefix "IPv6out"
     ip6tables -A INPUT -j NFLOG --nflog-group 7 --nflog-range 40 --nflog-threshold 50 --nflog-prefix "IPv6in"
 "#;
-const GROUPS: &str = "-ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
+const CHECK: &str =
+    "-interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
+const LIVE: &str = "-interval 10s -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7 -cpuprofile z.prof";
 const FLOOD: &str = "hping3 127.0.0.2 --syn -p 80 -s 53 --flood";
 
 const WITNESS: &str = "
@@ -84,12 +86,11 @@ fn flood(rig: &Rig) -> Result<u64> {
     Ok(words[at - 1].parse()?)
 }
 
-/// Returns how acctd has ended.
-fn correctness_is_checked_with(rig: &Rig, flags: &str) -> Result<Ended> {
+fn counts_what_hping3_sends(rig: &Rig, flags: &str) -> Result<()> {
     rig.router.run(&["ip", "link", "set", "lo", "up"])?;
     rig.router.run(&["sh", "-e", "-c", RULES])?;
     rig.rules(WITNESS)?;
-    let acctd = acctd(rig, &format!("{flags} {GROUPS}"))?;
+    let acctd = acctd(rig, flags)?;
     let n_sent = flood(rig)?;
     ensure!(n_sent > 1_000, "{n_sent}");
     let ended = acctd.stop(Signal::INT)?;
@@ -124,18 +125,16 @@ fn correctness_is_checked_with(rig: &Rig, flags: &str) -> Result<Ended> {
     // Each SYN has its RST.
     ensure!(counted == (sent, sent), "{counted:?} != {sent:?}");
     ensure!(rig.summed("lost")? == 0);
-    Ok(ended)
+    Ok(())
 }
 
-fn correctness_is_checked(flags: &str) -> Result<()> {
-    correctness_is_checked_with(&Rig::new()?, flags)?;
-    Ok(())
+fn correctness_is_checked() -> Result<()> {
+    counts_what_hping3_sends(&Rig::new()?, CHECK)
 }
 
 fn live_testing() -> Result<()> {
     let rig = Rig::new()?;
-    // The profile's name stands behind the groups there.
-    correctness_is_checked_with(&rig, "-cpuprofile z.prof -interval 10s")?;
+    counts_what_hping3_sends(&rig, LIVE)?;
     let profile = std::fs::metadata(rig.scratch().join("z.prof"))?;
     ensure!(profile.len() > 0);
     Ok(())
