@@ -9,6 +9,7 @@ use crate::config::{Config, GroupConfig};
 use crate::crosscheck::AttachMode;
 use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, copy_range};
 use crate::prefix::{Family, Side};
+use crate::rules::plan::match_alike;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -419,10 +420,7 @@ fn wrong_place(
         _ => {}
     }
     for condition in &rule.conditions {
-        let Some((_, name)) = condition
-            .split_once(' ')
-            .filter(|(key, _)| matches!(*key, "iifname" | "oifname"))
-        else {
+        let Some((_, name)) = interface_of(condition) else {
             continue;
         };
         if name.ends_with('*') {
@@ -487,16 +485,48 @@ fn doubles(side: Side, family: Family, groups: &[u16], ruleset: &Ruleset, all: &
     }
 }
 
-/// Only where it is certain: what one matches, the other matches too.
+/// Only where it is certain.
 fn is_met_twice(one: &LogRule, other: &LogRule) -> bool {
-    let contain =
-        one.conditions.is_subset(&other.conditions) || other.conditions.is_subset(&one.conditions);
-    let both = [one, other].map(|rule| !rule.is_never_reached && !rule.is_limited);
+    let is_sound = |rule: &LogRule| !rule.is_never_reached && !rule.is_limited;
     // Frames of a bridge pass its hooks and not those of IP, unless br_netfilter has them do so.
-    contain
+    is_sound(one)
+        && is_sound(other)
         && one.is_bridge == other.is_bridge
         && one.hook.shares_a_way_with(other.hook)
-        && both == [true, true]
+        && (match_the_same(one, other) || are_of_interfaces_that_go_together(one, other))
+}
+
+/// What one matches, the other matches too.
+fn match_the_same(one: &LogRule, other: &LogRule) -> bool {
+    one.conditions.is_subset(&other.conditions) || other.conditions.is_subset(&one.conditions)
+}
+
+/// Both match interfaces alone, and a packet may come and go by those of both.
+fn are_of_interfaces_that_go_together(one: &LogRule, other: &LogRule) -> bool {
+    let conditions = one.conditions.iter().chain(&other.conditions);
+    if conditions
+        .into_iter()
+        .any(|condition| interface_of(condition).is_none())
+    {
+        return false;
+    }
+    let others: Vec<_> = other
+        .conditions
+        .iter()
+        .filter_map(|it| interface_of(it))
+        .collect();
+    let own = one.conditions.iter().filter_map(|it| interface_of(it));
+    own.into_iter().all(|(key, name)| {
+        others
+            .iter()
+            .all(|(other_key, other_name)| key != *other_key || match_alike(name, other_name))
+    })
+}
+
+/// `iifname` or `oifname`, and the name or pattern.
+fn interface_of(condition: &str) -> Option<(&str, &str)> {
+    let (key, name) = condition.split_once(' ')?;
+    matches!(key, "iifname" | "oifname").then_some((key, name))
 }
 
 fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {

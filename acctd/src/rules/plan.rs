@@ -273,14 +273,16 @@ fn interfaces(
         if stem.is_empty() || stem.len() >= 16 || !stem.chars().all(is_possible) {
             return wrong("cannot be the name of an interface");
         }
-        if names[..at].iter().any(|other| is_same(other, name)) {
+        if names[..at].iter().any(|other| match_alike(other, name)) {
             return wrong("is matched by another one too: its packets would be counted twice");
         }
     }
     Ok(names.to_vec())
 }
 
-fn is_same(one: &str, other: &str) -> bool {
+/// Whether there may be an interface that both names or patterns match.
+#[must_use]
+pub fn match_alike(one: &str, other: &str) -> bool {
     match (one.strip_suffix('*'), other.strip_suffix('*')) {
         (None, None) => one == other,
         (Some(stem), None) => other.starts_with(stem),

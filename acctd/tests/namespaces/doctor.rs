@@ -144,6 +144,7 @@ fn broken() -> Vec<(&'static str, String, &'static [&'static str], &'static str)
         ("a rule twice", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 LOG5"), FIVE, "logged-twice"),
         ("a narrow rule behind a wide one", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 tcp dport 80 LOG5"), FIVE, "logged-twice"),
         ("two hooks of one way", format!("{}; nft 'table inet t {{ chain p {{ type filter hook prerouting priority -300; meta nfproto ipv4 {NFT_5}; }}; }}'", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
+        ("from one interface and to another", format!("{}; nft 'table inet t {{ chain f {{ type filter hook forward priority -300; oifname \"wan*\" meta nfproto ipv4 {NFT_5}; }}; }}'", nft("type filter hook prerouting priority -300", "iifname \"lan0\" meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
         ("nft and iptables", format!("{}; {iptables}", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
         ("two groups of one direction", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 log group 8 snaplen 20 queue-threshold 50"), &["-ip4-src-group=5,8"], "logged-twice"),
         ("the source of what is sent", nft("type filter hook output priority -300", "meta nfproto ipv4 LOG5"), FIVE, "wrong-hook"),
