@@ -32,7 +32,7 @@ use crate::vitals::Vitals;
 use crate::writer::yield_to_readers;
 
 /// Clients at once; further ones wait.
-const MOST_CLIENTS: usize = 16;
+pub const MOST_CLIENTS: usize = 16;
 /// For a client to send a request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// For a client that asks nothing more, or does not take the answer.

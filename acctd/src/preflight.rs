@@ -17,6 +17,7 @@ use crate::config::{Config, GroupConfig};
 use crate::csv_writer;
 use crate::decode::{self, MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG, Record};
 use crate::handover::{Kept, socket_name};
+use crate::listen::MOST_CLIENTS;
 use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range,
 };
@@ -109,7 +110,7 @@ pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
         })
         .collect::<Result<_>>()?;
     if let Some(OpenGroup { socket, .. }) = groups.first() {
-        check_descriptors(socket)?;
+        check_descriptors(config, socket)?;
         check_receive_buffer(socket);
     }
     Ok(groups)
@@ -239,13 +240,17 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
 
 /// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
 /// there is none for a signal, and a file that cannot be opened would wait for one.
-fn check_descriptors(socket: &NflogSocket) -> Result<()> {
-    let spare: io::Result<Vec<OwnedFd>> = (0..SPARE_DESCRIPTORS)
+fn check_descriptors(config: &Config, socket: &NflogSocket) -> Result<()> {
+    let mut n_spare = SPARE_DESCRIPTORS;
+    if !config.listen.is_empty() {
+        n_spare += MOST_CLIENTS + config.listen.len();
+    }
+    let spare: io::Result<Vec<OwnedFd>> = (0..n_spare)
         .map(|_| socket.as_fd().try_clone_to_owned())
         .collect();
     spare.map(drop).map_err(|error| {
         anyhow!(
-            "cannot open {SPARE_DESCRIPTORS} files beside the groups: {error}; raise LimitNOFILE (ulimit -n)"
+            "cannot open {n_spare} files beside the groups: {error}; raise LimitNOFILE (ulimit -n)"
         )
     })
 }

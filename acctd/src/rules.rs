@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub format: Format,
 
-    /// Load them, in the place of those that were loaded before, all at once.
+    /// Load them, in the place of those that were loaded before, be it for the other program.
     #[arg(long, group = "what")]
     pub apply: bool,
 
@@ -122,9 +122,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if args.apply {
+        // Those for the other program go first: a packet that both log is counted twice.
         match args.format {
-            Format::Nft => nft::apply(&plan)?,
-            Format::Iptables => iptables::apply(&plan)?,
+            Format::Nft => {
+                if nft::has_chains_of_iptables()? {
+                    iptables::remove()?;
+                }
+                nft::apply(&plan)?;
+            }
+            Format::Iptables => {
+                nft::remove_if_installed()?;
+                iptables::apply(&plan)?;
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -67,7 +67,7 @@ complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip4-dst-group -d '
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip6-src-group -d 'NFLOG groups of IPv6 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip6-dst-group -d 'NFLOG groups of IPv6 packets whose destination address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l forwarded -d 'Only what passes from one interface to another, not what the router itself receives or sends'
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l apply -d 'Load them, in the place of those that were loaded before, all at once'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l apply -d 'Load them, in the place of those that were loaded before, be it for the other program'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l remove -d 'Take away those that were loaded before'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l check -d 'Say how what is loaded differs from them; exit code 1 if it does'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -s h -l help -d 'Print help (see more with \'--help\')'

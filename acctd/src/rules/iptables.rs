@@ -11,7 +11,8 @@ use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, Side};
 
 const TABLE: &str = "mangle";
-const OURS: &str = "ACCTD-";
+/// What the names of chains of ours begin with.
+pub const OURS: &str = "ACCTD-";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
 const FAMILIES: [Family; 2] = [Family::Ip4, Family::Ip6];
 

@@ -83,6 +83,24 @@ pub fn remove() -> Result<()> {
     Ok(())
 }
 
+/// The same; where there is no nft, there are none.
+pub fn remove_if_installed() -> Result<()> {
+    match remove() {
+        Err(error) if is_missing(&error) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ExternalError::Missing { .. }))
+}
+
+/// Whether iptables has chains of ours. nft sees them, but for those of iptables-legacy.
+pub fn has_chains_of_iptables() -> Result<bool> {
+    let text = external::run("nft", &["list", "chains"], "")?;
+    Ok(text.contains(&format!("chain {}", super::iptables::OURS)))
+}
+
 /// How what is loaded differs, in lines; none if it does not.
 pub fn differences(plan: &Plan) -> Result<Vec<String>> {
     let needed = lines(&tables(plan));
