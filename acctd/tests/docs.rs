@@ -162,6 +162,41 @@ fn the_completions_are_current() {
     }
 }
 
+/// The unit for a network namespace is the other one but for what is here.
+#[test]
+fn the_unit_for_a_network_namespace_is_current() {
+    let mut unit = read("dist/acctd.service");
+    for (line, instead) in [
+        (
+            "Description=IP accounting from NFLOG\n",
+            "Description=IP accounting from NFLOG in network namespace %i\n",
+        ),
+        (
+            "# After the rules, should they be loaded at boot: what they log before is not counted either way.\n\
+             After=nftables.service network-pre.target\n",
+            "# ip netns add %i, or whoever makes it, comes first.\n\
+             After=network-pre.target\n",
+        ),
+        (
+            "EnvironmentFile=-/etc/default/acctd\n",
+            "EnvironmentFile=-/etc/default/acctd-%i\n\
+             # Its groups and files are apart from those of the others; what the file above says counts more.\n\
+             Environment=ACCTD_LOG_DIRECTORY=/var/log/accounting/%i ACCTD_LISTEN=unix:/run/acctd-%i/acctd.sock\n\
+             # Should the namespace be made anew, acctd ends, and is started in the new one.\n\
+             NetworkNamespacePath=/run/netns/%i\n",
+        ),
+        (
+            "LogsDirectory=accounting\n",
+            "LogsDirectory=accounting accounting/%i\n",
+        ),
+        ("RuntimeDirectory=acctd\n", "RuntimeDirectory=acctd-%i\n"),
+    ] {
+        assert!(unit.contains(line), "no {line}");
+        unit = unit.replacen(line, instead, 1);
+    }
+    is_current("dist/acctd@.service", &unit);
+}
+
 #[test]
 fn the_help_text_in_the_readme_is_current() {
     const BEGIN: &str = "<!-- acctd -h -->\n```text\n";
