@@ -63,15 +63,18 @@ fn parse_line(line: &str) -> Option<Instance> {
 }
 
 /// The process that holds the netlink socket with this port id, as `pid 812 (ulogd)`; `None`
-/// where it is not to be seen from here (another pid namespace, another user).
+/// where it is not to be seen from here (another pid namespace, another user). A service manager keeps copies
+/// of sockets for others, so it is named only if nobody else is there.
 #[must_use]
 pub fn owner(port_id: u32) -> Option<String> {
+    const MANAGER: &str = "1";
     let link = socket_link(port_id)?;
-    fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .find(|process| holds(&process.path(), &link))
-        .map(|found| process(&found.file_name().to_string_lossy()))
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let holders = processes.filter(|process| holds(&process.path(), &link));
+    let pids = holders.map(|found| found.file_name().to_string_lossy().into_owned());
+    let pids: Vec<String> = pids.collect();
+    let others = pids.iter().find(|pid| *pid != MANAGER);
+    others.or(pids.first()).map(|pid| process(pid))
 }
 
 /// Whether this process holds that socket.

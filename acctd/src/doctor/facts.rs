@@ -10,12 +10,13 @@ use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use super::clock_sync;
-use super::ruleset::Ruleset;
+use super::ruleset::{Devices, Ruleset};
 use crate::config::Config;
 use crate::external::{self, ExternalError};
 use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog_table;
 use crate::prefix::Family;
+use crate::rules::nft;
 use crate::summary;
 
 /// All that was looked at.
@@ -156,12 +157,21 @@ fn receive_buffer() -> io::Result<usize> {
     set_receive_buffer(&socket)
 }
 
+/// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
+fn devices(json: &str) -> Devices {
+    if !json.contains("\"netdev\"") {
+        return Devices::new();
+    }
+    let text = external::run("nft", &["list", "ruleset", "netdev"], "");
+    nft::devices(&text.unwrap_or_default())
+}
+
 /// And whether nft is not there.
 fn ruleset() -> (Result<Ruleset, String>, bool) {
     let mut lacks_nft = false;
     let mut ruleset = match external::run("nft", &["-j", "list", "ruleset"], "") {
         Ok(text) => match serde_json::from_str::<Value>(&text) {
-            Ok(json) => Ruleset::of_nft(&json),
+            Ok(json) => Ruleset::of_nft(&json, &devices(&text)),
             // Nothing at all is no JSON.
             Err(_) if text.trim().is_empty() => Ruleset::default(),
             Err(error) => return (Err(format!("nft prints no JSON: {error}")), false),
@@ -172,14 +182,29 @@ fn ruleset() -> (Result<Ruleset, String>, bool) {
         }
         Err(error) => return (Err(error.to_string()), false),
     };
-    for (family, names, program) in [
-        (Family::Ip4, "ip_tables_names", "iptables-legacy-save"),
-        (Family::Ip6, "ip6_tables_names", "ip6tables-legacy-save"),
+    for (family, names, program, newer) in [
+        (
+            Family::Ip4,
+            "ip_tables_names",
+            "iptables-legacy-save",
+            "iptables-nft-save",
+        ),
+        (
+            Family::Ip6,
+            "ip6_tables_names",
+            "ip6tables-legacy-save",
+            "ip6tables-nft-save",
+        ),
     ] {
         // To ask the program would have the kernel make tables that nobody uses.
         let names = fs::read_to_string(Path::new("/proc/thread-self/net").join(names));
         if names.is_ok_and(|names| !names.trim().is_empty())
             && let Ok(text) = external::run(program, &[], "")
+        {
+            ruleset.add_iptables(&text, family);
+        }
+        if ruleset.has_hidden_rules
+            && let Ok(text) = external::run(newer, &[], "")
         {
             ruleset.add_iptables(&text, family);
         }
@@ -221,7 +246,11 @@ fn has_global_ip6() -> bool {
     let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     addresses.lines().any(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        columns.get(3) == Some(&"00") && columns.get(5) != Some(&"lo")
+        // Not those of private networks (fc00::/7), which containers have.
+        let is_private = columns
+            .first()
+            .is_some_and(|it| it.starts_with("fc") || it.starts_with("fd"));
+        columns.get(3) == Some(&"00") && columns.get(5) != Some(&"lo") && !is_private
     })
 }
 
@@ -229,6 +258,7 @@ fn directory(wanted: &Path) -> Directory {
     /// `linux/magic.h`.
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    let wanted = &std::path::absolute(wanted).unwrap_or_else(|_| wanted.to_owned());
     let existing = wanted.ancestors().find(|path| path.exists());
     let existing = existing.unwrap_or(Path::new("/")).to_owned();
     let access = Access::WRITE_OK | Access::EXEC_OK;
@@ -262,7 +292,10 @@ fn kernel() -> Kernel {
     let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
     // The table is there with NFLOG; else a module is loaded when it is needed.
     let has_nflog = Path::new("/proc/thread-self/net/netfilter/nfnetlink_log").exists()
-        || external::run("modprobe", &["--dry-run", "nfnetlink_log"], "").is_ok();
+        || !matches!(
+            external::run("modprobe", &["--dry-run", "nfnetlink_log"], ""),
+            Err(ExternalError::Refused { .. })
+        );
     let tracked = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
     Kernel {
         version,

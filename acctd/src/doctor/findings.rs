@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::facts::{Directory, Facts};
-use super::ruleset::{Hook, LogRule, Ruleset};
+use super::ruleset::{Hook, LogRule, Ruleset, interface_of};
 use crate::config::{Config, GroupConfig};
 use crate::crosscheck::AttachMode;
 use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, copy_range};
@@ -146,6 +146,11 @@ fn groups(config: &Config, facts: &Facts, all: &mut Findings) {
             continue;
         }
         match owner {
+            Some(owner) if owner.starts_with("pid 1 (") => all.note(
+                "kept-for-acctd",
+                format!("the socket of group {group} is kept by the service manager"),
+                "nothing: the next acctd of that unit goes on with it".into(),
+            ),
             Some(owner) if owner.ends_with(" (acctd)") => all.note(
                 "already-running",
                 format!("group {group} is read by {owner} already"),
@@ -318,6 +323,13 @@ fn badly_set(config: &GroupConfig, rule: &LogRule, all: &mut Findings) {
             format!("'snaplen {needed}' (--nflog-size {needed}) in the rule"),
         ),
         _ => {}
+    }
+    if rule.is_nat {
+        all.error(
+            "nat-chain",
+            format!("{place} is of type nat: only the first packet of each connection comes to group {group}"),
+            "log in a chain of type filter: acctd rules --apply".into(),
+        );
     }
     if rule.is_limited {
         all.error(
@@ -521,12 +533,6 @@ fn are_of_interfaces_that_go_together(one: &LogRule, other: &LogRule) -> bool {
             .iter()
             .all(|(other_key, other_name)| key != *other_key || match_alike(name, other_name))
     })
-}
-
-/// `iifname` or `oifname`, and the name or pattern.
-fn interface_of(condition: &str) -> Option<(&str, &str)> {
-    let (key, name) = condition.split_once(' ')?;
-    matches!(key, "iifname" | "oifname").then_some((key, name))
 }
 
 fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {

@@ -4,11 +4,12 @@
 //! `nft -j list ruleset` (libnftables-json(5)) also has what iptables-nft has loaded; the rules of the older
 //! iptables come from `iptables-legacy-save`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use crate::prefix::Family;
+use crate::rules::plan::match_alike;
 
 /// Where in its way a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +88,8 @@ pub struct LogRule {
     pub priority: i64,
     /// In a bridge, not in IP.
     pub is_bridge: bool,
+    /// In a chain of type nat, which sees the first packet of each connection alone.
+    pub is_nat: bool,
     /// The families of packets that it may match.
     pub families: BTreeSet<u8>,
     /// What else it matches; more than one chain may add to it.
@@ -116,6 +119,20 @@ pub struct Ruleset {
     pub has_dest_nat: bool,
     /// Flowtables that packets are given to, past all rules.
     pub flowtables: Vec<String>,
+    /// Rules log by an extension that nft does not show (iptables before 1.8.8).
+    pub has_hidden_rules: bool,
+}
+
+/// The devices of chains of the family netdev, by table and chain, since nft's JSON lacks them.
+pub type Devices = BTreeMap<(String, String), Vec<String>>;
+
+/// A verdict that keeps packets from what is behind it.
+#[derive(Clone, Debug)]
+struct Obstacle {
+    verdict: String,
+    families: BTreeSet<u8>,
+    /// Those of the packets that it takes.
+    conditions: BTreeSet<String>,
 }
 
 /// What a chain does with packets.
@@ -125,7 +142,10 @@ struct Chain {
     name: String,
     families: BTreeSet<u8>,
     is_bridge: bool,
+    is_nat: bool,
     base: Option<(Hook, i64)>,
+    /// What all packets have in common that come to it.
+    conditions: BTreeSet<String>,
     rules: Vec<Rule>,
 }
 
@@ -156,19 +176,21 @@ enum Action {
 impl Ruleset {
     /// What `nft -j list ruleset` prints.
     #[must_use]
-    pub fn of_nft(json: &Value) -> Self {
+    pub fn of_nft(json: &Value, devices: &Devices) -> Self {
         let mut ruleset = Self::default();
         let mut chains: Vec<Chain> = Vec::new();
-        for object in json["nftables"].as_array().into_iter().flatten() {
+        let objects = || json["nftables"].as_array().into_iter().flatten();
+        let maps: Vec<&Value> = objects().filter_map(|object| object.get("map")).collect();
+        for object in objects() {
             if let Some(chain) = object.get("chain") {
-                chains.extend(nft_chain(chain));
+                chains.extend(nft_chain(chain, devices));
             } else if let Some(rule) = object.get("rule") {
                 let (table, name) = (table_of(rule), rule["chain"].as_str().unwrap_or_default());
                 let chain = chains
                     .iter_mut()
                     .find(|chain| chain.table == table && chain.name == name);
                 if let Some(chain) = chain {
-                    let rule = ruleset.nft_rule(rule);
+                    let rule = ruleset.nft_rule(rule, &maps);
                     chain.rules.push(rule);
                 }
             }
@@ -190,14 +212,14 @@ impl Ruleset {
                 name.clone_into(&mut table);
             } else if let Some(chain) = line.strip_prefix(':') {
                 let name = chain.split_whitespace().next().unwrap_or_default();
-                let priority = iptables_priority(&table);
+                let is_built_in = name.chars().all(char::is_uppercase);
+                let hook = Hook::parse(name).filter(|_| is_built_in);
                 chains.push(Chain {
                     table: format!("{program} {table}"),
                     name: name.to_owned(),
                     families: BTreeSet::from([family.version()]),
-                    base: Hook::parse(name)
-                        .filter(|_| name.chars().all(char::is_uppercase))
-                        .map(|hook| (hook, priority)),
+                    is_nat: table == "nat",
+                    base: hook.map(|hook| (hook, iptables_priority(&table, hook))),
                     ..Chain::default()
                 });
             } else if let Some(rule) = line.strip_prefix("-A ") {
@@ -215,7 +237,7 @@ impl Ruleset {
         self.walk(&chains);
     }
 
-    fn nft_rule(&mut self, json: &Value) -> Rule {
+    fn nft_rule(&mut self, json: &Value, maps: &[&Value]) -> Rule {
         let mut rule = Rule::default();
         for expression in json["expr"].as_array().into_iter().flatten() {
             let Some((kind, value)) = expression.as_object().and_then(|it| it.iter().next()) else {
@@ -245,7 +267,15 @@ impl Ruleset {
                         rule.actions.push(Action::Return);
                     }
                 }
-                "vmap" => rule.add_vmap(value),
+                "vmap" => {
+                    let name = value["data"].as_str().unwrap_or_default();
+                    let named = maps.iter().find(|map| {
+                        map["name"] == name.trim_start_matches('@')
+                            && table_of(map) == table_of(json)
+                    });
+                    let elements = named.map_or(&value["data"]["set"], |map| &map["elem"]);
+                    rule.add_vmap(&value["key"], elements);
+                }
                 "accept" | "drop" | "reject" | "queue" | "tproxy" => {
                     rule.actions.push(Action::Verdict(kind.clone()));
                 }
@@ -264,7 +294,10 @@ impl Ruleset {
                     if value["type"] == "target" {
                         self.note_target(name);
                     } else {
-                        rule.conditions.insert(value.to_string());
+                        rule.is_limited |= is_limit(name);
+                        // What it is set to is not shown, so that no two are known to be alike.
+                        rule.conditions
+                            .insert(format!("{name} of rule {}", json["handle"]));
                     }
                 }
                 _ => {}
@@ -276,21 +309,24 @@ impl Ruleset {
     fn note_target(&mut self, name: &str) {
         self.has_source_nat |= matches!(name, "MASQUERADE" | "SNAT" | "NETMAP");
         self.has_dest_nat |= matches!(name, "DNAT" | "REDIRECT" | "NETMAP");
+        self.has_hidden_rules |= name == "NFLOG";
     }
 
     fn iptables_rule(&mut self, text: &str) -> Rule {
         let mut rule = Rule::default();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let after = |flag: &str| {
-            let at = words.iter().position(|word| *word == flag)?;
-            words.get(at + 1).copied()
-        };
+        let words = words_of(text);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let target_at = words.iter().position(|word| matches!(*word, "-j" | "-g"));
-        let (matches, _) = words.split_at(target_at.unwrap_or(words.len()));
-        // Each flag with what follows it, up to the next.
+        let (matches, target) = words.split_at(target_at.unwrap_or(words.len()));
+        let after = |flag: &str| {
+            let at = target.iter().position(|word| *word == flag)?;
+            target.get(at + 1).copied()
+        };
+        // Each flag with what follows it, up to the next; a `!` is in front of its flag.
         let mut condition = String::new();
         for word in matches {
-            if word.starts_with('-') && !condition.is_empty() && !condition.ends_with('!') {
+            let begins = *word == "!" || (word.starts_with('-') && condition != "!");
+            if begins && !condition.is_empty() {
                 rule.add_iptables_match(&condition);
                 condition.clear();
             }
@@ -306,7 +342,7 @@ impl Ruleset {
         match after("-j").or(after("-g")) {
             Some("NFLOG") => {
                 let group = after("--nflog-group").and_then(|group| group.parse().ok());
-                rule.has_range = words.contains(&"--nflog-range");
+                rule.has_range = target.contains(&"--nflog-range");
                 rule.actions.push(Action::Log {
                     group: group.unwrap_or(0),
                     snaplen: number("--nflog-size"),
@@ -338,10 +374,11 @@ impl Ruleset {
                     chains,
                     hook,
                     priority,
+                    is_nat: chain.is_nat,
                     found: &mut self.log_rules,
                     met: &mut met,
                 };
-                walk.through(chain, &chain.families, &BTreeSet::new(), None, 0);
+                walk.through(chain, &chain.families, &chain.conditions, &[], 0);
             }
         }
         for chain in chains.iter().filter(|chain| !met.contains(&place(chain))) {
@@ -360,28 +397,28 @@ struct Walk<'a> {
     chains: &'a [Chain],
     hook: Hook,
     priority: i64,
+    is_nat: bool,
     found: &'a mut Vec<LogRule>,
     met: &'a mut BTreeSet<String>,
 }
 
-/// What may keep packets from what is behind: a verdict, and whether all of them.
-type Obstacle = Option<(String, bool)>;
-
 impl Walk<'_> {
-    /// Returns what keeps packets from the rules behind the jump to this chain.
+    /// `before` is what packets have passed on their way here. Returns what keeps them from what is behind the
+    /// jump to this chain.
     fn through(
         &mut self,
         chain: &Chain,
         families: &BTreeSet<u8>,
         conditions: &BTreeSet<String>,
-        mut behind: Obstacle,
+        before: &[Obstacle],
         depth: usize,
-    ) -> Obstacle {
+    ) -> Vec<Obstacle> {
         /// `NFT_JUMP_STACK_SIZE`.
         const DEEPEST: usize = 16;
         self.met.insert(place(chain));
-        // A return ends this chain alone.
-        let mut here: Obstacle = None;
+        let mut verdicts: Vec<Obstacle> = Vec::new();
+        // They end this chain alone.
+        let mut returns: Vec<Obstacle> = Vec::new();
         for rule in &chain.rules {
             let families: BTreeSet<u8> = match &rule.families {
                 Some(own) => families.intersection(own).copied().collect(),
@@ -390,14 +427,19 @@ impl Walk<'_> {
             let conditions: BTreeSet<String> =
                 conditions.union(&rule.conditions).cloned().collect();
             for action in &rule.actions {
-                let is_for_all = rule.conditions.is_empty() && rule.families.is_none();
+                let passed = || [before, &verdicts, &returns].concat();
                 match action {
                     Action::Log {
                         group,
                         snaplen,
                         threshold,
                     } => {
-                        let obstacle = worse(behind.clone(), here.clone());
+                        let passed = passed();
+                        let mut in_the_way = passed
+                            .iter()
+                            .filter(|obstacle| obstacle.may_take(&families, &conditions));
+                        let behind = in_the_way.clone().next();
+                        let stops = in_the_way.find(|it| it.takes_all(&families, &conditions));
                         self.found.push(LogRule {
                             group: *group,
                             snaplen: *snaplen,
@@ -405,13 +447,14 @@ impl Walk<'_> {
                             hook: self.hook,
                             priority: self.priority,
                             is_bridge: chain.is_bridge,
-                            families: families.clone(),
-                            conditions: conditions.clone(),
+                            is_nat: self.is_nat,
                             is_limited: rule.is_limited,
-                            is_never_reached: obstacle.as_ref().is_some_and(|(_, all)| *all),
-                            behind: obstacle.map(|(verdict, _)| verdict),
+                            is_never_reached: stops.is_some(),
+                            behind: stops.or(behind).map(|it| it.verdict.clone()),
                             place: place(chain),
                             has_range: rule.has_range,
+                            families: families.clone(),
+                            conditions: conditions.clone(),
                         });
                     }
                     Action::Jump(target, condition) if depth < DEEPEST => {
@@ -424,42 +467,64 @@ impl Walk<'_> {
                         };
                         let mut conditions = conditions.clone();
                         conditions.extend(condition.clone());
-                        let before = worse(behind.clone(), here.clone());
-                        let after = self.through(target, &families, &conditions, before, depth + 1);
-                        let is_for_all = is_for_all && condition.is_none();
-                        behind = worse(
-                            behind,
-                            after.map(|(verdict, all)| (verdict, all && is_for_all)),
-                        );
+                        let passed = passed();
+                        let met = self.through(target, &families, &conditions, &passed, depth + 1);
+                        verdicts.extend(met.into_iter().map(|it| it.unless_returned(&returns)));
                     }
                     Action::Jump(..) => {}
+                    Action::Verdict(_) | Action::Return if is_about_loopback(&rule.conditions) => {}
                     Action::Verdict(verdict) => {
-                        if !is_about_loopback(&rule.conditions) {
-                            let shown = format!("{verdict} in {}", place(chain));
-                            behind = worse(behind, Some((shown, is_for_all)));
-                        }
+                        let obstacle = Obstacle {
+                            verdict: format!("{verdict} in {}", place(chain)),
+                            families: families.clone(),
+                            conditions: conditions.clone(),
+                        };
+                        verdicts.push(obstacle.unless_returned(&returns));
                     }
-                    Action::Return => {
-                        if !is_about_loopback(&rule.conditions) {
-                            let shown = format!("return in {}", place(chain));
-                            here = worse(here, Some((shown, is_for_all)));
-                        }
-                    }
+                    Action::Return => returns.push(Obstacle {
+                        verdict: format!("return in {}", place(chain)),
+                        families: families.clone(),
+                        conditions: conditions.clone(),
+                    }),
                 }
             }
         }
-        // Of the verdicts, those that were met in here or before.
-        if chain.base.is_some() { None } else { behind }
+        verdicts
     }
 }
 
-/// What keeps all packets away is worse, and what comes first is named.
-fn worse(one: Obstacle, other: Obstacle) -> Obstacle {
-    match (one, other) {
-        (Some((_, false)), Some((verdict, true))) => Some((verdict, true)),
-        (Some(one), _) => Some(one),
-        (None, other) => other,
+impl Obstacle {
+    /// Packets that have left the chain before do not meet it.
+    fn unless_returned(mut self, returns: &[Self]) -> Self {
+        if !returns.is_empty() {
+            self.conditions.insert("not returned before".into());
+        }
+        self
     }
+
+    /// Whether there may be packets of those that it takes.
+    fn may_take(&self, families: &BTreeSet<u8>, conditions: &BTreeSet<String>) -> bool {
+        let own = self.conditions.iter().filter_map(|it| interface_of(it));
+        let is_elsewhere = own.into_iter().any(|(key, name)| {
+            let others = conditions.iter().filter_map(|it| interface_of(it));
+            others
+                .into_iter()
+                .any(|(other_key, other)| key == other_key && !match_alike(name, other))
+        });
+        !self.families.is_disjoint(families) && !is_elsewhere
+    }
+
+    /// Whether it takes all of them.
+    fn takes_all(&self, families: &BTreeSet<u8>, conditions: &BTreeSet<String>) -> bool {
+        families.is_subset(&self.families) && self.conditions.is_subset(conditions)
+    }
+}
+
+/// `iifname` or `oifname`, and the name or pattern.
+#[must_use]
+pub fn interface_of(condition: &str) -> Option<(&str, &str)> {
+    let (key, name) = condition.split_once(' ')?;
+    matches!(key, "iifname" | "oifname").then_some((key, name))
 }
 
 /// Nobody bills what a host says to itself.
@@ -472,11 +537,14 @@ fn place(chain: &Chain) -> String {
 }
 
 fn table_of(json: &Value) -> String {
-    let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
-    format!("{} {}", word("family"), word("table"))
+    format!("{} {}", word(json, "family"), word(json, "table"))
 }
 
-fn nft_chain(json: &Value) -> Option<Chain> {
+fn word<'v>(json: &'v Value, key: &str) -> &'v str {
+    json[key].as_str().unwrap_or_default()
+}
+
+fn nft_chain(json: &Value, devices: &Devices) -> Option<Chain> {
     let family = json["family"].as_str()?;
     let families = match family {
         "ip" => BTreeSet::from([4]),
@@ -485,12 +553,22 @@ fn nft_chain(json: &Value) -> Option<Chain> {
         _ => return None,
     };
     let hook = json["hook"].as_str().and_then(Hook::parse);
+    let (table, name) = (table_of(json), json["name"].as_str()?.to_owned());
+    let devices = devices.get(&(table.clone(), name.clone()));
+    let conditions = match (hook, devices.map(Vec::as_slice)) {
+        (Some(Hook::Ingress), Some([device])) => BTreeSet::from([format!("iifname {device}")]),
+        (Some(Hook::Egress), Some([device])) => BTreeSet::from([format!("oifname {device}")]),
+        (_, Some(several)) => BTreeSet::from([format!("devices {}", several.join(","))]),
+        _ => BTreeSet::new(),
+    };
     Some(Chain {
-        table: table_of(json),
-        name: json["name"].as_str()?.to_owned(),
+        table,
+        name,
         families,
         is_bridge: family == "bridge",
+        is_nat: json["type"] == "nat",
         base: hook.map(|hook| (hook, json["prio"].as_i64().unwrap_or(0))),
+        conditions,
         rules: Vec::new(),
     })
 }
@@ -540,10 +618,13 @@ impl Rule {
     }
 
     /// Each element is a condition for where it leads.
-    fn add_vmap(&mut self, json: &Value) {
-        let key = json["key"].to_string();
-        for element in json["data"]["set"].as_array().into_iter().flatten() {
-            let condition = format!("{key} {}", element[0]);
+    fn add_vmap(&mut self, key: &Value, elements: &Value) {
+        let meta = key["meta"]["key"].as_str();
+        for element in elements.as_array().into_iter().flatten() {
+            let condition = match (meta, element[0].as_str()) {
+                (Some(key @ ("iifname" | "oifname")), Some(name)) => format!("{key} {name}"),
+                _ => format!("{key} {}", element[0]),
+            };
             let Some((verdict, value)) = element[1].as_object().and_then(|it| it.iter().next())
             else {
                 continue;
@@ -552,9 +633,10 @@ impl Rule {
                 (_, Some(target)) => self
                     .actions
                     .push(Action::Jump(target.to_owned(), Some(condition))),
+                _ if is_about_loopback(&BTreeSet::from([condition])) => {}
                 (verdict, None) => {
                     // For some packets, whichever.
-                    self.conditions.insert(key.clone());
+                    self.conditions.insert(key.to_string());
                     self.actions.push(Action::Verdict(verdict.to_owned()));
                 }
             }
@@ -562,7 +644,7 @@ impl Rule {
     }
 
     fn add_iptables_match(&mut self, condition: &str) {
-        if condition.starts_with("-m comment") || condition.starts_with("--comment") {
+        if condition == "-m comment" || condition.starts_with("--comment") {
             return;
         }
         if let Some(name) = condition.strip_prefix("-i ") {
@@ -571,13 +653,39 @@ impl Rule {
         } else if let Some(name) = condition.strip_prefix("-o ") {
             self.conditions
                 .insert(format!("oifname {}", name.replace('+', "*")));
-        } else if condition.starts_with("-m") {
-            // What it looks at follows.
-            self.is_limited |= condition.contains("limit");
         } else {
+            self.is_limited |= condition.strip_prefix("-m ").is_some_and(is_limit);
             self.conditions.insert(condition.to_owned());
         }
     }
+}
+
+/// Extensions by which a rule matches some packets only, of those that are alike.
+fn is_limit(extension: &str) -> bool {
+    matches!(extension, "limit" | "hashlimit" | "quota")
+}
+
+/// As a shell splits them: what is in double quotes is one word.
+fn words_of(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            '\\' if is_quoted => words
+                .last_mut()
+                .into_iter()
+                .for_each(|word| word.extend(letters.next())),
+            ' ' if !is_quoted => words.push(String::new()),
+            letter => words
+                .last_mut()
+                .into_iter()
+                .for_each(|word| word.push(letter)),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 fn version(word: &str) -> Option<u8> {
@@ -589,12 +697,13 @@ fn version(word: &str) -> Option<u8> {
 }
 
 /// `NF_IP_PRI_*` of `linux/netfilter_ipv4.h`.
-fn iptables_priority(table: &str) -> i64 {
-    match table {
-        "raw" => -300,
-        "mangle" => -150,
-        "nat" => -100,
-        "security" => 50,
+fn iptables_priority(table: &str, hook: Hook) -> i64 {
+    match (table, hook) {
+        ("raw", _) => -300,
+        ("mangle", _) => -150,
+        ("nat", Hook::Input | Hook::Postrouting) => 100,
+        ("nat", _) => -100,
+        ("security", _) => 50,
         _ => 0,
     }
 }
@@ -605,7 +714,7 @@ mod tests {
 
     fn nft(objects: &str) -> Ruleset {
         let json = format!("{{\"nftables\":[{objects}]}}");
-        Ruleset::of_nft(&serde_json::from_str(&json).unwrap())
+        Ruleset::of_nft(&serde_json::from_str(&json).unwrap(), &Devices::new())
     }
 
     const INPUT: &str = r#"{"chain":{"family":"inet","table":"t","name":"i","type":"filter","hook":"input","prio":-300,"policy":"accept"}}"#;
@@ -665,6 +774,83 @@ mod tests {
         let jump = rule("i", r#"{"jump":{"target":"other"}}"#);
         let ruleset = nft(&format!("{unhooked}{jump}"));
         assert_eq!((ruleset.log_rules.len(), ruleset.unreachable.len()), (1, 0));
+    }
+
+    /// As ufw has it: what returns is not dropped behind it.
+    #[test]
+    fn a_verdict_behind_a_return_takes_some_and_a_return_ends_its_own_chain_alone() {
+        let other = r#",{"chain":{"family":"inet","table":"t","name":"other"}}"#;
+        let some = r#"{"match":{"op":"==","left":{"fib":{}},"right":"local"}},{"return":null}"#;
+        let log = rule("i", r#"{"log":{"group":5}}"#);
+        let jump = rule("i", r#"{"jump":{"target":"other"}}"#);
+        let ends = rule("other", some);
+        let drops = rule("other", r#"{"drop":null}"#);
+        let ruleset = nft(&format!("{INPUT}{other}{ends}{drops}{jump}{log}"));
+        let found = &ruleset.log_rules[0];
+        assert!(!found.is_never_reached);
+        assert_eq!(
+            found.behind.as_deref(),
+            Some("drop in chain other of table inet t")
+        );
+        let ruleset = nft(&format!("{INPUT}{other}{ends}{jump}{log}"));
+        assert_eq!(ruleset.log_rules[0].behind, None);
+    }
+
+    #[test]
+    fn verdicts_for_others_are_no_obstacles_and_those_for_the_same_are() {
+        let matched = |left: &str, right: &str| {
+            format!(
+                r#"{{"match":{{"op":"==","left":{{"meta":{{"key":"{left}"}}}},"right":"{right}"}}}}"#
+            )
+        };
+        let log = format!(
+            r#"{},{},{{"log":{{"group":5}}}}"#,
+            matched("nfproto", "ipv4"),
+            matched("iifname", "lan0")
+        );
+        for (key, value, is_in_the_way, takes_all) in [
+            ("nfproto", "ipv6", false, false),
+            ("iifname", "wan0", false, false),
+            ("nfproto", "ipv4", true, true),
+            ("iifname", "lan0", true, true),
+            ("mark", "7", true, false),
+        ] {
+            let verdict = format!(r#"{},{{"accept":null}}"#, matched(key, value));
+            let ruleset = nft(&format!(
+                "{INPUT}{}{}",
+                rule("i", &verdict),
+                rule("i", &log)
+            ));
+            let found = &ruleset.log_rules[0];
+            assert_eq!(found.behind.is_some(), is_in_the_way, "{key} {value}");
+            assert_eq!(found.is_never_reached, takes_all, "{key} {value}");
+        }
+    }
+
+    #[test]
+    fn chains_are_reached_by_named_maps_and_negations_stay_with_their_flag() {
+        let other = r#",{"chain":{"family":"inet","table":"t","name":"other"}}"#;
+        let map = r#",{"map":{"family":"inet","table":"t","name":"m","elem":[["lan0",{"jump":{"target":"other"}}]]}}"#;
+        let by_map = rule(
+            "i",
+            r#"{"vmap":{"key":{"meta":{"key":"iifname"}},"data":"@m"}}"#,
+        );
+        let log = rule("other", r#"{"log":{"group":5}}"#);
+        let ruleset = nft(&format!("{INPUT}{other}{map}{by_map}{log}"));
+        assert_eq!(ruleset.unreachable, []);
+        assert!(ruleset.log_rules[0].conditions.contains("iifname lan0"));
+        let mut ruleset = Ruleset::default();
+        ruleset.add_iptables(
+            "*nat\n:POSTROUTING ACCEPT [0:0]\n\
+             -A POSTROUTING -m set ! --match-set x src -m comment --comment \"a -j b\" -j ACCEPT\n\
+             -A POSTROUTING -i lan0 ! -o lan0 -j NFLOG --nflog-group 5\n",
+            Family::Ip4,
+        );
+        let found = &ruleset.log_rules[0];
+        assert!(found.is_nat && found.priority == 100 && !found.is_never_reached);
+        assert!(
+            found.conditions.contains("iifname lan0") && found.conditions.contains("! -o lan0")
+        );
     }
 
     #[test]

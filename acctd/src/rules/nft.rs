@@ -1,13 +1,14 @@
 //! The rules for nft: tables named acctd and nothing else. What is loaded is compared as nft's JSON has it
 //! (libnftables-json(5)), since its text differs between versions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::plan::{Hook, Plan, Rule};
+use crate::doctor::ruleset::Devices;
 use crate::external::{self, ExternalError};
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, Side};
@@ -115,7 +116,7 @@ pub fn differences(plan: &Plan) -> Result<Vec<String>> {
                 "",
             )?)
         } else {
-            BTreeMap::new()
+            Devices::new()
         };
         loaded.extend(loaded_lines(&family, &json, &devices));
     }
@@ -284,17 +285,27 @@ fn chain_line(family: &str, name: &str, base: Option<&Base>) -> String {
     format!("chain {family} {TABLE} {name}{}", base.unwrap_or_default())
 }
 
-/// The devices of chains, which the JSON of nft 1.0.6 lacks, out of its text.
-fn devices(text: &str) -> BTreeMap<String, String> {
-    let mut devices = BTreeMap::new();
-    let mut chain = None;
+/// The devices of chains by table and chain, which the JSON of nft 1.0.6 lacks, out of its text.
+#[must_use]
+pub fn devices(text: &str) -> Devices {
+    let mut devices = Devices::new();
+    let (mut table, mut chain) = (String::new(), String::new());
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["chain", name, "{"] => chain = Some(name),
+            ["table", family, name, "{"] => table = format!("{family} {name}"),
+            ["chain", name, "{"] => name.clone_into(&mut chain),
             ["type", "filter", "hook", _, "device", device, ..] => {
-                let device = device.trim_matches('"').to_owned();
-                devices.extend(chain.map(|chain| (chain.to_owned(), device)));
+                let names = vec![device.trim_matches('"').to_owned()];
+                devices.insert((table.clone(), chain.clone()), names);
+            }
+            // devices = { lan0, lan1 }
+            ["type", "filter", "hook", _, "devices", "=", "{", ..] => {
+                let list = line.split(['{', '}']).nth(1).unwrap_or_default();
+                let names = list
+                    .split(',')
+                    .map(|name| name.trim().trim_matches('"').to_owned());
+                devices.insert((table.clone(), chain.clone()), names.collect());
             }
             _ => {}
         }
@@ -303,7 +314,7 @@ fn devices(text: &str) -> BTreeMap<String, String> {
 }
 
 /// The same lines of what nft has loaded.
-fn loaded_lines(family: &str, json: &Value, devices: &BTreeMap<String, String>) -> Vec<String> {
+fn loaded_lines(family: &str, json: &Value, devices: &Devices) -> Vec<String> {
     let objects = json["nftables"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let lines = objects.filter_map(|object| {
@@ -311,7 +322,9 @@ fn loaded_lines(family: &str, json: &Value, devices: &BTreeMap<String, String>) 
             let name = text(&chain["name"])?;
             let base = text(&chain["hook"]).map(|hook| Base {
                 hook,
-                device: devices.get(&name).cloned(),
+                device: devices
+                    .get(&(format!("{family} {TABLE}"), name.clone()))
+                    .map(|names| names.join(", ")),
                 priority: chain["prio"].as_i64().unwrap_or_default(),
             });
             return Some(chain_line(family, &name, base.as_ref()));

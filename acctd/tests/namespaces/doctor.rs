@@ -145,6 +145,8 @@ fn broken() -> Vec<(&'static str, String, &'static [&'static str], &'static str)
         ("a narrow rule behind a wide one", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 tcp dport 80 LOG5"), FIVE, "logged-twice"),
         ("two hooks of one way", format!("{}; nft 'table inet t {{ chain p {{ type filter hook prerouting priority -300; meta nfproto ipv4 {NFT_5}; }}; }}'", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
         ("from one interface and to another", format!("{}; nft 'table inet t {{ chain f {{ type filter hook forward priority -300; oifname \"wan*\" meta nfproto ipv4 {NFT_5}; }}; }}'", nft("type filter hook prerouting priority -300", "iifname \"lan0\" meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
+        ("a chain of type nat", format!("{iptables} -t nat").replace("-A INPUT", "-A POSTROUTING").replace("group 5", "group 4"), &["-ip4-dst-group=4"], "nat-chain"),
+        ("behind an accept of the same family", nft(input, "meta nfproto ipv4 accept; meta nfproto ipv4 LOG5"), FIVE, "never-reached"),
         ("nft and iptables", format!("{}; {iptables}", nft(input, "meta nfproto ipv4 LOG5")), FIVE, "logged-twice"),
         ("two groups of one direction", nft(input, "meta nfproto ipv4 LOG5; meta nfproto ipv4 log group 8 snaplen 20 queue-threshold 50"), &["-ip4-src-group=5,8"], "logged-twice"),
         ("the source of what is sent", nft("type filter hook output priority -300", "meta nfproto ipv4 LOG5"), FIVE, "wrong-hook"),
@@ -171,7 +173,6 @@ fn broken_rulesets() -> Result<()> {
     Ok(())
 }
 
-/// What the cure of an id makes well again.
 fn the_older_iptables() -> Result<()> {
     let rig = Rig::new()?;
     let legacy = |args: &str| {
@@ -384,6 +385,10 @@ fn all_is_well() -> Result<()> {
             "{} rules bridge --lan lan0 --apply",
             env!("CARGO_BIN_EXE_acctd")
         ),
+        format!(
+            "{} rules router --lan lan0,lo --egress-hook lan0,lo --apply",
+            env!("CARGO_BIN_EXE_acctd")
+        ),
     ] {
         let rig = Rig::new()?;
         add_address(&rig.router, "lan0", "2001:db8::1/64")?;
@@ -406,15 +411,15 @@ fn all_is_well() -> Result<()> {
     // Spread over groups.
     let rig = Rig::new()?;
     let spread = ["-ip4-src-group=5,6", "-ip4-dst-group=7,8"];
-    let mut apply = rig.router.command(rig.acctd_path());
-    ensure!(
+    for format in ["nft", "iptables"] {
+        let mut apply = rig.router.command(rig.acctd_path());
         apply
-            .args(["rules", "--apply"])
-            .args(spread)
-            .status()?
-            .success()
-    );
-    is_well(&doctor(&rig, &spread)?)
+            .args(["rules", "--apply", "--format", format])
+            .args(spread);
+        ensure!(apply.status()?.success());
+        is_well(&doctor(&rig, &spread)?).with_context(|| format)?;
+    }
+    Ok(())
 }
 
 fn nothing_is_made() -> Result<()> {
