@@ -227,7 +227,7 @@ fn command_lines(text: &str, program: &str) -> Vec<Vec<String>> {
         if in_block && line.split_whitespace().next() == Some(program) {
             let words = line
                 .split_whitespace()
-                .take_while(|word| !word.starts_with('#'));
+                .take_while(|word| !word.starts_with(['#', '>']));
             let words: Vec<String> = words.map(str::to_owned).collect();
             // Not the usage, in the help text.
             if !words.contains(&"<COMMAND>".to_owned()) {
