@@ -5,7 +5,7 @@
 -- Rows that are there twice for a while are one in SELECT … FROM traffic FINAL.
 CREATE TABLE IF NOT EXISTS traffic (
     host LowCardinality(String), file String,
-    Time DateTime, IP String,
+    Time DateTime('UTC'), IP String,
     SourceBytes UInt64, SourcePackets UInt64, DestBytes UInt64, DestPackets UInt64,
     -- With a cross-check.
     TcSourceBytes Nullable(UInt64), TcSourcePackets Nullable(UInt64),
@@ -17,13 +17,13 @@ CREATE TABLE IF NOT EXISTS files (host String, file String)
     ENGINE = ReplacingMergeTree ORDER BY (host, file);
 
 CREATE TABLE IF NOT EXISTS intervals (
-    host LowCardinality(String), file String, start DateTime64(6), end DateTime64(6),
+    host LowCardinality(String), file String, start DateTime64(6, 'UTC'), end DateTime64(6, 'UTC'),
     source_packets UInt64, dest_packets UInt64, lost UInt64, undecodable UInt64
 ) ENGINE = ReplacingMergeTree ORDER BY (host, file);
 
 INSERT INTO traffic
     SELECT extract(_path, '([^/]+)/[^/]+$') AS host, _file AS file, *
-    FROM file('*/*.csv', CSVWithNames, 'Time DateTime, IP String,
+    FROM file('*/*.csv', CSVWithNames, 'Time DateTime(''UTC''), IP String,
               SourceBytes UInt64, SourcePackets UInt64, DestBytes UInt64, DestPackets UInt64,
               TcSourceBytes Nullable(UInt64), TcSourcePackets Nullable(UInt64),
               TcDestBytes Nullable(UInt64), TcDestPackets Nullable(UInt64),
@@ -33,10 +33,12 @@ INSERT INTO traffic
 -- Behind the rows: a file whose rows are not all there is loaded again the next time.
 INSERT INTO files SELECT DISTINCT host, file FROM traffic;
 
+-- A power cut may have left half a line, and rsync may come while one is written: it is passed over.
 INSERT INTO intervals
-    SELECT extract(_path, '([^/]+)/[^/]+$') AS host, file,
-           parseDateTime64BestEffort(start, 6), parseDateTime64BestEffort(end, 6),
-           source_packets, dest_packets, lost, undecodable
-    FROM file('*/intervals.jsonl', JSONEachRow, 'file String, start String, end String,
-              source_packets UInt64, dest_packets UInt64, lost UInt64, undecodable UInt64')
-    WHERE (host, file) NOT IN (SELECT host, file FROM intervals);
+    SELECT extract(_path, '([^/]+)/[^/]+$') AS host, JSONExtractString(line, 'file') AS file,
+           parseDateTime64BestEffort(JSONExtractString(line, 'start'), 6, 'UTC'),
+           parseDateTime64BestEffort(JSONExtractString(line, 'end'), 6, 'UTC'),
+           JSONExtractUInt(line, 'source_packets'), JSONExtractUInt(line, 'dest_packets'),
+           JSONExtractUInt(line, 'lost'), JSONExtractUInt(line, 'undecodable')
+    FROM file('*/intervals.jsonl', LineAsString, 'line String')
+    WHERE isValidJSON(line) AND (host, file) NOT IN (SELECT host, file FROM intervals);
