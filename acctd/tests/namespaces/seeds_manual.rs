@@ -44,18 +44,15 @@ const WITNESS: &str = "
         }
     }";
 
-/// The program under the name that the commands have for it, where they look for it.
+/// The program where the commands look for it.
 fn acctd(rig: &Rig, flags: &str) -> Result<Acctd> {
-    let link = rig.scratch().join("go-nflog-acctd");
+    let link = rig.scratch().join("acctd");
     if !link.exists() {
         std::os::unix::fs::symlink(rig.acctd_path(), &link)?;
     }
     // What follows is as printed, but for sudo, and for where the files go.
     let directory = rig.log_directory().display().to_string();
-    let script = format!(
-        "cd '{}'; exec ./go-nflog-acctd {flags}",
-        rig.scratch().display()
-    );
+    let script = format!("cd '{}'; exec ./acctd {flags}", rig.scratch().display());
     let mut command = rig.router.command("sh");
     command
         .args(["-e", "-c", &script])
