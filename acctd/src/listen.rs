@@ -1,6 +1,7 @@
 //! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`. It has a thread and a runtime of its
 //! own, behind the readers', and reads only what `vitals` has: whatever clients do, no packet waits
-//! for it.
+//! for it, nor does another program that has no priority of its own. Each address has its own clients:
+//! those of one take no place from those of another.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,9 +12,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::Full;
@@ -24,15 +25,20 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::{info, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::metrics::{Format, Metrics};
 use crate::status::Status;
 use crate::vitals::Vitals;
-use crate::writer::yield_to_readers;
+use crate::writer;
 
-/// Clients at once; further ones wait.
+/// Clients of one address at once; a further one takes the place of the one that has been quiet for the
+/// longest.
 pub const MOST_CLIENTS: usize = 16;
+/// For a client to ask before another may take its place, and for an answer to arrive.
+const QUIET: Duration = Duration::from_millis(250);
+/// How often to look for a place while none has been quiet for that long.
+const NO_PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// For a client to send a request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// For a client that asks nothing more, or does not take the answer.
@@ -149,7 +155,7 @@ impl Listeners {
         thread::Builder::new()
             .name("listen".into())
             .spawn(move || {
-                yield_to_readers();
+                writer::yield_to_readers_and_others();
                 if let Err(error) = serve(tcp, unix, vitals) {
                     warn!("nobody is answered any more on --listen: {error:#}; accounting goes on");
                 }
@@ -201,26 +207,25 @@ fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, vitals: Arc<Vitals>) ->
     let server = Arc::new(Server {
         metrics: Metrics::new(Arc::clone(&vitals)),
         vitals,
-        clients: Arc::new(Semaphore::new(MOST_CLIENTS)),
     });
     runtime.block_on(async {
         for listener in tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let server = Arc::clone(&server);
+            let mut clients = Clients::new(&server);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    server.take(accepted).await;
+                    clients.take(accepted).await;
                 }
             });
         }
         for listener in unix {
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            let server = Arc::clone(&server);
+            let mut clients = Clients::new(&server);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    server.take(accepted).await;
+                    clients.take(accepted).await;
                 }
             });
         }
@@ -228,15 +233,34 @@ fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, vitals: Arc<Vitals>) ->
     })
 }
 
-struct Server {
-    vitals: Arc<Vitals>,
-    metrics: Metrics,
-    clients: Arc<Semaphore>,
+/// Those of one address.
+struct Clients {
+    server: Arc<Server>,
+    connected: Vec<Client>,
 }
 
-impl Server {
-    /// Answers a client, at the same time as others. Returns when there is room for the next one.
-    async fn take<S>(self: &Arc<Self>, accepted: io::Result<S>)
+struct Client {
+    /// When it has connected or asked last.
+    heard: Arc<Mutex<Instant>>,
+    answering: JoinHandle<()>,
+}
+
+impl Client {
+    fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clients {
+    fn new(server: &Arc<Server>) -> Self {
+        Self {
+            server: Arc::clone(server),
+            connected: Vec::new(),
+        }
+    }
+
+    /// Answers a client, at the same time as others.
+    async fn take<S>(&mut self, accepted: io::Result<S>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -244,25 +268,57 @@ impl Server {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             return;
         };
-        let Ok(place) = Arc::clone(&self.clients).acquire_owned().await else {
-            return;
-        };
-        let server = Arc::clone(self);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = server.respond(&request);
-                async { Ok::<_, Infallible>(response) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            // What a client does wrong is its own affair.
-            let _ended = tokio::time::timeout(CONNECTION_PATIENCE, connection).await;
-            drop(place);
+        self.make_room().await;
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        self.connected.push(Client {
+            heard: Arc::clone(&heard),
+            answering: tokio::spawn(answer(Arc::clone(&self.server), stream, heard)),
         });
     }
 
+    /// Returns when there is room for one more: at once, or when one has been quiet for long enough.
+    async fn make_room(&mut self) {
+        loop {
+            self.connected
+                .retain(|client| !client.answering.is_finished());
+            if self.connected.len() < MOST_CLIENTS {
+                return;
+            }
+            let places = self.connected.iter().enumerate();
+            if let Some((place, quiet)) = places.min_by_key(|(_, client)| client.heard())
+                && quiet.heard().elapsed() >= QUIET
+            {
+                self.connected.swap_remove(place).answering.abort();
+                return;
+            }
+            tokio::time::sleep(NO_PLACE_PAUSE).await;
+        }
+    }
+}
+
+async fn answer<S>(server: Arc<Server>, stream: S, heard: Arc<Mutex<Instant>>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(|request| {
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let response = server.respond(&request);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    // What a client does wrong is its own affair.
+    let _ended = tokio::time::timeout(CONNECTION_PATIENCE, connection).await;
+}
+
+struct Server {
+    vitals: Arc<Vitals>,
+    metrics: Metrics,
+}
+
+impl Server {
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");

@@ -241,10 +241,8 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
 /// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
 /// there is none for a signal, and a file that cannot be opened would wait for one.
 fn check_descriptors(config: &Config, socket: &NflogSocket) -> Result<()> {
-    let mut n_spare = SPARE_DESCRIPTORS;
-    if !config.listen.is_empty() {
-        n_spare += MOST_CLIENTS + config.listen.len();
-    }
+    // For each address its own socket, its clients, and the one that waits to be one of them.
+    let n_spare = SPARE_DESCRIPTORS + (MOST_CLIENTS + 2) * config.listen.len();
     let spare: io::Result<Vec<OwnedFd>> = (0..n_spare)
         .map(|_| socket.as_fd().try_clone_to_owned())
         .collect();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use xtask::group_socket;
 use xtask::nft::Count;
+use xtask::process::Process;
 use xtask::traffic::TrafficArgs;
 
 use crate::errors::{complains, fails, fill, mount_tmpfs};
@@ -61,6 +62,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "clients_that_say_nothing_keep_nobody_from_an_answer",
         clients_that_say_nothing,
+    ),
+    (
+        Needs::Namespace,
+        "clients_are_answered_behind_the_readers_and_not_in_front_of_other_programs",
+        the_nice_value,
     ),
     (
         Needs::Namespace,
@@ -392,24 +398,102 @@ fn a_full_disk_in_the_metrics() -> Result<()> {
     Ok(())
 }
 
+fn n_sockets(acctd: &Acctd) -> Result<usize> {
+    let mut n_sockets = 0;
+    for fd in fs::read_dir(format!("/proc/{}/fd", acctd.pid()))? {
+        // One may be closed meanwhile.
+        let target = fs::read_link(fd?.path()).unwrap_or_default();
+        n_sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+    }
+    Ok(n_sockets)
+}
+
+/// Every place of either address is taken, and many more clients wait for one.
 fn clients_that_say_nothing() -> Result<()> {
+    /// `listen::MOST_CLIENTS`.
+    const PLACES: usize = 16;
+    /// Well below the ten seconds that a head may take.
+    const SOON: Duration = Duration::from_secs(5);
     let rig = Rig::new()?;
-    let acctd = listening(&rig, ONE_HOUR)?;
-    let mut silent = Vec::new();
-    for _ in 0..15 {
-        silent.push(UnixStream::connect(socket(&rig))?);
+    let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
+    let before = n_sockets(&acctd)?;
+    // They connect within acctd's network namespace and say nothing until their input ends.
+    let script = "for client in {1..48}; do exec {fd}<>/dev/tcp/127.0.0.1/9745; done; echo connected; read -r";
+    let mut silent = rig.router.command("bash");
+    silent.args(["-c", script]).stdin(Stdio::piped());
+    let mut silent = Process::spawn(silent.stdout(Stdio::piped()))?;
+    let mut line = String::new();
+    let stdout = silent.child().stdout.take().context("a pipe")?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    ensure!(line == "connected\n", "{line:?}");
+    wait_until("their places are taken", || {
+        Ok(n_sockets(&acctd)? >= before + PLACES)
+    })?;
+    let begun = Instant::now();
+    ensure!(get(&rig, "/healthz")?.0 == 200);
+    ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    let mut on_unix = Vec::new();
+    for _ in 0..48 {
+        on_unix.push(UnixStream::connect(socket(&rig))?);
     }
     let mut half = UnixStream::connect(socket(&rig))?;
     half.write_all(b"GET /metrics HT")?;
-    drop(silent.pop());
     let begun = Instant::now();
     ensure!(get(&rig, "/healthz")?.0 == 200);
     ensure!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
+        status(&rig, &["--listen", "127.0.0.1:9745"])?
+            .status
+            .success()
+    );
+    ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    // Those of either address, and one of each that waits for a place.
+    let open = n_sockets(&acctd)? - before;
+    ensure!(
+        (PLACES..=2 * (PLACES + 1)).contains(&open),
+        "{open} clients"
     );
     acctd.finish()?;
+    Ok(())
+}
+
+/// The nice value of each thread by its name.
+fn nice_values(acctd: &Acctd) -> Result<Vec<(String, i32)>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        let (name, fields) = stat.rsplit_once(") ").context("a name")?;
+        let (_, name) = name.split_once('(').context("a name")?;
+        // The 19th field of proc_pid_stat(5); these begin with the third.
+        let nice = fields.split(' ').nth(16).context("a nice value")?;
+        threads.push((name.to_owned(), nice.parse()?));
+    }
+    Ok(threads)
+}
+
+fn the_nice_value() -> Result<()> {
+    let rig = Rig::new()?;
+    for (of_readers, of_listener) in [(-19, 0), (-7, 0), (-2, 3), (7, 12), (19, 19)] {
+        let priority = format!("-priority={of_readers}");
+        let acctd = listening(&rig, &[ONE_HOUR, &[&priority]].concat())?;
+        let listener = || -> Result<Option<i32>> {
+            let threads = nice_values(&acctd)?;
+            let listener = threads.iter().find(|(name, _)| name == "listen");
+            Ok(listener.map(|(_, nice)| *nice))
+        };
+        // It has its value when it answers.
+        ensure!(get(&rig, "/healthz")?.0 == 200);
+        ensure!(
+            listener()? == Some(of_listener),
+            "{priority}: {:?}",
+            listener()?
+        );
+        let others = nice_values(&acctd)?;
+        let others = others.iter().filter(|(name, _)| name != "listen");
+        for (name, nice) in others {
+            ensure!(*nice == of_readers, "{priority}: {name} has {nice}");
+        }
+        acctd.finish()?;
+    }
     Ok(())
 }
 
