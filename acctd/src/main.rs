@@ -50,7 +50,14 @@ fn account(flags: Flags, inherited: io::Result<Vec<Named>>) -> ExitCode {
 }
 
 fn ended(command: anyhow::Result<ExitCode>) -> ExitCode {
-    command.unwrap_or_else(|error| fail(&format!("{error:#}"), FAILURE))
+    command.unwrap_or_else(|error| {
+        let is_broken_pipe = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+        // The reader has seen enough, as in `acctd rules | head`.
+        if error.downcast_ref().is_some_and(is_broken_pipe) {
+            return ExitCode::SUCCESS;
+        }
+        fail(&format!("{error:#}"), FAILURE)
+    })
 }
 
 fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::{GroupFlags, GroupList};
-use plan::{Plan, Scenario};
+use plan::{Hook, Plan, Scenario};
 
 /// The flags of `acctd rules`.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,10 +97,9 @@ const DIFFERS: u8 = 1;
 /// Prints, loads, removes or checks the rules.
 pub fn run(args: &Args) -> Result<ExitCode> {
     if args.remove {
-        match args.format {
-            Format::Nft => nft::remove()?,
-            Format::Iptables => iptables::remove()?,
-        }
+        // Of all programs, whatever the format: what is left would log each packet a second time.
+        nft::remove()?;
+        iptables::remove()?;
         return Ok(ExitCode::SUCCESS);
     }
     let plan = match Plan::new(args) {
@@ -121,27 +120,35 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             )?;
         }
     }
+    let without_cpu = plan.without_cpu();
+    if !without_cpu.is_empty() {
+        writeln!(
+            io::stderr(),
+            "acctd: warning: rules spread packets by CPU, and this machine has {}: nothing is logged to group {}",
+            plan.n_cpus,
+            list_text(&GroupList(without_cpu))
+        )?;
+    }
     if args.apply {
         // Those for the other program go first: a packet that both log is counted twice.
         match args.format {
             Format::Nft => {
-                if nft::has_chains_of_iptables()? {
-                    iptables::remove()?;
-                }
+                iptables::remove()?;
                 nft::apply(&plan)?;
             }
             Format::Iptables => {
-                nft::remove_if_installed()?;
+                nft::remove()?;
                 iptables::apply(&plan)?;
             }
         }
         return Ok(ExitCode::SUCCESS);
     }
     if args.check {
-        let differences = match args.format {
-            Format::Nft => nft::differences(&plan)?,
-            Format::Iptables => iptables::differences(&plan)?,
+        let (mut differences, of_the_other) = match args.format {
+            Format::Nft => (nft::differences(&plan)?, iptables::left_over(true)?),
+            Format::Iptables => (iptables::differences(&plan)?, nft::left_over()?),
         };
+        differences.extend(of_the_other);
         for difference in &differences {
             writeln!(io::stdout(), "{difference}")?;
         }
@@ -150,6 +157,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         } else {
             ExitCode::from(DIFFERS)
         });
+    }
+    let has_egress = |rule: &plan::Rule| matches!(rule.hook, Hook::Egress(_));
+    if plan.rules.iter().any(has_egress)
+        && !plan.rules.iter().all(has_egress)
+        && nft::needs_all_devices()
+    {
+        writeln!(
+            io::stderr(),
+            "acctd: warning: this kernel refuses a whole file if an interface of the egress hook is not there; for \
+             /etc/nftables.conf, print those rules to a file of their own with{}, and leave these groups out here",
+            nft::flags_of_egress(&plan)
+        )?;
     }
     let rules = match args.format {
         Format::Nft => nft::script(&plan),

@@ -282,13 +282,18 @@ fn directory(wanted: &Path) -> Directory {
     }
 }
 
-fn kernel() -> Kernel {
+/// As in 6.1.
+#[must_use]
+pub fn kernel_version() -> (u32, u32) {
     let release = rustix::system::uname();
     let release = release.release().to_string_lossy().into_owned();
     let mut numbers = release
         .split(|it: char| !it.is_ascii_digit())
         .map(|it| it.parse().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn kernel() -> Kernel {
     let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
     // The table is there with NFLOG; else a module is loaded when it is needed.
     let has_nflog = Path::new("/proc/thread-self/net/netfilter/nfnetlink_log").exists()
@@ -298,7 +303,7 @@ fn kernel() -> Kernel {
         );
     let tracked = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
     Kernel {
-        version,
+        version: kernel_version(),
         has_nflog,
         tracks_connections: tracked.is_ok_and(|count| count.trim() != "0"),
         has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),

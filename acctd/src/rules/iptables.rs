@@ -2,11 +2,14 @@
 //! pass before the filter, and one jump to each.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result};
 
+use super::nft;
 use super::plan::{Hook, Plan, Rule};
-use crate::external;
+use crate::external::{self, ExternalError};
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, Side};
 
@@ -16,33 +19,54 @@ pub const OURS: &str = "ACCTD-";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
 const FAMILIES: [Family; 2] = [Family::Ip4, Family::Ip6];
 
-/// Commands for a shell, to be run once.
+/// A shell script. Each family's chains are loaded all at once; run again it changes nothing.
 #[must_use]
 pub fn script(plan: &Plan) -> String {
-    let mut text = String::new();
+    let mut text = String::from(
+        r#"set -e
+# The jump goes first, where no verdict comes before it.
+jump() {
+    old=
+    if "$1" -w -t mangle -C "$2" -j "ACCTD-$2" 2>/dev/null; then old="-D $2 -j ACCTD-$2"; fi
+    printf '*mangle\n%s\n-I %s -j ACCTD-%s\nCOMMIT\n' "$old" "$2" "$2" | "$1-restore" -w --noflush
+}
+"#,
+    );
     for family in FAMILIES {
         let program = program(family);
-        for (hook, rules) in by_hook(plan, family) {
-            let (chain, parent) = (chain(&hook), parent(&hook));
-            // A string takes what is written to it.
-            let _always = writeln!(text, "{program} -t {TABLE} -N {chain}");
-            for rule in rules {
-                let _always = writeln!(text, "{program} -t {TABLE} {rule}");
-            }
-            let _always = writeln!(text, "{program} -t {TABLE} -I {parent} -j {chain}");
+        let hooks: Vec<(Hook, Vec<String>)> = by_hook(plan, family).collect();
+        if hooks.is_empty() {
+            continue;
+        }
+        // A string takes what is written to it.
+        let _always = writeln!(text, "{program}-restore -w --noflush <<'END'\n*{TABLE}");
+        for (hook, rules) in &hooks {
+            let _always = writeln!(text, ":{} - [0:0]\n{}", chain(hook), rules.join("\n"));
+        }
+        text.push_str("COMMIT\nEND\n");
+        for (hook, _) in &hooks {
+            let _always = writeln!(text, "jump {program} {}", parent(hook));
         }
     }
     text
 }
 
-/// Loads them, each family all at once.
+/// Loads them, each family all at once. Those in the other back end go first: a packet that both
+/// log is counted twice.
 pub fn apply(plan: &Plan) -> Result<()> {
     for family in FAMILIES {
-        let loaded = loaded(family)?;
+        for other in back_ends(family)? {
+            if !other.is_default {
+                other.remove()?;
+            }
+        }
+    }
+    for family in FAMILIES {
+        let back_end = BackEnd::default_of(family)?;
+        let loaded = back_end.loaded()?;
         let mut text = format!("*{TABLE}\n");
         for hook in HOOKS {
             let (chain, parent) = (chain(&hook), parent(&hook));
-            let jump = format!("-A {parent} -j {chain}");
             let rules = by_hook(plan, family).find(|(other, _)| *other == hook);
             let Some((_, rules)) = rules else {
                 text.push_str(&removal(&hook, &loaded));
@@ -54,22 +78,23 @@ pub fn apply(plan: &Plan) -> Result<()> {
                 let _always = writeln!(text, "{rule}");
             }
             // In front, where no verdict comes before it.
-            if !loaded.contains(&jump) {
+            let n_jumps = n_jumps(&hook, &loaded);
+            if n_jumps != 1 || !is_jump_first(&hook, &loaded) {
+                text.push_str(&format!("-D {parent} -j {chain}\n").repeat(n_jumps));
                 let _always = writeln!(text, "-I {parent} -j {chain}");
             }
         }
-        restore(family, text).context("cannot load the rules")?;
+        back_end.restore(text).context("cannot load the rules")?;
     }
     Ok(())
 }
 
-/// Takes away all chains of ours.
+/// Takes away all chains of ours, whichever back end they are in. Where there is no iptables and
+/// no chain of ours, there is nothing to do.
 pub fn remove() -> Result<()> {
     for family in FAMILIES {
-        let loaded = loaded(family)?;
-        let removals: String = HOOKS.iter().map(|hook| removal(hook, &loaded)).collect();
-        if !removals.is_empty() {
-            restore(family, format!("*{TABLE}\n{removals}")).context("cannot remove the rules")?;
+        for back_end in back_ends(family)? {
+            back_end.remove()?;
         }
     }
     Ok(())
@@ -83,49 +108,182 @@ pub fn differences(plan: &Plan) -> Result<Vec<String>> {
         for (hook, rules) in by_hook(plan, family) {
             needed.push(format!("-N {}", chain(&hook)));
             needed.extend(rules);
-            needed.push(format!("-A {} -j {}", parent(&hook), chain(&hook)));
+            needed.push(jump(&hook));
         }
-        let loaded = loaded(family)?;
-        let ours: Vec<String> = loaded
-            .into_iter()
-            .filter(|line| line.contains(OURS))
-            .collect();
+        let back_end = BackEnd::default_of(family)?;
+        let loaded = back_end.loaded()?;
+        let mut lines = super::compare(&needed, &ours(&loaded));
+        for (hook, _) in by_hook(plan, family) {
+            if n_jumps(&hook, &loaded) > 0 && !is_jump_first(&hook, &loaded) {
+                lines.push(format!("not in front: {}", jump(&hook)));
+            }
+        }
         let program = program(family);
-        let lines = super::compare(&needed, &ours);
         differences.extend(lines.into_iter().map(|line| format!("{program}: {line}")));
     }
+    differences.extend(left_over(false)?);
     Ok(differences)
+}
+
+/// Lines of what is loaded and not needed: in the back ends that `iptables` does not speak to, or in all.
+pub fn left_over(in_default: bool) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for family in FAMILIES {
+        for back_end in back_ends(family)? {
+            if back_end.is_default && !in_default {
+                continue;
+            }
+            let program = &back_end.program;
+            let ours = ours(&back_end.loaded()?);
+            lines.extend(
+                ours.iter()
+                    .map(|line| format!("{program}: not needed: {line}")),
+            );
+        }
+    }
+    Ok(lines)
+}
+
+/// A program with rules of its own in the kernel: those of iptables-legacy and of iptables-nft are apart, and a
+/// packet passes both.
+#[derive(Debug)]
+struct BackEnd {
+    family: Family,
+    program: String,
+    is_legacy: bool,
+    /// The one that is called `iptables`.
+    is_default: bool,
+}
+
+impl BackEnd {
+    fn default_of(family: Family) -> Result<Self> {
+        let program = program(family).to_owned();
+        // Before 1.8 there was one, and no word about it.
+        let version = external::run(&program, &["-V"], "")?;
+        Ok(Self {
+            family,
+            is_legacy: !version.contains("nf_tables"),
+            is_default: true,
+            program,
+        })
+    }
+
+    /// The lines of what is loaded, as commands.
+    fn loaded(&self) -> Result<Vec<String>> {
+        // To ask for a table has the kernel make it.
+        if self.is_legacy && !has_legacy_table(self.family)? {
+            return Ok(Vec::new());
+        }
+        let text = external::run(&self.program, &["-w", "-t", TABLE, "-S"], "")?;
+        let lines = text.lines().map(|line| line.trim_end().to_owned());
+        Ok(lines.collect())
+    }
+
+    fn restore(&self, mut text: String) -> Result<()> {
+        text.push_str("COMMIT\n");
+        let program = format!("{}-restore", self.program);
+        external::run(&program, &["-w", "--noflush"], &text)?;
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        let loaded = self.loaded()?;
+        let removals: String = HOOKS.iter().map(|hook| removal(hook, &loaded)).collect();
+        if removals.is_empty() {
+            return Ok(());
+        }
+        self.restore(format!("*{TABLE}\n{removals}"))
+            .context("cannot remove the rules")?;
+        if !self.is_legacy {
+            nft::remove_if_empty(nft_family(self.family), TABLE)?;
+        }
+        Ok(())
+    }
+}
+
+/// All back ends that may have rules of ours. Fails if there are rules that no program is there to read.
+fn back_ends(family: Family) -> Result<Vec<BackEnd>> {
+    let default = match BackEnd::default_of(family) {
+        Ok(default) => Some(default),
+        Err(error) if is_missing(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let mut back_ends = Vec::new();
+    for is_legacy in [true, false] {
+        if default.as_ref().is_some_and(|it| it.is_legacy == is_legacy) {
+            continue;
+        }
+        let has_rules = if is_legacy {
+            has_legacy_table(family)?
+        } else {
+            nft::has_chains_of_iptables(nft_family(family))?
+        };
+        if !has_rules {
+            continue;
+        }
+        let end = if is_legacy { "legacy" } else { "nft" };
+        let program = format!("{}-{end}", program(family));
+        external::run(&program, &["-V"], "").with_context(|| {
+            format!(
+                "rules of {program} are loaded and cannot be read, so acctd's may be among them"
+            )
+        })?;
+        back_ends.push(BackEnd {
+            family,
+            program,
+            is_legacy,
+            is_default: false,
+        });
+    }
+    back_ends.extend(default);
+    Ok(back_ends)
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ExternalError::Missing { .. }))
+}
+
+/// Whether the kernel has the table for iptables-legacy, loaded or empty.
+fn has_legacy_table(family: Family) -> Result<bool> {
+    let name = match family {
+        Family::Ip4 => "ip_tables_names",
+        Family::Ip6 => "ip6_tables_names",
+    };
+    let path = Path::new("/proc/thread-self/net").join(name);
+    match fs::read_to_string(&path) {
+        Ok(names) => Ok(names.lines().any(|line| line == TABLE)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn ours(loaded: &[String]) -> Vec<String> {
+    let ours = loaded.iter().filter(|line| line.contains(OURS));
+    ours.cloned().collect()
+}
+
+fn jump(hook: &Hook) -> String {
+    format!("-A {} -j {}", parent(hook), chain(hook))
+}
+
+fn n_jumps(hook: &Hook, loaded: &[String]) -> usize {
+    let jump = jump(hook);
+    loaded.iter().filter(|line| **line == jump).count()
+}
+
+fn is_jump_first(hook: &Hook, loaded: &[String]) -> bool {
+    let rules = format!("-A {} ", parent(hook));
+    loaded.iter().find(|line| line.starts_with(&rules)) == Some(&jump(hook))
 }
 
 /// What takes the chain of a hook away, if it is there.
 fn removal(hook: &Hook, loaded: &[String]) -> String {
     let (chain, parent) = (chain(hook), parent(hook));
-    let jump = format!("-A {parent} -j {chain}");
-    let mut text = String::new();
-    for _ in loaded.iter().filter(|line| **line == jump) {
-        let _always = writeln!(text, "-D {parent} -j {chain}");
-    }
+    let mut text = format!("-D {parent} -j {chain}\n").repeat(n_jumps(hook, loaded));
     if loaded.contains(&format!("-N {chain}")) {
         let _always = writeln!(text, "-F {chain}\n-X {chain}");
     }
     text
-}
-
-/// The lines of what is loaded, as commands.
-fn loaded(family: Family) -> Result<Vec<String>> {
-    let program = program(family);
-    let text = external::run(program, &["-w", "-t", TABLE, "-S"], "")?;
-    Ok(text
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect())
-}
-
-fn restore(family: Family, mut text: String) -> Result<()> {
-    text.push_str("COMMIT\n");
-    let program = format!("{}-restore", program(family));
-    external::run(&program, &["-w", "--noflush"], &text)?;
-    Ok(())
 }
 
 /// The hooks that have rules, each with these.
@@ -178,6 +336,13 @@ fn parent(hook: &Hook) -> String {
     hook.name().to_uppercase()
 }
 
+fn nft_family(family: Family) -> &'static str {
+    match family {
+        Family::Ip4 => "ip",
+        Family::Ip6 => "ip6",
+    }
+}
+
 fn program(family: Family) -> &'static str {
     match family {
         Family::Ip4 => "iptables",
@@ -200,15 +365,30 @@ mod tests {
         ];
         assert_eq!(
             script(&plan(&args).unwrap()),
-            r#"iptables -t mangle -N ACCTD-PREROUTING
-iptables -t mangle -A ACCTD-PREROUTING -i ppp+ -m comment --comment "acctd: IPv4 from ppp*, by source" -j NFLOG --nflog-group 5 --nflog-size 20 --nflog-threshold 50
-iptables -t mangle -I PREROUTING -j ACCTD-PREROUTING
-ip6tables -t mangle -N ACCTD-FORWARD
-ip6tables -t mangle -A ACCTD-FORWARD -o ppp+ -m comment --comment "acctd: IPv6 to ppp*, by destination" -j NFLOG --nflog-group 6 --nflog-size 40 --nflog-threshold 50
-ip6tables -t mangle -I FORWARD -j ACCTD-FORWARD
-ip6tables -t mangle -N ACCTD-OUTPUT
-ip6tables -t mangle -A ACCTD-OUTPUT -o ppp+ -m comment --comment "acctd: IPv6 to ppp*, by destination" -j NFLOG --nflog-group 6 --nflog-size 40 --nflog-threshold 50
-ip6tables -t mangle -I OUTPUT -j ACCTD-OUTPUT
+            r#"set -e
+# The jump goes first, where no verdict comes before it.
+jump() {
+    old=
+    if "$1" -w -t mangle -C "$2" -j "ACCTD-$2" 2>/dev/null; then old="-D $2 -j ACCTD-$2"; fi
+    printf '*mangle\n%s\n-I %s -j ACCTD-%s\nCOMMIT\n' "$old" "$2" "$2" | "$1-restore" -w --noflush
+}
+iptables-restore -w --noflush <<'END'
+*mangle
+:ACCTD-PREROUTING - [0:0]
+-A ACCTD-PREROUTING -i ppp+ -m comment --comment "acctd: IPv4 from ppp*, by source" -j NFLOG --nflog-group 5 --nflog-size 20 --nflog-threshold 50
+COMMIT
+END
+jump iptables PREROUTING
+ip6tables-restore -w --noflush <<'END'
+*mangle
+:ACCTD-FORWARD - [0:0]
+-A ACCTD-FORWARD -o ppp+ -m comment --comment "acctd: IPv6 to ppp*, by destination" -j NFLOG --nflog-group 6 --nflog-size 40 --nflog-threshold 50
+:ACCTD-OUTPUT - [0:0]
+-A ACCTD-OUTPUT -o ppp+ -m comment --comment "acctd: IPv6 to ppp*, by destination" -j NFLOG --nflog-group 6 --nflog-size 40 --nflog-threshold 50
+COMMIT
+END
+jump ip6tables FORWARD
+jump ip6tables OUTPUT
 "#
         );
     }

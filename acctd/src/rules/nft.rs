@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::plan::{Hook, Plan, Rule};
+use crate::doctor::facts;
 use crate::doctor::ruleset::Devices;
 use crate::external::{self, ExternalError};
 use crate::nflog_socket::NflogGroup;
@@ -42,40 +43,118 @@ struct Base {
     priority: i64,
 }
 
-/// A script that puts the rules in the place of those that were there, all at once.
+/// A script that puts the rules in the place of those that were there, all at once. Chains stay where they are:
+/// a packet that is in an old one must not come to a new one behind it.
 #[must_use]
 pub fn script(plan: &Plan) -> String {
+    let tables = tables(plan);
+    let is_alone = tables.len() == 1;
     let mut text = String::new();
-    for table in tables(plan) {
+    for table in tables {
         let family = table.family;
+        if family == "netdev" {
+            text.push_str(&of_a_file_of_its_own(plan, is_alone));
+        }
         // A string takes what is written to it.
         let _always = write!(
             text,
-            "table {family} {TABLE}\ndelete table {family} {TABLE}\n{table}"
+            "table {family} {TABLE}\nflush table {family} {TABLE}\n{table}"
         );
     }
     text
 }
 
+/// Linux that refuses a chain for a device that is not there.
+#[must_use]
+pub fn needs_all_devices() -> bool {
+    // Since 6.16 a chain may have no device ("nf_tables: Tolerate chains with no remaining hooks").
+    facts::kernel_version() < (6, 16)
+}
+
+/// The flags of groups that have the rules of the egress hook printed alone.
+#[must_use]
+pub fn flags_of_egress(plan: &Plan) -> String {
+    let mut flags = String::new();
+    for (flag, _, side, list) in plan.groups.directions() {
+        if side == Side::Dest && !list.0.is_empty() {
+            let _always = write!(flags, " -{flag}={}", super::list_text(list));
+        }
+    }
+    flags
+}
+
+fn of_a_file_of_its_own(plan: &Plan, is_alone: bool) -> String {
+    let how = if is_alone {
+        String::new()
+    } else {
+        format!(
+            "# The same flags print it alone with these groups:{},\n# and the rest with the other ones.\n",
+            flags_of_egress(plan)
+        )
+    };
+    format!(
+        "# Before Linux 6.16 nft loads none of a file in which an interface of this table is not there, nor of
+# what includes it. Load it as a file of its own then, not from /etc/nftables.conf.\n{how}"
+    )
+}
+
 /// Loads them. Tables of ours in other families go.
 pub fn apply(plan: &Plan) -> Result<()> {
     let needed = tables(plan);
+    let loaded = loaded()?;
     let mut text = String::new();
-    for family in loaded_families()? {
+    for Loaded { family, .. } in &loaded {
         if needed.iter().all(|table| table.family != family) {
             let _always = writeln!(text, "delete table {family} {TABLE}");
         }
     }
-    text.push_str(&script(plan));
-    external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
+    let is_egress = |table: &&Table| table.family == "netdev";
+    let (egress, others): (Vec<&Table>, Vec<&Table>) = needed.iter().partition(is_egress);
+    for table in others {
+        text.push_str(&replacement(table, &loaded));
+    }
+    let egress: String = egress.iter().map(|it| replacement(it, &loaded)).collect();
+    if needs_all_devices() && !egress.is_empty() && !text.is_empty() {
+        // An interface that is not there keeps nothing else from being loaded.
+        external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
+        external::run("nft", &["-f", "-"], &egress)
+            .context("cannot load the rules of the egress hook; the other ones are loaded")?;
+    } else {
+        text.push_str(&egress);
+        external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
+    }
     Ok(())
 }
 
-/// Takes away all tables of ours.
+/// What makes this table of what is loaded. Chains that stay are emptied and filled again in one transaction: a
+/// packet in a chain that is deleted would come to the one in its place as well, and be counted twice.
+fn replacement(table: &Table, loaded: &[Loaded]) -> String {
+    let family = table.family;
+    let Some(loaded) = loaded.iter().find(|it| it.family == family) else {
+        return table.to_string();
+    };
+    let mut text = if loaded.has_others {
+        format!("delete table {family} {TABLE}\n")
+    } else {
+        format!("flush table {family} {TABLE}\n")
+    };
+    if !loaded.has_others {
+        let stays = |chain: &(String, String)| {
+            let mut needed = table.chains.iter();
+            needed.any(|it| chain_line(family, &it.name, it.base.as_ref()) == chain.1)
+        };
+        for (name, _) in loaded.chains.iter().filter(|chain| !stays(chain)) {
+            let _always = writeln!(text, "delete chain {family} {TABLE} {name}");
+        }
+    }
+    let _always = write!(text, "{table}");
+    text
+}
+
+/// Takes away all tables of ours. Where there is no nft, there are none.
 pub fn remove() -> Result<()> {
-    let families = loaded_families()?;
-    let lines = families
-        .iter()
+    let lines = loaded_families()?
+        .into_iter()
         .map(|family| format!("delete table {family} {TABLE}\n"));
     let text: String = lines.collect();
     if !text.is_empty() {
@@ -84,48 +163,79 @@ pub fn remove() -> Result<()> {
     Ok(())
 }
 
-/// The same; where there is no nft, there are none.
-pub fn remove_if_installed() -> Result<()> {
-    match remove() {
-        Err(error) if is_missing(&error) => Ok(()),
-        removed => removed,
-    }
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ExternalError::Missing { .. }))
-}
-
-/// Whether iptables has chains of ours. nft sees them, but for those of iptables-legacy.
-pub fn has_chains_of_iptables() -> Result<bool> {
-    let text = external::run("nft", &["list", "chains"], "")?;
+/// Whether iptables-nft has chains of ours in this family (`ip` or `ip6`).
+pub fn has_chains_of_iptables(family: &str) -> Result<bool> {
+    let text = if_installed(external::run("nft", &["list", "chains", family], ""))?;
     Ok(text.contains(&format!("chain {}", super::iptables::OURS)))
+}
+
+/// Takes a table of iptables-nft's away in which there is nothing but its empty chains.
+pub fn remove_if_empty(family: &str, table: &str) -> Result<()> {
+    let listed = external::run("nft", &["-j", "list", "table", family, table], "");
+    // Somebody else has taken it away, or it is not there.
+    let Ok(text) = listed else { return Ok(()) };
+    let json: Value = serde_json::from_str(&text).context("nft prints no JSON")?;
+    let mut objects = json["nftables"].as_array().into_iter().flatten();
+    let is_empty = objects.all(|object| {
+        let chain = &object["chain"];
+        let is_untouched = chain["policy"] == "accept" && chain["hook"].is_string();
+        object.get("metainfo").is_some() || object.get("table").is_some() || is_untouched
+    });
+    if is_empty {
+        external::run("nft", &["delete", "table", family, table], "")
+            .context("cannot remove an empty table")?;
+    }
+    Ok(())
+}
+
+/// Where there is no nft, nothing is loaded.
+fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
+    match listed {
+        Err(ExternalError::Missing { .. }) => Ok(String::new()),
+        listed => listed,
+    }
 }
 
 /// How what is loaded differs, in lines; none if it does not.
 pub fn differences(plan: &Plan) -> Result<Vec<String>> {
     let needed = lines(&tables(plan));
+    let loaded = loaded()?;
+    let loaded: Vec<String> = loaded.into_iter().flat_map(|it| it.lines).collect();
+    Ok(super::compare(&needed, &loaded))
+}
+
+/// Lines of what is loaded, none of which is needed.
+pub fn left_over() -> Result<Vec<String>> {
+    let families = loaded_families()?.into_iter();
+    let lines = families.map(|family| format!("not needed: table {family} {TABLE}"));
+    Ok(lines.collect())
+}
+
+/// A table of ours as it is loaded.
+#[derive(Debug)]
+struct Loaded {
+    family: String,
+    /// There is more in it than chains and rules, or it is dormant.
+    has_others: bool,
+    /// Names, and the line of each.
+    chains: Vec<(String, String)>,
+    lines: Vec<String>,
+}
+
+fn loaded() -> Result<Vec<Loaded>> {
     let mut loaded = Vec::new();
     for family in loaded_families()? {
-        let text = external::run("nft", &["-j", "list", "table", &family, TABLE], "")?;
-        let json: Value = serde_json::from_str(&text).context("nft prints no JSON")?;
-        let devices = if family == "netdev" {
-            devices(&external::run(
-                "nft",
-                &["list", "table", &family, TABLE],
-                "",
-            )?)
-        } else {
-            Devices::new()
-        };
-        loaded.extend(loaded_lines(&family, &json, &devices));
+        let json = external::run("nft", &["-j", "list", "table", &family, TABLE], "")?;
+        let json: Value = serde_json::from_str(&json).context("nft prints no JSON")?;
+        let text = external::run("nft", &["list", "table", &family, TABLE], "")?;
+        loaded.push(Loaded::of(family, &json, &text));
     }
-    Ok(super::compare(&needed, &loaded))
+    Ok(loaded)
 }
 
 /// The families in which there is a table of ours.
 fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
-    let text = external::run("nft", &["list", "tables"], "")?;
+    let text = if_installed(external::run("nft", &["list", "tables"], ""))?;
     let words = text.lines().map(|line| line.split_whitespace().collect());
     let ours = words.filter_map(|words: Vec<&str>| match words[..] {
         ["table", family, TABLE] => Some(family.to_owned()),
@@ -176,7 +286,7 @@ fn chains(plan: &Plan, family: &str, rules: &[&Rule]) -> Vec<Chain> {
         }
         let name = match rule.hook {
             // Names of interfaces may have letters that those of chains may not.
-            Hook::Egress(_) => format!("egress{}", bases.len()),
+            Hook::Egress(ref device) => egress_chain(device),
             _ => rule.hook.name().to_owned(),
         };
         let rules = vec![text];
@@ -184,6 +294,15 @@ fn chains(plan: &Plan, family: &str, rules: &[&Rule]) -> Vec<Chain> {
     }
     targets.append(&mut bases);
     targets
+}
+
+/// One device has one name, so that a chain of that name is never another's.
+fn egress_chain(device: &str) -> String {
+    let letters = device.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    });
+    format!("egress_{}", letters.collect::<String>())
 }
 
 /// The CPU is looked up once: a packet must not be moved to another one between two rules.
@@ -313,30 +432,53 @@ pub fn devices(text: &str) -> Devices {
     devices
 }
 
-/// The same lines of what nft has loaded.
-fn loaded_lines(family: &str, json: &Value, devices: &Devices) -> Vec<String> {
-    let objects = json["nftables"].as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let lines = objects.filter_map(|object| {
-        if let Some(chain) = object.get("chain") {
-            let name = text(&chain["name"])?;
-            let base = text(&chain["hook"]).map(|hook| Base {
-                hook,
-                device: devices
-                    .get(&(format!("{family} {TABLE}"), name.clone()))
-                    .map(|names| names.join(", ")),
-                priority: chain["prio"].as_i64().unwrap_or_default(),
-            });
-            return Some(chain_line(family, &name, base.as_ref()));
+impl Loaded {
+    /// `json` and `text` are two listings of the same table. Lines are as [`lines`] has them.
+    fn of(family: String, json: &Value, text: &str) -> Self {
+        let devices = devices(text);
+        let mut loaded = Self {
+            has_others: false,
+            chains: Vec::new(),
+            lines: Vec::new(),
+            family,
+        };
+        let family = &loaded.family;
+        let words = |value: &Value| value.as_str().map(str::to_owned);
+        // The JSON of nft 1.0.6 does not have it.
+        if text.lines().any(|line| line.trim() == "flags dormant") {
+            loaded.has_others = true;
+            let line = format!("table {family} {TABLE} {{ flags dormant; }}");
+            loaded.lines.push(line);
         }
-        let rule = object.get("rule")?;
-        let expressions = rule["expr"].as_array()?.iter().map(expression);
-        let mut words: Vec<String> = expressions.collect();
-        words.extend(text(&rule["comment"]).map(|comment| format!("comment \"{comment}\"")));
-        let chain = text(&rule["chain"])?;
-        Some(format!("rule {family} {TABLE} {chain} {}", words.join(" ")))
-    });
-    lines.collect()
+        for object in json["nftables"].as_array().into_iter().flatten() {
+            if let Some(chain) = object.get("chain") {
+                let name = words(&chain["name"]).unwrap_or_default();
+                let base = words(&chain["hook"]).map(|hook| Base {
+                    hook,
+                    device: devices
+                        .get(&(format!("{family} {TABLE}"), name.clone()))
+                        .map(|names| names.join(", ")),
+                    priority: chain["prio"].as_i64().unwrap_or_default(),
+                });
+                let mut line = chain_line(family, &name, base.as_ref());
+                if let Some(policy) = chain["policy"].as_str().filter(|it| *it != "accept") {
+                    let _always = write!(line, " policy {policy}");
+                }
+                loaded.lines.push(line.clone());
+                loaded.chains.push((name, line));
+            } else if let Some(rule) = object.get("rule") {
+                let expressions = rule["expr"].as_array().into_iter().flatten();
+                let mut text: Vec<String> = expressions.map(expression).collect();
+                text.extend(words(&rule["comment"]).map(|it| format!("comment \"{it}\"")));
+                let chain = words(&rule["chain"]).unwrap_or_default();
+                let line = format!("rule {family} {TABLE} {chain} {}", text.join(" "));
+                loaded.lines.push(line);
+            } else if object.get("table").is_none() && object.get("metainfo").is_none() {
+                loaded.has_others = true;
+            }
+        }
+        loaded
+    }
 }
 
 /// An expression as it is written here, or as JSON if it is none that is.
@@ -394,7 +536,7 @@ mod tests {
         assert_eq!(
             text,
             r#"table inet acctd
-delete table inet acctd
+flush table inet acctd
 table inet acctd {
     chain input {
         type filter hook input priority -300;
@@ -421,10 +563,12 @@ table inet acctd {
         ];
         assert_eq!(
             script(&plan(&args).unwrap()),
-            r#"table netdev acctd
-delete table netdev acctd
+            r#"# Before Linux 6.16 nft loads none of a file in which an interface of this table is not there, nor of
+# what includes it. Load it as a file of its own then, not from /etc/nftables.conf.
+table netdev acctd
+flush table netdev acctd
 table netdev acctd {
-    chain egress0 {
+    chain egress_br-lan {
         type filter hook egress device "br-lan" priority 0;
         meta protocol ip counter log group 4 snaplen 42 queue-threshold 50 comment "acctd: IPv4 to br-lan, by destination"
     }
@@ -439,7 +583,7 @@ table netdev acctd {
             plan(&["router", "--lan=a,b", "-ip4-src-group=5,9", "--threshold=7"]).unwrap();
         plan.n_cpus = 3;
         assert_eq!(
-            script(&plan).replace("\ndelete table inet acctd", ""),
+            script(&plan).replace("\nflush table inet acctd", ""),
             r#"table inet acctd
 table inet acctd {
     chain group_5 {

@@ -95,6 +95,14 @@ pub enum PlanError {
     /// The kernel hands a group to one socket, and that is read for one direction.
     #[error("group {0} is used for --{1} and for --{2}: each direction needs groups of its own{3}")]
     GroupTwice(NflogGroup, &'static str, &'static str, &'static str),
+    /// Groups that no CPU would log to.
+    #[error(
+        "--fan-out {0}: rules spread packets by CPU, and this machine has {1}: at most --fan-out {1}"
+    )]
+    FewerCpus(u16, usize),
+    /// The same with one CPU.
+    #[error("--fan-out: rules spread packets by CPU, and this machine has one: leave it out")]
+    OneCpu,
     /// Not with iptables.
     #[error("{0} needs nft: leave --format iptables out")]
     NeedsNft(&'static str),
@@ -106,6 +114,11 @@ const SEEDS_GROUPS: [u16; 4] = [4, 5, 6, 7];
 impl Plan {
     /// What these flags ask for.
     pub fn new(args: &Args) -> Result<Self, PlanError> {
+        Self::for_cpus(args, n_possible_cpus())
+    }
+
+    /// The same on a machine with so many CPUs.
+    pub fn for_cpus(args: &Args, n_cpus: usize) -> Result<Self, PlanError> {
         let lan = interfaces("lan", &args.lan, true)?;
         let egress = interfaces("egress-hook", &args.egress_hook, false)?;
         match args.scenario {
@@ -122,6 +135,11 @@ impl Plan {
             if !egress.is_empty() {
                 return Err(PlanError::NeedsNft("--egress-hook"));
             }
+        }
+        match args.fan_out {
+            Some(_) if n_cpus == 1 => return Err(PlanError::OneCpu),
+            Some(n) if usize::from(n) > n_cpus => return Err(PlanError::FewerCpus(n, n_cpus)),
+            _ => {}
         }
         let groups = spread(&args.groups, args.fan_out)?;
         let mut rules = Vec::new();
@@ -166,7 +184,7 @@ impl Plan {
             groups,
             snaplen: args.snaplen,
             threshold: args.threshold,
-            n_cpus: n_possible_cpus(),
+            n_cpus,
         })
     }
 
@@ -175,6 +193,16 @@ impl Plan {
     pub fn interfaces(&self) -> BTreeSet<&str> {
         let names = self.rules.iter().filter_map(Rule::interface);
         names.collect()
+    }
+
+    /// The groups to which no CPU logs, as there are more of them than CPUs.
+    #[must_use]
+    pub fn without_cpu(&self) -> Vec<NflogGroup> {
+        let lists = self.groups.directions().map(|(.., list)| list);
+        let left = lists
+            .iter()
+            .flat_map(|list| list.0.iter().skip(self.n_cpus));
+        left.copied().collect()
     }
 
     /// Bytes to copy of a rule's packets.
@@ -267,11 +295,17 @@ fn interfaces(
             Some(stem) => stem,
             None => name,
         };
-        // IFNAMSIZ of linux/if.h; what would end a word in a script is left out.
-        let is_possible =
-            |letter: char| letter.is_ascii_graphic() && !"/\"*'\\;{}".contains(letter);
-        if stem.is_empty() || stem.len() >= 16 || !stem.chars().all(is_possible) {
+        // IFNAMSIZ of linux/if.h, and dev_valid_name, which takes 0xa0 for a blank.
+        let is_blank = |byte: u8| matches!(byte, b' ' | 0x09..=0x0d | 0xa0);
+        let is_impossible = |byte: u8| is_blank(byte) || matches!(byte, b'/' | b':' | 0);
+        if matches!(stem, "" | "." | "..") || stem.len() >= 16 || stem.bytes().any(is_impossible) {
             return wrong("cannot be the name of an interface");
+        }
+        if stem.contains(|letter: char| "\"*'\\;{}!".contains(letter) || letter.is_control()) {
+            return wrong("has a letter that rules cannot have; rename it: ip link set … name …");
+        }
+        if stem.ends_with('+') {
+            return wrong("ends as a pattern of iptables; acctd's end in *, as in lan*");
         }
         if names[..at].iter().any(|other| match_alike(other, name)) {
             return wrong("is matched by another one too: its packets would be counted twice");
@@ -349,9 +383,22 @@ pub(super) mod tests {
     pub(in crate::rules) fn plan(args: &[&str]) -> Result<Plan, PlanError> {
         let args = ["acctd", "rules"].iter().chain(args).map(Into::into);
         match Cli::parse_args(args).unwrap().command {
-            Some(Command::Rules(args)) => Plan::new(&args),
+            Some(Command::Rules(args)) => Plan::for_cpus(&args, 4),
             _ => unreachable!("rules are asked for"),
         }
+    }
+
+    #[test]
+    fn groups_without_a_cpu_are_named() {
+        let args = ["-ip4-src-group=5,10-14", "-ip4-dst-group=4"];
+        let left = plan(&args).unwrap().without_cpu();
+        assert_eq!(left, [NflogGroup(13), NflogGroup(14)]);
+    }
+
+    #[test]
+    fn names_may_have_letters_of_the_shell_and_others() {
+        let plan = plan(&["router", "--lan=a$b(é,x&y#*,w`z"]).unwrap();
+        assert_eq!(plan.interfaces().len(), 3);
     }
 
     fn numbers(list: &GroupList) -> Vec<u16> {
@@ -388,6 +435,11 @@ pub(super) mod tests {
             (&["router", "--lan=eth1,eth1"], "counted twice"),
             (&["router", "--lan=a b"], "cannot be the name"),
             (&["router", "--lan=*"], "cannot be the name"),
+            (&["router", "--lan=a:1"], "cannot be the name"),
+            (&["router", "--lan=a*b"], "has a letter"),
+            (&["router", "--lan=lan+"], "end in *"),
+            (&["router", "--lan=lan+*"], "end in *"),
+            (&["host", "--fan-out=64"], "at most --fan-out"),
             (&["host", "--egress-hook=eth*"], "no *"),
             (&["bridge", "--lan=p1", "--format=iptables"], "needs nft"),
             (&["--egress-hook=eth0", "--format=iptables"], "needs nft"),

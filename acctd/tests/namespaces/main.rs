@@ -21,6 +21,7 @@ mod prometheus;
 mod rig;
 mod rules;
 mod rules_of_readme;
+mod rules_replaced;
 mod seeds_manual;
 mod stopping;
 mod unprivileged;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         unprivileged::CASES,
         rules::CASES,
         rules_of_readme::CASES,
+        rules_replaced::CASES,
         &faults::cases(),
     ]
     .concat()
