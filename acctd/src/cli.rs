@@ -14,6 +14,7 @@ use crate::go_flags;
 use crate::listen::ListenAddress;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, Side};
+use crate::user::User;
 use crate::{doctor, rules, status};
 
 const WHAT_IS_COUNTED: &str = "What is counted";
@@ -237,6 +238,14 @@ pub struct Flags {
           value_parser = clap::value_parser!(i32).range(-20..=19),
           help_heading = PROCESS)]
     pub priority: i32,
+
+    /// Become this user after the start, for which it takes root.
+    ///
+    /// What is kept of root are the capabilities `NET_ADMIN`, and BPF and PERFMON for the cross-check.
+    /// The log directory is made for the user; one that is there already must be the user's.
+    #[arg(long, env = "ACCTD_USER", hide_env = true, value_name = "NAME",
+          value_parser = User::find, help_heading = PROCESS)]
+    pub user: Option<User>,
 
     /// Write a CPU profile for pprof, from start to stop.
     #[arg(long, env = "ACCTD_CPUPROFILE", hide_env = true, value_name = "FILE", help_heading = PROCESS)]

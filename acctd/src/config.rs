@@ -15,6 +15,7 @@ use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixLength, Side};
 use crate::timeline::FLUSH_TIMEOUT;
+use crate::user::User;
 
 /// A group and what it is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Config {
     pub n_threads: usize,
     /// Nice value.
     pub priority: i32,
+    /// Who to become; nobody else if there is none.
+    pub user: Option<User>,
     /// Where the CPU profile goes.
     pub cpuprofile: Option<PathBuf>,
     /// How long the kernel may hold packets back before it hands its batch over.
@@ -113,6 +116,7 @@ impl Config {
             n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
             groups,
             priority: flags.priority,
+            user: flags.user,
             cpuprofile: flags.cpuprofile,
             flush_timeout: if crosscheck.is_some() {
                 CROSS_CHECK_FLUSH_TIMEOUT

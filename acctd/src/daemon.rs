@@ -43,7 +43,13 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
         warn!("what the service manager hands over cannot be used: {error}; see LISTEN_FDS");
         Vec::new()
     });
-    preflight::prepare_directory(&config.log_directory)?;
+    let user = config.user.as_ref();
+    preflight::make_directory(&config.log_directory, user)?;
+    if let Some(user) = user {
+        // Before anything else is made, so that all of it is the user's.
+        privilege::become_user(user)?;
+    }
+    preflight::check_directory(&config.log_directory, user)?;
     let lock = recovery::lock(config)?;
     set_priority(config.priority);
     let profile = config
@@ -55,7 +61,7 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
     // Which takes rights that are given up.
     let listeners = Listeners::bind(&config.listen)?;
     // Before any other thread is started.
-    privilege::give_up(config);
+    privilege::give_up(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.n_threads)
         // For the writer, which has one file at a time in hand, and the cross-check.

@@ -88,6 +88,7 @@ pub mod monitor;
 pub mod profile;
 pub mod service_manager;
 pub mod shutdown;
+pub mod user;
 
 #[cfg(test)]
 mod parity;

@@ -129,6 +129,7 @@ impl Listeners {
                 remove_what_nobody_listens_on(path)?;
                 let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => anyhow!("its directory is not there: mkdir -p it (RuntimeDirectory=acctd in a unit of systemd)"),
+                    io::ErrorKind::PermissionDenied => anyhow!("{error}: its directory must be one that acctd's user may write to; make it beforehand, or choose another path with --listen"),
                     _ => error.into(),
                 })?;
                 self.files.push(SocketFile(path.clone()));

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,15 +23,18 @@ use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range,
 };
 use crate::nflog_table::{self, COPY_PACKET, Instance};
+use crate::user::User;
 use crate::{service_manager, summary};
 
 /// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
 const SPARE_DESCRIPTORS: usize = 16;
 
-/// Makes the log directory with its parents, mode 0750 as the seed does, and makes sure that
-/// files can be made in it.
-pub fn prepare_directory(directory: &Path) -> Result<()> {
+/// Makes the log directory with its parents, mode 0750 as the seed does. What is made is the user's who
+/// acctd becomes; what is there already is left as it is.
+pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
     csv_writer::make_directory(directory).map_err(|error| {
         if let Some((link, error)) = link_that_leads_nowhere(directory) {
             return anyhow!(
@@ -47,16 +51,40 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
             ),
         }
     })?;
-    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
-        anyhow!(
+    for made in missing {
+        if let Some(user) = user.filter(|user| !user.is_this_process()) {
+            let ids = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+            lchown(made, ids.0, ids.1).map_err(|error| {
+                anyhow!(
+                    "cannot give log directory {} to user {user}: {error}; it takes root to become another user",
+                    made.display()
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that files can be made in the log directory, by the user that acctd has become if it has.
+pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
+    let shown = directory.display();
+    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| match user {
+        Some(user) => anyhow!(
+            "cannot write to log directory {shown} as user {user}: {error}; chown -R {user}: {shown}, or choose another with --log-directory"
+        ),
+        None => anyhow!(
             "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
-        )
+        ),
     })?;
-    summary::check(directory).map_err(|error| {
-        anyhow!(
+    summary::check(directory).map_err(|error| match user {
+        Some(user) if error.kind() == io::ErrorKind::PermissionDenied => anyhow!(
+            "cannot append to {shown}/{} as user {user}: {error}; chown -R {user}: {shown}, or choose another directory with --log-directory",
+            summary::FILE_NAME
+        ),
+        _ => anyhow!(
             "cannot append to {shown}/{}: {error}; move it away, or choose another directory with --log-directory",
             summary::FILE_NAME
-        )
+        ),
     })
 }
 

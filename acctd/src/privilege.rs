@@ -2,23 +2,60 @@
 //! and `in_reserve` name and nothing else, whoever started it. A flaw that a packet or a file could
 //! reach gives no more away than that.
 //!
-//! Linux keeps capabilities for each thread, so they are given up while there is only one.
+//! Linux keeps capabilities and ids for each thread, so they are given up while there is only one.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, anyhow};
 use log::{debug, info, warn};
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
 use crate::network_namespace::Home;
+use crate::user::User;
 use crate::{recovery, summary, whole_file};
 
+/// What gets past file permissions and makes another user of one. To read remains up to the end of the
+/// start, as the table of groups is root's.
+const OF_ANY_USER: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETFCAP);
+
+/// Makes this thread `user`'s for good, with the capabilities that the rest of the start takes. None is left
+/// that would get past the permissions of files.
+pub fn become_user(user: &User) -> Result<()> {
+    if user.is_this_process() {
+        return Ok(());
+    }
+    let change = || -> io::Result<()> {
+        rustix::thread::set_keep_capabilities(true)?;
+        rustix::thread::set_thread_groups(&user.groups)?;
+        rustix::thread::set_thread_res_gid(user.gid, user.gid, user.gid)?;
+        rustix::thread::set_thread_res_uid(user.uid, user.uid, user.uid)?;
+        rustix::thread::set_keep_capabilities(false)?;
+        let kept = rustix::thread::capabilities(None)?.permitted - OF_ANY_USER;
+        set(kept, kept)
+    };
+    change().map_err(|error| {
+        anyhow!(
+            "cannot become user {user}: {error}; only root can (CAP_SETUID and CAP_SETGID): start acctd as root, or as that user without --user"
+        )
+    })?;
+    info!("acctd is user {user} (uid {}) from here on", user.uid);
+    Ok(())
+}
+
 /// Gives up all capabilities but those that are needed from here on, for this thread and those that it
-/// starts, and for programs that one of them would start. Having fewer is no error.
-pub fn give_up(config: &Config) {
+/// starts, and for programs that one of them would start. Having fewer is no error, but what `--user` cannot
+/// reach is.
+pub fn give_up(config: &Config) -> Result<()> {
     // First, as it takes CAP_SETPCAP. Whoever lacks that keeps the bounding set, out of which nothing
     // can be had but from programs with capabilities or another user's id, and these give none any more.
     empty_bounding_set();
@@ -32,6 +69,37 @@ pub fn give_up(config: &Config) {
             "cannot give up privileges: {error}; acctd keeps those that it was started with: does a system call filter forbid capset or prctl?"
         ),
     }
+    if let Some(user) = &config.user {
+        return refuse_what_is_out_of_reach(config, user);
+    }
+    if is_root_of_the_machine() {
+        warn!(
+            "acctd stays root: start it with --user NAME, and it becomes that user and keeps the capabilities that it needs; --user root says that it is meant so"
+        );
+    }
+    Ok(())
+}
+
+fn refuse_what_is_out_of_reach(config: &Config, user: &User) -> Result<()> {
+    match out_of_reach(config) {
+        Some(path) => Err(anyhow!(
+            "user {user} cannot get at {}: chown it to {user}, or choose another with the flag that names it",
+            path.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Root of a user namespace of its own is an ordinary user outside of it, and what it may do elsewhere is
+/// not ours to judge.
+fn is_root_of_the_machine() -> bool {
+    // A line of user_namespaces(7): the first id within, the first outside, and how many.
+    let is_mapped_to_itself = |map: String| {
+        let numbers: Vec<&str> = map.split_whitespace().take(2).collect();
+        numbers == ["0", "0"]
+    };
+    rustix::process::geteuid().is_root()
+        && fs::read_to_string("/proc/self/uid_map").map_or(true, is_mapped_to_itself)
 }
 
 /// What is in effect for the whole life, and why.

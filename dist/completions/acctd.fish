@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_acctd_global_optspecs
-    string join \n ip4-src-group= ip4-dst-group= ip6-src-group= ip6-dst-group= ip4-prefix-length= ip6-prefix-length= max-prefixes= interval= log-directory= checkpoint= backlog= utc= crosscheck= crosscheck-attach= crosscheck-max-prefixes= crosscheck-object= crosscheck-pin= syslog= verbose= debug= listen= cpus= priority= cpuprofile= h/help V/version
+    string join \n ip4-src-group= ip4-dst-group= ip6-src-group= ip6-dst-group= ip4-prefix-length= ip6-prefix-length= max-prefixes= interval= log-directory= checkpoint= backlog= utc= crosscheck= crosscheck-attach= crosscheck-max-prefixes= crosscheck-object= crosscheck-pin= syslog= verbose= debug= listen= cpus= priority= user= cpuprofile= h/help V/version
 end
 
 function __fish_acctd_needs_command
@@ -49,6 +49,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -l debug -d 'Log each packet; 
 complete -c acctd -n "__fish_acctd_needs_command" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l user -d 'Become this user after the start, for which it takes root' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l cpuprofile -d 'Write a CPU profile for pprof, from start to stop' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c acctd -n "__fish_acctd_needs_command" -s V -l version -d 'Print version'
@@ -96,6 +97,7 @@ complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l debug -d 'Log eac
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l user -d 'Become this user after the start, for which it takes root' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l cpuprofile -d 'Write a CPU profile for pprof, from start to stop' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l json -d 'As JSON: a list of what is found, with the severity, an id, what it is and the cure'
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -103,6 +103,7 @@ fn written(flags: &Flags) -> Vec<OsString> {
         debug,
         cpus,
         priority,
+        user,
         cpuprofile,
         listen,
     } = flags;
@@ -136,6 +137,7 @@ fn written(flags: &Flags) -> Vec<OsString> {
     .to_vec();
     let watched: Vec<String> = crosscheck.iter().map(ToString::to_string).collect();
     args.extend((!watched.is_empty()).then(|| format!("-crosscheck={}", watched.join(",")).into()));
+    args.extend(user.as_ref().map(|user| format!("-user={user}").into()));
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
     args.extend((!listen.is_empty()).then(|| format!("-listen={}", listen.join(",")).into()));
     for (flag, path) in [

@@ -6,6 +6,7 @@ mod kernel;
 mod killed;
 mod privilege;
 mod restart;
+mod user;
 
 use crate::Case;
 
@@ -17,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         disk::CASES,
         kernel::CASES,
         privilege::CASES,
+        user::CASES,
     ]
     .concat()
 }

@@ -301,6 +301,15 @@ impl Acctd {
 }
 
 impl Ended {
+    /// The warnings of a run, without their time, and without the one that the tests are root's.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let warnings = self.log.iter();
+        warnings
+            .filter_map(|line| Some(line.split_once("warning: ")?.1))
+            .filter(|warning| !warning.starts_with("acctd stays root: "))
+            .collect()
+    }
+
     /// The line of the log with this in it.
     pub(crate) fn line(&self, part: &str) -> Result<&str> {
         self.log

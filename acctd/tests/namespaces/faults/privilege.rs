@@ -83,15 +83,15 @@ pub(crate) const CASES: &[Case] = &[
 
 /// `linux/capability.h`.
 const DAC_OVERRIDE: u64 = 1 << 1;
-const NET_ADMIN: u64 = 1 << 12;
+pub(super) const NET_ADMIN: u64 = 1 << 12;
 const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
-const FOR_A_CROSS_CHECK: u64 = NET_ADMIN | BPF | PERFMON;
+pub(super) const FOR_A_CROSS_CHECK: u64 = NET_ADMIN | BPF | PERFMON;
 
 /// What a thread may do, by `/proc/PID/task/TID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rights {
+pub(super) struct Rights {
     effective: u64,
     permitted: u64,
     inheritable: u64,
@@ -102,7 +102,7 @@ struct Rights {
 
 impl Rights {
     /// Those capabilities and no others, whatever is executed.
-    const fn only(capabilities: u64) -> Self {
+    pub(super) const fn only(capabilities: u64) -> Self {
         Self {
             effective: capabilities,
             permitted: capabilities,
@@ -135,7 +135,7 @@ impl Rights {
 }
 
 /// Each thread has exactly these rights. Readers, the writer and the cross-check have their own.
-fn ensure_each_thread_has(acctd: &Acctd, expected: Rights) -> Result<()> {
+pub(super) fn ensure_each_thread_has(acctd: &Acctd, expected: Rights) -> Result<()> {
     let mut n_threads = 0;
     for task in fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
         let task = task?.path();
@@ -148,7 +148,7 @@ fn ensure_each_thread_has(acctd: &Acctd, expected: Rights) -> Result<()> {
 }
 
 /// Nor has been, if it was waited for: its page faults would be among the children's.
-fn ensure_no_program_was_started(acctd: &Acctd) -> Result<()> {
+pub(super) fn ensure_no_program_was_started(acctd: &Acctd) -> Result<()> {
     let process = PathBuf::from(format!("/proc/{}", acctd.pid()));
     for task in fs::read_dir(process.join("task"))? {
         let children = fs::read_to_string(task?.path().join("children"))?;
@@ -162,7 +162,7 @@ fn ensure_no_program_was_started(acctd: &Acctd) -> Result<()> {
     Ok(())
 }
 
-fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
+pub(super) fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
     rig.send(&TrafficArgs {
         sources: 100,
         count,
@@ -183,7 +183,7 @@ fn ensure_counted(rig: &Rig, packets: u64) -> Result<()> {
 }
 
 /// What both sides counted is the same in each row of every file.
-fn ensure_cross_checked(rig: &Rig, packets: u64) -> Result<()> {
+pub(super) fn ensure_cross_checked(rig: &Rig, packets: u64) -> Result<()> {
     let ip4 = rig.counter("v4")?;
     ensure!(ip4.packets == packets, "{ip4:?}");
     ensure!(rig.summed("source_packets")? == packets);
@@ -203,7 +203,7 @@ fn ensure_cross_checked(rig: &Rig, packets: u64) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
+pub(super) fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(30);
     while acctd
         .log()
@@ -222,14 +222,11 @@ fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The warnings of a run, without their time.
 fn warnings(ended: &Ended) -> Vec<&str> {
-    let warnings = ended.log.iter();
+    let mut warnings = ended.warnings();
+    // Of two runs within a second.
+    warnings.retain(|warning| !warning.contains(".csv was there already"));
     warnings
-        .filter_map(|line| Some(line.split_once("warning: ")?.1))
-        // Of two runs within a second.
-        .filter(|warning| !warning.contains(".csv was there already"))
-        .collect()
 }
 
 fn cap_net_admin_alone() -> Result<()> {
