@@ -9,6 +9,8 @@
 pub mod clock_sync;
 pub mod facts;
 pub mod findings;
+pub mod interfaces;
+pub mod links;
 pub mod ruleset;
 
 use std::io::{self, Write as _};

@@ -312,6 +312,15 @@ impl Page<'_> {
                 .iter()
                 .map(|(labels, kernel)| (labels.clone(), kernel.bytes)),
         )?;
+        let missing = [Side::Source, Side::Dest].map(|side| {
+            let frames = crosscheck.total.sides[side as usize].without_length;
+            (label("direction", direction(side)), frames.bytes)
+        });
+        self.counters(
+            "acctd_crosscheck_missing_bytes",
+            "Bytes of frames whose packets are counted with 0 bytes, as their header has no length",
+            missing,
+        )?;
         let uncounted = summary::REASONS.iter().map(|(_, reason)| {
             let packets = crosscheck.uncounted.get(reason).copied();
             (label("reason", reason), packets.unwrap_or(0))

@@ -119,6 +119,14 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
             new.overflow
         ));
     }
+    if new.without_length > 0 {
+        warnings.push(format!(
+            "{} packets counted with 0 bytes, their header has no length (BIG TCP): what is billed in bytes is too \
+             low. Limit them to 64 KiB: 'ip link set DEV gso_max_size 65535 gro_max_size 65535'; acctd doctor \
+             names the interfaces",
+            new.without_length
+        ));
+    }
     warnings
 }
 
@@ -147,6 +155,7 @@ mod tests {
             other_family: 3,
             malformed: 4,
             overflow: 5,
+            without_length: 6,
             ..Counts::default()
         };
         let text = warnings(&config(), &counts, &counts).join("\n");
@@ -158,6 +167,8 @@ mod tests {
             "meta protocol",
             "4 netlink messages",
             "--max-prefixes",
+            "6 packets counted with 0 bytes",
+            "gso_max_size 65535 gro_max_size 65535",
         ] {
             assert!(text.contains(cure), "{cure} is not in:\n{text}");
         }
@@ -166,7 +177,6 @@ mod tests {
             bytes: 500,
             datagrams: 1,
             late: 1,
-            without_length: 1,
             ..Counts::default()
         };
         assert_eq!(warnings(&config(), &healthy, &healthy), [""; 0]);

@@ -17,7 +17,7 @@ use crate::crosscheck::reconcile::Verdict;
 use crate::crosscheck::verdicts::{Judgement, KernelInterval};
 use crate::csv_writer::FileTotals;
 use crate::naming::Zone;
-use crate::prefix::go_ip_text;
+use crate::prefix::{Side, go_ip_text};
 use crate::rows::{ClosedInterval, GapCause};
 use crate::whole_file::FILE_MODE;
 
@@ -65,6 +65,9 @@ struct CrossCheckSummary {
     tc_source_packets: u64,
     tc_dest_bytes: u64,
     tc_dest_packets: u64,
+    /// Bytes of frames, link-layer headers included, that the file's bytes lack: the headers have no length.
+    missing_source_bytes: u64,
+    missing_dest_bytes: u64,
     /// By verdict: prefixes, and the difference between both counts (of `match`: the count).
     verdicts: BTreeMap<&'static str, Amount>,
     /// Prefixes that match only because of the uncertain window at the interval's end.
@@ -139,6 +142,8 @@ impl CrossCheckSummary {
             tc_source_packets: totals.tc_source.packets,
             tc_dest_bytes: totals.tc_dest.bytes,
             tc_dest_packets: totals.tc_dest.packets,
+            missing_source_bytes: summary.sides[Side::Source as usize].without_length.bytes,
+            missing_dest_bytes: summary.sides[Side::Dest as usize].without_length.bytes,
             verdicts: verdicts.collect(),
             allowed: summary.n_allowed,
             explained_by_fragments: summary.n_explained_by_fragments,
@@ -199,6 +204,9 @@ struct Losses {
     overruns: u64,
     late: u64,
     without_length: u64,
+    /// True where packets had no length in their header: they add 0 bytes, so the bytes are no more than a
+    /// lower bound.
+    bytes_are_lower_bound: bool,
     overflow: u64,
     undecodable: u64,
     truncated: u64,
@@ -216,6 +224,7 @@ impl From<&Counts> for Losses {
             overruns: counts.overruns,
             late: counts.late,
             without_length: counts.without_length,
+            bytes_are_lower_bound: counts.without_length > 0,
             overflow: counts.overflow,
             undecodable: counts.undecodable(),
             truncated: counts.truncated,

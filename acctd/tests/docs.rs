@@ -88,8 +88,8 @@ fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there(
         n_messages += 1;
     }
     assert!(n_messages >= 20, "{n_messages} messages");
-    let findings = read("acctd/src/doctor/findings.rs");
-    let calls = ["all.error(", "all.warning(", "all.note("];
+    let findings = read("acctd/src/doctor/findings.rs") + &read("acctd/src/doctor/interfaces.rs");
+    let calls = ["all.error(", "all.warning(", "all.note(", "id: "];
     let ids = calls.iter().flat_map(|call| findings.split(call).skip(1));
     let ids = ids.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
     let mut n_ids = 0;

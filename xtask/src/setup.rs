@@ -18,7 +18,7 @@ struct Package {
     programs: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "libnetfilter-log-dev",
         gives: "the library libnetfilter_log with its development files, to build acctd",
@@ -58,6 +58,11 @@ const PACKAGES: [Package; 9] = [
         name: "python3-venv",
         gives: "a virtual environment of Python's, for the databases that the tests load files into",
         programs: &["python3"],
+    },
+    Package {
+        name: "ethtool",
+        gives: "ethtool, for the offloads that acctd doctor notes",
+        programs: &["ethtool"],
     },
     Package {
         name: "procps",

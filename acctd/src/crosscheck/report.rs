@@ -22,16 +22,33 @@ pub fn lines(summary: &VerdictSummary, watched: &[Watched]) -> Vec<String> {
                 .iter()
                 .find(|worst| worst.verdict == verdict && worst.side == side);
             let share = share(tally.amount.bytes, side_summary.kernel.bytes);
-            let hooks: Vec<String> = watched.iter().map(|one| one.hook_of(side)).collect();
             lines.push(format!(
                 "{}: {}, {share} of {}",
                 verdict.text(),
                 amount(tally, side, worst),
-                hooks.join(" and ")
+                hooks(watched, side)
+            ));
+        }
+    }
+    for side in [Side::Source, Side::Dest] {
+        let frames = summary.sides[side as usize].without_length;
+        if frames.packets > 0 {
+            lines.push(format!(
+                "bytes are too low: {} packets of {} have no length in their header (BIG TCP) and add 0 to {}Bytes; \
+                 their frames have {} bytes",
+                thousands(frames.packets),
+                hooks(watched, side),
+                side.name(),
+                thousands(frames.bytes)
             ));
         }
     }
     lines
+}
+
+fn hooks(watched: &[Watched], side: Side) -> String {
+    let hooks: Vec<String> = watched.iter().map(|one| one.hook_of(side)).collect();
+    hooks.join(" and ")
 }
 
 /// `12,004 packets, 1.2 MB to 192.0.2.7 (dest)`

@@ -145,7 +145,7 @@ fn text(value: &[u8]) -> String {
 }
 
 /// Sends a request and takes what answers it.
-pub(super) fn ask<T>(
+pub(crate) fn ask<T>(
     request: RouteNetlinkMessage,
     flags: u16,
     parse: impl Fn(&[u8]) -> io::Result<T>,

@@ -116,6 +116,9 @@ pub struct SideSummary {
     pub tallies: [Tally; Verdict::ALL.len()],
     /// What the kernel counted in all.
     pub kernel: Counters,
+    /// Packets among them whose header has no length, with the bytes of their frames: both counts have
+    /// these packets, and none of their bytes.
+    pub without_length: Counters,
 }
 
 /// A prefix that does not match.
@@ -235,6 +238,11 @@ impl Judge {
             judgement.ip6_half[at] =
                 self.ip6_half[at].judge(groups, gaps, kernel, side, &mut summary);
             judgement.ip6[at] = self.ip6[at].judge(groups, gaps, kernel, side, &mut summary);
+            for version in [4, 6] {
+                let reasons = &kernel.counts.reasons;
+                let without_length = reasons.of(version, side, reason::WITHOUT_LENGTH);
+                summary.sides[at].without_length.add(without_length);
+            }
             judgement.summary = summary;
         }
         judgement.summary.keep_worst();
@@ -442,6 +450,7 @@ impl VerdictSummary {
         for (own, next) in self.sides.iter_mut().zip(next.sides) {
             add_tallies(&mut own.tallies, next.tallies);
             own.kernel.add(next.kernel);
+            own.without_length.add(next.without_length);
         }
         self.n_allowed += next.n_allowed;
         self.n_explained_by_fragments += next.n_explained_by_fragments;

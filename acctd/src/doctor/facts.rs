@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use super::clock_sync;
+use super::interfaces::InterfaceFacts;
 use super::ruleset::{Devices, Ruleset};
 use crate::config::Config;
 use crate::external::{self, ExternalError};
@@ -44,6 +45,8 @@ pub struct Facts {
     pub is_clock_synchronised: Option<bool>,
     /// What the cross-check needs of the kernel.
     pub kernel: Kernel,
+    /// What interfaces do to packets.
+    pub links: InterfaceFacts,
 }
 
 /// A network interface.
@@ -128,6 +131,7 @@ impl Facts {
             directory: directory(&config.log_directory),
             is_clock_synchronised: clock_sync::is_synchronised(),
             kernel: kernel(),
+            links: InterfaceFacts::gather(config),
         }
     }
 

@@ -4,6 +4,7 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::facts::{Directory, Facts};
+use super::interfaces;
 use super::ruleset::{Hook, LogRule, Ruleset, interface_of};
 use crate::config::{Config, GroupConfig};
 use crate::crosscheck::AttachMode;
@@ -59,6 +60,7 @@ pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     crosscheck(config, facts, &mut all);
     directory(config, &facts.directory, &mut all);
     machine(facts, &mut all);
+    all.0.extend(interfaces::findings(config, &facts.links));
     // Those that were found first stay first.
     all.0.sort_by_key(|finding| finding.severity);
     all.0

@@ -193,6 +193,7 @@ struct Checked {
     lost: u64,
     late: u64,
     overruns: u64,
+    bytes_are_lower_bound: bool,
     groups: Vec<Group>,
     crosscheck: CrossCheck,
     #[serde(skip)]
@@ -213,6 +214,8 @@ struct CrossCheck {
     tc_source_packets: u64,
     tc_dest_bytes: u64,
     tc_dest_packets: u64,
+    missing_source_bytes: u64,
+    missing_dest_bytes: u64,
     verdicts: BTreeMap<String, Tally>,
     allowed: u64,
     explained_by_fragments: u64,

@@ -28,6 +28,11 @@ pub(crate) const CASES: &[Case] = &[
     (Needs::Root, "doctor_names_who_has_a_group", a_taken_group),
     (
         Needs::Root,
+        "doctor_notes_offloads_and_says_ok_all_the_same",
+        offloads,
+    ),
+    (
+        Needs::Root,
         "doctor_names_missing_capabilities",
         missing_capabilities,
     ),
@@ -239,6 +244,36 @@ fn a_taken_group() -> Result<()> {
     let verbose = String::from_utf8(verbose.stdout)?;
     ensure!(verbose.contains("[already-running]"), "{verbose}");
     acctd.finish()?;
+    Ok(())
+}
+
+/// A note is no trouble: the exit code and the OK are those of a healthy machine.
+fn offloads() -> Result<()> {
+    let rig = Rig::new()?;
+    let apply = ["rules", "--apply", FIVE[0]];
+    let mut command = rig.router.command(rig.acctd_path());
+    ensure!(command.args(apply).status()?.success());
+    let verbose = || -> Result<(Output, String)> {
+        let output = doctor(&rig, &[FIVE, &["-verbose"]].concat())?;
+        let text = String::from_utf8(output.stdout.clone())?;
+        Ok((output, text))
+    };
+    is_well(&doctor(&rig, FIVE)?)?;
+    let (output, text) = verbose()?;
+    ensure!(
+        text.contains("offloads on lan0 (TSO, GSO)") && text.contains("[offloads]"),
+        "{text}"
+    );
+    let quiet = doctor(&rig, FIVE)?;
+    ensure!(output.status.code() == quiet.status.code(), "{output:?}");
+    let is_kept = clock_sync::is_synchronised() != Some(false);
+    ensure!(text.lines().any(|line| line == "OK") == is_kept, "{text}");
+    // The commands of docs/rules.md.
+    let off = ["gro", "gso", "tso", "lro"].map(|it| [it, "off"]).concat();
+    rig.router
+        .run(&[&["ethtool", "-K", "lan0"][..], &off].concat())?;
+    let (_, text) = verbose()?;
+    ensure!(!text.contains("[offloads]"), "{text}");
     Ok(())
 }
 

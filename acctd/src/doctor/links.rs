@@ -1,0 +1,152 @@
+//! The interfaces of this network namespace, by netlink: `ip` of Debian 12 knows nothing of some sizes.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+
+use crate::crosscheck::tc_netlink;
+use crate::external;
+use crate::prefix::Family;
+
+/// `struct ifinfomsg`, and where its flags are.
+const IFINFOMSG_BYTES: usize = 16;
+const FLAGS_AT: usize = 8;
+/// `linux/if.h`.
+const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
+/// `linux/if_link.h`.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_GRO_MAX_SIZE: u16 = 58;
+const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
+const IFLA_GRO_IPV4_MAX_SIZE: u16 = 64;
+const IFLA_INFO_KIND: u16 = 1;
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// It is administratively up.
+    pub is_up: bool,
+    /// It is a loopback device.
+    pub is_loopback: bool,
+    /// The kernel's name of its kind (`veth`, `vxlan`, `bridge`); empty for hardware.
+    pub kind: String,
+    /// Settings of the largest packet in bytes, those that this kernel has.
+    pub max_sizes: Vec<(MaxSize, u32)>,
+}
+
+/// A setting of `ip link`: how large a packet may be that the kernel puts together (GRO) or has still to cut (GSO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxSize {
+    /// As `ip link set` has it.
+    pub name: &'static str,
+    /// What it is about.
+    pub family: Family,
+}
+
+/// The kernel's settings, by attribute.
+const MAX_SIZES: [(u16, MaxSize); 4] = [
+    (IFLA_GSO_MAX_SIZE, max_size("gso_max_size", Family::Ip6)),
+    (IFLA_GRO_MAX_SIZE, max_size("gro_max_size", Family::Ip6)),
+    (
+        IFLA_GSO_IPV4_MAX_SIZE,
+        max_size("gso_ipv4_max_size", Family::Ip4),
+    ),
+    (
+        IFLA_GRO_IPV4_MAX_SIZE,
+        max_size("gro_ipv4_max_size", Family::Ip4),
+    ),
+];
+
+const fn max_size(name: &'static str, family: Family) -> MaxSize {
+    MaxSize { name, family }
+}
+
+/// All of them.
+pub fn read() -> io::Result<Vec<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    let request = RouteNetlinkMessage::GetLink(message);
+    tc_netlink::ask(request, NLM_F_REQUEST | NLM_F_DUMP, link)
+}
+
+/// What a link message says.
+fn link(message: &[u8]) -> io::Result<Link> {
+    let flags = message.get(FLAGS_AT..).and_then(number).unwrap_or(0);
+    let mut link = Link {
+        is_up: flags & IFF_UP != 0,
+        is_loopback: flags & IFF_LOOPBACK != 0,
+        ..Link::default()
+    };
+    let attributes = message.get(IFINFOMSG_BYTES..).unwrap_or_default();
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(io::Error::other)?;
+        let (kind, value) = (attribute.kind(), attribute.value());
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_LINKINFO => {
+                for info in NlasIterator::new(value) {
+                    let info = info.map_err(io::Error::other)?;
+                    if info.kind() == IFLA_INFO_KIND {
+                        link.kind = text(info.value());
+                    }
+                }
+            }
+            _ => {
+                let known = MAX_SIZES.iter().find(|(attribute, _)| *attribute == kind);
+                if let Some(((_, setting), size)) = known.zip(number(value)) {
+                    link.max_sizes.push((*setting, size));
+                }
+            }
+        }
+    }
+    Ok(link)
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+fn text(value: &[u8]) -> String {
+    let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Which offloads of an interface put packets together or cut them up; `None` where that cannot be known.
+#[must_use]
+pub fn offloads(name: &str) -> Option<Vec<&'static str>> {
+    /// As ethtool writes them, and as everybody calls them.
+    const OFFLOADS: [(&str, &str); 4] = [
+        ("tcp-segmentation-offload", "TSO"),
+        ("generic-segmentation-offload", "GSO"),
+        ("generic-receive-offload", "GRO"),
+        ("large-receive-offload", "LRO"),
+    ];
+    let text = external::run("ethtool", &["-k", name], "").ok()?;
+    let is_on = |offload: &str| {
+        let mut settings = text.lines().filter_map(|line| line.trim().split_once(": "));
+        settings.any(|(name, value)| name == offload && value.starts_with("on"))
+    };
+    let on = OFFLOADS.iter().filter(|(name, _)| is_on(name));
+    Some(on.map(|(_, short)| *short).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_names_loopback_and_its_sizes() {
+        let links = read().unwrap();
+        let lo = links.iter().find(|link| link.name == "lo").unwrap();
+        assert!(lo.is_loopback && lo.kind.is_empty(), "{lo:?}");
+        let sizes = lo.max_sizes.iter().map(|(setting, _)| setting.name);
+        assert!(sizes.clone().any(|name| name == "gso_max_size"), "{lo:?}");
+        assert_eq!(link(&[]).unwrap(), Link::default());
+    }
+}
