@@ -43,6 +43,7 @@ impl Dist {
             print::line(format!("dist: {} ({} kB)", built.display(), size / 1000))?;
         }
         if self.check {
+            lintian(&package)?;
             check::run(&package, &target)?;
         }
         Ok(())
@@ -85,6 +86,16 @@ fn debian_package(cargo: &str, root: &Path, place: &Path) -> Result<PathBuf> {
     Ok(path.into())
 }
 
+/// Debian's own checks of a package. What is right as it is has its reason in dist/deb/lintian-overrides.
+fn lintian(package: &Path) -> Result<()> {
+    let debian = setup::Debian::find().context("this needs Debian's tools")?;
+    debian.install(&["lintian"])?;
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]);
+    run(lintian.arg(package))?;
+    print::line("dist: ok: lintian has no complaint")
+}
+
 /// What the package has, for systems without dpkg. The program is linked dynamically: Debian has
 /// `libnetfilter_log` as a shared library alone.
 fn tarball(root: &Path, place: &Path) -> Result<PathBuf> {
@@ -95,7 +106,14 @@ fn tarball(root: &Path, place: &Path) -> Result<PathBuf> {
     );
     let tarball = place.join(format!("{name}.tar.gz"));
     let date = source_date(root)?;
-    let files = ["dist", "README.md", "CHANGELOG.md", "LICENSE", "docs"];
+    let files = [
+        "dist",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "SECURITY.md",
+        "docs",
+    ];
     let mut tar = Command::new("tar");
     tar.args([
         "--create",
