@@ -17,7 +17,7 @@ use crate::handover::Position;
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::ledger::{BATCH, Entry, Index, Ledger};
 use crate::nflog_socket::NflogGroup;
-use crate::prefix::{Family, PrefixKey, PrefixLength, Side, go_ip_text};
+use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
 
 /// What an accumulator needs to know of its group.
 #[derive(Clone, Copy, Debug)]
@@ -395,7 +395,7 @@ impl<K: PrefixKey> Slots<K> {
             debug!(
                 "IP message {} Addr {} Size {bytes}",
                 self.rules.side.name(),
-                go_ip_text(key.address())
+                key.address()
             );
         }
     }

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use acctd_common::Counters;
 
-use crate::prefix::go_ip_text;
 use crate::rows::Row;
 
 const HEADER: [&str; 6] = [
@@ -66,7 +65,7 @@ pub fn write_rows(
     for row in rows {
         address.clear();
         // Writing to a String cannot fail.
-        let _infallible = write!(address, "{}", go_ip_text(row.address));
+        let _infallible = write!(address, "{}", row.address);
         csv.write_field(time)?;
         csv.write_field(&address)?;
         let mut write_counters = |csv: &mut csv::Writer<_>, source: Counters, dest: Counters| {

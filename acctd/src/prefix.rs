@@ -188,16 +188,6 @@ impl PrefixKey for u128 {
     }
 }
 
-/// An address as Go's `net.IP` writes it: RFC 5952 for IPv6, and an IPv4-mapped address as the
-/// IPv4 address alone, where Rust writes `::ffff:` before it.
-#[must_use]
-pub fn go_ip_text(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(ip6) => ip6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use crate::crosscheck::reconcile::Verdict;
 use crate::crosscheck::verdicts::{Judgement, KernelInterval};
 use crate::csv_writer::FileTotals;
 use crate::naming::Zone;
-use crate::prefix::{Side, go_ip_text};
+use crate::prefix::Side;
 use crate::rows::{ClosedInterval, GapCause};
 use crate::whole_file::FILE_MODE;
 
@@ -130,7 +130,7 @@ impl CrossCheckSummary {
         let uncounted = uncounted
             .map(|(reason, Counters { packets, bytes })| (reason, Counted { packets, bytes }));
         let worst = summary.worst.iter().map(|worst| Worst {
-            ip: go_ip_text(worst.address).to_string(),
+            ip: worst.address.to_string(),
             side: worst.side.name(),
             verdict: field(worst.verdict),
             packets: worst.difference.packets,

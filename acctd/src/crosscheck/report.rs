@@ -4,7 +4,7 @@ use super::Watched;
 use super::reconcile::Verdict;
 use super::verdicts::{Tally, VerdictSummary, WorstFinding, magnitude};
 use crate::human::{bytes, thousands};
-use crate::prefix::{Side, go_ip_text};
+use crate::prefix::Side;
 
 /// A line for each verdict and side that an operator should know of.
 #[must_use]
@@ -61,15 +61,14 @@ fn amount(tally: Tally, side: Side, worst: Option<&WorstFinding>) -> String {
     let sum = format!("{} packets, {}", thousands(n_packets), bytes(n_bytes));
     match worst {
         Some(worst) if tally.prefixes == 1 => {
-            let address = go_ip_text(worst.address);
-            format!("{sum} {preposition} {address} ({side})")
+            format!("{sum} {preposition} {} ({side})", worst.address)
         }
         Some(worst) => {
             let most = magnitude(worst.difference);
             format!(
                 "{sum} {preposition} {} prefixes ({side}), most {preposition} {}: {} packets, {}",
                 thousands(tally.prefixes),
-                go_ip_text(worst.address),
+                worst.address,
                 thousands(most.packets),
                 bytes(most.bytes)
             )
@@ -140,6 +139,12 @@ mod tests {
                 "uncovered: 12,004 packets, 1.2 MB to 3 prefixes (dest), most to 192.0.2.7: \
                  8,000 packets, 900.0 kB, 3 % of eth0 egress"
             ]
+        );
+        let mut mapped = summary(1);
+        mapped.worst[0].address = "::ffff:192.0.2.7".parse().unwrap();
+        assert_eq!(
+            lines(&mapped, &eth0()),
+            ["uncovered: 12,004 packets, 1.2 MB to ::ffff:192.0.2.7 (dest), 3 % of eth0 egress"]
         );
         assert_eq!(lines(&VerdictSummary::default(), &eth0()), [""; 0]);
     }

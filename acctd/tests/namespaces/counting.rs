@@ -45,6 +45,11 @@ pub(crate) const CASES: &[Case] = &[
         "a_million_prefixes_stay_within_a_hundred_mebibytes",
         a_million_prefixes_stay_within_a_hundred_mebibytes,
     ),
+    (
+        Needs::Namespace,
+        "an_ip4_mapped_address_is_no_ip4_address",
+        an_ip4_mapped_address_is_no_ip4_address,
+    ),
 ];
 
 fn a_million_packets_at_full_speed_are_all_counted() -> Result<()> {
@@ -323,5 +328,41 @@ fn a_million_prefixes_stay_within_a_hundred_mebibytes() -> Result<()> {
     );
     ensure!(files.iter().any(|file| file.rows.len() == 1_000_000));
     ensure!(peak <= LIMIT, "peak {peak} bytes");
+    Ok(())
+}
+
+/// The kernel drops packets from such addresses, and routes those to them.
+fn an_ip4_mapped_address_is_no_ip4_address() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&[
+        "-interval=24h",
+        "-utc",
+        "-ip4-dst-group=5",
+        "-ip6-dst-group=7",
+        "-ip6-prefix-length=128",
+    ])?;
+    for (source, dest, count) in [
+        ("198.51.100.1/32", "192.0.2.7/32", 30),
+        ("2001:db8::1/128", "::ffff:192.0.2.7/128", 70),
+    ] {
+        rig.send(&TrafficArgs {
+            count,
+            ..rig.traffic(source, dest)?
+        })?;
+    }
+    acctd.finish()?;
+    let rows: Vec<_> = rig
+        .files()?
+        .into_iter()
+        .flat_map(|file| file.rows)
+        .collect();
+    let found: Vec<_> = rows.iter().map(|row| (row.ip, row.dest)).collect();
+    let expected = [
+        ("192.0.2.7".parse::<IpAddr>()?, rig.counter("v4")?),
+        ("::ffff:192.0.2.7".parse()?, rig.counter("v6")?),
+    ];
+    ensure!(found == expected, "{found:?} != {expected:?}");
+    ensure!(expected[0].1.packets == 30 && expected[1].1.packets == 70);
     Ok(())
 }
