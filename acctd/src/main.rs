@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use acctd::cli::{Cli, Command, Flags};
 use acctd::config::Config;
 use acctd::inherited::Named;
-use acctd::{daemon, doctor, inherited, logging, rules, shutdown, status};
+use acctd::{daemon, doctor, inherited, logging, rules, shutdown, status, time_zone};
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;
@@ -37,8 +37,17 @@ fn account(flags: Flags, inherited: io::Result<Vec<Named>>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, USAGE),
     };
+    let trouble = time_zone::trouble_of(config.zone);
+    if let Some(trouble) = &trouble
+        && trouble.is_usage()
+    {
+        return fail(trouble, USAGE);
+    }
     if let Err(error) = logging::start(config.syslog, config.debug) {
         return fail(&format!("{error:#}"), FAILURE);
+    }
+    if let Some(trouble) = trouble {
+        log::warn!("{trouble}");
     }
     match daemon::run(&config, inherited) {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ use crate::nflog_table;
 use crate::prefix::Family;
 use crate::rules::nft;
 use crate::summary;
+use crate::time_zone::{self, Trouble};
 
 /// All that was looked at.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Facts {
     pub directory: Directory,
     /// Whether the kernel knows the time; `None` if it does not say.
     pub is_clock_synchronised: Option<bool>,
+    /// Why times would not be in the zone that is asked for.
+    pub time_zone: Option<Trouble>,
     /// What the cross-check needs of the kernel.
     pub kernel: Kernel,
     /// What interfaces do to packets.
@@ -130,6 +133,7 @@ impl Facts {
             has_global_ip6: has_global_ip6(),
             directory: directory(&config.log_directory),
             is_clock_synchronised: clock_sync::is_synchronised(),
+            time_zone: time_zone::trouble_of(config.zone),
             kernel: kernel(),
             links: InterfaceFacts::gather(config),
         }

@@ -677,4 +677,18 @@ fn machine(facts: &Facts, all: &mut Findings) {
             "timedatectl set-ntp true, or install chrony".into(),
         );
     }
+    if let Some(trouble) = &facts.time_zone {
+        let severity = if trouble.is_usage() {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        // Which says what to do.
+        let text = trouble.to_string();
+        let (what, cure) = text
+            .split_once("; ")
+            .or(text.split_once(": "))
+            .unwrap_or((&text, ""));
+        all.add(severity, "time-zone", what.to_owned(), cure.to_owned());
+    }
 }
