@@ -204,6 +204,15 @@ impl Page<'_> {
             "acctd_group_bound",
             "Whether the kernel hands the group's packets to acctd",
             bound,
+        )?;
+        let gone = groups
+            .iter()
+            .zip(&noted.rules_gone)
+            .map(|((labels, _), is_gone)| (labels.clone(), flag(*is_gone)));
+        self.gauges(
+            "acctd_group_rules_gone",
+            "Whether the nf_tables rules that logged to the group are gone",
+            gone,
         )
     }
 

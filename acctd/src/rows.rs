@@ -56,6 +56,8 @@ pub enum GapCause {
     Killed,
     /// The kernel's side of the group was gone, until the group was bound again.
     Unbound,
+    /// No rule logged to the group, where one had before.
+    RulesGone,
 }
 
 /// What one group counted in a period.

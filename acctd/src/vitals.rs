@@ -62,6 +62,8 @@ pub struct Noted {
     pub open: Period,
     /// Whether each group is bound, in their order.
     pub bound: Vec<bool>,
+    /// Whether the rules that logged to each group are gone, in their order; empty where nobody knows.
+    pub rules_gone: Vec<bool>,
     samples: VecDeque<Sample>,
     /// What the writer has done and has still to do.
     pub files: Files,
@@ -171,6 +173,7 @@ impl Vitals {
                     end,
                 },
                 bound: vec![true; config.groups.len()],
+                rules_gone: Vec::new(),
                 samples: VecDeque::new(),
                 files: Files::default(),
                 saved: None,
@@ -211,6 +214,11 @@ impl Vitals {
         noted.bound.clear();
         noted.bound.extend(bound);
         noted.add(sample);
+    }
+
+    /// Whether the rules that logged to each group are gone.
+    pub fn note_rules(&self, gone: Vec<bool>) {
+        self.lock().rules_gone = gone;
     }
 
     /// How often and for how long the cross-check's programs ran; `None` if it has failed.
@@ -335,6 +343,16 @@ impl Noted {
                 config.group
             ));
         }
+        for ((config, _), _) in groups
+            .iter()
+            .zip(&self.rules_gone)
+            .filter(|(_, is_gone)| **is_gone)
+        {
+            problems.push(format!(
+                "no rule logs to group {} any more: what passes is not counted",
+                config.group
+            ));
+        }
         if let Some((error, since)) = &self.files.error
             && since.elapsed() >= DISK_FAILS
         {
@@ -398,6 +416,12 @@ mod tests {
             ["group 5 is not bound: what it logs is not counted"]
         );
         noted.bound = vec![true];
+        noted.rules_gone = vec![true];
+        assert_eq!(
+            groups(&noted),
+            ["no rule logs to group 5 any more: what passes is not counted"]
+        );
+        noted.rules_gone = vec![false];
         let long_ago = Instant::now().checked_sub(ENGINE_HANGS).unwrap();
         noted.seen_at = long_ago;
         noted.files.error = Some(("cannot write".into(), Instant::now()));

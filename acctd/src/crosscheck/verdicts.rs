@@ -18,7 +18,7 @@ use crate::accumulator::Entries;
 use crate::counts::Counts;
 use crate::ledger::Entry;
 use crate::prefix::{PrefixKey, Side};
-use crate::rows::{ClosedInterval, Gap, GroupInterval};
+use crate::rows::{ClosedInterval, Gap, GapCause, GroupInterval};
 
 /// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];
@@ -284,8 +284,10 @@ impl<K: StoredKey> SideJudge<K> {
             return Vec::new();
         }
         let mut circumstances = self.circumstances(&groups, kernel, side);
-        let groups_with_gaps: Vec<_> = gaps.iter().flat_map(|gap| &gap.groups).collect();
-        // What passed meanwhile NFLOG could not count.
+        // What passed meanwhile NFLOG could not count. Where it is the rules that were gone, that is what
+        // the verdicts are for.
+        let gaps = gaps.iter().filter(|gap| gap.cause != GapCause::RulesGone);
+        let groups_with_gaps: Vec<_> = gaps.flat_map(|gap| &gap.groups).collect();
         circumstances.incomparable |= groups
             .iter()
             .any(|group| groups_with_gaps.contains(&&group.config.group));

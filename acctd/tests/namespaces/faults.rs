@@ -6,6 +6,7 @@ mod kernel;
 mod killed;
 mod privilege;
 mod restart;
+mod rules_gone;
 mod user;
 
 use crate::Case;
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         disk::CASES,
         kernel::CASES,
         privilege::CASES,
+        rules_gone::CASES,
         user::CASES,
     ]
     .concat()
