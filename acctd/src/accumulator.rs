@@ -17,6 +17,7 @@ use crate::handover::Position;
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::ledger::{BATCH, Entry, Index, Ledger};
 use crate::nflog_socket::NflogGroup;
+use crate::overruns::Overruns;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
 
 /// What an accumulator needs to know of its group.
@@ -99,6 +100,8 @@ pub struct Closed {
     /// Periods whose loss is counted in a later one, or not known yet; see
     /// [`Accumulator::open_loss`].
     pub open_loss: Option<Range<PeriodIndex>>,
+    /// When the kernel began to number anew, from the last packet before to the first one after.
+    pub renumbered: Option<Period>,
     /// How far it has come.
     pub position: Position,
 }
@@ -142,6 +145,24 @@ impl Accumulator {
             Self::Ip4(slots) => slots.overrun(now),
             Self::Ip6Half(slots) => slots.overrun(now),
             Self::Ip6(slots) => slots.overrun(now),
+        }
+    }
+
+    /// Nothing waits in the socket at `now`.
+    pub fn emptied(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.overruns.note_empty(now),
+            Self::Ip6Half(slots) => slots.overruns.note_empty(now),
+            Self::Ip6(slots) => slots.overruns.note_empty(now),
+        }
+    }
+
+    /// When the kernel began to number anew, if it did since this was last called.
+    pub fn take_renumbered(&mut self) -> Option<Period> {
+        match self {
+            Self::Ip4(slots) => slots.renumbered.take(),
+            Self::Ip6Half(slots) => slots.renumbered.take(),
+            Self::Ip6(slots) => slots.renumbered.take(),
         }
     }
 
@@ -250,9 +271,10 @@ pub struct Slots<K: Copy> {
     first_open: PeriodIndex,
     /// The number that the next packet should have; unknown until the first one came.
     next_sequence: Option<u32>,
-    /// The kernel has dropped datagrams, and the gap in the numbers has not come yet: it stands
-    /// behind the packets that waited when the socket overflowed.
-    gap_is_open: bool,
+    /// Those whose gap in the numbers has not come yet.
+    overruns: Overruns,
+    /// See [`Closed::renumbered`]; where it happened more than once, from the first time to the last.
+    renumbered: Option<Period>,
     /// The time of the last packet.
     last_time: UnixNanos,
     /// Open periods that lack packets whose loss was found in a later one.
@@ -293,7 +315,8 @@ impl<K: PrefixKey> Slots<K> {
             current: 0,
             first_open: rules.interval.index_of(now),
             next_sequence: None,
-            gap_is_open: false,
+            overruns: Overruns::default(),
+            renumbered: None,
             last_time: now,
             loss_counted_later: None,
             batch: Vec::with_capacity(BATCH),
@@ -310,6 +333,7 @@ impl<K: PrefixKey> Slots<K> {
             datagrams: 1,
             ..Counts::default()
         };
+        let expected_before = self.next_sequence;
         let mut records = Records::of(datagram);
         while let Some(record) = records.next() {
             match record {
@@ -343,6 +367,9 @@ impl<K: PrefixKey> Slots<K> {
                 Record::Malformed => counted.malformed += 1,
             }
         }
+        if self.next_sequence != expected_before {
+            self.overruns.note_packet();
+        }
         let slot = slot.unwrap_or_else(|| self.slot_for(now).0);
         self.settle(slot, &mut counted);
         self.current = slot;
@@ -361,10 +388,11 @@ impl<K: PrefixKey> Slots<K> {
             let expected = self.next_sequence.unwrap_or(sequence);
             let gap = sequence.wrapping_sub(expected);
             if gap != 0 {
-                counted.lost += u64::from(gap);
-                self.note_loss_before(time);
+                self.note_gap_before(time, gap, counted);
             }
             self.next_sequence = Some(sequence.wrapping_add(1));
+        } else if self.next_sequence.is_some() {
+            self.note_renumbered(time, counted);
         }
         self.last_time = time;
         let header = match packet.ip_header(K::FAMILY) {
@@ -402,8 +430,16 @@ impl<K: PrefixKey> Slots<K> {
 
     /// The packets that are lost were logged at any time since the last one that came.
     #[cold]
-    fn note_loss_before(&mut self, time: UnixNanos) {
-        self.gap_is_open = false;
+    fn note_gap_before(&mut self, time: UnixNanos, gap: u32, counted: &mut Counts) {
+        /// More cannot be lost between two packets that come: at 10,000,000 a second it is 200 s. The
+        /// number has jumped back.
+        const LARGEST: u32 = u32::MAX / 2;
+        if gap > LARGEST {
+            self.note_renumbered(time, counted);
+            return;
+        }
+        counted.lost += u64::from(gap);
+        self.overruns.note_gap();
         let from = self.rules.interval.index_of(self.last_time);
         let until = self.rules.interval.index_of(time);
         if from < until {
@@ -414,14 +450,36 @@ impl<K: PrefixKey> Slots<K> {
         }
     }
 
+    /// Somebody has unbound the group and bound it again: no number tells what was logged meanwhile.
+    #[cold]
+    fn note_renumbered(&mut self, time: UnixNanos, counted: &mut Counts) {
+        let start = self.last_time.min(time);
+        self.renumbered = Some(match self.renumbered {
+            None => Period { start, end: time },
+            Some(known) => Period {
+                start: known.start.min(start),
+                end: known.end.max(time),
+            },
+        });
+        counted.unresolved += u64::from(self.overruns.open() > 0);
+        self.overruns = Overruns::default();
+        self.next_sequence = None;
+    }
+
     fn open_loss(&self) -> Option<Range<PeriodIndex>> {
         let known = self.loss_counted_later.clone();
-        if !self.gap_is_open {
+        if self.overruns.open() == 0 {
             return known;
         }
         let from = self.rules.interval.index_of(self.last_time);
-        let from = known.map_or(from, |known| known.start.min(from));
-        Some(from..PeriodIndex(i64::MAX))
+        let until = match self.overruns.over_at() {
+            Some(over_at) => self.rules.interval.index_of(over_at).max(from).next(),
+            None => PeriodIndex(i64::MAX),
+        };
+        Some(match known {
+            None => from..until,
+            Some(known) => known.start.min(from)..known.end.max(until),
+        })
     }
 
     fn count_batch(&mut self, slot: usize, counted: &mut Counts) {
@@ -437,7 +495,7 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     fn overrun(&mut self, now: UnixNanos) {
-        self.gap_is_open = true;
+        self.overruns.note();
         let slot = self.slot_for(now).0;
         let mut counted = Counts {
             overruns: 1,
@@ -447,7 +505,7 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     fn note_open_gap(&mut self, now: UnixNanos) {
-        if !self.gap_is_open {
+        if self.overruns.open() == 0 {
             return;
         }
         let slot = self.slot_for(now).0;
@@ -462,17 +520,20 @@ impl<K: PrefixKey> Slots<K> {
         Position {
             next_sequence: self.next_sequence,
             last_time: self.last_time,
+            open_overruns: self.overruns.open(),
         }
     }
 
     fn go_on_from(&mut self, position: Position) {
         self.next_sequence = position.next_sequence;
-        self.last_time = position.last_time;
+        // The clock may have been set back since.
+        self.last_time = position.last_time.min(self.last_time);
+        self.overruns = Overruns::left_open(position.open_overruns);
     }
 
     fn forget_sequence(&mut self, now: UnixNanos) {
         self.note_open_gap(now);
-        self.gap_is_open = false;
+        self.overruns = Overruns::default();
         self.next_sequence = None;
     }
 
@@ -543,6 +604,8 @@ impl<K: PrefixKey> Slots<K> {
     fn reopen(&mut self, now: UnixNanos) {
         self.first_open = self.rules.interval.index_of(now);
         self.loss_counted_later = None;
+        // Of the old clock, it would lie ahead.
+        self.last_time = self.last_time.min(now);
     }
 }
 

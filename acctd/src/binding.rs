@@ -133,6 +133,31 @@ impl Bindings {
         });
     }
 
+    /// What is open has been open since then at the latest: times of the old clock would lie ahead.
+    pub fn clock_set_back(&mut self, now: UnixNanos) {
+        for binding in &mut self.groups {
+            match &mut binding.state {
+                State::Bound { seen_at: since, .. } | State::Gone { since, .. } => {
+                    *since = now.min(*since);
+                }
+            }
+        }
+        for gap in self.gaps.iter_mut().filter(|gap| gap.end.is_none()) {
+            gap.start = gap.start.min(now);
+        }
+    }
+
+    /// The numbers of a reader's packets have begun anew: its group was not bound in between, and is bound
+    /// again, to the same socket.
+    pub fn note_renumbered(&mut self, reader: usize, between: Period) {
+        let group = self.groups[reader].config.group;
+        warn!(
+            "group {group}: the kernel numbers its packets anew: somebody has unbound the group and bound it again; what it has logged within {:.1} s may not be counted",
+            between.start.until(between.end).as_secs_f64()
+        );
+        self.note_gap(group, between.start, between.end);
+    }
+
     /// Each group's socket has been asked, and answers here.
     pub fn asked(
         &mut self,
@@ -187,6 +212,11 @@ impl Bindings {
             changes.extend(self.try_again(at));
         }
         Ok(Changes { changes, has_moved })
+    }
+
+    /// Does something in the network namespace of the groups.
+    pub fn in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        self.home.run(work)
     }
 
     /// A reader could not go on with a new socket.

@@ -13,7 +13,7 @@ use crate::accumulator::{Accumulator, Rules};
 use crate::binding::Bindings;
 use crate::config::Config;
 use crate::crosscheck::CrossCheck;
-use crate::engine::Engine;
+use crate::engine::{Engine, KernelCount};
 use crate::handover::{self, Handover, Kept, Parting, socket_name};
 use crate::inherited::Named;
 use crate::interval::UnixNanos;
@@ -127,9 +127,9 @@ async fn serve(
         crosscheck.begin()?;
     }
     let clock = Box::new(UnixNanos::now);
-    let mut engine = Engine::start(
-        config, readers, crosscheck, recovered, bindings, start, clock,
-    )?;
+    let kernel = crosscheck.map(|crosscheck| Box::new(crosscheck) as Box<dyn KernelCount>);
+    let mut engine = Engine::start(config, readers, kernel, recovered, bindings, start, clock)?;
+    engine.watch_rules();
     if is_taken_over {
         engine.mark_taken_over();
     }

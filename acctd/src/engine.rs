@@ -1,6 +1,8 @@
 //! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
 //! two together to the writer. The clock is passed in, so that the tests can step it.
 
+mod kernel;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -15,8 +17,8 @@ use crate::accumulator::ClosedSlot;
 use crate::binding::{Bindings, Change};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, GroupConfig};
+use crate::crosscheck::ClosedEpoch;
 use crate::crosscheck::verdicts::KernelInterval;
-use crate::crosscheck::{ClosedEpoch, CrossCheck};
 use crate::handover::{Handover, Parting, Position};
 use crate::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::monitor::Monitor;
@@ -25,9 +27,12 @@ use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
 use crate::recovery::Recovered;
 use crate::rows::{ClosedInterval, Gap, GroupInterval};
+use crate::rule_watch::{RuleWatch, Sockets};
 use crate::timeline::{Due, Timeline};
 use crate::vitals::Vitals;
 use crate::writer::{Destination, Writer, yield_to_readers};
+
+pub use kernel::KernelCount;
 
 /// The wall clock.
 pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
@@ -37,7 +42,7 @@ enum KernelWatch {
     /// Not asked for.
     Off,
     /// At work; `None` while a thread of its own has it.
-    Active(Option<Box<CrossCheck>>),
+    Active(Option<Box<dyn KernelCount>>),
     /// It has failed: the files keep its columns, and nothing in them is checked.
     Failed,
 }
@@ -57,6 +62,8 @@ pub struct Engine {
     flush_timeout: Duration,
     saving: Saving,
     bindings: Bindings,
+    /// `None` where the kernel does not let them be watched.
+    rules: Option<RuleWatch>,
     vitals: Arc<Vitals>,
     zone: Zone,
     verbose: bool,
@@ -110,7 +117,7 @@ impl Engine {
     pub fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
-        crosscheck: Option<CrossCheck>,
+        crosscheck: Option<Box<dyn KernelCount>>,
         recovered: Recovered,
         bindings: Bindings,
         start: UnixNanos,
@@ -148,12 +155,13 @@ impl Engine {
             clock,
             writer: Writer::start(destination, Arc::clone(&vitals)),
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
-                KernelWatch::Active(Some(Box::new(crosscheck)))
+                KernelWatch::Active(Some(crosscheck))
             }),
             uneven: Uneven::default(),
             flush_timeout: config.flush_timeout,
             saving,
             bindings,
+            rules: None,
             vitals,
             zone: config.zone,
             verbose: config.verbose,
@@ -170,6 +178,18 @@ impl Engine {
     #[must_use]
     pub fn vitals(&self) -> &Arc<Vitals> {
         &self.vitals
+    }
+
+    /// Takes note from now on of rules that go away. Those of iptables-legacy nobody tells of.
+    pub fn watch_rules(&mut self) {
+        let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
+        let opened = self.bindings.in_namespace(Sockets::open);
+        let started = opened.and_then(|sockets| RuleWatch::start(&groups, sockets?));
+        self.rules = started
+            .inspect_err(|error| {
+                warn!("cannot watch the rules: {error}; if they go away, that is not said");
+            })
+            .ok();
     }
 
     /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
@@ -211,6 +231,10 @@ impl Engine {
         }
         for (reader, change) in found.changes {
             self.change(reader, change).await;
+        }
+        if found.has_moved {
+            // The old ones' time is in the gap of the groups.
+            self.watch_rules();
         }
         Ok(())
     }
@@ -300,10 +324,18 @@ impl Engine {
                 );
                 let mut closed = self.ask_readers(Command::Restart(now)).await;
                 closed.kernel = self.ask_kernel(move |kernel| kernel.restart(now)).await;
+                closed.join_epochs_after(self.timeline.last_period(now));
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
+                let received = now.plus(self.flush_timeout);
+                let through = &mut self.uneven.through;
+                *through = through.map(|_| self.saving.interval.index_of(received));
                 self.log_next();
                 self.write(periods, closed)?;
+                self.bindings.clock_set_back(now);
+                if let Some(rules) = &self.rules {
+                    rules.clock_set_back(now);
+                }
             }
         }
         self.no_reader_failed()
@@ -327,6 +359,9 @@ impl Engine {
             end: self.timeline.end_of_period(now),
         };
         self.vitals.note_look(open, self.bindings.are_bound());
+        if let Some(rules) = &self.rules {
+            self.vitals.note_rules(rules.are_gone());
+        }
         match &self.kernel {
             KernelWatch::Off | KernelWatch::Active(None) => {}
             KernelWatch::Active(Some(crosscheck)) => {
@@ -346,10 +381,12 @@ impl Engine {
             self.uneven.from = Some(self.saving.interval.index_of(incomplete));
         }
         // Before the groups are let go: what the kernel counts after that NFLOG cannot.
-        self.ask_kernel(move |kernel| kernel.stop_at(now).map(|()| Vec::new()))
+        let end = self.timeline.latest(now);
+        self.ask_kernel(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
             .await;
         let mut closed = self.ask_readers(Command::Finish(parting)).await;
         closed.kernel = self.finish_kernel().await;
+        closed.join_epochs_after(self.timeline.last_period(now));
         // The cross-check has ended its last epoch then, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
         let positions = std::mem::take(&mut closed.positions);
@@ -390,6 +427,9 @@ impl Engine {
                 continue;
             };
             closed.positions.push((reader, answer.position));
+            if let Some(period) = answer.renumbered {
+                self.bindings.note_renumbered(reader, period);
+            }
             for slot in answer.slots {
                 closed
                     .slots
@@ -409,7 +449,7 @@ impl Engine {
     /// accounting goes on.
     async fn ask_kernel<F>(&mut self, work: F) -> Vec<ClosedEpoch>
     where
-        F: FnOnce(&mut CrossCheck) -> Result<Vec<ClosedEpoch>> + Send + 'static,
+        F: FnOnce(&mut dyn KernelCount) -> Result<Vec<ClosedEpoch>> + Send + 'static,
     {
         let KernelWatch::Active(kernel) = &mut self.kernel else {
             return Vec::new();
@@ -419,7 +459,7 @@ impl Engine {
         };
         let done = spawn_blocking(move || {
             yield_to_readers();
-            let result = work(&mut crosscheck);
+            let result = work(crosscheck.as_mut());
             (crosscheck, result)
         });
         let result = match done.await {
@@ -491,6 +531,8 @@ impl Engine {
             gaps = resumed.gaps;
         }
         gaps.extend(self.bindings.gaps_in(period));
+        let rules = self.rules.iter();
+        gaps.extend(rules.flat_map(|rules| rules.gaps_in(period)));
         (groups, gaps)
     }
 
@@ -523,6 +565,9 @@ impl Engine {
                 ..ClosedInterval::new(period, groups)
             })?;
             self.bindings.forget_before(period.end);
+            if let Some(rules) = &self.rules {
+                rules.forget_before(period.end);
+            }
         }
         Ok(())
     }
@@ -563,6 +608,31 @@ impl ClosedSlots {
     fn with_data(&self) -> BTreeSet<PeriodIndex> {
         let epochs = self.kernel.iter().filter_map(|epoch| epoch.period);
         self.slots.keys().copied().chain(epochs).collect()
+    }
+
+    /// Epochs lie ready for periods that have not come. If the clock is set back, they are handed over with
+    /// the others, and nothing of NFLOG's is in them: what a program has counted there, by a clock that
+    /// it was told of too late, goes with the last period, whose numbers are compared no more.
+    fn join_epochs_after(&mut self, last: PeriodIndex) {
+        let last = self
+            .slots
+            .keys()
+            .next_back()
+            .map_or(last, |data| last.max(*data));
+        let (ahead, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.kernel)
+            .into_iter()
+            .partition(|epoch| epoch.period.is_some_and(|period| period > last));
+        self.kernel = kept;
+        let own = self.kernel.iter_mut().rfind(|epoch| epoch.period.is_some());
+        let Some(own) = own else {
+            return;
+        };
+        for epoch in ahead {
+            if epoch.counts.n_entries() > 0 || !own.is_exact {
+                own.is_exact = false;
+                own.counts.append(epoch.counts);
+            }
+        }
     }
 
     /// Those of this period, and of any before it that was not named.

@@ -53,6 +53,8 @@ pub struct Position {
     pub next_sequence: Option<u32>,
     /// The time of the last packet.
     pub last_time: UnixNanos,
+    /// Overruns of the socket of which no number has shown yet how many packets they cost.
+    pub open_overruns: u32,
 }
 
 /// The note.
@@ -65,7 +67,7 @@ pub struct Handover {
 }
 
 impl Sealed for Handover {
-    const TITLE: &'static str = "acctd handover 1\n";
+    const TITLE: &'static str = "acctd handover 2\n";
 }
 
 impl Handover {
@@ -211,6 +213,7 @@ mod tests {
         let position = Position {
             next_sequence: Some(7),
             last_time: end,
+            open_overruns: 3,
         };
         Handover {
             end,

@@ -51,6 +51,7 @@ pub mod binding;
 pub mod checkpoint;
 pub mod handover;
 pub mod interval;
+pub mod overruns;
 pub mod pace;
 pub mod reader;
 pub mod timeline;
@@ -66,8 +67,10 @@ pub mod human;
 pub mod naming;
 pub mod recovery;
 pub mod rows;
+pub mod rule_watch;
 pub mod sealed;
 pub mod summary;
+pub mod time_zone;
 pub mod whole_file;
 pub mod writer;
 

@@ -252,7 +252,10 @@ impl Reader {
                     n_read += 1;
                 }
                 Received::Overrun => self.accumulator.overrun(now),
-                Received::Nothing => emptied = true,
+                Received::Nothing => {
+                    self.accumulator.emptied(now);
+                    emptied = true;
+                }
             }
         }
         self.counts.publish(self.accumulator.totals());
@@ -287,6 +290,7 @@ impl Reader {
         Closed {
             slots,
             open_loss,
+            renumbered: self.accumulator.take_renumbered(),
             position: self.accumulator.position(),
         }
     }
@@ -322,7 +326,10 @@ impl Reader {
                     }
                 }
                 Received::Overrun => self.accumulator.overrun(now),
-                Received::Nothing => break,
+                Received::Nothing => {
+                    self.accumulator.emptied(now);
+                    break;
+                }
             }
         }
         self.counts.publish(self.accumulator.totals());

@@ -110,6 +110,18 @@ impl Timeline {
         closed
     }
 
+    /// The last period that has begun, by the clock until `now`.
+    #[must_use]
+    pub fn last_period(&self, now: UnixNanos) -> PeriodIndex {
+        self.interval.index_of(self.latest(now)).max(self.open)
+    }
+
+    /// The latest time that was seen, `now` included: where what is open ends if the clock was set back.
+    #[must_use]
+    pub fn latest(&self, now: UnixNanos) -> UnixNanos {
+        self.last_seen.max(now)
+    }
+
     /// Ends everything: whole periods up to the last that has packets or holds the time last
     /// seen, and that one as far as it went. With `now` before the time last seen, the clock was
     /// set back.
@@ -119,7 +131,7 @@ impl Timeline {
         with_data: &BTreeSet<PeriodIndex>,
     ) -> Vec<(PeriodIndex, Period)> {
         self.last_seen = self.last_seen.max(now);
-        let last = self.interval.index_of(self.last_seen).max(self.open);
+        let last = self.last_period(now);
         let last = with_data.last().map_or(last, |data| last.max(*data));
         let mut closed = self.close_before(last, with_data);
         closed.push(self.close_through(last, self.last_seen.max(self.open_start)));

@@ -41,6 +41,17 @@ pub fn unbind(socket: &OwnedFd, group: u16) -> Result<()> {
     )
 }
 
+/// Binds a group to a socket, as acctd's are: its packets are numbered, from 0 on.
+pub fn bind(socket: &OwnedFd, group: u16) -> Result<()> {
+    const NFULA_CFG_CMD: u16 = 1;
+    const NFULNL_CFG_CMD_BIND: u8 = 1;
+    const NFULA_CFG_FLAGS: u16 = 6;
+    const NFULNL_CFG_F_SEQ: [u8; 4] = [0, 1, 0, 0];
+    let bind = [NFULNL_CFG_CMD_BIND, 0, 0, 0];
+    request(socket, group, 0, (5, NFULA_CFG_CMD), bind)?;
+    request(socket, group, 0, (6, NFULA_CFG_FLAGS), NFULNL_CFG_F_SEQ)
+}
+
 /// Sets a group's threshold and asks for an answer, which waits in the socket then.
 pub fn set_threshold(socket: &OwnedFd, group: u16, threshold: u32) -> Result<()> {
     const NLM_F_ACK: u16 = 4;

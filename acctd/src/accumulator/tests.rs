@@ -215,6 +215,95 @@ fn an_overrun_that_no_gap_follows_is_unresolved() {
 }
 
 #[test]
+fn an_overrun_that_met_no_packet_is_over_with_the_next_one() {
+    let mut accumulator = source_accumulator();
+    let now = UnixNanos(START);
+    accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
+    accumulator.overrun(now);
+    accumulator.absorb(&datagram(&[stamped(0, 1)]), now);
+    let from = rules(Side::Source, Family::Ip4, 32).interval.index_of(now);
+    assert_eq!(
+        accumulator.open_loss(),
+        Some(from..PeriodIndex(i64::MAX)),
+        "it is not known yet what the next ones lack"
+    );
+    accumulator.emptied(now);
+    assert_eq!(
+        accumulator.open_loss(),
+        Some(from..from.next()),
+        "what comes later is not lost with it, even if no packet shows that"
+    );
+    accumulator.absorb(&datagram(&[stamped(0, 2)]), now);
+    assert_eq!(accumulator.open_loss(), None);
+    accumulator.finish(now);
+    assert_eq!(accumulator.totals().unresolved, 0);
+}
+
+#[test]
+fn an_overrun_behind_another_one_is_not_over_with_the_gap_of_that() {
+    let mut accumulator = source_accumulator();
+    let now = UnixNanos(START);
+    accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
+    accumulator.overrun(now);
+    accumulator.emptied(now);
+    accumulator.overrun(now);
+    accumulator.absorb(&datagram(&[stamped(0, 8)]), now);
+    accumulator.finish(now);
+    let totals = accumulator.totals();
+    assert_eq!((totals.lost, totals.overruns, totals.unresolved), (7, 2, 1));
+}
+
+#[test]
+fn an_open_overrun_goes_on_in_the_next_process() {
+    let now = UnixNanos(START);
+    for (next, expected) in [(None, (0, 1)), (Some(4), (3, 0))] {
+        let mut old = source_accumulator();
+        old.absorb(&datagram(&[stamped(0, 0)]), now);
+        old.overrun(now);
+        let position = old.position();
+        assert_eq!(position.open_overruns, 1);
+        let mut accumulator = source_accumulator();
+        accumulator.go_on_from(position);
+        if let Some(next) = next {
+            accumulator.absorb(&datagram(&[stamped(0, next)]), now);
+        }
+        accumulator.finish(now);
+        let totals = accumulator.totals();
+        assert_eq!((totals.lost, totals.unresolved), expected);
+    }
+}
+
+#[test]
+fn numbers_that_jump_back_are_a_new_numbering_and_no_loss() {
+    let now = UnixNanos(START + 9);
+    let between = Period {
+        start: UnixNanos(START),
+        end: UnixNanos(START + 9_000),
+    };
+    for (before, after, lost, renumbered) in [
+        (4_000, Some(0), 0, Some(between)),
+        (4_000, Some(3_999), 0, Some(between)),
+        (4_000, None, 0, Some(between)),
+        (4_000, Some(4_001 + u32::MAX / 2), u32::MAX / 2, None),
+        (4_000, Some(4_002 + u32::MAX / 2), 0, Some(between)),
+        (u32::MAX, Some(0), 0, None),
+    ] {
+        let mut accumulator = source_accumulator();
+        accumulator.absorb(&datagram(&[stamped(0, before)]), now);
+        let next = Logged {
+            sequence: after,
+            ..stamped(9_000, 0)
+        };
+        accumulator.absorb(&datagram(&[next]), UnixNanos(START + 10_000));
+        let case = format!("{before} {after:?}");
+        assert_eq!(accumulator.take_renumbered(), renumbered, "{case}");
+        assert_eq!(accumulator.take_renumbered(), None, "{case}");
+        assert_eq!(accumulator.totals().lost, u64::from(lost), "{case}");
+        assert_eq!(accumulator.totals().packets, 2, "{case}");
+    }
+}
+
+#[test]
 fn each_packet_is_in_a_row_or_in_the_counter_that_says_why_not() {
     let mut accumulator = source_accumulator();
     let packets = [

@@ -12,9 +12,14 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
+use acctd_common::Counters;
+use acctd_common::contract::{EpochKey, EpochValue};
+
 use crate::accumulator::{Accumulator, Closed, Rules};
 use crate::binding::Answer;
 use crate::cli::Cli;
+use crate::crosscheck::ProgramRun;
+use crate::crosscheck::counts::EpochCounts;
 use crate::network_namespace::Home;
 use crate::reader::Request;
 use crate::testing::{Logged, datagram, ip4};
@@ -25,6 +30,8 @@ struct Rig {
     engine: Engine,
     clock: Arc<AtomicI64>,
     accumulators: Vec<Arc<Mutex<Accumulator>>>,
+    /// With a cross-check.
+    kernel: Option<Arc<Mutex<FakeKernel>>>,
     directory: TempDir,
     n_sent: u64,
     /// The latest time that the engine has seen since it last began anew.
@@ -36,6 +43,10 @@ struct Rig {
 impl Rig {
     /// Two groups, source and destination, from `start` (seconds) on.
     fn start(interval: &str, zone: Zone, start: i64) -> Self {
+        Self::start_with(false, interval, zone, start)
+    }
+
+    fn start_with(is_checked: bool, interval: &str, zone: Zone, start: i64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let args = [
             "acctd",
@@ -43,7 +54,9 @@ impl Rig {
             "-ip4-dst-group=4",
             "-interval",
             interval,
+            "-crosscheck=lan0",
         ];
+        let args = if is_checked { &args[..] } else { &args[..5] };
         let cli = Cli::parse_args(args.iter().map(OsString::from)).unwrap();
         let config = Config {
             zone,
@@ -63,13 +76,15 @@ impl Rig {
             accumulators.push(accumulator);
         }
         let bindings = Bindings::new(&config, Home::here(), start);
+        let kernel = is_checked.then(|| FakeKernel::begin(config.interval, start));
+        let boxed = |kernel| Box::new(kernel) as Box<dyn KernelCount>;
         let now = Arc::clone(&clock);
         let now: Clock = Box::new(move || UnixNanos(now.load(Ordering::Relaxed)));
         Self {
             engine: Engine::start(
                 &config,
                 readers,
-                None,
+                kernel.clone().map(boxed),
                 Recovered::default(),
                 bindings,
                 start,
@@ -78,6 +93,7 @@ impl Rig {
             .unwrap(),
             clock,
             accumulators,
+            kernel,
             directory,
             n_sent: 0,
             last_seen: start.0,
@@ -114,6 +130,10 @@ impl Rig {
         for accumulator in &self.accumulators {
             accumulator.lock().unwrap().absorb(&bytes, now);
         }
+        if let Some(kernel) = &self.kernel {
+            let stamp = stamp.map_or(now, UnixNanos);
+            kernel.lock().unwrap().count(host, stamp);
+        }
         self.n_sent += 1;
     }
 
@@ -131,6 +151,12 @@ impl Rig {
         });
         let sent = self.n_sent;
         assert_eq!(totals, [100 * sent, sent, 100 * sent, sent]);
+        if let Some(kernel) = self.kernel {
+            let counted = sent - kernel.lock().unwrap().n_outside;
+            let rows = files.values().flatten();
+            let in_rows: u64 = rows.map(|row| row.kernel_packets).sum();
+            assert_eq!(in_rows, 2 * counted, "the kernel's packets");
+        }
         let spans = read_spans(self.directory.path());
         assert_eq!(spans.len(), files.len(), "a file was replaced");
         assert!(spans.iter().all(|(start, end)| start <= end), "{spans:?}");
@@ -172,6 +198,7 @@ async fn answer(
         let closed = Closed {
             slots,
             open_loss,
+            renumbered: accumulator.take_renumbered(),
             position,
         };
         reply.send(closed).unwrap();
@@ -181,6 +208,129 @@ async fn answer(
 struct FileRow {
     host: u8,
     numbers: [u64; 4],
+    /// On both sides.
+    kernel_packets: u64,
+}
+
+/// The epochs of a cross-check, as `crosscheck::epochs` has them, in which the packets' last bytes wait.
+struct FakeKernel {
+    interval: Interval,
+    chain: Vec<(PeriodIndex, Vec<u8>)>,
+    outside: Vec<u8>,
+    n_outside: u64,
+}
+
+impl FakeKernel {
+    fn begin(interval: Interval, now: UnixNanos) -> Arc<Mutex<Self>> {
+        let mut kernel = Self {
+            interval,
+            chain: Vec::new(),
+            outside: Vec::new(),
+            n_outside: 0,
+        };
+        kernel.look_ahead(interval.index_of(now));
+        Arc::new(Mutex::new(kernel))
+    }
+
+    /// Three more than the open one.
+    fn look_ahead(&mut self, open: PeriodIndex) {
+        let from = self.chain.last().map_or(open.0, |(last, _)| last.0 + 1);
+        let ahead = (from..=open.0 + 3).map(|index| (PeriodIndex(index), Vec::new()));
+        self.chain.extend(ahead);
+    }
+
+    fn count(&mut self, host: u8, stamp: UnixNanos) {
+        let is_before_end = |index: PeriodIndex| stamp < self.interval.period(index).end;
+        let found = self
+            .chain
+            .iter()
+            .position(|(index, _)| is_before_end(*index));
+        let at = found.unwrap_or(self.chain.len() - 1);
+        self.chain[at].1.push(host);
+    }
+
+    fn hand_over(&mut self, n_closed: usize, is_exact: bool) -> Vec<ClosedEpoch> {
+        let closed = self.chain.drain(..n_closed);
+        closed
+            .map(|(period, hosts)| closed_epoch(Some(period), is_exact, &hosts))
+            .collect()
+    }
+}
+
+fn closed_epoch(period: Option<PeriodIndex>, is_exact: bool, hosts: &[u8]) -> ClosedEpoch {
+    let mut counts = EpochCounts::default();
+    for side in [0, 1] {
+        for &host in hosts {
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&[10, 0, 0, host]);
+            let key = EpochKey {
+                version: 4,
+                side,
+                address,
+                ..EpochKey::default()
+            };
+            let value = EpochValue {
+                total: Counters {
+                    packets: 1,
+                    bytes: 100,
+                },
+                ..EpochValue::default()
+            };
+            counts.take_in(&key, &value, true);
+        }
+    }
+    ClosedEpoch {
+        period,
+        is_exact,
+        counts,
+        drained_in: Duration::ZERO,
+    }
+}
+
+impl KernelCount for Arc<Mutex<FakeKernel>> {
+    fn look_around(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn close_before(&mut self, first_open: PeriodIndex, _: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+        let mut kernel = self.lock().unwrap();
+        kernel.look_ahead(first_open);
+        let n_closed = kernel
+            .chain
+            .partition_point(|(index, _)| *index < first_open);
+        Ok(kernel.hand_over(n_closed, true))
+    }
+
+    fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+        let mut kernel = self.lock().unwrap();
+        let n_closed = kernel.chain.len();
+        let closed = kernel.hand_over(n_closed, false);
+        let open = kernel.interval.index_of(now);
+        kernel.look_ahead(open);
+        Ok(closed)
+    }
+
+    fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+        let mut kernel = self.lock().unwrap();
+        let open = kernel.interval.index_of(now);
+        let n_kept = kernel.chain.partition_point(|(index, _)| *index <= open);
+        let ahead = kernel.chain.split_off(n_kept);
+        kernel.outside = ahead.into_iter().flat_map(|(_, hosts)| hosts).collect();
+        kernel.n_outside = u64::try_from(kernel.outside.len())?;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<ClosedEpoch>> {
+        let mut kernel = self.lock().unwrap();
+        let n_closed = kernel.chain.len();
+        let mut closed = kernel.hand_over(n_closed, true);
+        closed.push(closed_epoch(None, false, &kernel.outside));
+        Ok(closed)
+    }
+
+    fn runs(&self) -> &[ProgramRun] {
+        &[]
+    }
 }
 
 fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
@@ -197,6 +347,11 @@ fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
             FileRow {
                 host: record[1].rsplit('.').next().unwrap().parse().unwrap(),
                 numbers: [2, 3, 4, 5].map(|column| record[column].parse().unwrap()),
+                kernel_packets: [7, 9]
+                    .iter()
+                    .filter_map(|&column| record.get(column))
+                    .map(|packets| packets.parse::<u64>().unwrap())
+                    .sum(),
             }
         });
         files.insert(stem.to_owned(), rows.collect());
@@ -232,100 +387,108 @@ const DAY: i64 = 1_792_886_400;
 
 #[tokio::test]
 async fn intervals_follow_each_other_from_the_start_to_the_stop() {
-    let mut rig = Rig::start("10s", Zone::Utc, DAY + 3);
-    rig.send(1);
-    rig.at(DAY + 11).await;
-    rig.send(2);
-    // Logged before the boundary, delivered after it.
-    rig.send_stamped(3, Some((DAY + 9) * SECOND));
-    rig.at(DAY + 12).await;
-    rig.at(DAY + 22).await;
-    rig.at(DAY + 24).await;
-    rig.send_stamped(4, None);
-    assert_eq!(
-        names(&rig.finish().await),
-        [
-            ("2026-10-25-000003_2026-10-25-000010", [1, 3].as_slice()),
-            ("2026-10-25-000010_2026-10-25-000020", &[2]),
-            ("2026-10-25-000020_2026-10-25-000024", &[4]),
-        ]
-    );
+    for is_checked in [false, true] {
+        let mut rig = Rig::start_with(is_checked, "10s", Zone::Utc, DAY + 3);
+        rig.send(1);
+        rig.at(DAY + 11).await;
+        rig.send(2);
+        // Logged before the boundary, delivered after it.
+        rig.send_stamped(3, Some((DAY + 9) * SECOND));
+        rig.at(DAY + 12).await;
+        rig.at(DAY + 22).await;
+        rig.at(DAY + 24).await;
+        rig.send_stamped(4, None);
+        assert_eq!(
+            names(&rig.finish().await),
+            [
+                ("2026-10-25-000003_2026-10-25-000010", [1, 3].as_slice()),
+                ("2026-10-25-000010_2026-10-25-000020", &[2]),
+                ("2026-10-25-000020_2026-10-25-000024", &[4]),
+            ]
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_clock_set_back_replaces_no_file_and_loses_no_packet() {
-    let mut rig = Rig::start("10s", Zone::Utc, DAY);
-    rig.send(1);
-    rig.at(DAY + 12).await;
-    rig.at(DAY + 15).await;
-    rig.send(2);
-    // Back to before everything; what was stamped under the old clock comes after the step.
-    rig.clock.store(DAY * SECOND, Ordering::Relaxed);
-    rig.send_stamped(3, Some((DAY + 16) * SECOND));
-    rig.at(DAY).await;
-    rig.send(4);
-    rig.at(DAY + 12).await;
-    rig.send(5);
-    assert_eq!(
-        names(&rig.finish().await),
-        [
-            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
-            ("2026-10-25-000000_2026-10-25-000010-1", &[4]),
-            ("2026-10-25-000010_2026-10-25-000012", &[5]),
-            ("2026-10-25-000010_2026-10-25-000015", &[2, 3]),
-        ]
-    );
+    for is_checked in [false, true] {
+        let mut rig = Rig::start_with(is_checked, "10s", Zone::Utc, DAY);
+        rig.send(1);
+        rig.at(DAY + 12).await;
+        rig.at(DAY + 15).await;
+        rig.send(2);
+        // Back to before everything; what was stamped under the old clock comes after the step.
+        rig.clock.store(DAY * SECOND, Ordering::Relaxed);
+        rig.send_stamped(3, Some((DAY + 16) * SECOND));
+        rig.at(DAY).await;
+        rig.send(4);
+        rig.at(DAY + 12).await;
+        rig.send(5);
+        assert_eq!(
+            names(&rig.finish().await),
+            [
+                ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+                ("2026-10-25-000000_2026-10-25-000010-1", &[4]),
+                ("2026-10-25-000010_2026-10-25-000012", &[5]),
+                ("2026-10-25-000010_2026-10-25-000015", &[2, 3]),
+            ]
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_clock_set_back_within_the_open_interval_ends_it_and_begins_a_new_one() {
-    let mut rig = Rig::start("10s", Zone::Utc, DAY);
-    rig.send(1);
-    rig.at(DAY + 12).await;
-    rig.send(2);
-    rig.at(DAY + 18).await;
-    // Before the engine sees the step: stamped under the old clock, and under the new one.
-    rig.clock.store((DAY + 14) * SECOND, Ordering::Relaxed);
-    rig.send_stamped(3, Some((DAY + 19) * SECOND));
-    rig.send(4);
-    rig.at(DAY + 14).await;
-    rig.send(5);
-    rig.at(DAY + 22).await;
-    // Back once more, to where both files of that interval are written.
-    rig.at(DAY + 10).await;
-    rig.send(6);
-    // And a last time, which only the stop finds.
-    rig.at(DAY + 18).await;
-    rig.clock.store((DAY + 11) * SECOND, Ordering::Relaxed);
-    rig.send(7);
-    assert_eq!(
-        names(&rig.finish().await),
-        [
-            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
-            ("2026-10-25-000010_2026-10-25-000018", &[2, 3, 4]),
-            ("2026-10-25-000010_2026-10-25-000018-1", &[6, 7]),
-            ("2026-10-25-000014_2026-10-25-000020", &[5]),
-            ("2026-10-25-000020_2026-10-25-000022", &[]),
-        ]
-    );
+    for is_checked in [false, true] {
+        let mut rig = Rig::start_with(is_checked, "10s", Zone::Utc, DAY);
+        rig.send(1);
+        rig.at(DAY + 12).await;
+        rig.send(2);
+        rig.at(DAY + 18).await;
+        // Before the engine sees the step: stamped under the old clock, and under the new one.
+        rig.clock.store((DAY + 14) * SECOND, Ordering::Relaxed);
+        rig.send_stamped(3, Some((DAY + 19) * SECOND));
+        rig.send(4);
+        rig.at(DAY + 14).await;
+        rig.send(5);
+        rig.at(DAY + 22).await;
+        // Back once more, to where both files of that interval are written.
+        rig.at(DAY + 10).await;
+        rig.send(6);
+        // And a last time, which only the stop finds.
+        rig.at(DAY + 18).await;
+        rig.clock.store((DAY + 11) * SECOND, Ordering::Relaxed);
+        rig.send(7);
+        assert_eq!(
+            names(&rig.finish().await),
+            [
+                ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+                ("2026-10-25-000010_2026-10-25-000018", &[2, 3, 4]),
+                ("2026-10-25-000010_2026-10-25-000018-1", &[6, 7]),
+                ("2026-10-25-000014_2026-10-25-000020", &[5]),
+                ("2026-10-25-000020_2026-10-25-000022", &[]),
+            ]
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_clock_set_forward_over_intervals_leaves_their_files_empty() {
-    let mut rig = Rig::start("10s", Zone::Utc, DAY);
-    rig.send(1);
-    rig.at(DAY + 42).await;
-    rig.send(2);
-    assert_eq!(
-        names(&rig.finish().await),
-        [
-            ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
-            ("2026-10-25-000010_2026-10-25-000020", &[]),
-            ("2026-10-25-000020_2026-10-25-000030", &[]),
-            ("2026-10-25-000030_2026-10-25-000040", &[]),
-            ("2026-10-25-000040_2026-10-25-000042", &[2]),
-        ]
-    );
+    for is_checked in [false, true] {
+        let mut rig = Rig::start_with(is_checked, "10s", Zone::Utc, DAY);
+        rig.send(1);
+        rig.at(DAY + 42).await;
+        rig.send(2);
+        assert_eq!(
+            names(&rig.finish().await),
+            [
+                ("2026-10-25-000000_2026-10-25-000010", [1].as_slice()),
+                ("2026-10-25-000010_2026-10-25-000020", &[]),
+                ("2026-10-25-000020_2026-10-25-000030", &[]),
+                ("2026-10-25-000030_2026-10-25-000040", &[]),
+                ("2026-10-25-000040_2026-10-25-000042", &[2]),
+            ]
+        );
+    }
 }
 
 #[tokio::test]
@@ -410,11 +573,12 @@ proptest! {
     /// `finish` compares the sums of all files with what was sent.
     #[test]
     fn whatever_the_clock_does_each_packet_is_in_one_file(
+        is_checked in any::<bool>(),
         acts in proptest::collection::vec(any_act(), 0..60)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut rig = Rig::start("10s", Zone::Utc, DAY + 3);
+            let mut rig = Rig::start_with(is_checked, "10s", Zone::Utc, DAY + 3);
             let mut now = DAY + 3;
             for act in acts {
                 match act {

@@ -26,6 +26,11 @@ use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
+        Needs::Namespace,
+        "a_group_that_is_unbound_and_bound_again_at_once_has_a_gap",
+        the_group_is_unbound_and_bound_again,
+    ),
+    (
         Needs::Root,
         "the_groups_instance_is_taken_away_and_bound_again",
         the_instance_is_taken_away,
@@ -131,7 +136,7 @@ fn while_stopped(acctd: &Acctd, work: impl FnOnce() -> Result<()>) -> Result<Spa
 }
 
 /// Of a line of `intervals.jsonl`, or of a gap in it.
-fn span(of: &serde_json::Value) -> Result<Span> {
+pub(super) fn span(of: &serde_json::Value) -> Result<Span> {
     let time = |name| -> Result<DateTime<Utc>> {
         let text = of[name].as_str().with_context(|| format!("no {name}"))?;
         Ok(DateTime::parse_from_rfc3339(text)?.to_utc())
@@ -192,6 +197,26 @@ fn the_instance_is_taken_away() -> Result<()> {
     send(&rig, 2_000)?;
     acctd.finish()?;
     ensure_counted(&rig, 3_000, 3_500)?;
+    ensure_one_gap(&rig, "unbound", missed)
+}
+
+/// So fast that acctd asks the kernel only afterwards, when all is well: the numbers tell, and are no loss.
+fn the_group_is_unbound_and_bound_again() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(ONE_HOUR)?;
+    send(&rig, 1_000)?;
+    let socket = copy_of_socket(&acctd)?;
+    let missed = while_stopped(&acctd, || {
+        group_socket::unbind(&socket, 5)?;
+        send(&rig, 500)?;
+        group_socket::bind(&socket, 5)
+    })?;
+    send(&rig, 2_000)?;
+    let log = acctd.finish()?.log;
+    ensure_counted(&rig, 3_000, 3_500)?;
+    let told = "group 5: the kernel numbers its packets anew";
+    ensure!(log.iter().any(|line| line.contains(told)), "{log:?}");
     ensure_one_gap(&rig, "unbound", missed)
 }
 

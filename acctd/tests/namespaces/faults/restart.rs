@@ -68,6 +68,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "restarted_after_an_overrun_what_is_lost_is_complete_only_if_a_packet_shows_it",
+        restarted_after_an_overrun,
+    ),
+    (
+        Needs::Namespace,
         "stopped_for_good_nothing_is_kept_and_nothing_lost",
         stopped_for_good,
     ),
@@ -573,6 +578,42 @@ fn restarted_without_a_manager() -> Result<()> {
     ensure!(ended.code == Some(0), "{:?}", ended.log);
     ended.line("no service manager keeps the groups for a restart")?;
     ensure_all_is_counted(&rig, 10)
+}
+
+/// The old process has read that the socket was full, and all that waited; the gap in the numbers comes to
+/// the new one, if a packet does.
+fn restarted_after_an_overrun() -> Result<()> {
+    for n_more in [0, 100] {
+        let rig = Rig::new()?;
+        rig.rules(LOG_AND_DROP)?;
+        let manager = Manager::new(&rig)?;
+        let acctd = manager.start(&rig, ONE_HOUR)?;
+        acctd.signal(Signal::STOP)?;
+        // In whole batches, so that none follows by itself.
+        send(&rig, 1_000_000, 0)?;
+        acctd.signal(Signal::CONT)?;
+        acctd.wait_for_line("the socket has overflowed")?;
+        manager.end_for_restart(acctd)?;
+        let acctd = manager.start(&rig, ONE_HOUR)?;
+        if n_more > 0 {
+            send(&rig, n_more, 0)?;
+        }
+        manager.end(acctd, Signal::TERM)?;
+        let summaries = rig.summaries()?;
+        let newest = summaries.last().context("two lines")?;
+        ensure!(
+            summaries.len() == 2 && newest["lost_is_complete"] == (n_more > 0),
+            "{summaries:?}"
+        );
+        let (counted, _) = totals(&rig.files()?, true);
+        let lost = rig.summed("lost")?;
+        let logged = rig.counter("v4")?.packets;
+        ensure!(
+            (lost > 0) == (n_more > 0) && (lost == 0 || counted.packets + lost == logged),
+            "{counted:?} + {lost} of {logged}"
+        );
+    }
+    Ok(())
 }
 
 fn stopped_for_good() -> Result<()> {
