@@ -27,7 +27,7 @@ use crate::nflog_socket::NflogGroup;
 use crate::reader::{Command, ReaderHandle};
 use crate::recovery::Recovered;
 use crate::rows::{ClosedInterval, Gap, GroupInterval};
-use crate::rule_watch::{RuleWatch, Sockets};
+use crate::rule_watch::{RuleSocket, RuleWatch};
 use crate::timeline::{Due, Timeline};
 use crate::vitals::Vitals;
 use crate::writer::{Destination, Writer, yield_to_readers};
@@ -183,8 +183,8 @@ impl Engine {
     /// Takes note from now on of rules that go away. Those of iptables-legacy nobody tells of.
     pub fn watch_rules(&mut self) {
         let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
-        let opened = self.bindings.in_namespace(Sockets::open);
-        let started = opened.and_then(|sockets| RuleWatch::start(&groups, sockets?));
+        let opened = self.bindings.in_namespace(RuleSocket::open);
+        let started = opened.and_then(|socket| RuleWatch::start(&groups, socket?));
         self.rules = started
             .inspect_err(|error| {
                 warn!("cannot watch the rules: {error}; if they go away, that is not said");

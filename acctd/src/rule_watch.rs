@@ -35,12 +35,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often to ask for the rules again if they change meanwhile.
 const TRIES: usize = 10;
 
-/// The sockets, which belong to the network namespace in which they were opened.
+/// Where the kernel tells of changes and answers questions; of the network namespace in which it was opened.
 #[derive(Debug)]
-pub struct Sockets {
-    notifications: OwnedFd,
-    questions: OwnedFd,
-}
+pub struct RuleSocket(OwnedFd);
 
 /// Watches the rules until it is dropped.
 #[derive(Debug)]
@@ -67,41 +64,31 @@ struct Gone {
     end: Option<UnixNanos>,
 }
 
-impl Sockets {
-    /// Opens them in this thread's network namespace. Takes `CAP_NET_ADMIN` there.
+impl RuleSocket {
+    /// Opens it in this thread's network namespace. Takes `CAP_NET_ADMIN` there.
     pub fn open() -> io::Result<Self> {
-        let notifications = socket(NOTIFICATIONS)?;
-        set_receive_buffer(&notifications)?;
-        Ok(Self {
-            notifications,
-            questions: socket(0)?,
-        })
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(NETFILTER),
+        )?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NOTIFICATIONS))?;
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
+        set_receive_buffer(&socket)?;
+        Ok(Self(socket))
     }
 
-    /// The rules that are loaded.
+    /// The rules that are loaded. What is told of meanwhile is taken in with the answer.
     fn ask(&self) -> io::Result<Ruleset> {
         for _ in 0..TRIES {
             let mut ruleset = Ruleset::default();
-            if dump(&self.questions, GET_TABLE, &mut ruleset)?
-                && dump(&self.questions, GET_RULE, &mut ruleset)?
-            {
+            if dump(&self.0, GET_TABLE, &mut ruleset)? && dump(&self.0, GET_RULE, &mut ruleset)? {
                 return Ok(ruleset);
             }
         }
         Err(io::Error::other("they change all the time"))
     }
-}
-
-fn socket(groups: u32) -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(NETFILTER),
-    )?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
-    Ok(socket)
 }
 
 /// Asks for all of a kind. Returns false if they have changed meanwhile.
@@ -120,7 +107,13 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
     let mut buffer = vec![0; BUFFER];
     let mut is_whole = true;
     loop {
-        let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        let (length, _) = match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            Ok(received) => received,
+            Err(Errno::INTR) => continue,
+            // Something is missing.
+            Err(Errno::NOBUFS) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
         let datagram = &buffer[..length];
         ruleset.apply(datagram);
         let mut rest = datagram;
@@ -143,9 +136,9 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
 
 impl RuleWatch {
     /// Looks at the rules, and watches them from then on.
-    pub fn start(groups: &[NflogGroup], sockets: Sockets) -> io::Result<Self> {
+    pub fn start(groups: &[NflogGroup], socket: RuleSocket) -> io::Result<Self> {
         // A kernel without nf_tables has no such rules.
-        let ruleset = sockets.ask().unwrap_or_default();
+        let ruleset = socket.ask().unwrap_or_default();
         let groups = groups.iter().map(|&group| Group {
             group,
             n_rules: ruleset.n_rules(group.0),
@@ -157,7 +150,7 @@ impl RuleWatch {
         let weak = Arc::downgrade(&watched);
         thread::Builder::new()
             .name("rules".into())
-            .spawn(move || watch(&weak, &sockets, ruleset))?;
+            .spawn(move || watch(&weak, &socket, ruleset))?;
         Ok(Self(watched))
     }
 
@@ -222,17 +215,17 @@ impl RuleWatch {
 }
 
 /// Until nobody wants to know any more.
-fn watch(watched: &Weak<Mutex<Watched>>, sockets: &Sockets, mut ruleset: Ruleset) {
+fn watch(watched: &Weak<Mutex<Watched>>, socket: &RuleSocket, mut ruleset: Ruleset) {
     yield_to_readers();
     let mut buffer = vec![0; BUFFER];
     loop {
         let flags = RecvFlags::TRUNC;
-        let received = rustix::net::recv(&sockets.notifications, &mut buffer[..], flags);
+        let received = rustix::net::recv(&socket.0, &mut buffer[..], flags);
         let now = UnixNanos::now();
         let has_changed = match received {
             Ok((read, length)) if length <= buffer.len() => ruleset.apply(&buffer[..read]),
             // Too much at once, of which some is missing.
-            Ok(_) | Err(Errno::NOBUFS) => match sockets.ask() {
+            Ok(_) | Err(Errno::NOBUFS) => match socket.ask() {
                 Ok(asked) => {
                     ruleset = asked;
                     true

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
-use rustix::net::netlink::NETFILTER;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{SendFlags, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-/// Copies of all sockets that a process has to netfilter.
+/// Copies of all sockets that a process has to netfilter, but for those that listen to notifications.
 pub fn copies_of_sockets(pid: u32) -> Result<Vec<OwnedFd>> {
     let mut copies = Vec::new();
     let pid_number = i32::try_from(pid)?;
@@ -21,7 +21,11 @@ pub fn copies_of_sockets(pid: u32) -> Result<Vec<OwnedFd>> {
         let Ok(copy) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
             continue;
         };
-        if sockopt::socket_protocol(&copy).is_ok_and(|protocol| protocol == Some(NETFILTER)) {
+        let is_netfilter = sockopt::socket_protocol(&copy).is_ok_and(|it| it == Some(NETFILTER));
+        let listens = rustix::net::getsockname(&copy)
+            .and_then(SocketAddrNetlink::try_from)
+            .is_ok_and(|address| address.groups() != 0);
+        if is_netfilter && !listens {
             copies.push(copy);
         }
     }
