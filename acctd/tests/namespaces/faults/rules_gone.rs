@@ -140,7 +140,7 @@ fn of_one_group() -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let log = acctd.finish()?.log;
-    ensure!(!log.iter().any(|line| line.contains("group 5")), "{log:?}");
+    ensure!(!log.iter().any(|line| line.contains("group 5:")), "{log:?}");
     let gaps = gaps(&rig)?;
     let groups: Vec<_> = gaps.iter().map(|(groups, ..)| &groups[..]).collect();
     ensure!(groups == [[7], [7]], "{gaps:?}");
