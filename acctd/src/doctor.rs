@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  the machine ─► facts ─► findings (pure) ─► lines or JSON
-//!  nft, iptables ─► ruleset (pure) ─┘
+//!  nft, iptables ─► ruleset (pure) ─┘     what rules log, and what is before it
 //! ```
 
 #[expect(unsafe_code, reason = "adjtimex(2) has no safe interface")]
@@ -11,6 +11,7 @@ pub mod facts;
 pub mod findings;
 pub mod interfaces;
 pub mod links;
+mod loaded_rules;
 pub mod ruleset;
 
 use std::io::{self, Write as _};
@@ -38,7 +39,7 @@ pub struct Args {
 const WARNINGS: u8 = 1;
 const WILL_NOT_WORK: u8 = 2;
 
-/// Looks around and says what is found: worst first, a line each, or OK.
+/// Looks around and says what is found: worst first, a line each, or OK and what the groups see.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let config = match Config::resolve(args.flags.clone()) {
         Ok(config) => config,
@@ -47,7 +48,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::from(WILL_NOT_WORK));
         }
     };
-    let mut found = findings(&config, &Facts::gather(&config));
+    let facts = Facts::gather(&config);
+    let mut found = findings(&config, &facts);
     if !config.verbose {
         found.retain(|finding| finding.severity < Severity::Note);
     }
@@ -63,7 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .iter()
             .all(|finding| finding.severity == Severity::Note)
         {
-            writeln!(out, "OK")?;
+            writeln!(out, "OK: {}", findings::coverage(&config, &facts))?;
         }
     }
     Ok(match found.first().map(|finding| finding.severity) {

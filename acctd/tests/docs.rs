@@ -88,12 +88,21 @@ fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there(
         n_messages += 1;
     }
     assert!(n_messages >= 20, "{n_messages} messages");
-    let findings = read("acctd/src/doctor/findings.rs") + &read("acctd/src/doctor/interfaces.rs");
-    let calls = ["all.error(", "all.warning(", "all.note(", "id: "];
-    let ids = calls.iter().flat_map(|call| findings.split(call).skip(1));
-    let ids = ids.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    let directory = root().join("acctd/src/doctor/findings");
+    let files = fs::read_dir(directory).unwrap();
+    let findings: String = files
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    // Nothing else between quotes is written so.
+    let is_id = |text: &&str| {
+        let is_letter = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
+        text.contains('-') && !text.starts_with('-') && text.chars().all(is_letter)
+    };
+    let interfaces = read("acctd/src/doctor/interfaces.rs");
+    let of_interfaces = interfaces.split("id: \"").skip(1);
+    let of_interfaces = of_interfaces.filter_map(|rest| rest.split('"').next());
     let mut n_ids = 0;
-    for id in ids {
+    for id in findings.split('"').filter(is_id).chain(of_interfaces) {
         assert!(
             faq.contains(&format!("| `{id}` |")),
             "docs/faq.md has no {id}"

@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use super::clock_sync;
 use super::interfaces::InterfaceFacts;
-use super::ruleset::{Devices, Ruleset};
+use super::loaded_rules;
+use super::ruleset::Ruleset;
 use crate::config::Config;
 use crate::external::{self, ExternalError};
 use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog_table;
 use crate::prefix::Family;
-use crate::rules::nft;
 use crate::summary;
 use crate::time_zone::{self, Trouble};
 
@@ -38,6 +38,8 @@ pub struct Facts {
     pub lacks_nft: bool,
     /// The interfaces that there are; none where `ip` is not installed.
     pub interfaces: Vec<Interface>,
+    /// IPv4 and IPv6 packets are forwarded.
+    pub forwarding: [bool; 2],
     /// Global IPv6 addresses are in use.
     pub has_global_ip6: bool,
     /// The log directory.
@@ -121,7 +123,7 @@ impl Facts {
                 .map(|it| (it.group.0, nflog_table::owner(it.port_id)));
             named.collect()
         });
-        let (ruleset, lacks_nft) = ruleset();
+        let (ruleset, lacks_nft) = loaded_rules::read();
         Self {
             capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
             lowest_nice: lowest_nice(),
@@ -130,12 +132,23 @@ impl Facts {
             ruleset,
             lacks_nft,
             interfaces: interfaces(),
+            forwarding: ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(is_on),
             has_global_ip6: has_global_ip6(),
             directory: directory(&config.log_directory),
             is_clock_synchronised: clock_sync::is_synchronised(),
             time_zone: time_zone::trouble_of(config.zone),
             kernel: kernel(),
             links: InterfaceFacts::gather(config),
+        }
+    }
+
+    /// Whether packets of that family are forwarded.
+    #[must_use]
+    pub fn forwards(&self, family: Family) -> bool {
+        let [ip4, ip6] = self.forwarding;
+        match family {
+            Family::Ip4 => ip4,
+            Family::Ip6 => ip6,
         }
     }
 
@@ -165,61 +178,6 @@ fn receive_buffer() -> io::Result<usize> {
     set_receive_buffer(&socket)
 }
 
-/// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
-fn devices(json: &str) -> Devices {
-    if !json.contains("\"netdev\"") {
-        return Devices::new();
-    }
-    let text = external::run("nft", &["list", "ruleset", "netdev"], "");
-    nft::devices(&text.unwrap_or_default())
-}
-
-/// And whether nft is not there.
-fn ruleset() -> (Result<Ruleset, String>, bool) {
-    let mut lacks_nft = false;
-    let mut ruleset = match external::run("nft", &["-j", "list", "ruleset"], "") {
-        Ok(text) => match serde_json::from_str::<Value>(&text) {
-            Ok(json) => Ruleset::of_nft(&json, &devices(&text)),
-            // Nothing at all is no JSON.
-            Err(_) if text.trim().is_empty() => Ruleset::default(),
-            Err(error) => return (Err(format!("nft prints no JSON: {error}")), false),
-        },
-        Err(ExternalError::Missing { .. }) => {
-            lacks_nft = true;
-            Ruleset::default()
-        }
-        Err(error) => return (Err(error.to_string()), false),
-    };
-    for (family, names, program, newer) in [
-        (
-            Family::Ip4,
-            "ip_tables_names",
-            "iptables-legacy-save",
-            "iptables-nft-save",
-        ),
-        (
-            Family::Ip6,
-            "ip6_tables_names",
-            "ip6tables-legacy-save",
-            "ip6tables-nft-save",
-        ),
-    ] {
-        // To ask the program would have the kernel make tables that nobody uses.
-        let names = fs::read_to_string(Path::new("/proc/thread-self/net").join(names));
-        if names.is_ok_and(|names| !names.trim().is_empty())
-            && let Ok(text) = external::run(program, &[], "")
-        {
-            ruleset.add_iptables(&text, family);
-        }
-        if ruleset.has_hidden_rules
-            && let Ok(text) = external::run(newer, &[], "")
-        {
-            ruleset.add_iptables(&text, family);
-        }
-    }
-    (Ok(ruleset), lacks_nft)
-}
-
 /// As `ip` sees them: what is under `/sys` is of the network namespace in which that was mounted.
 fn interfaces() -> Vec<Interface> {
     let text = external::run("ip", &["-j", "-d", "link"], "").unwrap_or_default();
@@ -247,6 +205,12 @@ fn interfaces() -> Vec<Interface> {
 fn offloads_flows(name: &str) -> bool {
     external::run("ethtool", &["-k", name], "")
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "hw-tc-offload: on"))
+}
+
+/// A setting of `/proc/sys/net`.
+fn is_on(name: &str) -> bool {
+    let text = fs::read_to_string(Path::new("/proc/sys/net").join(name));
+    text.is_ok_and(|text| text.trim() != "0")
 }
 
 fn has_global_ip6() -> bool {

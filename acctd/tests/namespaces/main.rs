@@ -11,6 +11,7 @@ mod counting;
 mod crosscheck;
 mod databases;
 mod doctor;
+mod doctor_rules;
 mod errors;
 mod faults;
 mod hooks;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         prometheus::CASES,
         hooks::CASES,
         doctor::CASES,
+        doctor_rules::CASES,
         errors::CASES,
         logging::CASES,
         listen::CASES,

@@ -1,0 +1,142 @@
+//! A hook on which the address is not the one to account, and interfaces that have no packets there.
+
+use std::sync::Arc;
+
+use super::Severity;
+use super::causes::{Causes, Cure};
+use crate::config::GroupConfig;
+use crate::doctor::facts::Facts;
+use crate::doctor::ruleset::condition::{Conditions, Key};
+use crate::doctor::ruleset::{Hook, LogRule, Nat, Ruleset};
+use crate::prefix::Side;
+use crate::rules::plan::match_alike;
+
+/// `NF_IP_PRI_NAT_DST` of `linux/netfilter_ipv4.h`.
+const DEST_NAT: i64 = -100;
+/// `NF_IP_PRI_NAT_SRC` of `linux/netfilter_ipv4.h`.
+const SOURCE_NAT: i64 = 100;
+
+pub(super) fn wrong_place(
+    group: &GroupConfig,
+    facts: &Facts,
+    ruleset: &Ruleset,
+    rule: &LogRule,
+    causes: &mut Causes,
+) {
+    let hook = rule.hook.name();
+    let mut warn = |id, what: String, cure: &str| {
+        let cure = Cure::Text(cure.to_owned());
+        causes.add((Severity::Warning, id), group, Some(rule), what, cure);
+    };
+    let nat = |is_met: &dyn Fn(&Nat) -> bool| ruleset.nats.iter().find(|nat| is_met(nat));
+    match (group.side, rule.hook) {
+        (Side::Source, Hook::Output) => warn(
+            "wrong-hook",
+            "the source is accounted, and the rule logs what this host sends: all is in the rows of its own addresses".into(),
+            "read the group with --ip4-dst-group or --ip6-dst-group, or log on input",
+        ),
+        (Side::Dest, Hook::Input) => warn(
+            "wrong-hook",
+            "the destination is accounted, and the rule logs what is for this host: all is in the rows of its own addresses".into(),
+            "read the group with --ip4-src-group or --ip6-src-group, or log on output",
+        ),
+        (Side::Source, Hook::Postrouting | Hook::Egress)
+            if rule.hook == Hook::Egress || rule.priority >= SOURCE_NAT =>
+        {
+            let own = rule.conditions.interfaces();
+            let is_met = |nat: &Nat| nat.is_source && nat.conditions.meet(&own);
+            if let Some(nat) = nat(&is_met) {
+                let quote = &nat.quote;
+                warn(
+                    "address-after-nat",
+                    format!("the source is accounted, and the rule logs on {hook} behind {quote}: all that changes is in the row of the router's address"),
+                    "log on prerouting or forward: acctd rules router --lan …",
+                );
+            }
+        }
+        (Side::Dest, Hook::Prerouting | Hook::Ingress) if rule.priority < DEST_NAT => {
+            let own = rule.conditions.interfaces();
+            let is_met = |nat: &Nat| comes_back(nat, &own);
+            if let Some(nat) = nat(&is_met) {
+                let quote = &nat.quote;
+                warn(
+                    "address-before-nat",
+                    format!("the destination is accounted, and the rule logs on {hook} before {quote} is undone or done: what it changes is in the row of the router's address"),
+                    "log on forward or on the egress hook: acctd rules router --lan …",
+                );
+            }
+        }
+        _ => {}
+    }
+    interfaces(group, facts, rule, causes);
+}
+
+/// Whether answers to packets whose source is changed, or packets whose destination is, come by the
+/// interfaces of `own`.
+fn comes_back(nat: &Nat, own: &Conditions) -> bool {
+    if !nat.is_source {
+        return nat.conditions.meet(own);
+    }
+    let mut mirrored = own.clone();
+    for found in &mut mirrored.matches {
+        let mut other = (**found).clone();
+        other.key = match other.key {
+            Key::InInterface => Key::OutInterface,
+            Key::OutInterface => Key::InInterface,
+            key => key,
+        };
+        *found = Arc::new(other);
+    }
+    nat.conditions.meet(&mirrored)
+}
+
+fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut Causes) {
+    // Without ip, none is known.
+    if facts.interfaces.is_empty() {
+        return;
+    }
+    for (_, names) in rule.interfaces() {
+        let is_there = |name: &&str| {
+            facts
+                .interfaces
+                .iter()
+                .any(|it| match_alike(&it.name, name))
+        };
+        if !names.iter().any(is_there) {
+            let list = names.join(", ");
+            // A pattern is for those that come and go.
+            let severity = if names.iter().all(|name| name.ends_with('*')) {
+                Severity::Note
+            } else {
+                Severity::Warning
+            };
+            causes.add(
+                (severity, "no-such-interface"),
+                group,
+                Some(rule),
+                format!("only packets of {list} are logged, and there is no such interface"),
+                Cure::Text(
+                    "ip -br link lists those that there are; acctd rules router --lan …".into(),
+                ),
+            );
+            continue;
+        }
+        for name in names {
+            let Some(interface) = facts.interface(name) else {
+                continue;
+            };
+            if let Some(bridge) = &interface.bridge
+                && !rule.is_bridge
+                && !matches!(rule.hook, Hook::Ingress | Hook::Egress)
+            {
+                causes.add(
+                    (Severity::Warning, "port-of-bridge"),
+                    group,
+                    Some(rule),
+                    format!("only packets of {name} are logged, a port of {bridge}: IP sees {bridge} alone"),
+                    Cure::Text(format!("name {bridge} in the rule, or log what is bridged: acctd rules bridge --lan {name}")),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The rules that are loaded, from all that can show them: nft, and iptables in both of its kinds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ruleset::{Devices, Reading, Ruleset};
+use crate::external::{self, ExternalError};
+use crate::prefix::Family;
+use crate::rules::nft;
+
+/// The rules, or why they cannot be read, and whether nft is not there.
+pub(super) fn read() -> (Result<Ruleset, String>, bool) {
+    let mut reading = Reading::default();
+    let mut lacks_nft = false;
+    match external::run("nft", &["-j", "list", "ruleset"], "") {
+        Ok(text) => match serde_json::from_str::<Value>(&text) {
+            Ok(json) => reading.add_nft(&json, &devices(&text), &dormant(&json)),
+            // Nothing at all is no JSON.
+            Err(_) if text.trim().is_empty() => {}
+            Err(error) => return (Err(format!("nft prints no JSON: {error}")), false),
+        },
+        Err(ExternalError::Missing { .. }) => lacks_nft = true,
+        Err(error) => return (Err(error.to_string()), false),
+    }
+    for family in [Family::Ip4, Family::Ip6] {
+        let (names, program) = match family {
+            Family::Ip4 => ("ip_tables_names", "iptables"),
+            Family::Ip6 => ("ip6_tables_names", "ip6tables"),
+        };
+        // To ask the program would have the kernel make tables that nobody uses.
+        let names = fs::read_to_string(Path::new("/proc/thread-self/net").join(names));
+        let names = names.unwrap_or_default();
+        if !names.trim().is_empty() {
+            add_legacy(&mut reading, family, program, &names);
+        }
+        if lacks_nft || reading.lacks_iptables(family) {
+            add_iptables_nft(&mut reading, family, program, lacks_nft);
+        }
+    }
+    (Ok(reading.finish()), lacks_nft)
+}
+
+/// What the older iptables has loaded.
+fn add_legacy(reading: &mut Reading, family: Family, program: &str, tables: &str) {
+    match save(program, "legacy") {
+        Ok(text) => reading.add_iptables(&text, family),
+        Err(error) => {
+            let tables: Vec<&str> = tables.split_whitespace().collect();
+            let tables = tables.join(", ");
+            reading.add_unreadable(
+                format!("{program}-legacy has tables loaded ({tables}): {error}"),
+                format!("make {program}-legacy-save work (apt-get install iptables), before anything is loaded: rules that log already would count all packets twice"),
+            );
+        }
+    }
+}
+
+/// What nft does not show of iptables-nft, or nobody does where nft is missing.
+fn add_iptables_nft(reading: &mut Reading, family: Family, program: &str, lacks_nft: bool) {
+    let saved = save(program, "nft");
+    if let Ok(text) = &saved {
+        reading.replace_by_iptables_nft(text, family);
+    }
+    if lacks_nft || !reading.lacks_iptables(family) {
+        return;
+    }
+    let why = match saved {
+        Ok(_) => format!("{program}-nft-save does not show them either"),
+        Err(error) => error,
+    };
+    let hidden = reading.hidden().iter();
+    let hidden: Vec<String> = hidden
+        .map(|(table, n)| format!("{n} in table {table}"))
+        .collect();
+    if !hidden.is_empty() {
+        reading.add_unreadable(
+            format!(
+                "nft does not show all of the rules of {program} ({}): {why}",
+                hidden.join(", ")
+            ),
+            format!(
+                "make {program}-nft-save work (apt-get install iptables), or use nft 1.0.6 or later"
+            ),
+        );
+    }
+}
+
+/// What the program of that kind saves. Where there is but one kind, it has no name of its own.
+fn save(program: &str, kind: &str) -> Result<String, String> {
+    let own = format!("{program}-{kind}-save");
+    let error = match external::run(&own, &[], "") {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    if matches!(error, ExternalError::Missing { .. }) {
+        let only = format!("{program}-save");
+        let version = external::run(&only, &["--version"], "").unwrap_or_default();
+        // Before 1.8 it does not say that it is the older one.
+        let is_newer = version.contains("nf_tables");
+        if !version.is_empty() && is_newer == (kind == "nft") {
+            return external::run(&only, &[], "").map_err(|error| error.to_string());
+        }
+    }
+    Err(error.to_string())
+}
+
+/// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
+fn devices(json: &str) -> Devices {
+    if !json.contains("\"netdev\"") && !json.contains("\"ingress\"") {
+        return Devices::new();
+    }
+    let text = external::run("nft", &["list", "ruleset", "netdev"], "");
+    nft::devices(&text.unwrap_or_default())
+}
+
+/// The tables that are switched off. nft 1.0.6 writes a table's name for its flags.
+fn dormant(json: &Value) -> BTreeSet<String> {
+    let objects = json["nftables"].as_array().into_iter().flatten();
+    let tables = objects.filter_map(|object| {
+        let table = object.get("table")?;
+        let (family, name) = (table["family"].as_str()?, table["name"].as_str()?);
+        let is_dormant = match &table["flags"] {
+            Value::Null => false,
+            Value::String(flags) if flags != name => flags.contains("dormant"),
+            Value::Array(flags) => flags.iter().any(|flag| flag == "dormant"),
+            _ => external::run("nft", &["list", "table", family, name], "").is_ok_and(|text| {
+                let line = text.lines().nth(1).unwrap_or_default();
+                line.contains("flags") && line.contains("dormant")
+            }),
+        };
+        is_dormant.then(|| format!("{family} {name}"))
+    });
+    tables.collect()
+}

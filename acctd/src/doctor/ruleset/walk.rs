@@ -1,0 +1,481 @@
+//! Goes the ways of packets through the chains: which rules that log they meet, and what may stop them before.
+//!
+//! What a chain stops is worked out once for each chain and not for each way to it, and a chain with rules
+//! that log is gone through a few times at most: nested jumps have more ways than can be counted.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::condition::{Conditions, Key, Match, Test, Value};
+use super::model::{Base, Chain, Hook, Log, Quote, Rule, Step, Verdict, Ways};
+use super::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
+use crate::prefix::Family;
+
+/// `NFT_JUMP_STACK_SIZE`.
+const DEEPEST: usize = 16;
+/// Ways to a chain with rules that log that are told apart, for each base chain.
+const MOST_WAYS: usize = 8;
+/// Verdicts of a chain that are told apart by those who jump to it: those that stop most.
+const MOST_OUTWARD: usize = 512;
+/// Verdicts in a row that are told apart, but for those of all packets.
+const MOST_PASSED: usize = 65_536;
+/// Obstacles of a rule that are kept: those that stop most.
+const MOST_KEPT: usize = 256;
+/// `NF_IP_PRI_CONNTRACK` of `linux/netfilter_ipv4.h`.
+const CONNTRACK: i64 = -200;
+
+/// All that packets meet.
+pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
+    let mut graph = Graph::new(chains);
+    let mut bases: Vec<(usize, Base)> = Vec::new();
+    for (at, chain) in chains.iter().enumerate() {
+        if let Some(base) = chain.base.filter(|_| !chain.is_dormant) {
+            bases.push((at, base));
+        }
+    }
+    // In the order of their hooks; of one priority, what is registered later comes first
+    // (nf_hook_entries_grow of net/netfilter/core.c).
+    bases.sort_by_key(|(at, base)| (base.hook, base.priority, std::cmp::Reverse(*at)));
+    let mut earlier: Vec<(usize, Base, Vec<Obstacle>)> = Vec::new();
+    for (at, base) in bases {
+        let chain = &chains[at];
+        let n_found = graph.found.len();
+        let passed = graph.through_base(at, base);
+        for rule in &mut graph.found[n_found..] {
+            for (other, other_base, drops) in &earlier {
+                let is_of_one_kind = chains[*other].is_bridge == chain.is_bridge
+                    || matches!(other_base.hook, Hook::Ingress | Hook::Egress);
+                if is_of_one_kind && other_base.hook.shares_a_way_with(base.hook) {
+                    rule.meet(drops);
+                }
+            }
+            rule.keep_the_worst();
+        }
+        let drops = drops(chain, base, &passed);
+        earlier.push((at, base, drops));
+    }
+    ruleset.log_rules.append(&mut graph.found);
+    ruleset.nats.append(&mut graph.nats);
+    for (at, chain) in chains.iter().enumerate() {
+        let steps = chain.rules.iter().flat_map(|rule| {
+            let steps = rule.steps.iter();
+            steps.map(move |step| (rule, step))
+        });
+        for (rule, step) in steps {
+            match step {
+                Step::Log(log) if !graph.met.contains(&at) => {
+                    ruleset.unreachable.push(Unreachable {
+                        group: log.group,
+                        quote: Arc::clone(&rule.quote),
+                        is_dormant: chain.is_dormant,
+                    });
+                }
+                Step::Flow(name) if !ruleset.flowtables.contains(name) => {
+                    ruleset.flowtables.push(name.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl LogRule {
+    /// Adds those that are for some of its packets.
+    fn meet(&mut self, obstacles: &[Obstacle]) {
+        let own = &self.conditions;
+        let met = obstacles.iter().filter(|it| it.conditions.meet(own));
+        self.obstacles.extend(met.cloned());
+    }
+
+    fn keep_the_worst(&mut self) {
+        if self.obstacles.len() > MOST_KEPT {
+            let own = self.conditions.clone();
+            self.obstacles.sort_by_key(|it| it.rarity(&own));
+            self.obstacles.truncate(MOST_KEPT);
+        }
+    }
+}
+
+/// What of this base chain keeps packets from later ones: an accept does not.
+fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obstacle> {
+    /// More accepts are not looked through one by one.
+    const MANY: usize = 64;
+    let marker = Arc::new(Match::opaque(
+        Key::Other("accepted".into()),
+        "not accepted before".into(),
+    ));
+    let mut accepts: Vec<&Conditions> = Vec::new();
+    let mut has_accept = false;
+    let mut drops = Vec::new();
+    let elsewhere = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
+        quote: Arc::clone(quote),
+        verdict: Verdict::Drop,
+        conditions,
+        ways: base.hook.ways(),
+        elsewhere: Some((base.hook, base.priority)),
+    };
+    for obstacle in passed {
+        if obstacle.verdict.ends_all() {
+            let mut conditions = obstacle.conditions.clone();
+            let may_be_accepted =
+                accepts.len() >= MANY || accepts.iter().any(|it| it.meet(&conditions));
+            if may_be_accepted {
+                conditions.add(&marker);
+            }
+            drops.push(Obstacle {
+                verdict: obstacle.verdict.clone(),
+                ..elsewhere(&obstacle.quote, conditions)
+            });
+        } else {
+            has_accept |= obstacle.verdict != Verdict::Return;
+            if accepts.len() < MANY {
+                accepts.push(&obstacle.conditions);
+            }
+        }
+    }
+    if base.drops {
+        let mut conditions = chain.entry.clone();
+        if has_accept {
+            conditions.add(&marker);
+        }
+        let quote = Arc::new(Quote {
+            text: "policy drop".into(),
+            place: Arc::clone(&chain.place),
+            handle: None,
+        });
+        drops.push(elsewhere(&quote, conditions));
+    }
+    drops
+}
+
+struct Graph<'a> {
+    chains: &'a [Chain],
+    by_name: HashMap<(&'a str, &'a str), usize>,
+    /// What each chain stops, as those see it who jump to it.
+    outward: Vec<Option<Rc<Vec<Obstacle>>>>,
+    /// Whether there are rules in it, or behind its jumps, that are looked for.
+    is_wanted: Vec<Option<bool>>,
+    found: Vec<LogRule>,
+    nats: Vec<Nat>,
+    met: BTreeSet<usize>,
+    /// How often each chain was gone through from this base chain.
+    visits: Vec<usize>,
+}
+
+/// The base chain from which one goes.
+#[derive(Clone, Copy)]
+struct From {
+    at: usize,
+    base: Base,
+}
+
+/// A place in a chain.
+struct At<'r> {
+    chain: usize,
+    rule: &'r Rule,
+    from: Option<From>,
+    depth: usize,
+}
+
+impl<'a> Graph<'a> {
+    fn new(chains: &'a [Chain]) -> Self {
+        let by_name = chains.iter().enumerate();
+        let by_name = by_name.map(|(at, it)| ((it.table.as_str(), it.name.as_str()), at));
+        Self {
+            chains,
+            by_name: by_name.collect(),
+            outward: vec![None; chains.len()],
+            is_wanted: vec![None; chains.len()],
+            found: Vec::new(),
+            nats: Vec::new(),
+            met: BTreeSet::new(),
+            visits: vec![0; chains.len()],
+        }
+    }
+
+    fn through_base(&mut self, at: usize, base: Base) -> Vec<Obstacle> {
+        let chain = &self.chains[at];
+        let mut entry = chain.entry.clone();
+        let is_untracked = !chain.is_bridge
+            && (base.hook == Hook::Ingress
+                || (matches!(base.hook, Hook::Prerouting | Hook::Output)
+                    && base.priority < CONNTRACK));
+        // As nft_ct_get_eval of net/netfilter/nft_ct.c has it.
+        let invalid = Test::In(vec![Value::Word("invalid".into())]);
+        let untracked = Arc::new(Match::new(Key::State, invalid, String::new()));
+        if is_untracked {
+            entry.add(&untracked);
+        }
+        self.visits.fill(0);
+        let n_found = self.found.len();
+        let mut passed = Vec::new();
+        self.pass(at, &entry, Some(From { at, base }), 0, &mut passed);
+        if is_untracked {
+            // Of no use to others.
+            let rules = self.found[n_found..].iter_mut();
+            let of_rules = rules.flat_map(|rule| {
+                let own = std::iter::once(&mut rule.conditions);
+                own.chain(rule.obstacles.iter_mut().map(|it| &mut it.conditions))
+            });
+            for conditions in of_rules.chain(passed.iter_mut().map(|it| &mut it.conditions)) {
+                if conditions.impossible_match().is_none() {
+                    conditions.matches.retain(|it| !Arc::ptr_eq(it, &untracked));
+                }
+            }
+        }
+        passed
+    }
+
+    /// Through one chain. `passed` is what packets have met, and what they meet is added, returns too.
+    fn pass(
+        &mut self,
+        at: usize,
+        entry: &Conditions,
+        from: Option<From>,
+        depth: usize,
+        passed: &mut Vec<Obstacle>,
+    ) {
+        if from.is_some() {
+            self.met.insert(at);
+        }
+        let chains = self.chains;
+        for rule in &chains[at].rules {
+            let here = At {
+                chain: at,
+                rule,
+                from,
+                depth,
+            };
+            self.steps(&rule.steps, entry.clone(), &here, passed);
+        }
+    }
+
+    fn steps(
+        &mut self,
+        steps: &[Step],
+        mut conditions: Conditions,
+        here: &At<'_>,
+        passed: &mut Vec<Obstacle>,
+    ) {
+        for step in steps {
+            match step {
+                Step::Restrict(families) => {
+                    conditions.families = conditions.families.and(*families);
+                }
+                Step::Match(more) => conditions.add(more),
+                Step::Log(log) => {
+                    if let Some(from) = here.from {
+                        self.log(log, &conditions, here, from, passed);
+                    }
+                }
+                Step::Nat { is_source } => {
+                    let nat = Nat {
+                        is_source: *is_source,
+                        conditions: conditions.interfaces(),
+                        quote: Arc::clone(&here.rule.quote),
+                    };
+                    let is_known =
+                        |it: &Nat| it.is_source == nat.is_source && it.conditions == nat.conditions;
+                    if here.from.is_some() && !self.nats.iter().any(is_known) {
+                        self.nats.push(nat);
+                    }
+                }
+                Step::Flow(_) => {}
+                Step::Branches(branches) => {
+                    for branch in branches {
+                        self.steps(branch, conditions.clone(), here, passed);
+                    }
+                }
+                Step::Verdict(verdict) => {
+                    add(passed, here, verdict.clone(), conditions.clone());
+                    if *verdict != Verdict::Unknown {
+                        return;
+                    }
+                }
+                Step::Jump(name) => self.jump(name, &conditions, here, passed),
+                Step::Goto(name) => {
+                    self.jump(name, &conditions, here, passed);
+                    add(passed, here, Verdict::Return, conditions);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn jump(
+        &mut self,
+        name: &str,
+        conditions: &Conditions,
+        here: &At<'_>,
+        passed: &mut Vec<Obstacle>,
+    ) {
+        let chains = self.chains;
+        let table = chains[here.chain].table.as_str();
+        let Some(&target) = self.by_name.get(&(table, name)) else {
+            add(passed, here, Verdict::Unknown, conditions.clone());
+            return;
+        };
+        if here.depth >= DEEPEST {
+            return;
+        }
+        if here.from.is_some()
+            && self.is_wanted(target, here.depth)
+            && self.visits[target] < MOST_WAYS
+        {
+            self.visits[target] += 1;
+            let n_passed = passed.len();
+            self.pass(target, conditions, here.from, here.depth + 1, passed);
+            // From here on, only what it stops for all is seen of it.
+            passed.truncate(n_passed);
+        }
+        for obstacle in self.outward(target, here.depth).iter() {
+            let both = conditions.and(&obstacle.conditions);
+            if is_kept(passed, &both, here.from) {
+                passed.push(Obstacle {
+                    conditions: both,
+                    ..obstacle.clone()
+                });
+            }
+        }
+    }
+
+    /// What a chain stops, as those see it who jump to it: returns stay in it, and what is behind one stops
+    /// only what has not returned.
+    fn outward(&mut self, at: usize, depth: usize) -> Rc<Vec<Obstacle>> {
+        if let Some(known) = &self.outward[at] {
+            return Rc::clone(known);
+        }
+        // A chain cannot jump to itself, and a text that says so does not last for ever.
+        self.outward[at] = Some(Rc::default());
+        let mut all = Vec::new();
+        self.pass(at, &Conditions::any(), None, depth + 1, &mut all);
+        let marker = Arc::new(Match::opaque(
+            Key::Other("returned".into()),
+            "not returned before".into(),
+        ));
+        let mut returns: Vec<Conditions> = Vec::new();
+        let mut outward: Vec<Obstacle> = Vec::new();
+        for mut obstacle in all {
+            if obstacle.verdict == Verdict::Return {
+                returns.push(obstacle.conditions);
+                continue;
+            }
+            if returns.iter().any(|it| it.meet(&obstacle.conditions)) {
+                obstacle.conditions.add(&marker);
+            }
+            let is_there = |it: &Obstacle| {
+                Arc::ptr_eq(&it.quote, &obstacle.quote) && it.conditions == obstacle.conditions
+            };
+            if !outward.iter().rev().take(MOST_WAYS).any(is_there) {
+                outward.push(obstacle);
+            }
+        }
+        if outward.len() > MOST_OUTWARD {
+            let any = Conditions::any();
+            outward.sort_by_key(|it| it.rarity(&any));
+            outward.truncate(MOST_OUTWARD);
+        }
+        let outward = Rc::new(outward);
+        self.outward[at] = Some(Rc::clone(&outward));
+        outward
+    }
+
+    fn is_wanted(&mut self, at: usize, depth: usize) -> bool {
+        if let Some(known) = self.is_wanted[at] {
+            return known;
+        }
+        self.is_wanted[at] = Some(false);
+        let chains = self.chains;
+        let steps = chains[at].rules.iter().flat_map(|rule| &rule.steps);
+        let is_wanted = depth < DEEPEST
+            && steps
+                .into_iter()
+                .any(|step| self.has_wanted(step, &chains[at].table, depth));
+        self.is_wanted[at] = Some(is_wanted);
+        is_wanted
+    }
+
+    fn has_wanted(&mut self, step: &Step, table: &str, depth: usize) -> bool {
+        match step {
+            Step::Log(_) | Step::Nat { .. } => true,
+            Step::Branches(branches) => branches
+                .iter()
+                .flatten()
+                .any(|step| self.has_wanted(step, table, depth)),
+            Step::Jump(name) | Step::Goto(name) => {
+                let target = self.by_name.get(&(table, name.as_str())).copied();
+                target.is_some_and(|target| self.is_wanted(target, depth + 1))
+            }
+            _ => false,
+        }
+    }
+
+    fn log(
+        &mut self,
+        log: &Log,
+        conditions: &Conditions,
+        here: &At<'_>,
+        from: From,
+        passed: &[Obstacle],
+    ) {
+        let quote = &here.rule.quote;
+        let has = |family: &Family| conditions.families.contains(*family);
+        let families = [Family::Ip4, Family::Ip6].into_iter().filter(has);
+        let mut rule = LogRule {
+            group: log.group,
+            snaplen: log.snaplen,
+            threshold: log.threshold,
+            has_range: log.has_range,
+            hook: from.base.hook,
+            priority: from.base.priority,
+            is_bridge: self.chains[from.at].is_bridge,
+            is_nat: self.chains[from.at].is_nat,
+            families: families.map(Family::version).collect(),
+            conditions: conditions.clone(),
+            obstacles: Vec::new(),
+            place: quote.place.to_string(),
+            quote: Arc::clone(quote),
+        };
+        rule.meet(passed);
+        self.found.push(rule);
+    }
+}
+
+/// Not where no packet comes, nor what a host says to itself.
+fn is_kept(passed: &[Obstacle], conditions: &Conditions, from: Option<From>) -> bool {
+    let is_of_hook = |from: From| {
+        let matches = conditions.matches.iter();
+        matches
+            .into_iter()
+            .all(|it| !is_never_on(from.base.hook, it))
+    };
+    (passed.len() < MOST_PASSED || conditions.matches.is_empty())
+        && !conditions.are_impossible()
+        && !conditions.are_of_loopback()
+        && from.is_none_or(is_of_hook)
+}
+
+/// An interface that packets do not have there.
+pub(super) fn is_never_on(hook: Hook, found: &Match) -> bool {
+    let has_no = match hook {
+        Hook::Ingress | Hook::Prerouting | Hook::Input => Key::OutInterface,
+        Hook::Output | Hook::Egress => Key::InInterface,
+        Hook::Forward | Hook::Postrouting => return false,
+    };
+    found.key == has_no && matches!(found.test, Test::In(_))
+}
+
+fn add(passed: &mut Vec<Obstacle>, here: &At<'_>, verdict: Verdict, conditions: Conditions) {
+    if is_kept(passed, &conditions, here.from) {
+        let ways = here.from.map(|from| from.base.hook.ways());
+        passed.push(Obstacle {
+            quote: Arc::clone(&here.rule.quote),
+            verdict,
+            conditions,
+            // Without a base chain they are those of who jumps.
+            ways: ways.unwrap_or(Ways::ALL),
+            elsewhere: None,
+        });
+    }
+}
