@@ -5,6 +5,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -12,12 +15,15 @@ use crate::nflog_socket::NflogGroup;
 use crate::nflog_table;
 use crate::whole_file::FILE_MODE;
 
+/// How long the end of the process waits for the disk to remove the file.
+const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
+
 /// Held for as long as the process lives, however it ends. The file goes when this is dropped.
 #[derive(Debug)]
 pub struct DirectoryLock {
     path: PathBuf,
     /// The kernel unlocks it when it is closed.
-    _file: File,
+    file: Option<File>,
 }
 
 /// Why there is no lock.
@@ -42,7 +48,10 @@ impl DirectoryLock {
             }
             // Whoever had it may have removed the file since it was opened.
             if is_same(&file, &path) {
-                return Ok(Self { path, _file: file });
+                return Ok(Self {
+                    path,
+                    file: Some(file),
+                });
             }
         }
     }
@@ -50,8 +59,16 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Before it is unlocked. A file that stays does no harm.
-        let _stays = fs::remove_file(&self.path);
+        let (path, file) = (std::mem::take(&mut self.path), self.file.take());
+        let (done, is_done) = mpsc::channel::<()>();
+        // A file that stays does no harm.
+        let _stays = thread::Builder::new().spawn(move || {
+            // Before it is unlocked.
+            let _stays = fs::remove_file(path);
+            drop((file, done));
+        });
+        // A disk that does not answer must not keep the process from its end.
+        let _done = is_done.recv_timeout(LONGEST_REMOVAL);
     }
 }
 

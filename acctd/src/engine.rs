@@ -153,7 +153,7 @@ impl Engine {
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
             timeline: Timeline::start(config.interval, start),
             clock,
-            writer: Writer::start(destination, Arc::clone(&vitals)),
+            writer: Writer::start(destination, Arc::clone(&vitals))?,
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(crosscheck))
             }),
@@ -273,8 +273,9 @@ impl Engine {
         self.saving.due_at = now + pause;
         let counts = self.readers.iter().map(|reader| reader.counts.load());
         let n_datagrams = counts.map(|counts| counts.datagrams).sum();
+        let is_saved = n_datagrams == self.saving.n_datagrams && self.writer.is_saving_well();
         // A disk that has not taken the last one is given no other.
-        if n_datagrams == self.saving.n_datagrams || self.writer.is_saving() {
+        if is_saved || self.writer.is_saving() {
             return;
         }
         self.saving.n_datagrams = n_datagrams;

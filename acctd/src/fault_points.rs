@@ -26,7 +26,8 @@ pub(crate) fn sync() -> io::Result<()> {
 pub(crate) fn reached(_point: &str) {}
 
 /// Kills the process if `ACCTD_KILL_AT` names this point (`POINT#N`: when it is reached for the Nth
-/// time), or waits there if `ACCTD_WAIT_AT` does (`POINT=SECONDS`).
+/// time), or waits there if `ACCTD_WAIT_AT` does (`POINT=SECONDS`), or `ACCTD_HANG_AT` (`POINT=PATH`): for as
+/// long as that path is there.
 #[cfg(feature = "fault-points")]
 pub(crate) fn reached(point: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,5 +49,13 @@ pub(crate) fn reached(point: &str) {
         && let Ok(seconds) = seconds.parse()
     {
         std::thread::sleep(Duration::from_secs_f64(seconds));
+    }
+    let hang = std::env::var("ACCTD_HANG_AT").unwrap_or_default();
+    if let Some((wanted, path)) = hang.split_once('=')
+        && wanted == point
+    {
+        while std::path::Path::new(path).exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

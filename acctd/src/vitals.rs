@@ -261,14 +261,19 @@ impl Vitals {
         }
     }
 
-    /// What waits for the disk, and what it says if it refuses.
-    pub fn note_waiting(&self, intervals: usize, rows: usize, lines: usize, error: Option<&str>) {
+    /// What waits for the disk, and what it refuses, or that it does not answer, and since when.
+    pub fn note_waiting(
+        &self,
+        intervals: usize,
+        rows: usize,
+        lines: usize,
+        error: Option<(String, Instant)>,
+    ) {
         let files = &mut self.lock().files;
         files.waiting_intervals = intervals;
         files.waiting_rows = rows;
         files.waiting_lines = lines;
-        let since = files.error.take().map_or_else(Instant::now, |(_, at)| at);
-        files.error = error.map(|error| (error.to_owned(), since));
+        files.error = error;
     }
 
     /// What is open was saved, as it was at this time, or was not.

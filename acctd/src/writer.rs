@@ -1,38 +1,44 @@
-//! The task that writes closed intervals and checkpoints, one after the other, off the readers'
-//! threads. What cannot be written waits here, in order, and is tried again while counting goes on.
+//! The task that has closed intervals and checkpoints written, one after the other, off the readers'
+//! threads. What cannot be written waits here, in order and within its bounds, and is tried again while
+//! counting goes on. The task itself never waits for the disk: each attempt is on a thread of its own.
+
+mod attempt;
 
 use std::collections::VecDeque;
+use std::fmt::Display;
+use std::future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use log::{info, warn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::checkpoint::Checkpoint;
 use crate::coarsen;
-use crate::commit::{self, Place, Prepared};
+use crate::commit::Place;
+use crate::crosscheck::Watched;
 use crate::crosscheck::verdicts::Judge;
-use crate::crosscheck::{Watched, report};
-use crate::csv_writer::{self, FileTotals};
-use crate::fault_points::reached;
 use crate::interval::UnixNanos;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::rows::ClosedInterval;
+use crate::summary;
 use crate::vitals::Vitals;
-use crate::{sealed, summary, whole_file};
+
+use attempt::{Attempt, DiskThread, Failure, Line, Outcome, Unwritten};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
-const MOST_LINES: usize = 10_000;
 /// After a stop, how long to go on trying before what could not be written is given up.
 const LAST_TRIES: Duration = Duration::from_secs(10);
+/// A disk that has not answered for so long is in trouble, though it has refused nothing: a dead one, or a
+/// network file system without its server.
+const NO_ANSWER: Duration = Duration::from_secs(10);
 
 /// By how much the nice value of the thread that sorts and writes is above the readers', up to 0: on a
 /// busy core they come first, with three quarters of it where both want all. A file may be late, a packet
@@ -70,6 +76,8 @@ pub struct Writer {
     queue: mpsc::UnboundedSender<Job>,
     /// Checkpoints on their way.
     n_saving: Arc<AtomicUsize>,
+    /// The last one was saved.
+    is_saving_well: Arc<AtomicBool>,
     impatient: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -98,11 +106,14 @@ impl Drop for CountedIn {
 }
 
 impl Writer {
-    /// Starts the task, on the runtime that this is called in. It notes in `vitals` what it does.
-    #[must_use]
-    pub fn start(destination: Destination, vitals: Arc<Vitals>) -> Self {
+    /// Starts the task, on the runtime that this is called in, and its thread. It notes in `vitals` what it
+    /// does.
+    pub fn start(destination: Destination, vitals: Arc<Vitals>) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (impatient, impatience) = watch::channel(false);
+        let is_saving_well = Arc::new(AtomicBool::new(true));
+        let disk = DiskThread::start(destination.clone(), Arc::clone(&vitals))
+            .context("cannot start the thread that writes files")?;
         let backlog = Backlog {
             destination,
             vitals,
@@ -112,16 +123,23 @@ impl Writer {
             files: VecDeque::new(),
             checkpoints: VecDeque::new(),
             lines: VecDeque::new(),
-            is_saving_well: true,
+            disk,
+            under_way: None,
+            trouble: None,
+            is_saving_well: Arc::clone(&is_saving_well),
+            coarsening_said: None,
             pause: FIRST_PAUSE,
+            resting_until: None,
+            stopped_at: None,
             give_up_at: None,
         };
-        Self {
+        Ok(Self {
             queue,
             n_saving: Arc::default(),
+            is_saving_well,
             impatient,
             task: tokio::spawn(backlog.write_all()),
-        }
+        })
     }
 
     /// Queues an interval.
@@ -148,8 +166,14 @@ impl Writer {
         self.n_saving.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits until all is written. Fails where the disk has not taken it within ten seconds, or at
-    /// its next refusal once `hurry` has come true.
+    /// Whether the last checkpoint was saved, or none has failed yet.
+    #[must_use]
+    pub fn is_saving_well(&self) -> bool {
+        self.is_saving_well.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for as
+    /// long, or at its next refusal once `hurry` has come true.
     pub async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         drop(self.queue);
         let mut task = self.task;
@@ -171,67 +195,98 @@ struct Backlog {
     vitals: Arc<Vitals>,
     jobs: mpsc::UnboundedReceiver<Job>,
     impatience: watch::Receiver<bool>,
-    /// Gives the cross-check's verdicts; `None` while a try has it.
+    /// Gives the cross-check's verdicts; `None` while a thread has it.
     judge: Option<Judge>,
-    /// Intervals without a file, oldest first.
+    /// Intervals without a file, oldest first; but for the one that an attempt has in hand.
     files: VecDeque<Unwritten>,
     /// Of open intervals, the newest of each.
     checkpoints: VecDeque<SaveJob>,
     /// Lines that intervals.jsonl lacks, oldest first. It is not what people bill from, so it
     /// holds up no file.
     lines: VecDeque<Line>,
+    disk: DiskThread,
+    /// The attempt that the disk has not answered yet.
+    under_way: Option<UnderWay>,
+    /// What the disk refuses, or that it does not answer, and since when.
+    trouble: Option<(String, Instant)>,
     /// The last checkpoint was saved.
-    is_saving_well: bool,
+    is_saving_well: Arc<AtomicBool>,
+    /// When the log last said that intervals are put together.
+    coarsening_said: Option<Instant>,
     /// Until the next try.
     pause: Duration,
+    /// No attempt until then.
+    resting_until: Option<Instant>,
+    /// When the last interval had come.
+    stopped_at: Option<Instant>,
     give_up_at: Option<Instant>,
 }
 
-/// An interval without a file.
-struct Unwritten {
-    closed: ClosedInterval,
-    /// Its file under a temporary name, of which there is a record: no other may be made.
-    prepared: Option<(Prepared, Written)>,
-}
-
-/// A line for intervals.jsonl, and the record that goes when it is there.
-struct Line {
-    text: Vec<u8>,
-    record: Option<String>,
+/// An attempt, and what it has in hand.
+struct UnderWay {
+    outcome: oneshot::Receiver<Outcome>,
+    since: Instant,
+    since_by_clock: UnixNanos,
+    /// Of the interval, if there is one.
+    stem: Option<String>,
+    n_rows: usize,
+    n_packets: u64,
+    n_lines: usize,
+    /// The log says that it has no answer.
+    is_said: bool,
 }
 
 impl Backlog {
     async fn write_all(mut self) -> anyhow::Result<()> {
         loop {
-            if self.files.is_empty() && self.lines.is_empty() && self.checkpoints.is_empty() {
-                match self.jobs.recv().await {
-                    Some(job) => self.take_in(job),
-                    None => return Ok(()),
-                }
-            }
             self.take_in_all();
             self.keep_within_bounds().await?;
-            let Err(failure) = self.try_to_write().await? else {
-                self.pause = FIRST_PAUSE;
-                self.note_waiting(None);
-                continue;
-            };
-            self.take_in_all();
-            if matches!(failure, Failure::Lines(_)) && !self.files.is_empty() {
-                continue;
+            if self.under_way.is_none() && self.resting_until.is_none() {
+                if !self.has_work() {
+                    match self.jobs.recv().await {
+                        Some(job) => self.take_in(job),
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
+                self.begin().await?;
             }
-            let complaint = self.complaint(&failure);
-            self.note_waiting(Some(&complaint));
-            if self.is_time_to_give_up() {
-                bail!("{complaint}; gave up");
+            let sleep = sleep_until(self.wakes_at());
+            tokio::select! {
+                biased;
+                outcome = outcome_of(&mut self.under_way) => {
+                    let outcome = outcome.context("writing an interval has failed")?;
+                    self.settle(outcome)?;
+                }
+                job = self.jobs.recv(), if self.stopped_at.is_none() => self.hear(job),
+                _ = self.impatience.changed(), if self.stopped_at.is_some() => {
+                    self.resting_until = None;
+                }
+                () = sleep => self.wake()?,
             }
-            warn!(
-                "{complaint}; counting goes on, next try in {:?}",
-                self.pause
-            );
-            self.pause_or_stop().await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// A job, or the end of them.
+    fn hear(&mut self, job: Option<Job>) {
+        let Some(job) = job else {
+            self.stopped_at = Some(Instant::now());
+            // A stop should not wait for half a minute.
+            if self.pause > FIRST_PAUSE {
+                self.resting_until = None;
+            }
+            return;
+        };
+        let only_lines_wait = self.files.is_empty();
+        self.take_in(job);
+        self.note_waiting();
+        if only_lines_wait && !self.files.is_empty() {
+            self.resting_until = None;
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !(self.files.is_empty() && self.lines.is_empty() && self.checkpoints.is_empty())
     }
 
     fn take_in(&mut self, job: Job) {
@@ -262,208 +317,295 @@ impl Backlog {
     async fn keep_within_bounds(&mut self) -> anyhow::Result<()> {
         let limit = self.destination.backlog;
         // One that has just been closed is no backlog.
-        if self.n_rows() <= limit || self.files.len() < 2 {
+        if n_rows(&self.files) <= limit || self.files.len() < 2 {
             return Ok(());
         }
+        let zone = self.destination.zone;
+        // Each new interval is put to the others, which may be each second.
+        let is_said = self
+            .coarsening_said
+            .is_some_and(|at| at.elapsed() < LONGEST_PAUSE);
+        if !is_said {
+            self.coarsening_said = Some(Instant::now());
+        }
+        self.judging(move |files, judge| coarsen_all(files, limit, judge, zone, is_said))
+            .await
+    }
+
+    /// Lets a thread work on the intervals that wait, and on nothing else: it is not the disk's.
+    async fn judging<F>(&mut self, work: F) -> anyhow::Result<()>
+    where
+        F: FnOnce(&mut VecDeque<Unwritten>, &mut Judge) + Send + 'static,
+    {
         let mut files = std::mem::take(&mut self.files);
         let mut judge = self.judge.take().unwrap_or_default();
-        let zone = self.destination.zone;
-        let coarsened = spawn_blocking(move || {
+        let worked = spawn_blocking(move || {
             yield_to_readers();
-            coarsen_all(&mut files, limit, &mut judge, zone);
+            work(&mut files, &mut judge);
             (files, judge)
         });
-        let (files, judge) = coarsened
-            .await
-            .context("putting intervals together has failed")?;
+        let (files, judge) = worked.await.context("judging intervals has failed")?;
         self.files = files;
         self.judge = Some(judge);
         Ok(())
     }
 
-    /// The oldest interval, if there is one, and all lines; checkpoints if no other interval waits.
-    /// What has been written is taken off.
-    async fn try_to_write(&mut self) -> anyhow::Result<Result<(), Failure>> {
-        let oldest = self.files.pop_front();
-        let lines = std::mem::take(&mut self.lines);
-        let checkpoints = if self.files.is_empty() {
-            std::mem::take(&mut self.checkpoints)
-        } else {
-            VecDeque::new()
-        };
-        let destination = self.destination.clone();
-        let vitals = Arc::clone(&self.vitals);
-        let mut judge = self.judge.take().unwrap_or_default();
-        let attempt = spawn_blocking(move || {
-            yield_to_readers();
-            let attempt = write(oldest, lines, &mut judge, &destination, &vitals);
-            let saved = checkpoints.into_iter().map(|job| save(job, &destination));
-            let saved = saved.reduce(Result::and);
-            (attempt, saved, judge)
-        });
-        let (attempt, saved, judge) = attempt.await.context("writing an interval has failed")?;
-        self.judge = Some(judge);
-        self.lines = attempt.lines;
-        if let Some(saved) = saved {
-            self.note_saved(&saved);
-        }
-        Ok(match attempt.result {
-            Ok(()) => Ok(()),
-            Err((interval, failure)) => {
-                if let Some(interval) = interval {
-                    self.files.push_front(interval);
+    /// Begins with the oldest interval, if there is one, and all lines; checkpoints if no other interval
+    /// waits.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        if self
+            .files
+            .front()
+            .is_some_and(|file| is_unjudged(&file.closed))
+        {
+            self.judging(|files, judge| {
+                if let Some(oldest) = files.front_mut() {
+                    judge_once(&mut oldest.closed, judge);
                 }
-                Err(failure)
-            }
-        })
+            })
+            .await?;
+        }
+        let attempt = Attempt {
+            oldest: self.files.pop_front(),
+            lines: std::mem::take(&mut self.lines),
+            checkpoints: if self.files.is_empty() {
+                std::mem::take(&mut self.checkpoints)
+            } else {
+                VecDeque::new()
+            },
+        };
+        let closed = attempt.oldest.as_ref().map(|oldest| &oldest.closed);
+        self.under_way = Some(UnderWay {
+            since: Instant::now(),
+            since_by_clock: UnixNanos::now(),
+            stem: closed.map(|closed| self.destination.zone.file_stem(closed.period)),
+            n_rows: closed.map_or(0, ClosedInterval::n_entries),
+            n_packets: closed.map_or(0, |closed| closed.counts().packets),
+            n_lines: attempt.lines.len(),
+            is_said: false,
+            outcome: self.disk.begin(attempt),
+        });
+        Ok(())
+    }
+
+    /// What has been written is gone; what has not waits, and is tried again.
+    fn settle(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        if let Some(under_way) = self.under_way.take()
+            && under_way.is_said
+        {
+            let directory = self.destination.directory.display();
+            let seconds = under_way.since.elapsed().as_secs();
+            info!("The disk of {directory} has answered after {seconds} s");
+        }
+        self.lines = outcome.lines;
+        if let Some(oldest) = outcome.oldest {
+            self.files.push_front(oldest);
+        }
+        if let Some(saved) = &outcome.saved {
+            self.note_saved(saved);
+        }
+        let Err(failure) = outcome.result else {
+            self.pause = FIRST_PAUSE;
+            self.trouble = None;
+            self.note_waiting();
+            return Ok(());
+        };
+        self.take_in_all();
+        if matches!(failure, Failure::Lines(_)) && !self.files.is_empty() {
+            return Ok(());
+        }
+        let complaint = self.complaint(&failure);
+        self.note_trouble(complaint.clone(), Instant::now());
+        if self.is_time_to_give_up() {
+            bail!("{complaint}; gave up");
+        }
+        warn!(
+            "{complaint}; counting goes on, next try in {:?}",
+            self.pause
+        );
+        self.resting_until = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    /// When the next thing is to be done though nothing has come.
+    fn wakes_at(&self) -> Option<Instant> {
+        let Some(under_way) = &self.under_way else {
+            return self.resting_until;
+        };
+        let said_at = (!under_way.is_said).then(|| under_way.since + NO_ANSWER);
+        said_at.or_else(|| self.gives_up_waiting_at(under_way))
+    }
+
+    /// When an attempt without an answer is given up: never while acctd runs.
+    fn gives_up_waiting_at(&self, under_way: &UnderWay) -> Option<Instant> {
+        let stopped_at = self.stopped_at?;
+        let is_impatient = *self.impatience.borrow();
+        let from = if is_impatient {
+            under_way.since
+        } else {
+            under_way.since.max(stopped_at)
+        };
+        Some(from + LAST_TRIES)
+    }
+
+    fn wake(&mut self) -> anyhow::Result<()> {
+        self.resting_until = None;
+        let Some(under_way) = &self.under_way else {
+            return Ok(());
+        };
+        let is_first = !under_way.is_said;
+        let since = under_way.since;
+        let complaint = self.no_answer(under_way);
+        let gives_up_at = self.gives_up_waiting_at(under_way);
+        if gives_up_at.is_some_and(|at| Instant::now() >= at) {
+            bail!("{complaint}; gave up");
+        }
+        if is_first && self.stopped_at.is_none() {
+            warn!("{complaint}; counting goes on");
+        }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.is_said = true;
+        }
+        self.note_trouble(complaint, since);
+        Ok(())
     }
 
     /// The next one comes soon, so this one is not tried again.
-    fn note_saved(&mut self, saved: &io::Result<UnixNanos>) {
+    fn note_saved(&self, saved: &io::Result<UnixNanos>) {
         self.vitals.note_saved(saved);
         let directory = self.destination.directory.display();
+        let was_well = self.is_saving_well.swap(saved.is_ok(), Ordering::Relaxed);
         match saved {
-            Ok(_) if self.is_saving_well => {}
+            Ok(_) if was_well => {}
             Ok(_) => info!("Checkpoints are saved to {directory} again"),
-            Err(error) if self.is_saving_well => warn!(
+            Err(error) if was_well => warn!(
                 "cannot save a checkpoint to {directory}: {error}; should acctd be killed, more is lost than the time between two of them; trying again with the next"
             ),
             Err(_) => {}
         }
-        self.is_saving_well = saved.is_ok();
     }
 
-    fn note_waiting(&self, error: Option<&str>) {
-        let n_files = self.files.len();
+    /// The trouble began then, unless there was some before.
+    fn note_trouble(&mut self, complaint: String, since: Instant) {
+        let since = self.trouble.take().map_or(since, |(_, at)| at);
+        self.trouble = Some((complaint, since));
+        self.note_waiting();
+    }
+
+    fn note_waiting(&self) {
+        let in_hand = self.under_way.as_ref();
+        let n_files = self.files.len() + usize::from(in_hand.is_some_and(|it| it.stem.is_some()));
+        let n_rows = n_rows(&self.files) + in_hand.map_or(0, |it| it.n_rows);
+        let n_lines = self.lines.len() + in_hand.map_or(0, |it| it.n_lines);
         self.vitals
-            .note_waiting(n_files, self.n_rows(), self.lines.len(), error);
-    }
-
-    fn n_rows(&self) -> usize {
-        self.files.iter().map(|file| file.closed.n_entries()).sum()
+            .note_waiting(n_files, n_rows, n_lines, self.trouble.clone());
     }
 
     /// What is wrong, and what waits for its end.
     fn complaint(&self, failure: &Failure) -> String {
-        let directory = self.destination.directory.display();
         match failure {
             Failure::File(error) => {
-                let stems = self
-                    .files
-                    .iter()
-                    .map(|file| self.destination.zone.file_stem(file.closed.period));
-                let counts = self.files.iter().map(|file| file.closed.counts());
-                let packets: u64 = counts.map(|counts| counts.packets).sum();
-                format!(
-                    "cannot write {}.csv to {directory}: {error}; {} intervals ({packets} packets) are not written",
-                    stems.take(1).collect::<String>(),
-                    self.files.len()
-                )
+                let stem = self.files.front().map(|oldest| oldest.closed.period);
+                let stem = stem.map(|period| self.destination.zone.file_stem(period));
+                let file = format!("{}.csv", stem.unwrap_or_default());
+                self.without_file(&file, error, 0, 0)
             }
-            Failure::Lines(error) => format!(
-                "cannot write to {directory}/{}: {error}; it lacks the lines of {} intervals, whose files are complete",
-                summary::FILE_NAME,
-                self.lines.len()
-            ),
+            Failure::Lines(error) => self.without_lines(error, self.lines.len()),
         }
     }
 
+    /// The same of a disk that neither takes nor refuses.
+    fn no_answer(&self, under_way: &UnderWay) -> String {
+        let since = self.destination.zone.rfc3339(under_way.since_by_clock);
+        let error = format!("the disk has not answered since {since}");
+        match &under_way.stem {
+            Some(stem) => {
+                let file = format!("{stem}.csv");
+                self.without_file(&file, &error, 1, under_way.n_packets)
+            }
+            None if under_way.n_lines > 0 && self.files.is_empty() => {
+                self.without_lines(&error, under_way.n_lines)
+            }
+            None => self.without_file("a checkpoint", &error, 0, 0),
+        }
+    }
+
+    /// `n_files` and `n_packets` are in hand.
+    fn without_file(
+        &self,
+        what: &str,
+        error: &dyn Display,
+        n_files: usize,
+        n_packets: u64,
+    ) -> String {
+        let directory = self.destination.directory.display();
+        let n_files = n_files + self.files.len();
+        let counts = self.files.iter().map(|file| file.closed.counts());
+        let packets = n_packets + counts.map(|counts| counts.packets).sum::<u64>();
+        format!(
+            "cannot write {what} to {directory}: {error}; {n_files} intervals ({packets} packets) are not written"
+        )
+    }
+
+    fn without_lines(&self, error: &dyn Display, n_lines: usize) -> String {
+        let directory = self.destination.directory.display();
+        format!(
+            "cannot write to {directory}/{}: {error}; it lacks the lines of {n_lines} intervals, whose files are complete",
+            summary::FILE_NAME
+        )
+    }
+
     fn is_time_to_give_up(&mut self) -> bool {
-        if !self.jobs.is_closed() {
+        if self.stopped_at.is_none() && !self.jobs.is_closed() {
             return false;
         }
         self.pause = FIRST_PAUSE;
         let now = Instant::now();
         *self.impatience.borrow() || now >= *self.give_up_at.get_or_insert(now + LAST_TRIES)
     }
+}
 
-    /// Sleeps, but wakes when somebody loses patience, when the last interval has come (a stop
-    /// should not wait for half a minute), and, where only lines wait, for the next interval.
-    async fn pause_or_stop(&mut self) {
-        let sleep = tokio::time::sleep(self.pause);
-        tokio::pin!(sleep);
-        let mut is_stopping = self.jobs.is_closed();
-        loop {
-            tokio::select! {
-                () = &mut sleep => return,
-                _ = self.impatience.changed(), if is_stopping => return,
-                job = self.jobs.recv(), if !is_stopping => match job {
-                    Some(job) => {
-                        let n_files = self.files.len();
-                        self.take_in(job);
-                        if n_files == 0 && self.files.len() == 1 {
-                            return;
-                        }
-                    }
-                    None if self.pause > FIRST_PAUSE => return,
-                    None => is_stopping = true,
-                },
-            }
-        }
+async fn outcome_of(
+    under_way: &mut Option<UnderWay>,
+) -> Result<Outcome, oneshot::error::RecvError> {
+    match under_way {
+        Some(under_way) => (&mut under_way.outcome).await,
+        None => future::pending().await,
     }
 }
 
-/// What could not be written.
-enum Failure {
-    File(io::Error),
-    Lines(io::Error),
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => future::pending().await,
+    }
 }
 
-/// How far a try came: the lines that are left, and the interval if it has no file.
-struct Attempt {
-    lines: VecDeque<Line>,
-    result: Result<(), (Option<Unwritten>, Failure)>,
+fn n_rows(files: &VecDeque<Unwritten>) -> usize {
+    files.iter().map(|file| file.closed.n_entries()).sum()
 }
 
-fn write(
-    oldest: Option<Unwritten>,
-    mut lines: VecDeque<Line>,
-    judge: &mut Judge,
-    destination: &Destination,
-    vitals: &Vitals,
-) -> Attempt {
-    if let Some(mut interval) = oldest {
-        judge_once(&mut interval.closed, judge);
-        match write_file(&mut interval, destination, vitals) {
-            Ok(line) => lines.push_back(line),
-            Err(error) => {
-                let result = Err((Some(interval), Failure::File(error)));
-                return Attempt { lines, result };
-            }
-        }
-    }
-    while let Some(line) = lines.front() {
-        if let Err(error) = summary::append(&destination.directory, &line.text) {
-            if lines.len() > MOST_LINES {
-                lines.pop_front();
-                warn!("{} will lack a line: too many wait", summary::FILE_NAME);
-            }
-            let result = Err((None, Failure::Lines(error)));
-            return Attempt { lines, result };
-        }
-        reached("line");
-        if let Some(record) = &line.record {
-            commit::forget(&destination.directory, record);
-        }
-        lines.pop_front();
-    }
-    let result = Ok(());
-    Attempt { lines, result }
+fn is_unjudged(closed: &ClosedInterval) -> bool {
+    let kernel = closed.kernel.as_ref();
+    kernel.is_some_and(|kernel| kernel.judgement.is_none())
 }
 
 /// However often it is tried: the next one's verdicts build on it.
 fn judge_once(closed: &mut ClosedInterval, judge: &mut Judge) {
-    let is_to_be_judged = closed
-        .kernel
-        .as_ref()
-        .is_some_and(|kernel| kernel.judgement.is_none());
-    if is_to_be_judged {
+    if is_unjudged(closed) {
         judge.judge(closed);
     }
 }
 
 /// Puts neighbours together until no more than `limit` rows wait, the newest interval's besides.
-fn coarsen_all(files: &mut VecDeque<Unwritten>, limit: usize, judge: &mut Judge, zone: Zone) {
+fn coarsen_all(
+    files: &mut VecDeque<Unwritten>,
+    limit: usize,
+    judge: &mut Judge,
+    zone: Zone,
+    is_said: bool,
+) {
     for file in files.iter_mut() {
         judge_once(&mut file.closed, judge);
     }
@@ -489,161 +631,19 @@ fn coarsen_all(files: &mut VecDeque<Unwritten>, limit: usize, judge: &mut Judge,
     if n_rows > limit && last.closed.n_merged > 1 {
         let n_ledgers = last.closed.groups.len().max(1);
         last.closed.fold((limit / n_ledgers).max(1));
-        warn!(
-            "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
-            zone.file_stem(last.closed.period)
-        );
+        if !is_said {
+            warn!(
+                "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
+                zone.file_stem(last.closed.period)
+            );
+        }
     }
-    if files.len() < n_before {
+    if files.len() < n_before && !is_said {
         warn!(
             "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
             files.len()
         );
     }
-}
-
-/// Returns the time as of which it is saved.
-fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
-    let SaveJob {
-        file, checkpoint, ..
-    } = job;
-    let saved_at = checkpoint.saved_at;
-    let saved = checkpoint.into_saved();
-    let place = destination.place();
-    let replace = || {
-        whole_file::replace(place.directory, place.tag, &file, |target| {
-            sealed::write(&saved, target)?;
-            reached("saving");
-            Ok(())
-        })
-    };
-    in_directory(destination, replace)?;
-    reached("saved");
-    Ok(saved_at)
-}
-
-struct Written {
-    totals: FileTotals,
-    took: Duration,
-}
-
-/// Gives the interval its file, by the steps of [`commit`]. On an error it may be tried again.
-fn write_file(
-    interval: &mut Unwritten,
-    destination: &Destination,
-    vitals: &Vitals,
-) -> io::Result<Line> {
-    let directory = &destination.directory;
-    let there = interval.prepared.take();
-    let there = there.filter(|(prepared, _)| prepared.is_there(directory));
-    let (mut prepared, written) = match there {
-        Some(there) => there,
-        None => in_directory(destination, || prepare(&mut interval.closed, destination))?,
-    };
-    let closed = &interval.closed;
-    if !closed.checkpoints.is_empty() && !prepared.is_recorded() {
-        let start = closed.period.start;
-        let line = |file: &str| summary_line(closed, file, &written, destination);
-        if let Err(error) = prepared.record(destination.place(), start, &closed.checkpoints, line) {
-            prepared.abandon(directory);
-            return Err(error);
-        }
-    }
-    let file = match prepared.publish(directory) {
-        Ok(file) => file,
-        Err(error) => {
-            if prepared.is_recorded() {
-                interval.prepared = Some((prepared, written));
-            } else {
-                prepared.abandon(directory);
-            }
-            return Err(error);
-        }
-    };
-    log_written(closed, &file, &written, destination);
-    vitals.note_file(closed, &file, &written.totals, written.took);
-    Ok(Line {
-        text: summary_line(closed, &file, &written, destination),
-        record: prepared.retire(directory, &closed.checkpoints),
-    })
-}
-
-fn prepare(
-    closed: &mut ClosedInterval,
-    destination: &Destination,
-) -> io::Result<(Prepared, Written)> {
-    let begun = Instant::now();
-    let stem = destination.zone.file_stem(closed.period);
-    let time = destination.zone.row_time(closed.period.start);
-    let (prepared, totals) = Prepared::prepare(destination.place(), &stem, |target| {
-        let with_crosscheck = closed.kernel.is_some();
-        csv_writer::write_rows(target, &time, closed.rows(), with_crosscheck)
-    })?;
-    let took = begun.elapsed();
-    Ok((prepared, Written { totals, took }))
-}
-
-/// Makes the log directory again where it is gone.
-fn in_directory<T>(
-    destination: &Destination,
-    mut create: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    match create() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            csv_writer::make_directory(&destination.directory)?;
-            warn!(
-                "log directory {} was gone and is made again",
-                destination.directory.display()
-            );
-            create()
-        }
-        created => created,
-    }
-}
-
-fn log_written(closed: &ClosedInterval, file: &str, written: &Written, destination: &Destination) {
-    let stem = destination.zone.file_stem(closed.period);
-    if file != format!("{stem}.csv") {
-        warn!("{stem}.csv was there already and is left as it is; this interval is in {file}");
-    }
-    let counts = closed.counts();
-    info!(
-        "Stats file \"{}\" written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
-        destination.directory.join(file).display(),
-        written.totals.rows,
-        counts.packets,
-        counts.bytes,
-        counts.lost,
-        counts.late,
-        counts.undecodable(),
-        written.took.as_secs_f64(),
-    );
-    let judgement = closed
-        .kernel
-        .as_ref()
-        .and_then(|kernel| kernel.judgement.as_ref());
-    if let Some(judgement) = judgement {
-        for line in report::lines(&judgement.summary, &destination.watched) {
-            warn!("{line}");
-        }
-    }
-}
-
-/// The interval's line for intervals.jsonl.
-fn summary_line(
-    closed: &ClosedInterval,
-    file: &str,
-    written: &Written,
-    destination: &Destination,
-) -> Vec<u8> {
-    summary::line(
-        closed,
-        &destination.watched,
-        destination.zone,
-        file,
-        &written.totals,
-        written.took.as_secs_f64(),
-    )
 }
 
 /// Nice values are a thread's own on Linux, and lowering one's priority is always allowed. The readers'

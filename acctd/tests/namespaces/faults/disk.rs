@@ -1,13 +1,16 @@
 //! The disk is full, read-only, slow or gone: what was counted waits, and is written in order.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use xtask::traffic::TrafficArgs;
 
 use crate::errors::{copy_out, fill, mount_tmpfs};
+use crate::listen;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::{Case, Needs};
 
@@ -46,6 +49,16 @@ pub(crate) const CASES: &[Case] = &[
         Needs::FaultPoints,
         "the_disk_fails_between_a_commit_and_its_rename",
         the_disk_fails_within_a_commit,
+    ),
+    (
+        Needs::FaultPoints,
+        "a_disk_that_does_not_answer_is_said_and_what_waits_stays_within_its_bound",
+        the_disk_does_not_answer,
+    ),
+    (
+        Needs::FaultPoints,
+        "a_disk_that_does_not_answer_keeps_no_stop_waiting_and_the_checkpoint_has_what_was_saved",
+        the_disk_does_not_answer_at_the_stop,
     ),
 ];
 
@@ -254,4 +267,112 @@ fn the_disk_fails_within_a_commit() -> Result<()> {
     acctd.finish()?;
     copy_out(&rig)?;
     ensure_all_is_there(&rig, 40_000)
+}
+
+/// Neither takes nor refuses, as a network file system without its server. An attempt is under way until `hang`
+/// is gone.
+fn hanging_at(point: &str, hang: &Path, rig: &Rig, args: &[&str]) -> Result<Acctd> {
+    fs::write(hang, "")?;
+    let listen = format!("-listen=unix:{}", listen::socket(rig).display());
+    let mut command = rig.acctd_command();
+    command.env("ACCTD_HANG_AT", format!("{point}={}", hang.display()));
+    let acctd = Acctd::spawn(command.args(args).arg(listen))?;
+    acctd.wait_for_line("Started accounting")?;
+    Ok(acctd)
+}
+
+fn resident_kib(acctd: &Acctd) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(kib.context("VmRSS")?.parse()?)
+}
+
+/// 20,000 prefixes a second, of which 30,000 may wait: without a bound that is 1.4 MB a second.
+fn the_disk_does_not_answer() -> Result<()> {
+    const BACKLOG: u64 = 30_000;
+    const A_SECOND: u64 = 20_000;
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let hang = rig.scratch().join("hang");
+    let backlog = format!("-backlog={BACKLOG}");
+    let args = ["-interval=1s", "-checkpoint=100ms", "-ip4-src-group=5"];
+    let acctd = hanging_at("created", &hang, &rig, &[&args[..], &[&backlog]].concat())?;
+    let sending = rig.send_in_background(&TrafficArgs {
+        sources: 1 << 24,
+        rate: 20_000,
+        count: 50 * A_SECOND,
+        ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
+    })?;
+    let is_failing = || Ok(listen::metrics(&rig)?["acctd_disk_failing"] == 1);
+    wait_until(Duration::from_secs(40), "the disk is failing", is_failing)?;
+    acctd.wait_for_line("the disk has not answered since")?;
+    let before = resident_kib(&acctd)?;
+    let mut most_rows = 0;
+    wait_until(Duration::from_secs(60), "acctd is not healthy", || {
+        most_rows = most_rows.max(listen::metrics(&rig)?["acctd_backlog_rows"]);
+        Ok(listen::get(&rig, "/healthz")?.0 == 503)
+    })?;
+    let (_, problem) = listen::get(&rig, "/healthz")?;
+    ensure!(
+        problem.contains("the disk has not answered since"),
+        "{problem}"
+    );
+    ensure!(listen::metrics(&rig)?["acctd_backlog_intervals"] >= 2);
+    let after = resident_kib(&acctd)?;
+    eprintln!("{most_rows} rows waited at most; {before} KiB, 20 s later {after} KiB");
+    // The one in hand and the newest are besides.
+    let allowed = BACKLOG + 4 * A_SECOND;
+    ensure!((BACKLOG..=allowed).contains(&most_rows), "{most_rows} rows");
+    ensure!(after < before + 8 * 1024, "{before} KiB became {after} KiB");
+    fs::remove_file(&hang)?;
+    acctd.wait_for_line("has answered after")?;
+    wait_until(Duration::from_secs(30), "acctd is well again", || {
+        let is_well = listen::metrics(&rig)?["acctd_disk_failing"] == 0;
+        Ok(is_well && listen::get(&rig, "/healthz")?.0 == 200)
+    })?;
+    sending.finish()?;
+    let ended = acctd.finish()?;
+    ensure_in_order(&ended.log)?;
+    ensure_all_is_there(&rig, 50 * A_SECOND)
+}
+
+fn wait_until(most: Duration, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + most;
+    while !is_so()? {
+        ensure!(Instant::now() < end, "not yet so: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// It gives up after ten seconds, and says so; with a checkpoint, the next start has it all.
+fn the_disk_does_not_answer_at_the_stop() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.rules(LOG_AND_DROP)?;
+    let hang = rig.scratch().join("hang");
+    let args = ["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
+    let acctd = hanging_at("created", &hang, &rig, &args)?;
+    rig.send(&traffic(&rig, 1)?)?;
+    let saved = || {
+        let mut files = fs::read_dir(rig.log_directory())?;
+        Ok(files.any(|file| {
+            file.is_ok_and(|file| file.path().extension().is_some_and(|it| it == "checkpoint"))
+        }))
+    };
+    wait_until(Duration::from_secs(10), "a checkpoint is saved", saved)?;
+    // The next one has what was on its way when that one was made.
+    thread::sleep(Duration::from_secs(1));
+    let ended = acctd.stop(Signal::TERM)?;
+    ensure!(ended.code == Some(1), "{:?}", ended.code);
+    let seconds = ended.took.as_secs();
+    ensure!((10..15).contains(&seconds), "{:?}", ended.took);
+    let given_up = ended.line("the disk has not answered since")?;
+    ensure!(
+        given_up.contains("; 1 intervals (10000 packets) are not written; gave up"),
+        "{given_up}"
+    );
+    fs::remove_file(&hang)?;
+    rig.acctd(&args)?.finish()?;
+    ensure_all_is_there(&rig, 10_000)
 }
