@@ -127,7 +127,7 @@ impl Writer {
             under_way: None,
             trouble: None,
             is_saving_well: Arc::clone(&is_saving_well),
-            coarsening_said: None,
+            said: Said::default(),
             pause: FIRST_PAUSE,
             resting_until: None,
             stopped_at: None,
@@ -212,7 +212,7 @@ struct Backlog {
     /// The last checkpoint was saved.
     is_saving_well: Arc<AtomicBool>,
     /// When the log last said that intervals are put together.
-    coarsening_said: Option<Instant>,
+    said: Said,
     /// Until the next try.
     pause: Duration,
     /// No attempt until then.
@@ -234,6 +234,21 @@ struct UnderWay {
     n_lines: usize,
     /// The log says that it has no answer.
     is_said: bool,
+}
+
+/// When the log last said what is done while too many rows wait: that may be each second.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    joining: Option<Instant>,
+    folding: Option<Instant>,
+}
+
+fn is_to_be_said(last: &mut Option<Instant>) -> bool {
+    let is_due = last.is_none_or(|at| at.elapsed() >= LONGEST_PAUSE);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 impl Backlog {
@@ -321,33 +336,33 @@ impl Backlog {
             return Ok(());
         }
         let zone = self.destination.zone;
-        // Each new interval is put to the others, which may be each second.
-        let is_said = self
-            .coarsening_said
-            .is_some_and(|at| at.elapsed() < LONGEST_PAUSE);
-        if !is_said {
-            self.coarsening_said = Some(Instant::now());
-        }
-        self.judging(move |files, judge| coarsen_all(files, limit, judge, zone, is_said))
-            .await
+        let mut said = self.said;
+        self.said = self
+            .judging(move |files, judge| {
+                coarsen_all(files, limit, judge, zone, &mut said);
+                said
+            })
+            .await?;
+        Ok(())
     }
 
     /// Lets a thread work on the intervals that wait, and on nothing else: it is not the disk's.
-    async fn judging<F>(&mut self, work: F) -> anyhow::Result<()>
+    async fn judging<F, T>(&mut self, work: F) -> anyhow::Result<T>
     where
-        F: FnOnce(&mut VecDeque<Unwritten>, &mut Judge) + Send + 'static,
+        F: FnOnce(&mut VecDeque<Unwritten>, &mut Judge) -> T + Send + 'static,
+        T: Send + 'static,
     {
         let mut files = std::mem::take(&mut self.files);
         let mut judge = self.judge.take().unwrap_or_default();
         let worked = spawn_blocking(move || {
             yield_to_readers();
-            work(&mut files, &mut judge);
-            (files, judge)
+            let answer = work(&mut files, &mut judge);
+            (files, judge, answer)
         });
-        let (files, judge) = worked.await.context("judging intervals has failed")?;
+        let (files, judge, answer) = worked.await.context("judging intervals has failed")?;
         self.files = files;
         self.judge = Some(judge);
-        Ok(())
+        Ok(answer)
     }
 
     /// Begins with the oldest interval, if there is one, and all lines; checkpoints if no other interval
@@ -604,7 +619,7 @@ fn coarsen_all(
     limit: usize,
     judge: &mut Judge,
     zone: Zone,
-    is_said: bool,
+    said: &mut Said,
 ) {
     for file in files.iter_mut() {
         judge_once(&mut file.closed, judge);
@@ -631,14 +646,14 @@ fn coarsen_all(
     if n_rows > limit && last.closed.n_merged > 1 {
         let n_ledgers = last.closed.groups.len().max(1);
         last.closed.fold((limit / n_ledgers).max(1));
-        if !is_said {
+        if is_to_be_said(&mut said.folding) {
             warn!(
                 "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
                 zone.file_stem(last.closed.period)
             );
         }
     }
-    if files.len() < n_before && !is_said {
+    if files.len() < n_before && is_to_be_said(&mut said.joining) {
         warn!(
             "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
             files.len()
