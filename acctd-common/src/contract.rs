@@ -19,6 +19,7 @@
 //! | [`EPOCHS`] | `ARRAY_OF_MAPS` of `HASH` with `BPF_F_NO_PREALLOC` | slot | [`EpochKey`] to [`EpochValue`] | [`SLOTS`] |
 //! | [`CLOCK`] | `ARRAY` | index | `u64` | [`CLOCK_ENTRIES`] |
 //! | [`VLANS`], optional | `HASH` | [`VlanKey`] | `u32` | any |
+//! | [`ADDRESSES`], optional | `HASH` | [`AddressKey`] | `u32` | any |
 //!
 //! # Globals, in `.rodata`, all optional
 //!
@@ -46,6 +47,9 @@ pub const EPOCHS: &str = "ACCTD_EPOCHS";
 pub const CLOCK: &str = "ACCTD_CLOCK";
 /// The VLAN devices that lie on an interface: tagged frames for any other are discarded.
 pub const VLANS: &str = "ACCTD_VLANS";
+/// Ethernet addresses other than an interface's own that it takes frames for: those of the macvlan devices on it, here
+/// or in another network namespace, and of VLAN devices with an address of their own.
+pub const ADDRESSES: &str = "ACCTD_ADDRESSES";
 
 /// Ingress, source address: what comes from beyond the interface.
 pub const INGRESS_SOURCE: &str = "acctd_ingress_source";
@@ -125,7 +129,7 @@ pub mod reason {
     pub const NONE: u8 = 0;
     /// Neither IPv4 nor IPv6: ARP, for instance. Version 0.
     pub const NOT_IP: u8 = 1;
-    /// Ingress: a frame for another host's Ethernet address.
+    /// Ingress: a frame for another host's Ethernet address, which is not in [`super::ADDRESSES`] either.
     pub const OTHER_HOST: u8 = 2;
     /// A header of another version than the frame says. Ingress: one that `ip_rcv` or `ipv6_rcv`
     /// discards for its length or addresses.
@@ -187,3 +191,17 @@ pub struct VlanKey {
     /// The VLAN id, 1 to 4095.
     pub vlan: u32,
 }
+
+/// The key of [`ADDRESSES`]; the value is 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    /// The index of the interface.
+    pub device: u32,
+    /// The Ethernet address.
+    pub address: [u8; 6],
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<AddressKey>() == 12);

@@ -1,6 +1,6 @@
 //! For aya: these types may be copied from and to maps, byte by byte.
 
-use crate::contract::{EpochKey, EpochValue, VlanKey};
+use crate::contract::{AddressKey, EpochKey, EpochValue, VlanKey};
 
 // SAFETY: repr(C), bytes alone, no padding (20 bytes, asserted in the contract), any bits are valid.
 unsafe impl aya::Pod for EpochKey {}
@@ -8,3 +8,5 @@ unsafe impl aya::Pod for EpochKey {}
 unsafe impl aya::Pod for EpochValue {}
 // SAFETY: repr(C), two u32, any bits are valid.
 unsafe impl aya::Pod for VlanKey {}
+// SAFETY: repr(C), bytes behind a u32, no padding (12 bytes, asserted in the contract), any bits are valid.
+unsafe impl aya::Pod for AddressKey {}

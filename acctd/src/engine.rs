@@ -674,6 +674,7 @@ impl ClosedSlots {
             counts: epoch.counts,
             outside,
             is_comparable: epoch.is_exact,
+            is_delayed: epoch.is_delayed,
             drained_in: epoch.drained_in,
             ..KernelInterval::default()
         }

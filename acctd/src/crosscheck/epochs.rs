@@ -78,6 +78,8 @@ pub struct ClosedEpoch {
     /// Whether it covers that period exactly: not where acctd was kept from its work so long that
     /// epochs ran together.
     pub is_exact: bool,
+    /// For each side, whether what came in was held back behind the program: [`super::delays`].
+    pub is_delayed: [bool; 2],
     /// What was counted in it.
     pub counts: EpochCounts,
     /// How long it took to read its map.
@@ -321,6 +323,7 @@ impl Epochs {
         Ok(ClosedEpoch {
             period: epoch.period,
             is_exact: epoch.is_exact,
+            is_delayed: [false; 2],
             counts,
             drained_in: begun.elapsed(),
         })

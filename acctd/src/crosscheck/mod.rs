@@ -7,11 +7,14 @@
 //!             attach, object             stamps, vlans               (with the ledgers of NFLOG)
 //! ```
 
+pub mod addresses;
 pub mod attach;
 #[expect(unsafe_code, reason = "bpf(2) has no safe interface")]
 pub mod bpf_syscall;
 pub mod clsact;
 pub mod counts;
+pub mod delays;
+pub mod device_map;
 pub mod epochs;
 pub mod object;
 pub mod pins;
@@ -22,17 +25,17 @@ pub mod tc_netlink;
 pub mod verdicts;
 pub mod vlans;
 
-use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use acctd_common::contract::{
-    self, EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE, VlanKey,
+    self, AddressKey, EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE, VlanKey,
 };
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
-use aya::maps::{Map, MapData};
+use aya::maps::Map;
 use aya::programs::{Program, TcAttachType};
 use log::{debug, info, warn};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -42,6 +45,8 @@ use crate::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::prefix::{PrefixLength, Side};
 use crate::timeline::SETTLE_TIME;
 use attach::Attached;
+use delays::Delays;
+use device_map::DeviceMap;
 use epochs::Epochs;
 use pins::Pins;
 use stamps::ReceiveStamps;
@@ -179,7 +184,9 @@ pub struct CrossCheck {
     // Before the programs' maps go, so that pins never name maps of nobody.
     _pins: Option<Pins>,
     epochs: Epochs,
-    vlans: Option<VlanMap>,
+    vlans: Option<DeviceMap<VlanKey>>,
+    addresses: Option<DeviceMap<AddressKey>>,
+    delays: Delays,
     /// As of the last look.
     runs: Vec<ProgramRun>,
     ebpf: Ebpf,
@@ -215,11 +222,18 @@ impl CrossCheck {
         let mut ebpf = object::load(config, &needed)?;
         let outer = take_map(&mut ebpf, contract::EPOCHS)?;
         let clock = take_map(&mut ebpf, contract::CLOCK)?;
-        let vlans = ebpf.take_map(contract::VLANS).map(VlanMap::new);
+        let vlans = ebpf.take_map(contract::VLANS).map(DeviceMap::new);
+        let addresses = ebpf.take_map(contract::ADDRESSES).map(DeviceMap::new);
+        let maps = [
+            (contract::EPOCHS, Some(&outer)),
+            (contract::CLOCK, Some(&clock)),
+            (contract::VLANS, vlans.as_ref().map(|it| &it.map)),
+            (contract::ADDRESSES, addresses.as_ref().map(|it| &it.map)),
+        ];
         let pins = config
             .pin
             .as_deref()
-            .map(|directory| Pins::pin(directory, &outer, &clock, vlans.as_ref().map(|v| &v.map)))
+            .map(|directory| Pins::pin(directory, &maps))
             .transpose()?;
         let is_half = config
             .prefix_lengths
@@ -236,11 +250,16 @@ impl CrossCheck {
             _pins: pins,
             epochs,
             vlans,
+            addresses,
+            delays: Delays::default(),
             runs: Vec::new(),
             ebpf,
             _stamps: stamps,
         };
-        crosscheck.refresh_vlans();
+        crosscheck.refresh_device_maps();
+        crosscheck
+            .delays
+            .look(&config.watched, |one| index_of(&one.interface));
         crosscheck.runs = runs(&crosscheck.ebpf);
         for watched in &config.watched {
             let index = index_of(&watched.interface).with_context(|| {
@@ -289,13 +308,15 @@ impl CrossCheck {
     ) -> Result<Vec<ClosedEpoch>> {
         // What has changed before these periods ended must be known before they are handed over.
         self.look_at_devices(now);
-        self.epochs.close_before(first_open, now)
+        let closed = self.epochs.close_before(first_open, now)?;
+        Ok(self.with_delays(closed))
     }
 
     /// The clock was set back to `now`: closes all, and begins anew.
     pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.epochs.restart(now)
+        let closed = self.epochs.restart(now)?;
+        Ok(self.with_delays(closed))
     }
 
     /// The last period ends at `now`; what comes later is counted apart.
@@ -306,16 +327,31 @@ impl CrossCheck {
     /// Takes the programs off and hands over what is left.
     pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
-            attached, epochs, ..
+            attached,
+            epochs,
+            mut delays,
+            config,
+            ..
         } = self;
         drop(attached);
-        epochs.close_all()
+        let mut closed = epochs.close_all()?;
+        mark_delayed(&mut closed, delays.take(&config.watched));
+        Ok(closed)
+    }
+
+    fn with_delays(&mut self, mut closed: Vec<ClosedEpoch>) -> Vec<ClosedEpoch> {
+        if !closed.is_empty() {
+            mark_delayed(&mut closed, self.delays.take(&self.config.watched));
+        }
+        closed
     }
 
     /// An interface or a VLAN device that came, went or is away: then the two sides did not see the
     /// same in the periods that are open at `now`.
     fn look_at_devices(&mut self, now: UnixNanos) {
-        let mut is_uneven = self.refresh_vlans();
+        self.delays
+            .look(&self.config.watched, |one| index_of(&one.interface));
+        let mut is_uneven = self.refresh_device_maps();
         for at in 0..self.config.watched.len() {
             is_uneven |= self.look_at_interface(at);
             is_uneven |= self.attached[at].is_none();
@@ -355,14 +391,35 @@ impl CrossCheck {
     }
 
     /// Returns whether they have changed.
-    fn refresh_vlans(&mut self) -> bool {
-        let Some(vlans) = &mut self.vlans else {
-            return false;
-        };
-        vlans.refresh().unwrap_or_else(|error| {
-            debug!("cannot tell the programs of the VLAN devices: {error:#}");
-            false
-        })
+    fn refresh_device_maps(&mut self) -> bool {
+        let mut is_changed = false;
+        if let Some(vlans) = &mut self.vlans {
+            let refreshed = vlans::read().map_err(Into::into);
+            is_changed |= changed("VLAN devices", refreshed.and_then(|it| vlans.refresh(it)));
+        }
+        if let Some(addresses) = &mut self.addresses {
+            let indices = self.config.watched.iter();
+            let indices = indices.filter_map(|watched| index_of(&watched.interface));
+            let read: io::Result<Vec<_>> = indices.map(addresses::read).collect();
+            let refreshed = read.map_err(Into::into);
+            let refreshed = refreshed.and_then(|it| addresses.refresh(it.into_iter().flatten()));
+            is_changed |= changed("further addresses", refreshed);
+        }
+        is_changed
+    }
+}
+
+/// Whether what the programs know of has changed, as far as they can be told.
+fn changed(what: &str, refreshed: Result<bool>) -> bool {
+    refreshed.unwrap_or_else(|error| {
+        debug!("cannot tell the programs of the interfaces' {what}: {error:#}");
+        false
+    })
+}
+
+fn mark_delayed(closed: &mut [ClosedEpoch], sides: [bool; 2]) {
+    for epoch in closed {
+        epoch.is_delayed = sides;
     }
 }
 
@@ -445,37 +502,4 @@ fn log_of_programs(ebpf: &mut Ebpf) {
             tokio::time::sleep(LOG_PAUSE).await;
         }
     });
-}
-
-/// The programs' map of VLAN devices, and what it holds.
-#[derive(Debug)]
-struct VlanMap {
-    map: Map,
-    devices: HashMap<VlanKey, u32>,
-}
-
-impl VlanMap {
-    fn new(map: Map) -> Self {
-        Self {
-            map,
-            devices: HashMap::new(),
-        }
-    }
-
-    /// Returns whether they have changed.
-    fn refresh(&mut self) -> Result<bool> {
-        let devices: HashMap<VlanKey, u32> = vlans::read()?.into_iter().collect();
-        if devices == self.devices {
-            return Ok(false);
-        }
-        let mut map: aya::maps::HashMap<&mut MapData, VlanKey, u32> = (&mut self.map).try_into()?;
-        for (key, index) in &devices {
-            map.insert(key, index, 0)?;
-        }
-        for key in self.devices.keys().filter(|key| !devices.contains_key(key)) {
-            map.remove(key)?;
-        }
-        self.devices = devices;
-        Ok(true)
-    }
 }

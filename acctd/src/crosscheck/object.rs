@@ -8,7 +8,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Once;
 
-use acctd_common::contract::{self, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
+use acctd_common::contract::{
+    self, AddressKey, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey,
+};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -286,6 +288,13 @@ pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
         Shape::of(vlans).must_be(
             contract::VLANS,
             &Shape::new(kind::HASH, size_of::<VlanKey>(), 4, vlans.max_entries()),
+        )?;
+    }
+    if let Some(addresses) = object.maps.get(contract::ADDRESSES) {
+        let entries = addresses.max_entries();
+        Shape::of(addresses).must_be(
+            contract::ADDRESSES,
+            &Shape::new(kind::HASH, size_of::<AddressKey>(), 4, entries),
         )?;
     }
     Ok(())

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use acctd_common::contract;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Map;
 use aya::pin::PinError;
@@ -25,9 +24,9 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Pins the maps in `directory`, which is made if need be. A pin that is there is a killed
+    /// Pins the maps that there are, by their names, in `directory`, which is made if need be. A pin that is there is a killed
     /// acctd's: it is replaced.
-    pub fn pin(directory: &Path, epochs: &Map, clock: &Map, vlans: Option<&Map>) -> Result<Self> {
+    pub fn pin(directory: &Path, maps: &[(&str, Option<&Map>)]) -> Result<Self> {
         let shown = directory.display();
         must_be_on_bpffs(directory)?;
         fs::create_dir_all(directory)
@@ -44,12 +43,7 @@ impl Pins {
             paths: Vec::new(),
             _directory: opened,
         };
-        let maps = [
-            (contract::EPOCHS, Some(epochs)),
-            (contract::CLOCK, Some(clock)),
-            (contract::VLANS, vlans),
-        ];
-        for (name, map) in maps {
+        for &(name, map) in maps {
             let path = directory.join(name);
             remove(&path)?;
             let Some(map) = map else { continue };

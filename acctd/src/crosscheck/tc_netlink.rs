@@ -23,6 +23,13 @@ pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+/// `linux/tc_act/tc_mirred.h`, and where in `struct tc_mirred` it says what it does.
+const TCA_MIRRED_PARMS: u16 = 2;
+const EACTION_AT: usize = 20;
+const TCA_EGRESS_REDIR: u32 = 1;
+const TCA_INGRESS_REDIR: u32 = 3;
 /// `struct tcmsg`.
 const TCMSG_BYTES: usize = 20;
 /// `linux/netlink.h`.
@@ -36,6 +43,9 @@ pub struct Filter {
     pub kind: String,
     /// The name of a `bpf` filter.
     pub name: String,
+    /// It sends packets to another interface, from which an `ifb` gives them back: not one of eBPF, whose action is
+    /// the program's secret.
+    pub redirects: bool,
     header: TcHeader,
 }
 
@@ -70,6 +80,7 @@ pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
         .map(|answer| Filter {
             kind: answer.kind,
             name: answer.name,
+            redirects: answer.redirects,
             header: answer.header,
         })
         .collect())
@@ -110,6 +121,7 @@ struct Answer {
     header: TcHeader,
     kind: String,
     name: String,
+    redirects: bool,
 }
 
 impl Answer {
@@ -118,6 +130,7 @@ impl Answer {
             header: TcHeader::parse(payload).map_err(io::Error::other)?,
             kind: String::new(),
             name: String::new(),
+            redirects: false,
         };
         let attributes = payload.get(TCMSG_BYTES..).unwrap_or_default();
         for attribute in NlasIterator::new(attributes) {
@@ -132,11 +145,42 @@ impl Answer {
                         }
                     }
                 }
+                TCA_OPTIONS => answer.redirects = has_redirect(attribute.value()),
                 _ => {}
             }
         }
         Ok(answer)
     }
+}
+
+/// Whether there is a redirection among a filter's actions. Each kind of filter has an attribute of its own for them; what
+/// is in the others makes no action of that name.
+fn has_redirect(options: &[u8]) -> bool {
+    nested(options)
+        .flat_map(|(_, actions)| nested(actions))
+        .any(|(_, action)| {
+            let is_mirred = nested(action)
+                .any(|(kind, value)| kind == TCA_ACT_KIND && value.starts_with(b"mirred\0"));
+            let options = nested(action).filter(|(kind, _)| *kind == TCA_ACT_OPTIONS);
+            let mut settings = options.flat_map(|(_, options)| nested(options));
+            is_mirred
+                && settings.any(|(kind, value)| {
+                    let does = value.get(EACTION_AT..).and_then(<[u8]>::first_chunk);
+                    let does = does.map(|bytes| u32::from_ne_bytes(*bytes));
+                    kind == TCA_MIRRED_PARMS
+                        && matches!(does, Some(TCA_EGRESS_REDIR | TCA_INGRESS_REDIR))
+                })
+        })
+}
+
+/// The attributes up to the first that is none.
+fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const HEADER: usize = 4;
+    let attributes = NlasIterator::new(value).map_while(Result::ok);
+    attributes.filter_map(|attribute| {
+        let (kind, end) = (attribute.kind(), HEADER + attribute.value_length());
+        Some((kind, attribute.into_inner().get(HEADER..end)?))
+    })
 }
 
 fn text(value: &[u8]) -> String {
@@ -150,7 +194,26 @@ pub(crate) fn ask<T>(
     flags: u16,
     parse: impl Fn(&[u8]) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    ask_by(Socket::new(NETLINK_ROUTE)?, request, flags, parse)
+}
+
+/// The same for a dump that the kernel narrows down to what the request names (Linux 4.20).
+pub(super) fn ask_strictly<T>(
+    request: RouteNetlinkMessage,
+    flags: u16,
+    parse: impl Fn(&[u8]) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.set_netlink_get_strict_chk(true)?;
+    ask_by(socket, request, flags, parse)
+}
+
+fn ask_by<T>(
+    mut socket: Socket,
+    request: RouteNetlinkMessage,
+    flags: u16,
+    parse: impl Fn(&[u8]) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();

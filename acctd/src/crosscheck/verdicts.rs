@@ -34,6 +34,8 @@ pub struct KernelInterval {
     pub outside: Vec<EpochCounts>,
     /// Whether it watched for the same time as NFLOG.
     pub is_comparable: bool,
+    /// For each side, whether packets were held back between the kernel's count and NFLOG's.
+    pub is_delayed: [bool; 2],
     /// How long it took to read the kernel's map.
     pub drained_in: Duration,
     /// The verdicts, once they are given.
@@ -46,6 +48,9 @@ impl KernelInterval {
         self.counts.append(next.counts);
         self.outside = Vec::new();
         self.is_comparable &= next.is_comparable;
+        for (own, next) in self.is_delayed.iter_mut().zip(next.is_delayed) {
+            *own |= next;
+        }
         self.drained_in += next.drained_in;
         match (&mut self.judgement, next.judgement) {
             (Some(judgement), Some(next)) => judgement.append(next),
@@ -217,8 +222,8 @@ impl Default for Judge {
 #[derive(Debug)]
 struct SideJudge<K> {
     reconciler: Reconciler<K>,
-    /// The last interval had packets without a time stamp of the kernel's, some of which may
-    /// have come in this one.
+    /// The last interval had packets without a time stamp of the kernel's, or such as were held back; some
+    /// of them may have come in this one.
     was_unstamped: bool,
 }
 
@@ -317,7 +322,7 @@ impl<K: StoredKey> SideJudge<K> {
         for group in groups {
             counts.add(&group.counts);
         }
-        let is_unstamped = counts.unstamped > 0;
+        let is_unstamped = counts.unstamped > 0 || kernel.is_delayed[side as usize];
         let unstamped = is_unstamped || self.was_unstamped;
         self.was_unstamped = is_unstamped;
         let overflow = kernel

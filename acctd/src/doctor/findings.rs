@@ -74,7 +74,7 @@ pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     machine::crosscheck(config, facts, &mut all);
     machine::directory(config, &facts.directory, &mut all);
     machine::machine(facts, &mut all);
-    all.0.extend(interfaces::findings(config, &facts.links));
+    all.0.extend(interfaces::findings(config, facts));
     // Those that were found first stay first.
     all.0.sort_by_key(|finding| finding.severity);
     all.0

@@ -1,8 +1,14 @@
 //! What interfaces do to packets and to their lengths: facts, and findings, which are pure.
 
+use std::fs;
+
+use super::facts::Facts;
 use super::findings::{Finding, Severity};
 use super::links::{self, Link};
+use super::ruleset::{Hook, LogRule, interface_of};
 use crate::config::Config;
+use crate::prefix::Family;
+use crate::rules::plan::match_alike;
 
 /// The kernel's own default of all settings: no packet is larger than its header can say.
 const LARGEST: u32 = 65_536;
@@ -17,7 +23,15 @@ pub struct InterfaceFacts {
     pub links: Vec<Link>,
     /// The offloads that are on at those interfaces that are up, where ethtool says it; only with `--verbose`.
     pub offloads: Vec<(String, Vec<&'static str>)>,
+    /// The families whose bridged packets pass the rules of IP too (`bridge-nf-call-iptables`).
+    pub bridged_families: Vec<Family>,
 }
+
+/// The settings of `br_netfilter`, below `net.bridge`.
+const BRIDGE_CALLS: [(Family, &str); 2] = [
+    (Family::Ip4, "bridge-nf-call-iptables"),
+    (Family::Ip6, "bridge-nf-call-ip6tables"),
+];
 
 impl InterfaceFacts {
     /// Looks around.
@@ -29,8 +43,14 @@ impl InterfaceFacts {
             let on = links::offloads(&link.name)?;
             Some((link.name.clone(), on))
         });
+        let is_set = |name: &str| {
+            fs::read_to_string(format!("/proc/sys/net/bridge/{name}"))
+                .is_ok_and(|value| value.trim() != "0")
+        };
+        let calls = BRIDGE_CALLS.iter().filter(|(_, name)| is_set(name));
         Self {
             offloads: offloads.collect(),
+            bridged_families: calls.map(|(family, _)| *family).collect(),
             links,
         }
     }
@@ -38,10 +58,12 @@ impl InterfaceFacts {
 
 /// All that is wrong with them.
 #[must_use]
-pub fn findings(config: &Config, facts: &InterfaceFacts) -> Vec<Finding> {
+pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
-    all.extend(big_tcp(config, facts));
-    all.extend(offloads(facts));
+    all.extend(big_tcp(config, &facts.links));
+    all.extend(bridged(config, facts));
+    all.extend(offloads(&facts.links));
+    all.extend(tunnels(&facts.links));
     all
 }
 
@@ -92,5 +114,110 @@ fn offloads(facts: &InterfaceFacts) -> Option<Finding> {
             on.join(", ")
         ),
         cure: "nothing, unless packets or bytes of the wire are billed: see docs/rules.md, 'Packets and offloads'".into(),
+    })
+}
+
+/// What stays in a bridge and is counted as if it were forwarded, or came in.
+fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
+    let ruleset = facts.ruleset.as_ref().ok()?;
+    let is_own = |rule: &&LogRule| {
+        let mut groups = config.groups.iter();
+        groups.any(|group| {
+            let family = group.prefix_length.family();
+            group.group.0 == rule.group
+                && rule.families.contains(&family.version())
+                && facts.links.bridged_families.contains(&family)
+        })
+    };
+    let mut found: Vec<(&str, u16)> = Vec::new();
+    for bridge in facts.links.links.iter().filter(|it| it.kind == "bridge") {
+        let ports = facts.interfaces.iter();
+        let ports = ports.filter(|it| it.is_up && it.bridge.as_ref() == Some(&bridge.name));
+        // Between two ports at the least.
+        if ports.count() < 2 {
+            continue;
+        }
+        let rules = ruleset.log_rules.iter().filter(is_own);
+        let seen = rules.filter(|rule| sees_bridged(rule, &bridge.name));
+        found.extend(seen.map(|rule| (bridge.name.as_str(), rule.group)));
+    }
+    found.sort_unstable();
+    found.dedup();
+    let (bridge, _) = *found.first()?;
+    let mut groups: Vec<u16> = found.iter().map(|(_, group)| *group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let groups: Vec<String> = groups.iter().map(u16::to_string).collect();
+    let names = BRIDGE_CALLS.iter().filter(|(family, _)| {
+        let mut groups = config.groups.iter();
+        facts.links.bridged_families.contains(family)
+            && groups.any(|group| group.prefix_length.family() == *family)
+    });
+    let names: Vec<&str> = names.map(|(_, name)| *name).collect();
+    let settings = names.iter().map(|name| format!(" net.bridge.{name}=0"));
+    Some(Finding {
+        severity: Severity::Warning,
+        id: "bridge-nf-call",
+        what: format!(
+            "{} is 1: what goes from port to port of {bridge} passes the rules of IP too, and is counted (group {})",
+            names.join(" and "),
+            groups.join(", ")
+        ),
+        cure: format!(
+            "sysctl -w{}, and the same in /etc/sysctl.d; Docker and Kubernetes want it to be 1: see docs/rules.md",
+            settings.collect::<String>()
+        ),
+    })
+}
+
+/// Frames from port to port pass these hooks as what comes in by the bridge and goes out by it.
+fn sees_bridged(rule: &LogRule, bridge: &str) -> bool {
+    let is_on_the_way = matches!(
+        rule.hook,
+        Hook::Prerouting | Hook::Forward | Hook::Postrouting
+    );
+    let interfaces = rule.conditions.iter().filter_map(|it| interface_of(it));
+    is_on_the_way
+        && !rule.is_bridge
+        && interfaces
+            .into_iter()
+            .all(|(_, name)| match_alike(name, bridge))
+}
+
+/// Kinds whose packets travel inside of others of IP, both of which pass rules.
+const TUNNELS: [&str; 17] = [
+    "bareudp",
+    "erspan",
+    "geneve",
+    "gre",
+    "gretap",
+    "gtp",
+    "ip6erspan",
+    "ip6gre",
+    "ip6gretap",
+    "ip6tnl",
+    "ipip",
+    "sit",
+    "vti",
+    "vti6",
+    "vxlan",
+    "wireguard",
+    "xfrm",
+];
+
+fn tunnels(facts: &InterfaceFacts) -> Option<Finding> {
+    let up = facts.links.iter().filter(|link| link.is_up);
+    let tunnels = up.filter(|link| TUNNELS.contains(&link.kind.as_str()));
+    let tunnels: Vec<String> = tunnels
+        .map(|link| format!("{} ({})", link.name, link.kind))
+        .collect();
+    (!tunnels.is_empty()).then(|| Finding {
+        severity: Severity::Note,
+        id: "tunnel",
+        what: format!(
+            "what goes through {} is two packets, the inner one and the one that carries it: rules that name no interface log both",
+            tunnels.join(", ")
+        ),
+        cure: "name the interface whose packets are billed in the rules: see docs/rules.md, 'Tunnels'".into(),
     })
 }

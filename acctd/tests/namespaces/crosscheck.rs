@@ -5,6 +5,7 @@
 //!
 //! - `attaching`: both ways, beside others, what is left behind, devices that go away.
 //! - `counting`: complete rules, so all is `match`, whichever way the packets come.
+//! - `devices`: macvlan devices above the interface, and a shaper behind it.
 //! - `frames`: crafted byte by byte, with all that a parser can get wrong.
 //! - `fuzz`: the same by chance.
 //! - `holes`: those that real networks have.
@@ -14,6 +15,7 @@
 
 mod attaching;
 mod counting;
+mod devices;
 mod frames;
 mod fuzz;
 mod holes;
@@ -41,6 +43,7 @@ use crate::rig::{Acctd, NONE, Rig};
 pub(crate) fn cases() -> Vec<Case> {
     [
         counting::CASES,
+        devices::CASES,
         frames::CASES,
         fuzz::CASES,
         streams::CASES,

@@ -10,7 +10,7 @@ use xtask::netns::Privilege;
 use xtask::veth::{Veth, add_address};
 
 use crate::errors::{as_nobody_with, fill, mount_tmpfs};
-use crate::rig::{Acctd, Rig};
+use crate::rig::{Acctd, Rig, totals};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -30,6 +30,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "doctor_notes_offloads_and_says_ok_all_the_same",
         offloads,
+    ),
+    (
+        Needs::BridgeNetfilter,
+        "doctor_names_br_netfilter_where_what_is_bridged_is_counted",
+        bridged_packets,
     ),
     (
         Needs::Root,
@@ -286,6 +291,57 @@ fn offloads() -> Result<()> {
         .run(&[&["ethtool", "-K", "lan0"][..], &off].concat())?;
     let (_, text) = verbose()?;
     ensure!(!text.contains("[offloads]"), "{text}");
+    Ok(())
+}
+
+/// Packets between two ports of a bridge are counted with `br_netfilter`'s setting alone.
+fn bridged_packets() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    let other = rig.router.peer()?;
+    Veth::new(&rig.router, "port1", &other, "eth0")?;
+    add_address(&rig.wire, "wire0", "10.9.0.2/24")?;
+    add_address(&other, "eth0", "10.9.0.3/24")?;
+    let args = ["-ip4-src-group=5", "-ip4-dst-group=4"];
+    let rules = format!(
+        "ip link add br0 type bridge; ip link set br0 up;
+        ip link set lan0 master br0; ip link set port1 master br0;
+        echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables;
+        echo 1 > /proc/sys/net/bridge/bridge-nf-call-ip6tables;
+        {} rules router --lan br0 --apply {}",
+        rig.acctd_path().display(),
+        args.join(" ")
+    );
+    rig.router.run(&["sh", "-e", "-c", &rules])?;
+    let counted = || -> Result<u64> {
+        let acctd = rig.acctd(&args)?;
+        other.run(&["ping", "-q", "-c", "50", "-i", "0.01", "10.9.0.2"])?;
+        acctd.finish()?;
+        let (source, dest) = totals(&rig.files()?, true);
+        fs::remove_dir_all(rig.log_directory())?;
+        ensure!(source == dest, "{source:?} {dest:?}");
+        Ok(source.packets)
+    };
+    let line = names_first("bridged packets", &doctor(&rig, &args)?, "bridge-nf-call")?;
+    ensure!(line.contains("port to port of br0"), "{line}");
+    ensure!(counted()? == 100);
+    // The other way that docs/rules.md names.
+    let documented = "nft delete table inet acctd
+        nft 'table inet acctd { chain forward { type filter hook forward priority -300
+            iifname \"br0\" oifname != \"br0\" meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50
+            iifname != \"br0\" oifname \"br0\" meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 50; }; }'";
+    rig.router.run(&["sh", "-e", "-c", documented])?;
+    let lines = findings(&doctor(&rig, &args)?)?;
+    ensure!(!lines.join(" ").contains("bridge-nf-call"), "{lines:#?}");
+    ensure!(counted()? == 0);
+    let again = rules.replace("ip link", "true ip link");
+    rig.router.run(&["sh", "-e", "-c", &again])?;
+    let cure = line
+        .split_once("-> ")
+        .and_then(|(_, cure)| cure.split_once(','));
+    let (cure, _) = cure.context("a command")?;
+    rig.router.run(&["sh", "-e", "-c", cure])?;
+    is_well(&doctor(&rig, &args)?)?;
+    ensure!(counted()? == 0);
     Ok(())
 }
 

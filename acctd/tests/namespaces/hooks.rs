@@ -37,6 +37,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Namespace,
+        "a_tunnels_packets_are_counted_inside_and_outside_unless_rules_name_an_interface",
+        tunnel,
+    ),
+    (
+        Needs::Namespace,
         "a_snaplen_too_small_is_counted_and_explained",
         a_snaplen_too_small,
     ),
@@ -276,6 +281,75 @@ fn packets_without_a_length() -> Result<()> {
     ensure!(totals(&files, true) == (counted, NONE), "{files:?}");
     ensure!(totals(&files, false) == (counted, NONE), "{files:?}");
     ensure!(rig.summed("without_length")? == 2_000 && rig.summed("undecodable")? == 0);
+    Ok(())
+}
+
+/// As docs/rules.md says it, and doctor notes that there is one.
+fn tunnel() -> Result<()> {
+    const PINGS: u64 = 100;
+    let rig = Rig::new()?;
+    for (namespace, device, number, other) in [
+        (&rig.router, "lan0", 1, &rig.veth.far_mac),
+        (&rig.wire, "wire0", 2, &rig.veth.near_mac),
+    ] {
+        let peer = 3 - number;
+        let commands = format!(
+            "ip addr add 10.9.0.{number}/24 dev {device}
+            ip neigh add 10.9.0.{peer} lladdr {other} dev {device}
+            ip link add vx0 address 02:00:00:00:00:0{number} type vxlan id 7 dev {device} \
+                local 10.9.0.{number} remote 10.9.0.{peer} dstport 4789
+            ip addr add 10.7.0.{number}/24 dev vx0
+            ip link set vx0 up
+            ip neigh add 10.7.0.{peer} lladdr 02:00:00:00:00:0{peer} dev vx0"
+        );
+        namespace.run(&["sh", "-e", "-c", &commands])?;
+    }
+    let args = ["-ip4-src-group=5", "-ip4-dst-group=4"];
+    let inner = ("10.7.0.2", PINGS, PINGS * 84);
+    // Ethernet, VXLAN, UDP and IP around it.
+    let outer = ("10.9.0.2", PINGS, PINGS * (84 + 14 + 8 + 8 + 20));
+    for (interface, expected) in [
+        (None, &[inner, outer][..]),
+        (Some("vx0"), &[inner]),
+        (Some("lan0"), &[outer]),
+    ] {
+        let named = |key: &str| interface.map_or(String::new(), |it| format!("{key} {it}"));
+        rig.rules(&format!(
+            "table inet rig; delete table inet rig; table inet rig {{
+                chain input {{ type filter hook input priority -300;
+                    {} meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50; }}
+                chain output {{ type filter hook output priority -300;
+                    {} meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 50; }}
+            }}",
+            named("iifname"),
+            named("oifname")
+        ))?;
+        let mut doctor = rig.router.command(rig.acctd_path());
+        let said = doctor.args(["doctor", "-verbose"]).args(args).output()?;
+        let said = String::from_utf8(said.stdout)?;
+        ensure!(
+            said.contains("what goes through vx0 (vxlan) is two packets"),
+            "{said}"
+        );
+        let acctd = rig.acctd(&args)?;
+        rig.router
+            .run(&["ping", "-q", "-c", "100", "-i", "0.01", "10.7.0.2"])?;
+        acctd.finish()?;
+        let files = rig.files()?;
+        let rows = files.iter().flat_map(|file| &file.rows);
+        let found: Vec<_> = rows
+            .map(|row| (row.ip.to_string(), row.source, row.dest))
+            .collect();
+        let expected = expected.iter().map(|&(ip, packets, bytes)| {
+            let count = Count { packets, bytes };
+            (ip.to_owned(), count, count)
+        });
+        ensure!(
+            found == expected.collect::<Vec<_>>(),
+            "{interface:?}: {found:?}"
+        );
+        std::fs::remove_dir_all(rig.log_directory())?;
+    }
     Ok(())
 }
 

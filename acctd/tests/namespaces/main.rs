@@ -27,6 +27,7 @@ mod seeds_manual;
 mod stopping;
 mod unprivileged;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -44,6 +45,8 @@ enum Needs {
     Root,
     /// Root, and a kernel with nft's flowtables.
     Flowtable,
+    /// Root, and a kernel with `br_netfilter`.
+    BridgeNetfilter,
     /// Root, and Debian's Prometheus.
     Prometheus,
     /// Root, and `DuckDB` and `ClickHouse`.
@@ -118,7 +121,11 @@ fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
 
 fn trial(arguments: &Arguments, (needs, name, test): Case) -> Trial {
     let privilege = match needs {
-        Needs::Root | Needs::Flowtable | Needs::Prometheus | Needs::Databases => Privilege::Root,
+        Needs::Root
+        | Needs::Flowtable
+        | Needs::BridgeNetfilter
+        | Needs::Prometheus
+        | Needs::Databases => Privilege::Root,
         Needs::Namespace | Needs::FaultPoints => Privilege::of_this_process(),
     };
     let mut impossible = privilege.available().err();
@@ -132,6 +139,9 @@ fn trial(arguments: &Arguments, (needs, name, test): Case) -> Trial {
     // A kernel is as it is, in CI too, and so is a build.
     let missing = match needs {
         Needs::Flowtable if impossible.is_none() => crosscheck::flowtables().err(),
+        Needs::BridgeNetfilter if !Path::new("/proc/sys/net/bridge").exists() => {
+            Some("the kernel has no br_netfilter, or its module is not loaded".to_owned())
+        }
         Needs::FaultPoints if !cfg!(feature = "fault-points") => {
             Some("acctd is built without --features acctd/fault-points".to_owned())
         }

@@ -724,7 +724,7 @@ fn pins() -> Result<()> {
     let args = with(&INGRESS_ONLY, &[&flag]);
     let directory = format!("{shown}/below/acctd");
     let listed = || rig.router.run(&["ls", &directory]);
-    let all = "ACCTD_CLOCK\nACCTD_EPOCHS\nACCTD_VLANS\n";
+    let all = "ACCTD_ADDRESSES\nACCTD_CLOCK\nACCTD_EPOCHS\nACCTD_VLANS\n";
     let killed = rig.acctd(&args)?;
     ensure!(listed()? == all, "{}", listed()?);
     killed.stop(Signal::KILL)?;

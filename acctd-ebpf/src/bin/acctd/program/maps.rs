@@ -1,6 +1,6 @@
 //! The maps and globals of the contract.
 
-use acctd_common::contract::{CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
+use acctd_common::contract::{AddressKey, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
@@ -20,6 +20,10 @@ pub(super) static ACCTD_CLOCK: Array<u64, { CLOCK_ENTRIES as usize }> = Array::n
 
 #[btf_map]
 pub(super) static ACCTD_VLANS: HashMap<VlanKey, u32, 4096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+pub(super) static ACCTD_ADDRESSES: HashMap<AddressKey, u32, 4096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
 /// Where IPv6 headers and options are followed; no part of the contract.

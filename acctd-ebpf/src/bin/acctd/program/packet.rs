@@ -1,13 +1,13 @@
 //! Where the IP header is, and bytes of the packet.
 
-use acctd_common::contract::{VlanKey, reason};
+use acctd_common::contract::{AddressKey, VlanKey, reason};
 use aya_ebpf::bindings::bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET};
 use aya_ebpf::helpers::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
 
 use super::account::Hook;
-use super::maps::ACCTD_VLANS;
+use super::maps::{ACCTD_ADDRESSES, ACCTD_VLANS};
 
 /// `linux/if_packet.h`.
 const PACKET_OTHERHOST: u32 = 3;
@@ -60,7 +60,7 @@ pub(super) struct Header {
 pub(super) fn find(ctx: &TcContext, hook: Hook) -> Result<(Version, Header), Reason> {
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
     let (kind, protocol) = unsafe { ((*ctx.skb.skb).pkt_type, (*ctx.skb.skb).protocol) };
-    if matches!(hook, Hook::Ingress) && kind == PACKET_OTHERHOST {
+    if matches!(hook, Hook::Ingress) && kind == PACKET_OTHERHOST && !is_for_a_device_above(ctx) {
         return Err(reason::OTHER_HOST);
     }
     #[expect(clippy::cast_possible_truncation, reason = "a __be16 in 32 bits")]
@@ -79,6 +79,27 @@ pub(super) fn find(ctx: &TcContext, hook: Hook) -> Result<(Version, Header), Rea
             None => Err(reason::NOT_IP),
         },
     }
+}
+
+/// Whether a macvlan or VLAN device on this one takes the frame, behind this hook. To the kernel it is for another host
+/// until then.
+#[inline(always)]
+fn is_for_a_device_above(ctx: &TcContext) -> bool {
+    let frame = Header {
+        start: BPF_HDR_START_MAC,
+        offset: 0,
+    };
+    let Some(address) = frame.load(ctx, 0) else {
+        return false;
+    };
+    let key = AddressKey {
+        // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
+        device: unsafe { (*ctx.skb.skb).ifindex },
+        address,
+        padding: [0; 2],
+    };
+    // SAFETY: acctd removes entries while programs run; that there was one is all that is asked.
+    unsafe { ACCTD_ADDRESSES.get(key) }.is_some()
 }
 
 #[inline(always)]

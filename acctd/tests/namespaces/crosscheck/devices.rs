@@ -1,0 +1,152 @@
+//! What other devices do to an interface's packets: those that lie on it, and a shaper that they have to wait for.
+
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use xtask::netns::{Namespace, Privilege};
+use xtask::traffic::{Sizes, TrafficArgs};
+use xtask::veth::add_address;
+
+use super::run::{Run, count};
+use super::{checked, ensure_no_false_verdict, nflog_sums, tc_sums};
+use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::{Case, Needs};
+
+pub(super) const CASES: &[Case] = &[
+    (
+        Needs::Root,
+        "crosscheck_macvlan_devices_count_alike_in_both_directions",
+        macvlan,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_what_an_ingress_shaper_holds_back_is_no_hole",
+        ingress_shaper,
+    ),
+];
+
+fn run(namespace: &Namespace, words: &str) -> Result<()> {
+    namespace
+        .run(&words.split(' ').collect::<Vec<_>>())
+        .map(drop)
+}
+
+/// One in another network namespace, whose packets pass no rule here, in neither direction; and one here, whose packets
+/// pass them all. To the interface below, what comes for either is for another host.
+fn macvlan() -> Result<()> {
+    const PINGS: u64 = 100;
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    let child = rig.router.peer()?;
+    rig.rules(
+        "table inet rig {
+            chain input { type filter hook input priority -300; meta nfproto ipv4 log group 5 snaplen 20; }
+            chain output { type filter hook output priority -300; meta nfproto ipv4 log group 4 snaplen 20; }
+        }",
+    )?;
+    add_address(&rig.wire, "wire0", "10.9.0.2/24")?;
+    add_address(&rig.wire, "wire0", "10.9.1.2/24")?;
+    let (theirs, ours) = ("02:00:00:00:00:03", "02:00:00:00:01:03");
+    for words in [
+        format!("ip link add link lan0 name mv0 address {theirs} type macvlan mode bridge"),
+        format!("ip link set mv0 netns {}", child.pid()),
+        format!("ip link add link lan0 name mv1 address {ours} type macvlan mode bridge"),
+    ] {
+        run(&rig.router, &words)?;
+    }
+    for (namespace, device, address) in [
+        (&child, "mv0", "10.9.0.3/24"),
+        (&rig.router, "mv1", "10.9.1.3/24"),
+    ] {
+        add_address(namespace, device, address)?;
+        run(namespace, &format!("ip link set {device} up"))?;
+    }
+    // Nobody asks who has an address, as lan0 would answer too.
+    for (address, ethernet) in [("10.9.0.3", theirs), ("10.9.1.3", ours)] {
+        let words = format!("ip neigh add {address} lladdr {ethernet} dev wire0");
+        run(&rig.wire, &words)?;
+    }
+    let args = ["-ip4-src-group=5", "-ip4-dst-group=4", "-crosscheck=lan0"];
+    let result = Run::of(&rig, &args, || {
+        let ping = format!("ping -q -c {PINGS} -i 0.01 -W 5");
+        run(&child, &format!("{ping} 10.9.0.2"))?;
+        run(&rig.router, &format!("{ping} 10.9.1.2"))
+    })?;
+    let all = count(PINGS, PINGS * 84);
+    for (far, logged, verdict) in [("10.9.0.2", NONE, "uncovered"), ("10.9.1.2", all, "match")] {
+        let row = result.interval.row(far.parse()?);
+        ensure!(
+            row.is_some_and(|row| {
+                (row.source, row.dest) == (logged, logged)
+                    && (row.tc_source, row.tc_dest) == (all, all)
+                    && row.verdict == verdict
+            }),
+            "{far}: {row:?}"
+        );
+    }
+    ensure!(result.interval.rows.len() == 2, "{result:?}");
+    ensure!(result.interval.uncounted("other_host") == NONE);
+    Ok(())
+}
+
+/// As SQM does it: what comes in goes to an ifb, whose queue lets it through at the rate of the line. It comes back with
+/// another stamp, later by the time in the queue.
+fn ingress_shaper() -> Result<()> {
+    const BURST: u32 = 60;
+    const BOUNDARIES: u64 = 6;
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    for words in [
+        "ip link add ifb0 type ifb",
+        "ip link set ifb0 up",
+        "tc qdisc add dev ifb0 root tbf rate 6mbit burst 3k limit 10000000",
+        "tc qdisc add dev lan0 handle ffff: ingress",
+        "tc filter add dev lan0 parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb0",
+    ] {
+        run(&rig.router, words)?;
+    }
+    let args = [
+        "-interval=1s",
+        "-utc",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0",
+    ];
+    let acctd = rig.acctd(&args)?;
+    acctd.wait_for_line("a filter redirects what comes in, as shapers do")?;
+    let burst = TrafficArgs {
+        sources: 5,
+        count: BURST.into(),
+        size: Sizes {
+            min: 1_000,
+            max: 1_000,
+        },
+        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
+    };
+    for at in 1..=BOUNDARIES {
+        // The queue takes 80 ms for it, so some of it is on each side of the boundary.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let until = Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos()));
+        let ahead = Duration::from_millis(60);
+        thread::sleep(until.saturating_sub(ahead));
+        rig.send(&burst)?;
+        let patience = Instant::now() + Duration::from_secs(30);
+        while rig.counter("v4")?.packets < at * u64::from(BURST) {
+            ensure!(Instant::now() < patience, "{:?}", rig.counter("v4")?);
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Into the next second.
+        thread::sleep(Duration::from_millis(100));
+    }
+    acctd.finish()?;
+    let intervals = checked(&rig)?;
+    let truth = rig.counter("v4")?;
+    ensure!(tc_sums(&intervals).source4 == truth && nflog_sums(&intervals).source4 == truth);
+    ensure_no_false_verdict(&intervals)?;
+    let allowed: u64 = intervals.iter().map(|it| it.crosscheck.allowed).sum();
+    ensure!(allowed > 0, "no packet was held back over a boundary");
+    let with_rows = intervals.iter().filter(|it| !it.rows.is_empty());
+    for interval in with_rows {
+        ensure!(interval.crosscheck.window_ms == 250, "{interval:?}");
+    }
+    Ok(())
+}
