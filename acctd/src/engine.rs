@@ -366,9 +366,10 @@ impl Engine {
         match &self.kernel {
             KernelWatch::Off | KernelWatch::Active(None) => {}
             KernelWatch::Active(Some(crosscheck)) => {
-                self.vitals.note_programs(Some(crosscheck.runs().to_vec()));
+                let looked = (crosscheck.runs().to_vec(), crosscheck.interfaces());
+                self.vitals.note_crosscheck(Some(looked));
             }
-            KernelWatch::Failed => self.vitals.note_programs(None),
+            KernelWatch::Failed => self.vitals.note_crosscheck(None),
         }
     }
 

@@ -350,12 +350,16 @@ impl Server {
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
-        let problems = self.vitals.noted().problems(&self.vitals.groups);
-        if problems.is_empty() {
-            return plain(StatusCode::OK, "ok\n");
-        }
-        let lines = problems.join("\n");
-        plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{lines}\n"))
+        let noted = self.vitals.noted();
+        let mut lines = noted.problems(&self.vitals.groups);
+        let status = if lines.is_empty() {
+            lines.push("ok".to_owned());
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        lines.extend(noted.notes());
+        plain(status, &format!("{}\n", lines.join("\n")))
     }
 }
 

@@ -275,6 +275,24 @@ impl Page<'_> {
             "Whether the cross-check is at work; 0 if it has failed",
             flag(crosscheck.is_active),
         )?;
+        let interfaces = crosscheck.interfaces.iter();
+        self.gauges(
+            "acctd_crosscheck_interface_attached",
+            "Whether the TC programs are on the interface; 0 while it is waited for",
+            interfaces
+                .clone()
+                .map(|one| (label("interface", &one.interface), flag(one.is_attached))),
+        )?;
+        self.gauges(
+            "acctd_crosscheck_interface_complete",
+            "Whether they see all that passes the interface; 0 where what differs is not checked",
+            interfaces.map(|one| {
+                (
+                    label("interface", &one.interface),
+                    flag(one.is_attached && one.trouble.is_none()),
+                )
+            }),
+        )?;
         let tallies = Verdict::ALL.map(|verdict| {
             let tally = crosscheck.total.tallies[verdict as usize];
             (label("verdict", summary::field(verdict)), tally)

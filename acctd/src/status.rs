@@ -175,6 +175,12 @@ struct CheckpointStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct CrossCheckStatus {
     interfaces: Vec<String>,
+    /// Those of them that have acctd's programs on them; the others are waited for.
+    #[serde(default)]
+    attached: Vec<String>,
+    /// What keeps packets of interfaces from being checked.
+    #[serde(default)]
+    notes: Vec<String>,
     /// False if it has failed.
     active: bool,
     /// Prefixes and sides by verdict, in the last file.
@@ -224,6 +230,8 @@ impl Status {
             },
             crosscheck: (!vitals.watched.is_empty()).then(|| CrossCheckStatus {
                 interfaces: vitals.watched.iter().map(ToString::to_string).collect(),
+                attached: attached(&noted),
+                notes: noted.notes(),
                 active: noted.crosscheck.is_active,
                 last: noted.crosscheck.last.as_ref().map(by_verdict),
                 total: by_verdict(&noted.crosscheck.total),
@@ -287,6 +295,12 @@ impl FilesStatus {
             error: files.error.as_ref().map(|(error, _)| error.clone()),
         }
     }
+}
+
+fn attached(noted: &Noted) -> Vec<String> {
+    let interfaces = noted.crosscheck.interfaces.iter();
+    let attached = interfaces.filter(|one| one.is_attached);
+    attached.map(|one| one.interface.clone()).collect()
 }
 
 fn by_verdict(summary: &VerdictSummary) -> BTreeMap<String, u64> {
@@ -413,7 +427,11 @@ impl CrossCheckStatus {
             write!(f, ": {} in the last file", shown(last))?;
             write!(f, "; {} since the start", shown(&self.total))?;
         }
-        writeln!(f)
+        writeln!(f)?;
+        for note in &self.notes {
+            writeln!(f, "cross-check: {note}")?;
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::config::{Config, GroupConfig};
 use crate::counts::{Counts, SharedCounts};
 use crate::crosscheck::verdicts::VerdictSummary;
-use crate::crosscheck::{ProgramRun, Watched};
+use crate::crosscheck::{InterfaceState, ProgramRun, Watched};
 use crate::csv_writer::FileTotals;
 use crate::interval::{Period, UnixNanos};
 use crate::naming::Zone;
@@ -129,6 +129,8 @@ pub struct CrossCheckNoted {
     pub uncounted: BTreeMap<&'static str, u64>,
     /// How often and for how long each program ran, where the kernel measures it.
     pub programs: Vec<ProgramRun>,
+    /// Each interface, in the order of the command line.
+    pub interfaces: Vec<InterfaceState>,
 }
 
 /// Packets and bytes a second.
@@ -151,6 +153,7 @@ impl Vitals {
         // 1 ms to 16 s.
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
         let watched = config.crosscheck.as_ref().map(|config| &config.watched);
+        let watched = watched.cloned().unwrap_or_default();
         let end = config
             .interval
             .period(config.interval.index_of(started))
@@ -161,7 +164,6 @@ impl Vitals {
             zone: config.zone,
             interval: config.interval.length(),
             checkpoint: config.checkpoint,
-            watched: watched.cloned().unwrap_or_default(),
             groups: config.groups.iter().copied().zip(counts).collect(),
             close_seconds: seconds(),
             write_seconds: seconds(),
@@ -180,9 +182,11 @@ impl Vitals {
                 save_error: None,
                 crosscheck: CrossCheckNoted {
                     is_active: config.crosscheck.is_some(),
+                    interfaces: watched.iter().map(InterfaceState::unattached).collect(),
                     ..CrossCheckNoted::default()
                 },
             }),
+            watched,
         }
     }
 
@@ -221,11 +225,20 @@ impl Vitals {
         self.lock().rules_gone = gone;
     }
 
-    /// How often and for how long the cross-check's programs ran; `None` if it has failed.
-    pub fn note_programs(&self, programs: Option<Vec<ProgramRun>>) {
+    /// How often and for how long the cross-check's programs ran, and on which interfaces they are; `None` if
+    /// it has failed.
+    pub fn note_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
         let mut noted = self.lock();
-        noted.crosscheck.is_active = programs.is_some();
-        noted.crosscheck.programs = programs.unwrap_or_default();
+        let crosscheck = &mut noted.crosscheck;
+        crosscheck.is_active = looked.is_some();
+        (crosscheck.programs, crosscheck.interfaces) =
+            looked.unwrap_or_else(|| (Vec::new(), self.unattached()));
+    }
+
+    /// No interface has a program.
+    fn unattached(&self) -> Vec<InterfaceState> {
+        let watched = self.watched.iter();
+        watched.map(InterfaceState::unattached).collect()
     }
 
     /// An interval has its file.
@@ -332,6 +345,14 @@ impl Noted {
             packets: a_second(before.0, now.0),
             bytes: a_second(before.1, now.1),
         }
+    }
+
+    /// What keeps interfaces from being cross-checked, each in a line. Accounting goes on, and to start acctd
+    /// again would cure nothing: that is not what makes acctd unhealthy.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let interfaces = self.crosscheck.interfaces.iter();
+        interfaces.filter_map(|one| one.trouble.clone()).collect()
     }
 
     /// What keeps acctd from its work, each in a line; none if all is well.

@@ -18,7 +18,7 @@ struct Package {
     programs: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     Package {
         name: "libnetfilter-log-dev",
         gives: "the library libnetfilter_log with its development files, to build acctd",
@@ -63,6 +63,11 @@ const PACKAGES: [Package; 10] = [
         name: "ethtool",
         gives: "ethtool, for the offloads that acctd doctor notes",
         programs: &["ethtool"],
+    },
+    Package {
+        name: "bpftool",
+        gives: "bpftool, which detaches and loads programs beside the cross-check's",
+        programs: &["bpftool"],
     },
     Package {
         name: "procps",

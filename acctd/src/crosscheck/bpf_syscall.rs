@@ -1,14 +1,25 @@
-//! The two commands of bpf(2) that aya 0.14 lacks: reading a map in batches, and removing an
-//! element of an array of maps.
+//! The commands of bpf(2) that aya 0.14 lacks: reading a map in batches, removing an element of an array
+//! of maps, and asking for the ids of the programs on an interface (aya's takes `CAP_SYS_ADMIN`, as it
+//! opens each program).
+//!
+//! The kernel reads and writes as many bytes as a map's keys and values have, wherever it is told to. So
+//! only a map whose sizes were compared with the types can be asked here.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use acctd_common::contract::{EpochKey, EpochValue};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Map, MapData, MapType};
+use aya::programs::TcAttachType;
 
 /// `enum bpf_cmd` of `linux/bpf.h`.
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+/// `enum bpf_attach_type`.
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 
 /// The part of `union bpf_attr` that the batch commands use.
 #[repr(C)]
@@ -34,10 +45,30 @@ struct ElementAttr {
     flags: u64,
 }
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: the kernel reads and writes `attr` within the size that is given. What its addresses
-    // point to is up to the callers below: it lives through the call, and has room for `count` keys
-    // and values of the contract, whose types every map has that acctd makes.
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` uses.
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// # Safety
+///
+/// `attr` is the part of `union bpf_attr` that `command` uses. Each address in it is 0, or of memory that
+/// lives through the call and has room for all that the kernel reads or writes there.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
+    // SAFETY: the kernel reads and writes `attr` within the size that is given; for what its addresses
+    // point to, the caller answers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -57,69 +88,202 @@ fn descriptor(map: BorrowedFd<'_>) -> u32 {
     u32::try_from(map.as_raw_fd()).unwrap_or(u32::MAX)
 }
 
-/// Takes the element out of an array of maps and waits until no program uses it any more; that it
-/// is not there is no error.
-pub fn delete_element(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let mut attr = ElementAttr {
-        map_fd: descriptor(map),
-        padding: 0,
-        key: std::ptr::from_ref(&index).addr() as u64,
-        value: 0,
-        flags: 0,
-    };
-    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+/// For the kernel to read from.
+fn address_of<T>(values: &[T]) -> u64 {
+    values.as_ptr().expose_provenance() as u64
+}
+
+/// For the kernel to write to.
+fn address_of_mut<T>(values: &mut [T]) -> u64 {
+    values.as_mut_ptr().expose_provenance() as u64
+}
+
+fn data_of(map: &Map) -> Result<&MapData> {
+    match map {
+        Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
+        other => bail!("{other:?} is no map of epochs"),
+    }
+}
+
+/// What the kernel says of the map itself, not what an object says.
+fn must_be(map: &MapData, kind: MapType, key_bytes: usize, value_bytes: usize) -> Result<()> {
+    let info = map.info().context("cannot see how a map is made")?;
+    let found = (info.key_size() as usize, info.value_size() as usize);
+    if info.map_type()? != kind || found != (key_bytes, value_bytes) {
+        bail!(
+            "a map of {kind:?} with keys and values of {key_bytes} and {value_bytes} bytes is needed, and the kernel has one of {:?} with {} and {}",
+            info.map_type()?,
+            found.0,
+            found.1
+        );
+    }
+    Ok(())
+}
+
+/// A hash map of [`EpochKey`] to [`EpochValue`].
+#[derive(Debug)]
+pub struct EpochMap(Map);
+
+impl EpochMap {
+    /// Fails if the kernel's map has keys or values of another size.
+    pub fn new(map: Map) -> Result<Self> {
+        let data = data_of(&map)?;
+        must_be(
+            data,
+            MapType::Hash,
+            size_of::<EpochKey>(),
+            size_of::<EpochValue>(),
+        )?;
+        Ok(Self(map))
+    }
+
+    /// As aya has it.
+    pub fn data(&self) -> Result<&MapData> {
+        data_of(&self.0)
+    }
+
+    /// Reads all of it; nothing writes to it any more.
+    pub fn for_each(&self, mut visit: impl FnMut(&EpochKey, &EpochValue)) -> Result<()> {
+        let map_fd = descriptor(self.data()?.fd().as_fd());
+        let mut keys = vec![EpochKey::default(); BATCH];
+        let mut values = vec![EpochValue::default(); BATCH];
+        // Opaque to us, and at most as long as a key.
+        let mut position = [0_u64; 8];
+        let mut is_first = true;
+        loop {
+            let mut next = position;
+            let in_batch = if is_first { 0 } else { address_of(&position) };
+            let mut attr = BatchAttr {
+                in_batch,
+                out_batch: address_of_mut(&mut next),
+                keys: address_of_mut(&mut keys),
+                values: address_of_mut(&mut values),
+                count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+                map_fd,
+                ..BatchAttr::default()
+            };
+            // SAFETY: a batch command uses this part. Both positions have 64 bytes, of which the kernel uses
+            // as many as a key has, at the most, and at least four. `keys` and `values` have `count` elements
+            // of the types whose sizes were compared with the map's when this was made.
+            let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
+            let is_last = match result {
+                Ok(()) => false,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                // A hash bucket with more entries than fit.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    keys.resize(2 * keys.len(), EpochKey::default());
+                    values.resize(keys.len(), EpochValue::default());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
+                visit(key, value);
+            }
+            if is_last {
+                return Ok(());
+            }
+            position = next;
+            is_first = false;
+        }
     }
 }
 
 /// Entries that are read at a time.
 const BATCH: usize = 8_192;
 
-/// Reads a whole epoch's map, which nothing writes to any more.
-pub fn for_each(
-    map: BorrowedFd<'_>,
-    mut visit: impl FnMut(&EpochKey, &EpochValue),
-) -> io::Result<()> {
-    let mut keys = vec![EpochKey::default(); BATCH];
-    let mut values = vec![EpochValue::default(); BATCH];
-    // Opaque to us, and at most as long as a key.
-    let mut position = [0_u64; 8];
-    let mut is_first = true;
-    loop {
-        let mut next = position;
-        let mut attr = BatchAttr {
-            in_batch: if is_first {
-                0
-            } else {
-                position.as_ptr().addr() as u64
-            },
-            out_batch: next.as_mut_ptr().addr() as u64,
-            keys: keys.as_mut_ptr().addr() as u64,
-            values: values.as_mut_ptr().addr() as u64,
-            count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
-            map_fd: descriptor(map),
-            ..BatchAttr::default()
-        };
-        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attr);
-        let is_last = match &result {
-            Ok(()) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            // A hash bucket with more entries than fit.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                keys.resize(2 * keys.len(), EpochKey::default());
-                values.resize(keys.len(), EpochValue::default());
-                continue;
-            }
-            Err(_) => return result,
-        };
-        for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
-            visit(key, value);
+/// Takes the element out of an array of maps and waits until no program uses it any more; that it
+/// is not there is no error.
+pub fn delete_element(array_of_maps: &Map, index: u32) -> Result<()> {
+    let map = data_of(array_of_maps)?;
+    must_be(
+        map,
+        MapType::ArrayOfMaps,
+        size_of::<u32>(),
+        size_of::<u32>(),
+    )?;
+    let key = [index];
+    let mut attr = ElementAttr {
+        map_fd: descriptor(map.fd().as_fd()),
+        padding: 0,
+        key: address_of(&key),
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: a command for an element uses this part. The kernel reads a key, which has four bytes in
+    // this map and lives until the call is over.
+    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The ids of the TCX programs on an interface of this network namespace, in the order in which they
+/// run. None where the kernel has no TCX. It takes `CAP_NET_ADMIN`.
+pub fn tcx_programs(index: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
+    let attach_type = match hook {
+        TcAttachType::Ingress => BPF_TCX_INGRESS,
+        TcAttachType::Egress => BPF_TCX_EGRESS,
+        TcAttachType::Custom(_) => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    // The kernel takes no more (`BPF_MPROG_MAX`).
+    let mut ids = [0_u32; 64];
+    let mut attr = QueryAttr {
+        target_ifindex: index,
+        attach_type,
+        prog_ids: address_of_mut(&mut ids),
+        count: u32::try_from(ids.len()).unwrap_or(0),
+        ..QueryAttr::default()
+    };
+    // SAFETY: `BPF_PROG_QUERY` uses this part. The kernel writes at most `count` ids; the other addresses
+    // are 0.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        Ok(()) => Ok(ids.into_iter().take(attr.count as usize).collect()),
+        Err(error) => match error.raw_os_error() {
+            // No program was ever there, or the attach type is not known.
+            Some(libc::ENOENT | libc::EINVAL) => Ok(Vec::new()),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::maps::MapData;
+
+    use super::*;
+
+    /// It takes root: without it there is no map to try with.
+    fn map(kind: u32, key_bytes: usize, value_bytes: usize) -> Option<Map> {
+        let small = |size| u32::try_from(size).unwrap();
+        let (key, value) = (small(key_bytes), small(value_bytes));
+        let definition = aya_obj::Map::new_from_params(kind, key, value, 8, 0);
+        match MapData::create(definition, "acctd_test", None) {
+            Ok(data) => Some(Map::HashMap(data)),
+            Err(_) if !rustix::process::geteuid().is_root() => None,
+            Err(error) => panic!("{error}"),
         }
-        if is_last {
-            return Ok(());
+    }
+
+    #[test]
+    fn a_map_of_other_sizes_is_never_read() {
+        const HASH: u32 = 1;
+        let (key, value) = (size_of::<EpochKey>(), size_of::<EpochValue>());
+        for (key_bytes, value_bytes, is_right) in [
+            (key, value, true),
+            (key, value + 8, false),
+            (key, 4096, false),
+            (key + 4, value, false),
+            (key - 4, value, false),
+        ] {
+            let Some(map) = map(HASH, key_bytes, value_bytes) else {
+                return;
+            };
+            assert_eq!(EpochMap::new(map).is_ok(), is_right);
         }
-        position = next;
-        is_first = false;
+        // Nor is a hash map taken for an array of maps.
+        if let Some(map) = map(HASH, 4, 4) {
+            assert!(delete_element(&map, 0).is_err());
+        }
     }
 }

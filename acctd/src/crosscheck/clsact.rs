@@ -1,66 +1,88 @@
 //! The clsact qdisc, through which programs are attached where TCX is not used. Unlike a TCX link it
-//! outlives the process, so acctd removes what it has made and finds what a killed acctd has left.
+//! outlives the process, so acctd removes what it has made and finds what a killed acctd has left: filters
+//! with acctd's names whose programs nobody claims.
 //!
-//! The handle of acctd's filters says whether the qdisc is acctd's too, so that the next acctd can
-//! remove both.
+//! The handles of acctd's filters say whether the qdisc is an acctd's too, so that the last one can remove
+//! both.
+//!
+//! Its predecessor `ingress`, which shapers use, has the same place and lets filters be shared, but has no
+//! egress. Only one of the two can be there.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::TcAttachType;
 use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
-use log::warn;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use log::{info, warn};
 
-use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS, Filter};
+use super::claims;
+use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS};
 
-/// Of filters on a qdisc that was there, and on one that acctd has added.
-const HANDLE: TcHandle = TcHandle::new(0, 0xacc1);
-const HANDLE_OWN_QDISC: TcHandle = TcHandle::new(0, 0xacc2);
+pub use super::tc_netlink::Filter;
 
-/// The qdisc of one interface, held for as long as acctd's filters are on it.
+/// Of a filter of acctd's: two programs never have the same, so several acctds may be there.
+const HANDLES: u32 = 0x4000_0000;
+const HANDLE_ID_BITS: u32 = 0x0fff_ffff;
+/// On a qdisc that an acctd has added.
+const OWN_QDISC: u32 = 1;
+
+/// The qdisc of one interface, for as long as acctd's filters are on it.
 #[derive(Debug)]
 pub struct Clsact {
     interface: String,
     index: u32,
+    /// An acctd has added it.
     is_ours: bool,
-    _claim: OwnedFd,
+    /// Not where it is the `ingress` qdisc.
+    pub has_egress: bool,
 }
 
 impl Clsact {
-    /// Makes sure that the interface has the qdisc, and that no filter is on it that an acctd which
-    /// was killed has left: one of `names`.
-    pub fn ensure(interface: &str, index: u32, names: &[&str]) -> Result<Self> {
-        let Some(claim) = claim(interface)? else {
+    /// Makes sure that the interface has a qdisc for filters, and that no filter is on it that an acctd
+    /// which was killed has left: one of `names`. Without `may_add` only one that is there is taken.
+    pub fn ensure(interface: &str, index: u32, names: &[&str], may_add: bool) -> Result<Self> {
+        let mut clsact = Self::found(interface, index)?;
+        clsact.remove_leftovers(names)?;
+        if clsact.kind()?.is_some() {
+            return Ok(clsact);
+        }
+        if !may_add {
             bail!(
-                "another acctd cross-checks {interface} by clsact: stop it, or use --crosscheck-attach tcx"
+                "{interface} has no qdisc for filters: somebody has removed the one that acctd shared"
             );
-        };
+        }
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) => {
+                clsact.is_ours = true;
+                clsact.has_egress = true;
+                info!(
+                    "{interface}: acctd has added the clsact qdisc; while it is there, no ingress qdisc can be added (tc qdisc add dev {interface} ingress): a shaper that needs one is started before acctd, which then shares it"
+                );
+                Ok(clsact)
+            }
+            // In this moment.
+            Err(error) if is_there_already(&error) => Self::found(interface, index),
+            Err(error) => Err(error).with_context(|| {
+                format!("cannot add the clsact qdisc to {interface} (CONFIG_NET_CLS_ACT)")
+            }),
+        }
+    }
+
+    fn found(interface: &str, index: u32) -> Result<Self> {
         let mut clsact = Self {
             interface: interface.to_owned(),
             index,
             is_ours: false,
-            _claim: claim,
+            has_egress: true,
         };
-        clsact.remove_leftovers(names)?;
-        match tc::qdisc_add_clsact(interface) {
-            Ok(()) => clsact.is_ours = true,
-            Err(error) if is_there_already(&error) => clsact.must_be_clsact()?,
-            Err(error) => {
-                return Err(error).with_context(|| {
-                    format!("cannot add the clsact qdisc to {interface} (CONFIG_NET_CLS_ACT)")
-                });
-            }
-        }
+        clsact.has_egress = clsact.kind()?.as_deref() != Some("ingress");
         Ok(clsact)
     }
 
-    /// Where acctd's filter goes: in front of all others, if they let it.
-    pub fn options(&self, hook: TcAttachType) -> Result<NlOptions> {
+    /// Where the filter of this program goes: in front of all others, if they let it.
+    pub fn options(&self, hook: TcAttachType, program: u32) -> Result<NlOptions> {
         let interface = &self.interface;
-        let others = tc_netlink::filters(self.index, parent(hook))
-            .with_context(|| format!("cannot see which filters {interface} has"))?;
+        let others = filters_of(self.index, hook)?;
         // The kernel keeps filters of one kind in each priority, the latest in front.
         let is_taken = |priority: u16| {
             others
@@ -70,32 +92,23 @@ impl Clsact {
         let priority = (1..u16::MAX)
             .find(|&priority| !is_taken(priority))
             .with_context(|| format!("{interface} has filters in all priorities"))?;
-        if priority > 1 {
-            warn!(
-                "{interface}: somebody else's {} filter has priority 1, so acctd's comes after it and does not count what that one keeps to itself; give it a higher number",
-                others.first().map_or("", |filter| filter.kind.as_str())
-            );
-        }
+        let handle =
+            HANDLES | ((program & HANDLE_ID_BITS) << 1) | if self.is_ours { OWN_QDISC } else { 0 };
         Ok(NlOptions {
             priority,
-            handle: if self.is_ours {
-                HANDLE_OWN_QDISC
-            } else {
-                HANDLE
-            },
+            handle: TcHandle::from(handle),
             ..NlOptions::default()
         })
     }
 
-    /// Whether acctd's own filters are there, so many. If that cannot be told, they are.
-    #[must_use]
-    pub fn has_own_filters(&self, names: &[&str], count: usize) -> bool {
-        filters_named(self.index, names).map_or(true, |found| found.len() == count)
-    }
-
     fn remove_leftovers(&mut self, names: &[&str]) -> Result<()> {
         let interface = &self.interface;
-        for filter in filters_named(self.index, names)? {
+        for filter in self.filters_named(names)? {
+            // Whether it lives or not: the last one removes the qdisc.
+            self.is_ours |= filter.handle() & !(HANDLE_ID_BITS << 1) == HANDLES | OWN_QDISC;
+            if claims::is_claimed(filter.program) {
+                continue;
+            }
             filter.delete().with_context(|| {
                 format!(
                     "cannot remove the filter {} from {interface} that an acctd which was killed has left",
@@ -106,40 +119,53 @@ impl Clsact {
                 "{interface}: removed the filter {} that an acctd which was killed had left",
                 filter.name
             );
-            self.is_ours |= filter.handle() == u32::from(HANDLE_OWN_QDISC);
         }
         Ok(())
     }
 
-    /// Its predecessor has the same place, but no egress: filters for that would run on ingress.
-    fn must_be_clsact(&self) -> Result<()> {
-        let interface = &self.interface;
-        let kind = tc_netlink::qdisc_kind(self.index)
-            .with_context(|| format!("cannot see which qdisc {interface} has"))?;
-        match kind.as_deref() {
-            Some("clsact") | None => Ok(()),
-            Some(other) => bail!(
-                "{interface} has the qdisc {other} in the place of clsact, which has no egress: remove it, or use --crosscheck-attach tcx"
-            ),
+    /// `clsact` or `ingress`, if one of them is there.
+    fn kind(&self) -> Result<Option<String>> {
+        tc_netlink::qdisc_kind(self.index)
+            .with_context(|| format!("cannot see which qdisc {} has", self.interface))
+    }
+
+    /// The `ingress` qdisc shows its filters for egress as well.
+    fn hooks(&self) -> &'static [TcAttachType] {
+        if self.has_egress {
+            &[TcAttachType::Ingress, TcAttachType::Egress]
+        } else {
+            &[TcAttachType::Ingress]
         }
+    }
+
+    /// Acctd's filters, whether the acctd lives or not.
+    fn filters_named(&self, names: &[&str]) -> Result<Vec<Filter>> {
+        let mut found = Vec::new();
+        for hook in self.hooks() {
+            let filters = filters_of(self.index, *hook)?.into_iter();
+            found
+                .extend(filters.filter(|filter| {
+                    filter.kind == "bpf" && names.contains(&filter.name.as_str())
+                }));
+        }
+        Ok(found)
+    }
+
+    fn has_filters(&self) -> io::Result<bool> {
+        for hook in self.hooks() {
+            if !tc_netlink::filters(self.index, parent(*hook))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
 /// Removes the filters, and the qdisc, that an acctd which was killed has left. What a living one
 /// has there stays.
 pub fn clean_up(interface: &str, index: u32, names: &[&str]) -> Result<()> {
-    if filters_named(index, names)?.is_empty() {
-        return Ok(());
-    }
-    let Some(claim) = claim(interface)? else {
-        return Ok(());
-    };
-    let mut clsact = Clsact {
-        interface: interface.to_owned(),
-        index,
-        is_ours: false,
-        _claim: claim,
-    };
+    let mut clsact = Clsact::found(interface, index)?;
+    // What it finds to be an acctd's goes when this is dropped, if nobody uses it.
     clsact.remove_leftovers(names)
 }
 
@@ -149,7 +175,7 @@ impl Drop for Clsact {
         if !self.is_ours {
             return;
         }
-        let removed = has_filters(self.index).and_then(|has| {
+        let removed = self.has_filters().and_then(|has| {
             if has {
                 Ok(())
             } else {
@@ -180,24 +206,6 @@ fn is_there_already(error: &TcError) -> bool {
     }
 }
 
-/// A name that lives in the network namespace and goes with its holder, however that ends. So a
-/// filter on an interface that nobody claims is a dead acctd's. `None` if somebody has it.
-fn claim(interface: &str) -> Result<Option<OwnedFd>> {
-    let name = format!("acctd/clsact/{interface}");
-    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    match rustix::net::bind(&socket, &address) {
-        Ok(()) => Ok(Some(socket)),
-        Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn parent(hook: TcAttachType) -> u32 {
     match hook {
         TcAttachType::Ingress => CLSACT_INGRESS,
@@ -206,25 +214,7 @@ fn parent(hook: TcAttachType) -> u32 {
     }
 }
 
-/// Acctd's filters, whether the acctd lives or not.
-fn filters_named(index: u32, names: &[&str]) -> Result<Vec<Filter>> {
-    let mut found: Vec<Filter> = Vec::new();
-    for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
-        let filters = tc_netlink::filters(index, parent).context("cannot see the filters")?;
-        found.extend(
-            filters
-                .into_iter()
-                .filter(|filter| filter.kind == "bpf" && names.contains(&filter.name.as_str())),
-        );
-    }
-    Ok(found)
-}
-
-fn has_filters(index: u32) -> io::Result<bool> {
-    for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
-        if !tc_netlink::filters(index, parent)?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// All on a hook, in the order in which they run.
+pub fn filters_of(index: u32, hook: TcAttachType) -> Result<Vec<Filter>> {
+    tc_netlink::filters(index, parent(hook)).context("cannot see the filters")
 }

@@ -15,16 +15,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use acctd_common::contract::{
     CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
-use super::bpf_syscall;
+use super::bpf_syscall::{self, EpochMap};
 use super::counts::{EpochCounts, VERSIONS};
 use super::object::{BPF_F_NO_PREALLOC, kind};
 use crate::interval::{Interval, PeriodIndex, UnixNanos};
@@ -63,7 +62,7 @@ pub struct Epochs {
 #[derive(Debug)]
 struct Epoch {
     slot: u32,
-    map: Map,
+    map: EpochMap,
     /// The period that it counts; `None` before the first one and after the last.
     period: Option<PeriodIndex>,
     /// It covers its period exactly.
@@ -243,7 +242,7 @@ impl Epochs {
         let closed: Vec<Epoch> = self.chain.drain(..n_closed).collect();
         for epoch in &closed {
             // Waits until no program uses the map that it has found before.
-            bpf_syscall::delete_element(map_fd(&self.outer)?, epoch.slot)
+            bpf_syscall::delete_element(&self.outer, epoch.slot)
                 .context("cannot take an epoch's map from the programs")?;
         }
         self.look_ahead(first_open)?;
@@ -295,7 +294,7 @@ impl Epochs {
         self.set_clock(slot, NO_END)?;
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
         outer
-            .set(slot, map_data(&map)?, 0)
+            .set(slot, map.data()?, 0)
             .context("cannot put an epoch's map in place")?;
         self.chain.push_back(Epoch {
             slot,
@@ -316,10 +315,11 @@ impl Epochs {
     fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
         let begun = Instant::now();
         let mut counts = EpochCounts::default();
-        bpf_syscall::for_each(map_fd(&epoch.map)?, |key, value| {
-            counts.take_in(key, value, self.is_half);
-        })
-        .context("cannot read an epoch's map")?;
+        let take_in = |key: &_, value: &_| counts.take_in(key, value, self.is_half);
+        epoch
+            .map
+            .for_each(take_in)
+            .context("cannot read an epoch's map")?;
         Ok(ClosedEpoch {
             period: epoch.period,
             is_exact: epoch.is_exact,
@@ -355,7 +355,7 @@ fn end_nanos(end: UnixNanos) -> u64 {
 }
 
 /// A map with an entry for each reason in it: those are there even when it is full.
-fn new_epoch_map(capacity: u32) -> Result<Map> {
+fn new_epoch_map(capacity: u32) -> Result<EpochMap> {
     let keys = reason_keys();
     let definition = aya_obj::Map::new_from_params(
         kind::HASH,
@@ -373,7 +373,7 @@ fn new_epoch_map(capacity: u32) -> Result<Map> {
         insert_zero(&mut epoch, key)
             .context("cannot make an entry in a map for the cross-check")?;
     }
-    Ok(map)
+    EpochMap::new(map)
 }
 
 /// The kernel takes memory for elements from a small reserve that it fills in the background, so a
@@ -408,15 +408,4 @@ fn reason_keys() -> Vec<EpochKey> {
         }
     }
     keys
-}
-
-fn map_fd(map: &Map) -> Result<BorrowedFd<'_>> {
-    Ok(map_data(map)?.fd().as_fd())
-}
-
-fn map_data(map: &Map) -> Result<&MapData> {
-    match map {
-        Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
-        other => bail!("{other:?} is no map of epochs"),
-    }
 }

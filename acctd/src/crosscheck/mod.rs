@@ -4,18 +4,21 @@
 //!
 //! ```text
 //!  packets ─► TC program ─► epoch map ─► epochs (drain) ─► counts ─► reconcile ─► verdicts in the rows
-//!             attach, object             stamps, vlans               (with the ledgers of NFLOG)
+//!             interfaces, object         stamps, vlans               (with the ledgers of NFLOG)
 //! ```
 
 pub mod addresses;
 pub mod attach;
 #[expect(unsafe_code, reason = "bpf(2) has no safe interface")]
 pub mod bpf_syscall;
+pub mod claims;
 pub mod clsact;
 pub mod counts;
 pub mod delays;
 pub mod device_map;
 pub mod epochs;
+pub mod interfaces;
+pub mod link_events;
 pub mod object;
 pub mod pins;
 pub mod reconcile;
@@ -36,22 +39,24 @@ use acctd_common::contract::{
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
-use aya::programs::{Program, TcAttachType};
-use log::{debug, info, warn};
+use aya::programs::{Program, ProgramInfo, TcAttachType};
+use log::{debug, info};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::ClockId;
 
 use crate::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::prefix::{PrefixLength, Side};
 use crate::timeline::SETTLE_TIME;
-use attach::Attached;
+use claims::Claim;
 use delays::Delays;
 use device_map::DeviceMap;
 use epochs::Epochs;
+use interfaces::Interfaces;
 use pins::Pins;
 use stamps::ReceiveStamps;
 
 pub use epochs::ClosedEpoch;
+pub use interfaces::InterfaceState;
 
 /// How often to look for what the programs have logged.
 const LOG_PAUSE: Duration = Duration::from_millis(50);
@@ -178,9 +183,10 @@ pub struct ProgramRun {
 
 /// A cross-check at work. Dropping it takes the programs off.
 pub struct CrossCheck {
-    config: CrossCheckConfig,
-    /// One for each of `config.watched`; `None` while the interface is away.
-    attached: Vec<Option<Attached>>,
+    watched: Vec<Watched>,
+    interfaces: Interfaces,
+    // After the programs are off: whoever sees one of them there sees that it is claimed.
+    _claims: Vec<Claim>,
     // Before the programs' maps go, so that pins never name maps of nobody.
     _pins: Option<Pins>,
     epochs: Epochs,
@@ -196,15 +202,15 @@ pub struct CrossCheck {
 impl fmt::Debug for CrossCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CrossCheck")
-            .field("config", &self.config)
+            .field("interfaces", &self.interfaces)
             .field("epochs", &self.epochs)
             .finish_non_exhaustive()
     }
 }
 
 impl CrossCheck {
-    /// Loads the programs and attaches them to all interfaces. What they count until
-    /// [`CrossCheck::begin`] belongs to no period.
+    /// Loads the programs and attaches them to the interfaces that are there; to others when they come. What
+    /// they count until [`CrossCheck::begin`] belongs to no period.
     pub fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
         // First, as that may be what is wrong.
         info!(
@@ -222,8 +228,8 @@ impl CrossCheck {
         let mut ebpf = object::load(config, &needed)?;
         let outer = take_map(&mut ebpf, contract::EPOCHS)?;
         let clock = take_map(&mut ebpf, contract::CLOCK)?;
-        let vlans = ebpf.take_map(contract::VLANS).map(DeviceMap::new);
-        let addresses = ebpf.take_map(contract::ADDRESSES).map(DeviceMap::new);
+        let mut vlans = ebpf.take_map(contract::VLANS).map(DeviceMap::new);
+        let mut addresses = ebpf.take_map(contract::ADDRESSES).map(DeviceMap::new);
         let maps = [
             (contract::EPOCHS, Some(&outer)),
             (contract::CLOCK, Some(&clock)),
@@ -244,38 +250,28 @@ impl CrossCheck {
         if config.debug {
             log_of_programs(&mut ebpf);
         }
+        let claims = programs(&ebpf)
+            .map(|(_, info)| Claim::of(info.id()))
+            .collect();
+        // So that no frame comes before it is known of which VLANs there are.
+        refresh(&mut vlans, &mut addresses, &config.watched);
+        let interfaces = Interfaces::start(config, &mut ebpf)?;
         let mut crosscheck = Self {
-            config: config.clone(),
-            attached: Vec::new(),
+            watched: config.watched.clone(),
+            interfaces,
+            _claims: claims,
             _pins: pins,
             epochs,
             vlans,
             addresses,
             delays: Delays::default(),
-            runs: Vec::new(),
+            runs: runs(&ebpf),
             ebpf,
             _stamps: stamps,
         };
-        crosscheck.refresh_device_maps();
         crosscheck
             .delays
             .look(&config.watched, |one| index_of(&one.interface));
-        crosscheck.runs = runs(&crosscheck.ebpf);
-        for watched in &config.watched {
-            let index = index_of(&watched.interface).with_context(|| {
-                format!(
-                    "cannot cross-check {}: there is no such interface; see ip link",
-                    watched.interface
-                )
-            })?;
-            crosscheck.attached.push(Some(Attached::attach(
-                &mut crosscheck.ebpf,
-                watched,
-                index,
-                config.attach,
-            )?));
-            info!("Cross-checking {watched}");
-        }
         crosscheck.epochs.prepare()?;
         Ok(crosscheck)
     }
@@ -292,6 +288,12 @@ impl CrossCheck {
         self.look_at_devices(UnixNanos::now());
         self.runs = runs(&self.ebpf);
         Ok(())
+    }
+
+    /// Which interfaces are attached to, as of the last look, and which are waited for.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<InterfaceState> {
+        self.interfaces.states()
     }
 
     /// What the programs that are loaded have done until the last look.
@@ -321,92 +323,68 @@ impl CrossCheck {
 
     /// The last period ends at `now`; what comes later is counted apart.
     pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+        // What has changed since the last look must be known before the period is handed over.
+        if self.interfaces.look_a_last_time() {
+            self.epochs.mark_inexact(now);
+        }
         self.epochs.stop_at(now)
     }
 
     /// Takes the programs off and hands over what is left.
     pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
-            attached,
+            interfaces,
             epochs,
             mut delays,
-            config,
+            watched,
             ..
         } = self;
-        drop(attached);
+        drop(interfaces);
         let mut closed = epochs.close_all()?;
-        mark_delayed(&mut closed, delays.take(&config.watched));
+        mark_delayed(&mut closed, delays.take(&watched));
         Ok(closed)
     }
 
     fn with_delays(&mut self, mut closed: Vec<ClosedEpoch>) -> Vec<ClosedEpoch> {
         if !closed.is_empty() {
-            mark_delayed(&mut closed, self.delays.take(&self.config.watched));
+            mark_delayed(&mut closed, self.delays.take(&self.watched));
         }
         closed
     }
 
-    /// An interface or a VLAN device that came, went or is away: then the two sides did not see the
-    /// same in the periods that are open at `now`.
+    /// An interface or a VLAN device that came, went or is away, or a program that is not in front of all
+    /// others: then the two sides did not see the same in the periods that are open at `now`.
     fn look_at_devices(&mut self, now: UnixNanos) {
         self.delays
-            .look(&self.config.watched, |one| index_of(&one.interface));
-        let mut is_uneven = self.refresh_device_maps();
-        for at in 0..self.config.watched.len() {
-            is_uneven |= self.look_at_interface(at);
-            is_uneven |= self.attached[at].is_none();
-        }
-        if is_uneven {
+            .look(&self.watched, |one| index_of(&one.interface));
+        let watched = &self.watched;
+        let are_maps_changed = refresh(&mut self.vlans, &mut self.addresses, watched);
+        if self.interfaces.look(&mut self.ebpf) || are_maps_changed {
             self.epochs.mark_inexact(now);
         }
     }
+}
 
-    /// Returns whether it came or went.
-    fn look_at_interface(&mut self, at: usize) -> bool {
-        let watched = &self.config.watched[at];
-        let interface = &watched.interface;
-        let index = index_of(interface);
-        let attached = self.attached[at].as_ref();
-        let known = attached.map(|attached| attached.index);
-        if index == known {
-            if attached.is_none_or(Attached::is_whole) {
-                return false;
-            }
-            warn!("somebody has removed the cross-check's filters from {interface}");
-        }
-        self.attached[at] = None;
-        let Some(index) = index else {
-            warn!("{interface} is gone: its packets are not cross-checked until it is back");
-            return true;
-        };
-        let attached = Attached::attach(&mut self.ebpf, watched, index, self.config.attach);
-        match attached {
-            Ok(attached) => {
-                self.attached[at] = Some(attached);
-                info!("{interface} is back and is cross-checked again");
-            }
-            Err(error) => warn!("{error:#}; trying again"),
-        }
-        true
+/// Tells the programs of the devices that there are now; returns whether they have changed.
+fn refresh(
+    vlans: &mut Option<DeviceMap<VlanKey>>,
+    addresses: &mut Option<DeviceMap<AddressKey>>,
+    watched: &[Watched],
+) -> bool {
+    let mut is_changed = false;
+    if let Some(vlans) = vlans {
+        let refreshed = vlans::read().map_err(Into::into);
+        is_changed |= changed("VLAN devices", refreshed.and_then(|it| vlans.refresh(it)));
     }
-
-    /// Returns whether they have changed.
-    fn refresh_device_maps(&mut self) -> bool {
-        let mut is_changed = false;
-        if let Some(vlans) = &mut self.vlans {
-            let refreshed = vlans::read().map_err(Into::into);
-            is_changed |= changed("VLAN devices", refreshed.and_then(|it| vlans.refresh(it)));
-        }
-        if let Some(addresses) = &mut self.addresses {
-            let indices = self.config.watched.iter();
-            let indices = indices.filter_map(|watched| index_of(&watched.interface));
-            let read: io::Result<Vec<_>> = indices.map(addresses::read).collect();
-            let refreshed = read.map_err(Into::into);
-            let refreshed = refreshed.and_then(|it| addresses.refresh(it.into_iter().flatten()));
-            is_changed |= changed("further addresses", refreshed);
-        }
-        is_changed
+    if let Some(addresses) = addresses {
+        let indices = watched.iter();
+        let indices = indices.filter_map(|watched| index_of(&watched.interface));
+        let read: io::Result<Vec<_>> = indices.map(addresses::read).collect();
+        let refreshed = read.map_err(Into::into);
+        let refreshed = refreshed.and_then(|it| addresses.refresh(it.into_iter().flatten()));
+        is_changed |= changed("further addresses", refreshed);
     }
+    is_changed
 }
 
 /// Whether what the programs know of has changed, as far as they can be told.
@@ -471,19 +449,23 @@ fn index_of(interface: &str) -> Option<u32> {
 
 /// Of the programs that are loaded.
 fn runs(ebpf: &Ebpf) -> Vec<ProgramRun> {
-    let run = |program| -> Option<ProgramRun> {
-        let Some(Program::SchedClassifier(classifier)) = ebpf.program(program) else {
-            return None;
-        };
-        // One that is not loaded has no descriptor to ask.
-        let info = classifier.info().ok()?;
-        Some(ProgramRun {
+    programs(ebpf)
+        .map(|(program, info)| ProgramRun {
             program,
             n_runs: info.run_count(),
             time: info.run_time(),
         })
-    };
-    PROGRAMS.into_iter().filter_map(run).collect()
+        .collect()
+}
+
+/// Those that are loaded. One that is not has no descriptor to ask.
+fn programs(ebpf: &Ebpf) -> impl Iterator<Item = (&'static str, ProgramInfo)> {
+    PROGRAMS.into_iter().filter_map(|name| {
+        let Some(Program::SchedClassifier(classifier)) = ebpf.program(name) else {
+            return None;
+        };
+        Some((name, classifier.info().ok()?))
+    })
 }
 
 /// Passes on what the programs log. Ends with the runtime.

@@ -22,7 +22,9 @@ pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// `linux/rtnetlink.h` and `linux/pkt_cls.h`.
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_CHAIN: u16 = 11;
 const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_ID: u16 = 11;
 const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
 /// `linux/tc_act/tc_mirred.h`, and where in `struct tc_mirred` it says what it does.
@@ -46,6 +48,10 @@ pub struct Filter {
     /// It sends packets to another interface, from which an `ifb` gives them back: not one of eBPF, whose action is
     /// the program's secret.
     pub redirects: bool,
+    /// The id of its program; 0 for other kinds.
+    pub program: u32,
+    /// Packets begin with chain 0, and come to others only if a filter sends them there.
+    pub chain: u32,
     header: TcHeader,
 }
 
@@ -60,6 +66,16 @@ impl Filter {
     #[must_use]
     pub fn handle(&self) -> u32 {
         self.header.handle.into()
+    }
+
+    /// Whether packets may come to it before they come to a later one: the heads of priorities and the tables
+    /// of `u32` take none.
+    #[must_use]
+    pub fn takes_packets(&self) -> bool {
+        /// A table of `u32`; a filter in it has a number in the lower bits.
+        const NUMBER_IN_TABLE: u32 = 0xfff;
+        let is_table = self.kind == "u32" && self.handle() & NUMBER_IN_TABLE == 0;
+        self.chain == 0 && self.handle() != 0 && !is_table
     }
 
     /// Takes it off.
@@ -81,6 +97,8 @@ pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
             kind: answer.kind,
             name: answer.name,
             redirects: answer.redirects,
+            program: answer.program,
+            chain: answer.chain,
             header: answer.header,
         })
         .collect())
@@ -122,6 +140,8 @@ struct Answer {
     kind: String,
     name: String,
     redirects: bool,
+    program: u32,
+    chain: u32,
 }
 
 impl Answer {
@@ -131,17 +151,22 @@ impl Answer {
             kind: String::new(),
             name: String::new(),
             redirects: false,
+            program: 0,
+            chain: 0,
         };
         let attributes = payload.get(TCMSG_BYTES..).unwrap_or_default();
         for attribute in NlasIterator::new(attributes) {
             let attribute = attribute.map_err(io::Error::other)?;
             match attribute.kind() {
                 TCA_KIND => answer.kind = text(attribute.value()),
+                TCA_CHAIN => answer.chain = number(attribute.value()),
                 TCA_OPTIONS if answer.kind == "bpf" => {
                     for option in NlasIterator::new(attribute.value()) {
                         let option = option.map_err(io::Error::other)?;
-                        if option.kind() == TCA_BPF_NAME {
-                            answer.name = text(option.value());
+                        match option.kind() {
+                            TCA_BPF_NAME => answer.name = text(option.value()),
+                            TCA_BPF_ID => answer.program = number(option.value()),
+                            _ => {}
                         }
                     }
                 }
@@ -181,6 +206,10 @@ fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let (kind, end) = (attribute.kind(), HEADER + attribute.value_length());
         Some((kind, attribute.into_inner().get(HEADER..end)?))
     })
+}
+
+fn number(value: &[u8]) -> u32 {
+    value.first_chunk().copied().map_or(0, u32::from_ne_bytes)
 }
 
 fn text(value: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::crosscheck::{ClosedEpoch, CrossCheck, ProgramRun};
+use crate::crosscheck::{ClosedEpoch, CrossCheck, InterfaceState, ProgramRun};
 use crate::interval::{PeriodIndex, UnixNanos};
 
 /// What counts the same packets in the kernel, into an epoch for each period. An error ends it.
@@ -26,6 +26,9 @@ pub trait KernelCount: Send {
 
     /// What its programs have done until the last look.
     fn runs(&self) -> &[ProgramRun];
+
+    /// Which interfaces it counts on, as of the last look.
+    fn interfaces(&self) -> Vec<InterfaceState>;
 }
 
 impl KernelCount for CrossCheck {
@@ -55,5 +58,9 @@ impl KernelCount for CrossCheck {
 
     fn runs(&self) -> &[ProgramRun] {
         Self::runs(self)
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceState> {
+        Self::interfaces(self)
     }
 }

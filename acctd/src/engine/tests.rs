@@ -18,8 +18,8 @@ use acctd_common::contract::{EpochKey, EpochValue};
 use crate::accumulator::{Accumulator, Closed, Rules};
 use crate::binding::Answer;
 use crate::cli::Cli;
-use crate::crosscheck::ProgramRun;
 use crate::crosscheck::counts::EpochCounts;
+use crate::crosscheck::{InterfaceState, ProgramRun};
 use crate::network_namespace::Home;
 use crate::reader::Request;
 use crate::testing::{Logged, datagram, ip4};
@@ -284,6 +284,7 @@ fn closed_epoch(period: Option<PeriodIndex>, is_exact: bool, hosts: &[u8]) -> Cl
         is_exact,
         counts,
         drained_in: Duration::ZERO,
+        is_delayed: [false; 2],
     }
 }
 
@@ -330,6 +331,10 @@ impl KernelCount for Arc<Mutex<FakeKernel>> {
 
     fn runs(&self) -> &[ProgramRun] {
         &[]
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceState> {
+        Vec::new()
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `devices`: macvlan devices above the interface, and a shaper behind it.
 //! - `frames`: crafted byte by byte, with all that a parser can get wrong.
 //! - `fuzz`: the same by chance.
+//! - `interfaces`: those that come late, go elsewhere and come back, and programs put in front on them.
 //! - `holes`: those that real networks have.
 //! - `own_programs`: `--crosscheck-object`, and the other flags.
 //! - `streams`: TCP, whose packets the kernel puts together and cuts up.
@@ -19,6 +20,7 @@ mod devices;
 mod frames;
 mod fuzz;
 mod holes;
+mod interfaces;
 mod own_programs;
 mod run;
 mod streams;
@@ -50,6 +52,7 @@ pub(crate) fn cases() -> Vec<Case> {
         holes::CASES,
         verdicts::CASES,
         attaching::CASES,
+        interfaces::CASES,
         own_programs::CASES,
     ]
     .concat()
