@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::config::GroupConfig;
 use crate::counts::Counts;
+use crate::crosscheck::InterfaceState;
 use crate::crosscheck::reconcile::Verdict;
 use crate::crosscheck::verdicts::Tally;
 use crate::interval::UnixNanos;
@@ -275,24 +276,7 @@ impl Page<'_> {
             "Whether the cross-check is at work; 0 if it has failed",
             flag(crosscheck.is_active),
         )?;
-        let interfaces = crosscheck.interfaces.iter();
-        self.gauges(
-            "acctd_crosscheck_interface_attached",
-            "Whether the TC programs are on the interface; 0 while it is waited for",
-            interfaces
-                .clone()
-                .map(|one| (label("interface", &one.interface), flag(one.is_attached))),
-        )?;
-        self.gauges(
-            "acctd_crosscheck_interface_complete",
-            "Whether they see all that passes the interface; 0 where what differs is not checked",
-            interfaces.map(|one| {
-                (
-                    label("interface", &one.interface),
-                    flag(one.is_attached && one.trouble.is_none()),
-                )
-            }),
-        )?;
+        self.interfaces(&crosscheck.interfaces)?;
         let tallies = Verdict::ALL.map(|verdict| {
             let tally = crosscheck.total.tallies[verdict as usize];
             (label("verdict", summary::field(verdict)), tally)
@@ -376,6 +360,27 @@ impl Page<'_> {
             programs
                 .iter()
                 .map(|run| (label("program", run.program), run.time.as_secs_f64())),
+        )
+    }
+
+    fn interfaces(&mut self, interfaces: &[InterfaceState]) -> fmt::Result {
+        let interfaces = interfaces.iter();
+        self.gauges(
+            "acctd_crosscheck_interface_attached",
+            "Whether the TC programs are on the interface; 0 while it is waited for",
+            interfaces
+                .clone()
+                .map(|one| (label("interface", &one.interface), flag(one.is_attached))),
+        )?;
+        self.gauges(
+            "acctd_crosscheck_interface_complete",
+            "Whether they see all that passes the interface; 0 where what differs is not checked",
+            interfaces.map(|one| {
+                (
+                    label("interface", &one.interface),
+                    flag(one.is_attached && one.trouble.is_none()),
+                )
+            }),
         )
     }
 

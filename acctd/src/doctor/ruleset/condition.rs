@@ -180,7 +180,9 @@ impl Value {
 }
 
 impl Match {
-    pub(super) fn new(key: Key, asked: Test, text: String) -> Self {
+    /// The condition that `key` passes `asked`; `text` is how its rule has it.
+    #[must_use]
+    pub fn new(key: Key, asked: Test, text: String) -> Self {
         let asked = match (&key, asked) {
             // Of a few values, so that what is excluded is known too.
             (Key::State, Test::NotIn(values)) => {
