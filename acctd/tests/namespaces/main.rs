@@ -14,6 +14,7 @@ mod doctor;
 mod doctor_rules;
 mod errors;
 mod faults;
+mod firewalls;
 mod hooks;
 mod listen;
 mod logging;
@@ -83,6 +84,18 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They measure what a machine can do at full speed, so not two at once.
     arguments.test_threads.get_or_insert(1);
+    let firewalls = match firewalls::cases() {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("the set-ups of firewalls: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let firewalls = firewalls.into_iter().map(|(name, path)| {
+        trial(&arguments, Needs::Root, &name, move || {
+            firewalls::run(&path)
+        })
+    });
     let trials = [
         counting::CASES,
         &crosscheck::cases(),
@@ -105,7 +118,8 @@ fn main() -> ExitCode {
     ]
     .concat()
     .into_iter()
-    .map(|case| trial(&arguments, case))
+    .map(|(needs, name, test)| trial(&arguments, needs, name, test))
+    .chain(firewalls)
     .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -119,7 +133,12 @@ fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
         && !arguments.list
 }
 
-fn trial(arguments: &Arguments, (needs, name, test): Case) -> Trial {
+fn trial(
+    arguments: &Arguments,
+    needs: Needs,
+    name: &str,
+    test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
     let privilege = match needs {
         Needs::Root
         | Needs::Flowtable

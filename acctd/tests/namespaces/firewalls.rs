@@ -1,0 +1,172 @@
+//! `acctd doctor` beside the rules of other programs: each file in `firewalls/` is a set-up and a test of its own.
+//! What doctor is to say of it is proven by packets: acctd counts known traffic in the same set-up, beside
+//! counters on the way in and out of the interface that no rule is in front of or behind.
+//!
+//! A file is a script for `sh -e` in the namespace; its first lines say what comes of it:
+//!
+//! ```text
+//! # flags: -ip4-src-group=5 -ip4-dst-group=4     of acctd and doctor (these if left out)
+//! # traffic: host | forward                      to and from this host (if left out); also through it
+//! # in: all | part | none | more                 what acctd counts by source of what the interface receives
+//! #     all-and-dropped                          (all, and what is dropped after it was logged)
+//! # out: all | part | none | more                … by destination of what it sends
+//! # doctor: OK | ID error | ID warning           the first finding
+//! # doctor: not ID                               no such finding
+//! # says: WORDS                                  in the line of that finding
+//! # time: nft                                    doctor takes at most twice as long as nft (and a second)
+//! # wrong: WHY                                   doctor does not say so yet
+//! ```
+//!
+//! What follows a line `# before doctor` is run when the packets are counted. The interface is `lan0`; `wan0` is
+//! another, and `$ACCTD`, `$SCRATCH` are the program and a place for files.
+
+mod setup;
+mod traffic;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use acctd::doctor::clock_sync;
+use anyhow::{Context as _, Result, ensure};
+use xtask::nft::Count;
+
+use crate::rig::{Rig, totals};
+use setup::{Expected, Setup, Share};
+
+/// Before and behind all that a set-up may have on the interface.
+const TRUTH: &str = "
+    table netdev truth {
+        counter received {}
+        counter sent {}
+        chain in { type filter hook ingress device lan0 priority -100000; meta protocol ip counter name received; }
+        chain out { type filter hook egress device lan0 priority 100000; meta protocol ip counter name sent; }
+    }";
+
+/// The tests: their names, and which set-up each loads.
+pub(crate) fn cases() -> Result<Vec<(String, PathBuf)>> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/namespaces/firewalls");
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "sh") {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            cases.push((format!("firewall_{}", stem.replace('-', "_")), path.clone()));
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+/// One of them.
+pub(crate) fn run(path: &Path) -> Result<()> {
+    let setup = Setup::read(path)?;
+    let rig = Rig::new()?;
+    let flags: Vec<&str> = setup.flags.iter().map(String::as_str).collect();
+    traffic::prepare(&rig, setup.forwards)?;
+    sh(&rig, &setup.load).context("the set-up cannot be loaded")?;
+    rig.rules(TRUTH)?;
+    let acctd = rig.acctd(&[&["-interval=1h"], &flags[..]].concat())?;
+    traffic::send(&rig, setup.forwards)?;
+    acctd.finish()?;
+    let (received, sent) = (rig.counter("received")?, rig.counter("sent")?);
+    let (by_source, by_dest) = totals(&rig.files()?, true);
+    setup.received.hold("in", by_source, received)?;
+    setup.sent.hold("out", by_dest, sent)?;
+    rig.router
+        .run(&["nft", "delete", "table", "netdev", "truth"])?;
+    sh(&rig, &setup.before_doctor).context("before doctor")?;
+    let mut doctor = rig.router.command(rig.acctd_path());
+    doctor.arg("doctor").args(&flags);
+    doctor.arg("-log-directory").arg(rig.log_directory());
+    let begun = Instant::now();
+    let output = doctor.output()?;
+    if setup.is_timed {
+        in_time(&rig, begun.elapsed())?;
+    }
+    let said = judge(&setup.expected, &output);
+    match (&setup.wrong, said) {
+        (None, said) => said,
+        (Some(_), Err(_)) => Ok(()),
+        (Some(why), Ok(())) => {
+            anyhow::bail!("doctor is right by now: take the line '# wrong: {why}' away")
+        }
+    }
+}
+
+fn in_time(rig: &Rig, took: Duration) -> Result<()> {
+    let begun = Instant::now();
+    rig.router.run(&["nft", "-j", "list", "ruleset"])?;
+    let nft = begun.elapsed();
+    ensure!(
+        took <= nft * 2 + Duration::from_secs(1),
+        "doctor takes {took:?}, nft {nft:?}"
+    );
+    Ok(())
+}
+
+fn sh(rig: &Rig, script: &str) -> Result<()> {
+    let mut command = rig.router.command("sh");
+    command
+        .args(["-e", "-c", script])
+        .env("ACCTD", rig.acctd_path())
+        .env("SCRATCH", rig.scratch());
+    let output = command.output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Whether it says first what is expected, and has the exit code for it. What it says of this machine's clock
+/// does not matter.
+fn judge(expected: &Expected, output: &Output) -> Result<()> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let is_unsynchronised = clock_sync::is_synchronised() == Some(false);
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.ends_with("[clock-not-synchronised]"))
+        .collect();
+    match expected {
+        Expected::Ok => {
+            let is_ok = lines.iter().all(|line| line.starts_with("OK"));
+            ensure!(is_ok && lines.len() <= 1, "not OK: {lines:#?}");
+            let code = i32::from(is_unsynchronised);
+            ensure!(output.status.code() == Some(code), "{output:?}");
+        }
+        Expected::Not(id) => {
+            let end = format!("[{id}]");
+            ensure!(!text.contains(&end), "{text}");
+        }
+        Expected::First { severity, id, says } => {
+            let first = lines.first().copied().unwrap_or_default();
+            let is_right = first.starts_with(&format!("{severity}: "))
+                && first.ends_with(&format!("[{id}]"))
+                && first.contains(says.as_str());
+            ensure!(is_right, "not {severity} {id} with {says:?}: {lines:#?}");
+            let code = if severity == "error" { 2 } else { 1 };
+            ensure!(output.status.code() == Some(code), "{output:?}");
+        }
+    }
+    Ok(())
+}
+
+impl Share {
+    /// Whether what was counted is this part of the truth.
+    fn hold(self, direction: &str, counted: Count, truth: Count) -> Result<()> {
+        let (counted, truth) = (counted.packets, truth.packets);
+        let holds = match self {
+            Self::All => counted == truth,
+            Self::Some => 0 < counted && counted < truth,
+            Self::None | Self::NotRead => counted == 0,
+            Self::More | Self::AllAndDropped => counted > truth,
+        };
+        ensure!(
+            holds && (truth > 0 || self == Self::NotRead),
+            "{direction}: {counted} of {truth} packets are counted, not {self:?}"
+        );
+        Ok(())
+    }
+}
