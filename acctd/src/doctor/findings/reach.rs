@@ -233,8 +233,22 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
     };
     let are_special = |rule: &&LogRule| rule.conditions.matches.iter().any(is_special);
     if rules.iter().all(are_special) {
+        // Where each has another one, all of them together may see all packets.
+        let is_other = |it: &&Arc<Match>| matches!(it.key, Key::Other(_)) && is_special(it);
+        let is_common = |it: &Arc<Match>| {
+            rules
+                .iter()
+                .all(|rule| rule.conditions.matches.contains(it))
+        };
+        let first = rules.first().into_iter();
+        let mut of_first = first.flat_map(|rule| rule.conditions.matches.iter().filter(is_other));
+        let severity = if of_first.any(is_common) {
+            Severity::Warning
+        } else {
+            Severity::Note
+        };
         add_all(
-            (Severity::Note, "some-packets"),
+            (severity, "some-packets"),
             group,
             rules,
             "only packets that the rule's conditions name are logged",

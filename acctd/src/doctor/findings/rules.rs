@@ -155,10 +155,10 @@ fn no_rule(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes: &mut C
         // Said already: nobody knows whether there is one.
     } else if facts.lacks_nft {
         causes.add(
-            (Severity::Error, "no-rule"),
+            (Severity::Warning, "rules-unreadable"),
             group,
             None,
-            "no rule logs to it, as far as can be seen without nft".into(),
+            "no rule that can be seen without nft logs to it".into(),
             Cure::Text("apt-get install nftables, then acctd doctor again".into()),
         );
     } else {

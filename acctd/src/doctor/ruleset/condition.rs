@@ -209,6 +209,13 @@ impl Match {
         matches!(&self.test, Test::In(values) if values.is_empty())
     }
 
+    /// All packets have it but those that a host sends to itself, which nobody bills.
+    fn is_all_that_counts(&self) -> bool {
+        let is_loopback = |it: &Value| *it == Value::Word("lo".into());
+        matches!(self.key, Key::InInterface | Key::OutInterface)
+            && matches!(&self.test, Test::NotIn(values) if values.iter().all(is_loopback))
+    }
+
     /// The words that are asked for, if it is that.
     #[must_use]
     pub fn words(&self) -> Option<Vec<&str>> {
@@ -343,10 +350,9 @@ impl Conditions {
     #[must_use]
     pub fn are_within(&self, others: &Self) -> bool {
         self.families.without(others.families).is_empty()
-            && others
-                .matches
-                .iter()
-                .all(|wanted| self.matches.iter().any(|own| own.implies(wanted)))
+            && others.matches.iter().all(|wanted| {
+                wanted.is_all_that_counts() || self.matches.iter().any(|own| own.implies(wanted))
+            })
     }
 
     /// There may be a packet of both.

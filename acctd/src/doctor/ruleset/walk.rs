@@ -36,7 +36,14 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
     }
     // In the order of their hooks; of one priority, what is registered later comes first
     // (nf_hook_entries_grow of net/netfilter/core.c).
-    bases.sort_by_key(|(at, base)| (base.hook, base.priority, std::cmp::Reverse(*at)));
+    bases.sort_by_key(|(at, base)| {
+        let is_bridge = chains[*at].is_bridge;
+        (
+            order(base.hook, is_bridge),
+            base.priority,
+            std::cmp::Reverse(*at),
+        )
+    });
     let mut earlier: Vec<(usize, Base, Vec<Obstacle>)> = Vec::new();
     for (at, base) in bases {
         let chain = &chains[at];
@@ -46,8 +53,13 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
             for (other, other_base, drops) in &earlier {
                 let is_of_one_kind = chains[*other].is_bridge == chain.is_bridge
                     || matches!(other_base.hook, Hook::Ingress | Hook::Egress);
-                if is_of_one_kind && other_base.hook.shares_a_way_with(base.hook) {
+                if !other_base.hook.shares_a_way_with(base.hook) {
+                    continue;
+                }
+                if is_of_one_kind {
                     rule.meet(drops);
+                } else if is_before_ip(*other_base) && chains[*other].is_bridge {
+                    rule.meet(&over_a_bridge(drops));
                 }
             }
             rule.keep_the_worst();
@@ -95,6 +107,36 @@ impl LogRule {
             self.obstacles.truncate(MOST_KEPT);
         }
     }
+}
+
+/// A bridge hands to IP what has passed its own hooks on the way in.
+fn order(hook: Hook, is_bridge: bool) -> (u8, Hook) {
+    let rank = match hook {
+        Hook::Ingress => 0,
+        Hook::Prerouting | Hook::Input if is_bridge => 1,
+        _ => 2,
+    };
+    (rank, hook)
+}
+
+fn is_before_ip(base: Base) -> bool {
+    matches!(base.hook, Hook::Prerouting | Hook::Input)
+}
+
+/// Those of a bridge, as IP meets them: of some packets only, and by ports that IP does not see.
+fn over_a_bridge(drops: &[Obstacle]) -> Vec<Obstacle> {
+    let marker = Arc::new(Match::opaque(
+        Key::Other("bridge".into()),
+        "over a bridge".into(),
+    ));
+    let over = |obstacle: &Obstacle| {
+        let mut obstacle = obstacle.clone();
+        let matches = &mut obstacle.conditions.matches;
+        matches.retain(|it| !matches!(it.key, Key::InInterface | Key::OutInterface));
+        obstacle.conditions.add(&marker);
+        obstacle
+    };
+    drops.iter().map(over).collect()
 }
 
 /// What of this base chain keeps packets from later ones: an accept does not.

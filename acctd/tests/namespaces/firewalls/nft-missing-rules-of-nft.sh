@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
 # doctor: rules-unreadable warning
-# wrong: no-rule is an error, although without nft nobody knows
 # says: nft
 # Rules that nft has loaded, on a machine from which it is gone.
 $ACCTD rules --apply -ip4-src-group=5

@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
 # doctor: behind-verdict warning
-# wrong: drops of a bridge are not taken for drops before the rules of IP
 # says: bridge
 # The bridge drops frames before IP sees them.
 ip link add br0 type bridge

@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
 # doctor: some-packets warning
-# wrong: what a rule asks besides is a note, as it may be what is to be counted
 # says: connbytes
 # Logged from the fifth packet of a connection on.
 sysctl -qw net.netfilter.nf_conntrack_acct=1

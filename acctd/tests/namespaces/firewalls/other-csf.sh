@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: none
 # doctor: never-reached error
-# wrong: an interface that is not lo is taken for a condition, and some packets are spoken of where none arrives
 # says: LOGDROPIN
 # CSF drops all that it does not know; the rule was added behind it.
 iptables -w -N LOCALINPUT; iptables -w -N INVALID; iptables -w -N INVDROP; iptables -w -N LOGDROPIN; iptables -w -N DENYIN; iptables -w -N ALLOWIN
