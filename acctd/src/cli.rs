@@ -55,7 +55,7 @@ pub enum Command {
     /// Print the nftables or iptables rules that fit the flags given, load, remove or check them.
     Rules(rules::Args),
     /// Look for what would keep packets from being counted, each finding with its cure.
-    Doctor(doctor::Args),
+    Doctor(Box<doctor::Args>),
     /// Say what a running acctd is doing.
     Status(status::Args),
 }

@@ -59,3 +59,13 @@ pub(crate) fn reached(point: &str) {
         }
     }
 }
+
+#[cfg(not(feature = "fault-points"))]
+pub(crate) fn panic_at(_point: &str) {}
+
+/// Panics if `ACCTD_PANIC_AT` names this point.
+#[cfg(feature = "fault-points")]
+pub(crate) fn panic_at(point: &str) {
+    let wanted = std::env::var("ACCTD_PANIC_AT").unwrap_or_default();
+    assert!(wanted != point, "a panic at {point} was asked for");
+}

@@ -100,6 +100,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         // Of all programs, whatever the format: what is left would log each packet a second time.
         nft::remove()?;
         iptables::remove()?;
+        nft::remove_of_doctor()?;
         return Ok(ExitCode::SUCCESS);
     }
     let plan = match Plan::new(args) {

@@ -52,21 +52,35 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(address) = args.listen.first() else {
         bail!("no address to ask: give --listen");
     };
+    let answer = answer_of(address)?;
+    let text = if args.json {
+        answer
+    } else {
+        parse(&answer, address)?.to_string()
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The process id of the acctd that listens there, and the counters of its groups.
+pub fn counts(address: &ListenAddress) -> Result<(u32, Vec<(u16, Counts)>)> {
+    let status = parse(&answer_of(address)?, address)?;
+    let groups = status.groups.iter().map(|it| (it.group, it.counts));
+    Ok((status.pid, groups.collect()))
+}
+
+fn parse(answer: &str, address: &ListenAddress) -> Result<Status> {
+    serde_json::from_str(answer)
+        .with_context(|| format!("{address} is no acctd, or one of another version"))
+}
+
+fn answer_of(address: &ListenAddress) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let asked = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(address)).await });
     let answer = asked.unwrap_or_else(|_late| bail!("no answer within {PATIENCE:?}"));
-    let answer = answer.with_context(|| format!("cannot ask {address}"))?;
-    let text = if args.json {
-        answer
-    } else {
-        let status: Status = serde_json::from_str(&answer)
-            .with_context(|| format!("{address} is no acctd, or one of another version"))?;
-        status.to_string()
-    };
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    answer.with_context(|| format!("cannot ask {address}"))
 }
 
 async fn ask(address: &ListenAddress) -> Result<String> {

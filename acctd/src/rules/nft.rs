@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::plan::{Hook, Plan, Rule};
 use crate::doctor::facts;
+use crate::doctor::live::hooks;
 use crate::doctor::ruleset::Devices;
 use crate::external::{self, ExternalError};
 use crate::nflog_socket::NflogGroup;
@@ -161,6 +162,14 @@ pub fn remove() -> Result<()> {
         external::run("nft", &["-f", "-"], &text).context("cannot remove the rules")?;
     }
     Ok(())
+}
+
+/// And what a doctor has left that was killed.
+pub fn remove_of_doctor() -> Result<()> {
+    match hooks::remove_left_over() {
+        Err(ExternalError::Missing { .. }) => Ok(()),
+        removed => removed.context("cannot remove what acctd doctor --live has left"),
+    }
 }
 
 /// Whether iptables-nft has chains of ours in this family (`ip` or `ip6`).

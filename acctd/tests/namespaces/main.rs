@@ -12,6 +12,7 @@ mod crosscheck;
 mod databases;
 mod doctor;
 mod doctor_rules;
+mod doctor_live;
 mod errors;
 mod faults;
 mod firewalls;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         hooks::CASES,
         doctor::CASES,
         doctor_rules::CASES,
+        doctor_live::CASES,
         errors::CASES,
         logging::CASES,
         listen::CASES,

@@ -19,7 +19,7 @@ use xtask::process::Process;
 use xtask::traffic::{self, Sent, TrafficArgs};
 use xtask::veth::Veth;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Packets are logged before routing and dropped, so that nothing answers them.
 pub(crate) const LOG_AND_DROP: &str = "

@@ -1,0 +1,226 @@
+//! `acctd doctor --live 10s`: measures for a while instead of judging. How many packets passed the
+//! interfaces, how many met the rules, how many were handed over; and what explains the difference.
+//!
+//! ```text
+//!  interface ─► TC program ─► hooks ─► rule ─► NFLOG ─► acctd, or this process
+//!               passed        own      its     logged
+//!               (crosscheck)  table    counter (logged)
+//!                             (hooks)  (rules)
+//! ```
+//!
+//! The table is acctd's own, by its name `acctd_doctor_PID`; programs go with the process. Both are taken away on
+//! every way out. What a killed one has left, the next one takes away, or `acctd rules --remove`.
+
+pub mod hooks;
+pub mod logged;
+pub mod measured;
+pub mod rules;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use acctd_common::Counters;
+use anyhow::{Context as _, Result, bail};
+
+use super::facts::Facts;
+use super::findings::Finding;
+use crate::config::{Config, GroupConfig};
+use crate::crosscheck::counts::{EpochCounts, KernelFamily};
+use crate::crosscheck::{AttachMode, CrossCheck, CrossCheckConfig, End, Watched};
+use crate::fault_points;
+use crate::interval::{Interval, UnixNanos};
+use crate::ledger::Entry;
+use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::shutdown::Shutdown;
+use hooks::{OwnTable, Snapshot};
+use logged::Readers;
+use measured::{Measured, Passed};
+
+/// One prefix for each family and side is all that is asked for.
+const MAX_PREFIXES: u32 = 1_000;
+/// No end of a period comes in between, but for one at midnight: then there are two.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Measures for `length`, or until a signal ends it. `found` is what the rules let one expect.
+pub fn measure(
+    config: &Config,
+    facts: &Facts,
+    found: &[Finding],
+    length: Duration,
+) -> Result<Measured> {
+    let watched = match &config.crosscheck {
+        Some(crosscheck) => crosscheck.watched.clone(),
+        None => default_routes(),
+    };
+    if watched.is_empty() {
+        bail!("no interface has a default route: name those to measure with --crosscheck");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Before there is anything to take away.
+    let _entered = runtime.enter();
+    let mut signals = Shutdown::listen().context("cannot take over signals")?;
+
+    let mut notes = Vec::new();
+    let names: Vec<&str> = watched.iter().map(|it| it.interface.as_str()).collect();
+    hooks::remove_left_over().context("cannot read the rules that are to be measured")?;
+    let table = OwnTable::load(&names)?;
+    let rules = table.beside_rules(&config.groups)?;
+    let mut crosscheck = match start_crosscheck(config, &watched) {
+        Ok(crosscheck) => Some(crosscheck),
+        Err(error) => {
+            notes.push(format!(
+                "no TC program counts what passes the interfaces: {error:#}"
+            ));
+            None
+        }
+    };
+    let readers = Readers::open(config, facts);
+
+    let begun = Instant::now();
+    if let Some(crosscheck) = &mut crosscheck {
+        crosscheck.begin()?;
+    }
+    let first = Snapshot::take(&table, &rules)?;
+    let readers = readers.begin();
+    let reading = begun.elapsed();
+    let begun = Instant::now();
+    // To whoever waits; a standard error that takes nothing changes no number.
+    let _unheard = writeln!(
+        io::stderr(),
+        "measuring on {} for {length:?}; Ctrl-C ends it earlier",
+        names.join(", ")
+    );
+    fault_points::panic_at("measuring");
+    runtime.block_on(async {
+        tokio::select! {
+            () = tokio::time::sleep(length) => {}
+            _ = signals.signal() => {}
+        }
+    });
+    let took = begun.elapsed();
+    let ending = Instant::now();
+    if let Some(crosscheck) = &mut crosscheck {
+        crosscheck.stop_at(UnixNanos::now())?;
+    }
+    let last = Snapshot::take(&table, &rules)?;
+    let logged = readers.end(&first, &last);
+    let uncertain = reading.max(ending.elapsed());
+    let passed = match crosscheck {
+        Some(crosscheck) => Some(passed(crosscheck)?),
+        None => None,
+    };
+    drop(table);
+    Ok(Measured::new(measured::Parts {
+        config,
+        watched: &watched,
+        took,
+        uncertain,
+        notes,
+        passed,
+        snapshots: [&first, &last],
+        logged: &logged,
+        found,
+    }))
+}
+
+/// Both programs on each interface, without prefixes.
+fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> {
+    let of_group = |group: &GroupConfig| PrefixLength::new(group.prefix_length.family(), 0);
+    let prefix_lengths = config.groups.iter().map(of_group);
+    let mut prefix_lengths: Vec<PrefixLength> = prefix_lengths.collect::<Result<_, _>>()?;
+    prefix_lengths.sort_by_key(|it| it.family().version());
+    prefix_lengths.dedup();
+    let given = config.crosscheck.as_ref();
+    let crosscheck = CrossCheckConfig {
+        watched: watched.to_vec(),
+        attach: given.map_or(AttachMode::Auto, |it| it.attach),
+        max_prefixes: MAX_PREFIXES,
+        object: None,
+        pin: None,
+        prefix_lengths,
+        accounted: u8::MAX,
+        debug: false,
+    };
+    CrossCheck::start(&crosscheck, Interval::new(DAY)?)
+}
+
+/// What the programs have counted in between.
+fn passed(crosscheck: CrossCheck) -> Result<Vec<Passed>> {
+    let closed = crosscheck.finish()?;
+    let mut passed = Vec::new();
+    for family in [Family::Ip4, Family::Ip6] {
+        for side in [Side::Source, Side::Dest] {
+            let mut all = Passed {
+                family,
+                side,
+                packets: 0,
+                bytes: 0,
+                fragments: 0,
+            };
+            for epoch in closed.iter().filter(|epoch| epoch.period.is_some()) {
+                all.add(&epoch.counts);
+            }
+            passed.push(all);
+        }
+    }
+    Ok(passed)
+}
+
+impl Passed {
+    fn add(&mut self, counts: &EpochCounts) {
+        match self.family {
+            Family::Ip4 => self.add_family(&counts.ip4),
+            Family::Ip6 => {
+                self.add_family(&counts.ip6_half);
+                self.add_family(&counts.ip6);
+            }
+        }
+    }
+
+    fn add_family<K: PrefixKey>(&mut self, family: &KernelFamily<K>) {
+        let side = family.side(self.side);
+        let mut sum = Counters::default();
+        for counters in side.totals.iter().map(Entry::counters) {
+            sum.add(counters);
+        }
+        self.packets += sum.packets;
+        self.bytes += sum.bytes;
+        let fragments = side.allowances.iter().map(|(_, it)| it.fragments.packets);
+        self.fragments += fragments.sum::<u64>();
+    }
+}
+
+/// The interfaces that a default route goes out by, IPv4's and IPv6's.
+fn default_routes() -> Vec<Watched> {
+    let read = |name| {
+        let path = Path::new("/proc/thread-self/net").join(name);
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let (ip4, ip6) = (read("route"), read("ipv6_route"));
+    let mut names: Vec<&str> = Vec::new();
+    // Interface, destination, gateway, flags, …, mask at 7; proc_net(5), net/ipv4/fib_trie.c.
+    for line in ip4.lines().skip(1) {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        if columns.get(1) == Some(&"00000000") && columns.get(7) == Some(&"00000000") {
+            names.extend(columns.first());
+        }
+    }
+    // Destination, its prefix length, …, interface; net/ipv6/route.c. Unreachable ones are on lo.
+    for line in ip6.lines() {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        if columns.get(1) == Some(&"00") {
+            names.extend(columns.last().filter(|it| **it != "lo"));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    let watched = names.into_iter().map(|name| Watched {
+        interface: name.to_owned(),
+        end: End::Far,
+    });
+    watched.collect()
+}

@@ -1,0 +1,265 @@
+//! The counters of rules that log to a group, out of what nft and iptables print. Pure, but for
+//! [`of_iptables`].
+
+use serde_json::{Value, json};
+
+use super::hooks::Count;
+use crate::config::GroupConfig;
+use crate::doctor::ruleset::Devices;
+use crate::external::{self, ExternalError};
+
+/// A rule that logs to a group, and what it has counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogCount {
+    /// The group.
+    pub group: u16,
+    /// What tells it from all other rules.
+    pub key: String,
+    /// `chain input of table inet acctd, handle 5`.
+    pub place: String,
+    /// The hook, if it is in a chain that has one.
+    pub hook: Option<String>,
+    /// It matches an interface.
+    pub has_interface: bool,
+    /// `None` without a counter directly at the log statement.
+    pub count: Option<Count>,
+    /// The counter is one that acctd has set beside it.
+    pub is_beside: bool,
+}
+
+/// A chain of acctd's own with what a rule matches.
+#[derive(Debug)]
+pub struct Mirror {
+    /// The rule's.
+    pub key: String,
+    /// nft's family.
+    pub family: String,
+    /// Hook, type, priority, device.
+    pub chain: Value,
+    /// Expressions in nft's JSON.
+    pub matches: Vec<Value>,
+}
+
+fn objects<'a>(json: &'a Value, kind: &'static str) -> impl Iterator<Item = &'a Value> {
+    let objects = json["nftables"].as_array().into_iter().flatten();
+    objects.filter_map(move |object| object.get(kind))
+}
+
+/// The rules that log to any group.
+#[must_use]
+pub fn log_counts(json: &Value) -> Vec<LogCount> {
+    let rules = objects(json, "rule");
+    rules.filter_map(|rule| log_count(json, rule)).collect()
+}
+
+fn log_count(json: &Value, rule: &Value) -> Option<LogCount> {
+    let expressions = rule["expr"].as_array()?;
+    let at = expressions.iter().position(is_log)?;
+    let group = expressions[at]["log"]["group"].as_u64()?;
+    // Between it and the log statement nothing may take packets away.
+    let next_to = expressions[..at].last().into_iter();
+    let counter = next_to
+        .chain(expressions.get(at + 1))
+        .find_map(|expression| expression.get("counter"));
+    let count = counter.and_then(|counter| match counter.as_str() {
+        Some(name) => objects(json, "counter")
+            .find(|it| {
+                it["name"] == name && it["table"] == rule["table"] && it["family"] == rule["family"]
+            })
+            .and_then(Count::of),
+        None => Count::of(counter),
+    });
+    let text = |key: &str| rule[key].as_str().unwrap_or_default();
+    let chain = chain_of(json, rule);
+    let has_interface = expressions.iter().any(|expression| {
+        let key = expression["match"]["left"]["meta"]["key"].as_str();
+        key.is_some_and(|key| key.starts_with("iif") || key.starts_with("oif"))
+    });
+    Some(LogCount {
+        group: u16::try_from(group).ok()?,
+        key: key(rule),
+        place: format!(
+            "chain {} of table {} {}, handle {}",
+            text("chain"),
+            text("family"),
+            text("table"),
+            rule["handle"]
+        ),
+        hook: chain.and_then(|chain| Some(chain["hook"].as_str()?.to_owned())),
+        has_interface,
+        count,
+        is_beside: false,
+    })
+}
+
+fn is_log(expression: &Value) -> bool {
+    expression["log"]["group"].is_u64()
+}
+
+fn key(rule: &Value) -> String {
+    format!("{} {} {}", rule["family"], rule["table"], rule["handle"])
+}
+
+fn chain_of<'a>(json: &'a Value, rule: &Value) -> Option<&'a Value> {
+    objects(json, "chain").find(|chain| {
+        chain["name"] == rule["chain"]
+            && chain["table"] == rule["table"]
+            && chain["family"] == rule["family"]
+    })
+}
+
+/// What to set beside the rules of these groups that have no counter.
+#[must_use]
+pub fn mirrors(json: &Value, groups: &[GroupConfig], devices: &Devices) -> Vec<Mirror> {
+    let mirrors = objects(json, "rule").filter_map(|rule| {
+        let log = log_count(json, rule)?;
+        let is_ours = groups.iter().any(|group| group.group.0 == log.group);
+        if log.count.is_some() || !is_ours {
+            return None;
+        }
+        let chain = chain_of(json, rule)?;
+        let priority = chain["prio"].as_i64()? - 1;
+        let mut copy =
+            json!({ "type": "filter", "hook": chain["hook"].as_str()?, "prio": priority });
+        let family = rule["family"].as_str()?;
+        if family == "netdev" {
+            let place = format!("netdev {}", rule["table"].as_str()?);
+            let names = devices.get(&(place, rule["chain"].as_str()?.to_owned()))?;
+            copy["dev"] = names.first()?.as_str().into();
+        }
+        let expressions = rule["expr"].as_array()?;
+        let before = expressions.iter().take_while(|it| !is_log(it));
+        let matches: Vec<Value> = before
+            .filter(|it| it.get("counter").is_none())
+            .cloned()
+            .collect();
+        // Sets are in the rule's own table, and limits count by themselves.
+        let is_plain = |it: &Value| it.get("match").is_some() && !it.to_string().contains("\"@");
+        matches.iter().all(is_plain).then(|| Mirror {
+            key: log.key,
+            family: family.to_owned(),
+            chain: copy,
+            matches,
+        })
+    });
+    mirrors.collect()
+}
+
+/// The rules that nft's JSON does not show: those of iptables-legacy, and of iptables-nft where it prints
+/// `"xt": null`. Rules of groups that `known` has are left out of the latter.
+pub fn of_iptables(
+    known: &[LogCount],
+    has_extensions: bool,
+) -> Result<Vec<LogCount>, ExternalError> {
+    let mut all = Vec::new();
+    for (program, names) in [
+        ("iptables", "ip_tables_names"),
+        ("ip6tables", "ip6_tables_names"),
+    ] {
+        let names = std::path::Path::new("/proc/thread-self/net").join(names);
+        // To ask the program would have the kernel make tables that nobody uses.
+        if std::fs::read_to_string(names).is_ok_and(|it| !it.trim().is_empty()) {
+            let text = external::run(&format!("{program}-legacy-save"), &["-c"], "")?;
+            all.extend(of_save(&text, &format!("{program}-legacy")));
+        }
+        if !has_extensions {
+            continue;
+        }
+        let text = match external::run(&format!("{program}-nft-save"), &["-c"], "") {
+            Err(ExternalError::Missing { .. }) => continue,
+            text => text?,
+        };
+        let rules = of_save(&text, &format!("{program}-nft")).into_iter();
+        all.extend(rules.filter(|rule| known.iter().all(|it| it.group != rule.group)));
+    }
+    Ok(all)
+}
+
+/// What `iptables-save -c` prints: `[3:228] -A INPUT … -j NFLOG --nflog-group 5 …`.
+#[must_use]
+pub fn of_save(text: &str, program: &str) -> Vec<LogCount> {
+    let mut table = "";
+    let mut all = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        }
+        let Some((count, rule)) = line.strip_prefix('[').and_then(|it| it.split_once("] ")) else {
+            continue;
+        };
+        let words: Vec<&str> = rule.split_whitespace().collect();
+        let after = |flag: &str| {
+            let at = words.iter().position(|word| *word == flag)?;
+            words.get(at + 1).copied()
+        };
+        if after("-j") != Some("NFLOG") {
+            continue;
+        }
+        // Without the flag it is 0, which acctd does not read.
+        let group = after("--nflog-group").and_then(|it| it.parse().ok());
+        let count = count.split_once(':').and_then(|(packets, bytes)| {
+            Some(Count {
+                packets: packets.parse().ok()?,
+                bytes: bytes.parse().ok()?,
+            })
+        });
+        let chain = after("-A").unwrap_or_default();
+        let is_built_in = chain.chars().all(char::is_uppercase);
+        all.push(LogCount {
+            group: group.unwrap_or(0),
+            key: format!("{program} {table} {at} {rule}"),
+            place: format!("chain {chain} of {program}'s table {table}"),
+            hook: is_built_in.then(|| chain.to_lowercase()),
+            has_interface: words.contains(&"-i") || words.contains(&"-o"),
+            count,
+            is_beside: false,
+        });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_belongs_to_a_log_statement_that_stands_next_to_it() {
+        let log = json!({ "log": { "group": 5 } });
+        let limit = json!({ "limit": { "rate": 1 } });
+        let counter = json!({ "counter": { "packets": 3, "bytes": 300 } });
+        let named = json!({ "counter": "v4" });
+        let count = |expressions: &[&Value]| {
+            let json = json!({ "nftables": [
+                { "counter": { "family": "ip", "table": "t", "name": "v4", "packets": 7, "bytes": 8 } },
+                { "counter": { "family": "ip6", "table": "t", "name": "v4", "packets": 1, "bytes": 1 } },
+                { "chain": { "family": "ip", "table": "t", "name": "c", "hook": "input", "prio": 0 } },
+                { "rule": { "family": "ip", "table": "t", "chain": "c", "handle": 4, "expr": expressions } },
+            ] });
+            let rules = log_counts(&json);
+            assert_eq!(rules.len(), 1);
+            assert_eq!(rules[0].place, "chain c of table ip t, handle 4");
+            rules[0].count.map(|count| count.packets)
+        };
+        assert_eq!(count(&[&counter, &log]), Some(3));
+        assert_eq!(count(&[&log, &counter]), Some(3));
+        assert_eq!(count(&[&named, &log]), Some(7));
+        assert_eq!(count(&[&counter, &limit, &log]), None);
+        assert_eq!(count(&[&log]), None);
+    }
+
+    #[test]
+    fn iptables_counts_in_front_of_its_rules() {
+        let text = "*mangle\n:INPUT ACCEPT [9:9]\n:X - [0:0]\n[3:228] -A INPUT -i eth0 -j NFLOG --nflog-group 5\n\
+                    [1:1] -A X -j ACCEPT\nCOMMIT\n";
+        let rules = of_save(text, "iptables-legacy");
+        assert_eq!(rules.len(), 1);
+        let rule = &rules[0];
+        assert_eq!((rule.group, rule.has_interface), (5, true));
+        assert_eq!(rule.hook.as_deref(), Some("input"));
+        let count = Count {
+            packets: 3,
+            bytes: 228,
+        };
+        assert_eq!(rule.count, Some(count));
+    }
+}
