@@ -2,6 +2,7 @@
 
 mod check;
 mod machine;
+mod reproducible;
 
 use std::{
     env, fs,
@@ -34,9 +35,8 @@ impl Dist {
         let place = target.join("dist");
         fs::create_dir_all(&place)?;
         let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let build = ["build", "--release", "--locked", "-p", "acctd"];
-        run(Command::new(&cargo).args(build).current_dir(&root))?;
-        let package = debian_package(&cargo, &root, &place)?;
+        reproducible::build(&cargo, &root, &target)?;
+        let package = debian_package(&cargo, &root, &target, &place, &root)?;
         let tarball = tarball(&root, &place)?;
         for built in [&package, &tarball] {
             let size = fs::metadata(built)?.len();
@@ -44,6 +44,7 @@ impl Dist {
         }
         if self.check {
             lintian(&package)?;
+            reproducible::check(&cargo, &root, &target, &package)?;
             check::run(&package, &target)?;
         }
         Ok(())
@@ -58,8 +59,15 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn debian_package(cargo: &str, root: &Path, place: &Path) -> Result<PathBuf> {
-    let tools = root.join("target/tools");
+/// Of the sources at `root`, whose history `dated` has, and of what is built of them in `target`.
+fn debian_package(
+    cargo: &str,
+    root: &Path,
+    target: &Path,
+    place: &Path,
+    dated: &Path,
+) -> Result<PathBuf> {
+    let tools = target.join("tools");
     // A minute on two cores; the next run finds it there.
     let install = [
         "install",
@@ -76,7 +84,8 @@ fn debian_package(cargo: &str, root: &Path, place: &Path) -> Result<PathBuf> {
         .args(["--package", "acctd", "--no-build", "--output"])
         .arg(place)
         .env("CARGO", cargo)
-        .env("SOURCE_DATE_EPOCH", source_date(root)?)
+        .env("CARGO_TARGET_DIR", target)
+        .env("SOURCE_DATE_EPOCH", source_date(dated)?)
         .current_dir(root);
     let printed = process::output(&mut build)?;
     let path = printed

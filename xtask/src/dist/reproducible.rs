@@ -1,0 +1,92 @@
+//! The same sources give the same package, to the byte, wherever they are built.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use xtask::process;
+
+use super::{debian_package, run};
+use crate::print;
+
+/// Passes on what cargo asks of rustc, and keeps this machine's directories out of it.
+const WRAPPER: &str = "xtask/src/dist/rustc.sh";
+
+/// Builds acctd in the sources at `root`, into `target`.
+pub(super) fn build(cargo: &str, root: &Path, target: &Path) -> Result<()> {
+    let home = cargo_home()?;
+    let build = || {
+        run(Command::new(cargo)
+            .args(["build", "--release", "--locked", "-p", "acctd"])
+            .env("RUSTC_WRAPPER", root.join(WRAPPER))
+            .env("DIST_ROOT", root)
+            .env("DIST_CARGO_HOME", &home)
+            .env("CARGO_TARGET_DIR", target)
+            .current_dir(root))
+    };
+    build()?;
+    let release = target.join("release");
+    if names_one_of(&release.join("acctd"), &[root, &home])? {
+        // cargo does not know that what it has there was built without the wrapper.
+        print::line("dist: what was built before names directories of this machine; built anew")?;
+        fs::remove_dir_all(&release)?;
+        build()?;
+        ensure!(
+            !names_one_of(&release.join("acctd"), &[root, &home])?,
+            "the program names {} or {}",
+            root.display(),
+            home.display()
+        );
+    }
+    Ok(())
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(home.into());
+    }
+    let home = std::env::home_dir().context("no home directory")?;
+    Ok(home.join(".cargo"))
+}
+
+fn names_one_of(program: &Path, directories: &[&Path]) -> Result<bool> {
+    let bytes = fs::read(program).with_context(|| program.display().to_string())?;
+    Ok(directories.iter().any(|directory| {
+        let name = directory.as_os_str().as_encoded_bytes();
+        bytes.windows(name.len()).any(|part| part == name)
+    }))
+}
+
+/// Builds acctd's own crates again, in another directory, and compares the packages.
+pub(super) fn check(cargo: &str, root: &Path, target: &Path, package: &Path) -> Result<()> {
+    let elsewhere = TempDir::with_prefix_in("sources-", target)?;
+    let list = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ];
+    let files = process::output(Command::new("git").args(list).current_dir(root))?;
+    for file in files.split_terminator('\0').map(Path::new) {
+        // One that is removed, but not yet in a commit, is none any more.
+        if !root.join(file).exists() {
+            continue;
+        }
+        let copy = elsewhere.path().join(file);
+        fs::create_dir_all(copy.parent().context("a directory")?)?;
+        fs::copy(root.join(file), &copy).with_context(|| file.display().to_string())?;
+    }
+    build(cargo, elsewhere.path(), target)?;
+    let place = TempDir::with_prefix_in("again-", target)?;
+    let again = debian_package(cargo, elsewhere.path(), target, place.path(), root)?;
+    ensure!(
+        fs::read(package)? == fs::read(&again)?,
+        "built in another directory, the package is another"
+    );
+    print::line("dist: ok: built in another directory, the package is the same to the byte")
+}
