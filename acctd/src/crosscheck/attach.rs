@@ -186,10 +186,10 @@ impl Attached {
             .is_some_and(|clsact| !clsact.has_egress)
     }
 
-    /// Whether it was put on a qdisc.
+    /// Whether it is on a qdisc that is not acctd's own.
     #[must_use]
-    pub fn is_by_qdisc(&self) -> bool {
-        self.clsact.is_some()
+    pub fn shares_qdisc(&self) -> bool {
+        self.clsact.as_ref().is_some_and(|clsact| !clsact.is_ours)
     }
 
     /// Whether the programs are still there, and in front: anybody may remove a qdisc with the filters on

@@ -32,7 +32,7 @@ pub struct Clsact {
     interface: String,
     index: u32,
     /// An acctd has added it.
-    is_ours: bool,
+    pub is_ours: bool,
     /// Not where it is the `ingress` qdisc.
     pub has_egress: bool,
 }

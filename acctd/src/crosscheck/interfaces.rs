@@ -17,6 +17,9 @@ use super::{AttachMode, CrossCheckConfig, End, Watched, index_of};
 /// its own, in whose place none of theirs can be put. A shaper that is started again takes some seconds.
 const QDISC_COMES_BACK: Duration = Duration::from_secs(10);
 
+/// How many programs that acctd went in front of are remembered.
+const MOST_PASSED: usize = 64;
+
 /// How an interface is checked, for whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceState {
@@ -175,7 +178,7 @@ impl Interface {
                 warn!(
                     "somebody has removed the cross-check's filters from {interface} ({hook}): they are put back"
                 );
-                if attached.is_by_qdisc() {
+                if attached.shares_qdisc() {
                     self.qdisc_gone = Some(Instant::now());
                 }
                 self.attached = None;
@@ -194,6 +197,8 @@ impl Interface {
                     list(&new)
                 );
                 self.passed.extend(new);
+                let n_forgotten = self.passed.len().saturating_sub(MOST_PASSED);
+                self.passed.drain(..n_forgotten);
                 self.attached = None;
                 true
             }

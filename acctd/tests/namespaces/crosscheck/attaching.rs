@@ -636,6 +636,16 @@ fn an_ingress_qdisc() -> Result<()> {
     ensure!(intervals.iter().all(|one| !one.crosscheck.comparable));
     ensure!(sum(rows(&intervals), |row| row.tc_source).packets == 1_000);
     ensure!(qdiscs(&rig)?.contains("qdisc ingress"));
+    // A shaper that is started again finds its place free, and acctd shares it anew.
+    fs::remove_dir_all(rig.log_directory())?;
+    let acctd = rig.acctd(&with(&INGRESS_ONLY, &[clsact]))?;
+    tc(&rig, "qdisc del dev lan0 ingress")?;
+    acctd.wait_for_line("warning: lan0 has no qdisc for filters: somebody has removed the one")?;
+    tc(&rig, "qdisc add dev lan0 ingress")?;
+    acctd.wait_for_line("lan0 is back and is cross-checked again")?;
+    ensure!(filters(&rig, "ingress")?.contains("acctd_ingress_source"));
+    acctd.finish()?;
+    ensure!(qdiscs(&rig)?.contains("qdisc ingress") && filters(&rig, "ingress")?.is_empty());
     Ok(())
 }
 
