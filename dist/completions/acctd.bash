@@ -146,12 +146,16 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__doctor)
-            opts="-h --json --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help"
+            opts="-h --json --live --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --live)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --ip4-src-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

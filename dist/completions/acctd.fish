@@ -72,6 +72,7 @@ complete -c acctd -n "__fish_acctd_using_subcommand rules" -l apply -d 'Load the
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l remove -d 'Take away those that were loaded before'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l check -d 'Say how what is loaded differs from them; exit code 1 if it does'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l live -d 'Measure for so long instead of judging alone: what passes the interfaces, meets the rules, and is logged' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-src-group -d 'NFLOG groups of IPv4 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-dst-group -d 'NFLOG groups of IPv4 packets whose destination address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip6-src-group -d 'NFLOG groups of IPv6 packets whose source address is accounted' -r
