@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  the machine ─► facts ─► findings (pure) ─► lines or JSON
-//!  nft, iptables ─► ruleset (pure) ─┘                      ▲
-//!  packets, counters ─► live ──────────────────────────────┘
+//!  nft, iptables ─► ruleset (pure) ─┘     what rules log, and what is before it
+//!  packets, counters ─► live            what passes, meets the rules, is logged
 //! ```
 
 #[expect(unsafe_code, reason = "adjtimex(2) has no safe interface")]
