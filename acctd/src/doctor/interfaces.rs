@@ -1,15 +1,15 @@
 //! What interfaces do to packets and to their lengths: facts, and findings, which are pure.
 
 use std::fs;
-use std::sync::Arc;
 
 use super::facts::Facts;
 use super::findings::{Finding, Severity};
 use super::links::{self, Link};
-use super::ruleset::condition::{Conditions, Key, Match, Test, Value};
+use super::ruleset::condition::{Key, Test, Value};
 use super::ruleset::{Hook, LogRule};
 use crate::config::Config;
 use crate::prefix::Family;
+use crate::rules::plan::match_alike;
 
 /// The kernel's own default of all settings: no packet is larger than its header can say.
 const LARGEST: u32 = 65_536;
@@ -177,17 +177,22 @@ fn sees_bridged(rule: &LogRule, bridge: &str) -> bool {
         rule.hook,
         Hook::Prerouting | Hook::Forward | Hook::Postrouting
     );
-    let by_the_bridge = |key| {
-        let test = Test::In(vec![Value::Word(bridge.to_owned())]);
-        Arc::new(Match::new(key, test, bridge.to_owned()))
+    let is_of_bridge = |value: &Value| match value {
+        Value::Word(name) => match_alike(name, bridge),
+        _ => false,
     };
-    let bridged = Conditions {
-        matches: [Key::InInterface, Key::OutInterface]
-            .map(by_the_bridge)
-            .into(),
-        ..Conditions::any()
-    };
-    is_on_the_way && !rule.is_bridge && rule.conditions.meet(&bridged)
+    // Nothing that is not understood: it may be what leaves them out.
+    is_on_the_way
+        && !rule.is_bridge
+        && rule.conditions.matches.iter().all(|it| match it.key {
+            Key::InInterface | Key::OutInterface => match &it.test {
+                Test::In(names) => names.iter().any(is_of_bridge),
+                Test::NotIn(names) => !names.iter().any(is_of_bridge),
+                Test::Opaque => false,
+            },
+            Key::Spread => true,
+            _ => false,
+        })
 }
 
 /// Kinds whose packets travel inside of others of IP, both of which pass rules.
