@@ -145,7 +145,15 @@ fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> 
         accounted: u8::MAX,
         debug: false,
     };
-    CrossCheck::start(&crosscheck, Interval::new(DAY)?)
+    let crosscheck = CrossCheck::start(&crosscheck, Interval::new(DAY)?)?;
+    // A daemon waits for an interface; what is measured now is what is there now.
+    for one in crosscheck.interfaces() {
+        if !one.is_attached || one.trouble.is_some() {
+            let trouble = one.trouble.unwrap_or_else(|| "it is not there".to_owned());
+            bail!("cannot count on {}: {trouble}", one.interface);
+        }
+    }
+    Ok(crosscheck)
 }
 
 /// What the programs have counted in between.
