@@ -197,7 +197,7 @@ struct Backlog {
     impatience: watch::Receiver<bool>,
     /// Gives the cross-check's verdicts; `None` while a thread has it.
     judge: Option<Judge>,
-    /// Intervals without a file, oldest first; but for the one that an attempt has in hand.
+    /// Intervals without a file, oldest first. The one that an attempt is writing is not among them.
     files: VecDeque<Unwritten>,
     /// Of open intervals, the newest of each.
     checkpoints: VecDeque<SaveJob>,
@@ -211,7 +211,7 @@ struct Backlog {
     trouble: Option<(String, Instant)>,
     /// The last checkpoint was saved.
     is_saving_well: Arc<AtomicBool>,
-    /// When the log last said that intervals are put together.
+    /// When the log last said that intervals are merged.
     said: Said,
     /// Until the next try.
     pause: Duration,

@@ -1,6 +1,6 @@
 //! Which programs are those of a living acctd. What is attached over netlink outlives its process, so an
 //! acctd has to tell what a killed one has left from what another one needs; and a program of acctd's in
-//! front of one's own hides nothing.
+//! front of acctd's own programs hides nothing.
 //!
 //! The kernel is asked, and it alone: for each of its programs an acctd holds a netlink socket whose port
 //! id stands for the program's id. There is one such port in a network namespace, it goes with its holder,
@@ -40,7 +40,7 @@ impl Claim {
     }
 }
 
-/// Whether a living acctd in this network namespace has this program. If that cannot be told, one has.
+/// Whether a running acctd in this network namespace owns this program. If that is unknown, the answer is yes.
 #[must_use]
 pub fn is_claimed(program: u32) -> bool {
     !matches!(bind(program), Ok(Some(_free)))

@@ -4,7 +4,7 @@
 //!
 //! | id | |
 //! |---|---|
-//! | `rules-unreadable` | rules are there that cannot be seen |
+//! | `rules-unreadable` | rules are loaded, but doctor cannot read them |
 //! | `no-rule`, `chain-not-hooked`, `dormant-table` | nothing logs to the group, or where no packet comes |
 //! | `wrong-family`, `other-family` | of IPv4 and IPv6 |
 //! | `matches-nothing`, `empty-set` | a condition that no packet meets |

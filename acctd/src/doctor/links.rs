@@ -117,7 +117,7 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// Which offloads of an interface put packets together or cut them up; `None` where that cannot be known.
+/// Which offloads of an interface merge or split packets; `None` if ethtool does not say.
 #[must_use]
 pub fn offloads(name: &str) -> Option<Vec<&'static str>> {
     /// As ethtool writes them, and as everybody calls them.

@@ -124,7 +124,7 @@ pub struct Ruleset {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Rules that are there and cannot be seen.
+/// Rules that are loaded but cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// Which, and why.

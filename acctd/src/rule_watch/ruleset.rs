@@ -50,7 +50,7 @@ impl Ruleset {
         let mut rest = datagram;
         while let Some((kind, body, next)) = split_message(rest) {
             has_ended |= kind == NEW_GENERATION;
-            // A message that cannot be read is none of what is looked for.
+            // If a message is malformed, skip it.
             let _no_such = self.apply_message(kind, body);
             rest = next;
         }

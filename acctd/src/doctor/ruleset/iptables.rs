@@ -24,7 +24,7 @@ pub(super) fn read(text: &str, family: Family) -> Vec<Chain> {
         } else if let Some(chain) = line.strip_prefix(':') {
             let mut words = chain.split_whitespace();
             let name = words.next().unwrap_or_default().to_owned();
-            // A chain of one's own has no policy.
+            // A user-defined chain has no policy.
             let policy = words.next().filter(|policy| *policy != "-");
             let hook = Hook::parse(&name).filter(|_| policy.is_some());
             let mut entry = Conditions::any();
