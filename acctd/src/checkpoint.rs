@@ -15,7 +15,7 @@ use crate::ledger::Entry;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::rows::{Gap, GroupInterval};
-use crate::sealed::{self, Damage, Sealed};
+use crate::sealed::{Damage, Sealed};
 use crate::whole_file;
 
 /// What a period that is not over had counted.
@@ -43,7 +43,7 @@ impl Checkpoint {
         format!("{}{}.{ENDING}", whole_file::own_prefix(tag), start.0)
     }
 
-    /// The file's contents; [`Checkpoint::read`] takes them in.
+    /// The file's contents; [`Checkpoint::from_saved`] takes them in.
     #[must_use]
     pub fn into_saved(self) -> Saved {
         let groups = self.groups.into_iter().map(|group| SavedGroup {
@@ -64,11 +64,9 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a file's contents and makes sure that they make sense.
-    pub fn read(bytes: &[u8]) -> Result<Self, Damage> {
-        sealed::read::<Saved>(bytes)?
-            .check()
-            .ok_or(Damage::Nonsense)
+    /// What a file has held, if it makes sense.
+    pub fn from_saved(saved: Saved) -> Result<Self, Damage> {
+        saved.check().ok_or(Damage::Nonsense)
     }
 
     /// What it covers if nothing more comes: to the end of its period, or as far as it went.
@@ -115,6 +113,8 @@ pub struct Saved {
 
 impl Sealed for Saved {
     const TITLE: &'static str = "acctd checkpoint 1\n";
+    /// A hundred million IPv6 prefixes.
+    const LONGEST: u64 = 1 << 32;
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -127,8 +127,9 @@ struct SavedGroup {
     entries: Vec<Entries>,
 }
 
-/// No counter of a real period comes near it, and sums of some thousands of them do not overflow.
-const MOST: u64 = 1 << 52;
+/// The most in a counter, over all groups. In bytes it is nine months at 100 Gbit/s; and sums of dozens of them do
+/// not overflow.
+const MOST: u64 = 1 << 58;
 
 impl Saved {
     fn check(self) -> Option<Checkpoint> {
@@ -144,7 +145,9 @@ impl Saved {
                 .iter()
                 .any(|other| other.config.group == groups[at].config.group)
         });
-        if groups.is_empty() || is_repeated {
+        let largest = groups.iter().map(|group| group.counts.largest());
+        let is_too_much = largest.fold(0, u64::saturating_add) > MOST;
+        if groups.is_empty() || is_repeated || is_too_much {
             return None;
         }
         Some(Checkpoint {
@@ -161,7 +164,7 @@ impl Saved {
 impl SavedGroup {
     fn check(self) -> Option<GroupInterval> {
         let prefix_length = PrefixLength::new(self.family, self.bits).ok()?;
-        if self.group == NflogGroup(0) || self.counts.largest() > MOST {
+        if self.group == NflogGroup(0) {
             return None;
         }
         let mut sum = Counters::default();
@@ -214,6 +217,7 @@ fn checked_sum(one: Counters, other: Counters) -> Option<Counters> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealed;
 
     fn checkpoint(bits: u8, entries: Entries, packets: u64) -> Checkpoint {
         let interval = Interval::new(Duration::from_secs(10)).unwrap();
@@ -253,7 +257,7 @@ mod tests {
     fn read_back(checkpoint: Checkpoint) -> Result<Checkpoint, Damage> {
         let mut bytes = Vec::new();
         sealed::write(&checkpoint.into_saved(), &mut bytes).unwrap();
-        Checkpoint::read(&bytes)
+        Checkpoint::from_saved(sealed::read(&bytes)?)
     }
 
     #[test]
@@ -271,6 +275,41 @@ mod tests {
             (read.period().start, read.period().end),
             (UnixNanos(71_000_000_000), UnixNanos(75_000_000_000))
         );
+    }
+
+    /// A week at 800 Gbit/s: 60,480,000,000,000,000 bytes.
+    #[test]
+    fn a_week_of_a_fast_link_is_read() {
+        let packets = 604_800_000_000_000;
+        let entries = Entries::Ip4(vec![entry(0x0a00_0000, packets)]);
+        let read = read_back(checkpoint(24, entries, packets)).unwrap();
+        assert_eq!(read.groups[0].counts.bytes, 60_480_000_000_000_000);
+        let packets = 1 << 52;
+        let entries = Entries::Ip4(vec![entry(0x0a00_0000, packets)]);
+        let refused = read_back(checkpoint(24, entries, packets)).unwrap_err();
+        assert_eq!(refused, Damage::Nonsense);
+    }
+
+    /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
+    #[test]
+    fn a_checkpoint_of_format_1_is_read() {
+        let ip4 = Entries::Ip4(vec![entry(0x0a00_0000, 3), entry(0xc000_0200, 1)]);
+        let ip6 = Entries::Ip6Half(vec![entry(0x2001_0db8_0000_0000, 5)]);
+        let mut written = checkpoint(24, ip4, 4);
+        let mut other = checkpoint(64, ip6, 5).groups.remove(0);
+        other.config.group = NflogGroup(6);
+        other.config.side = Side::Dest;
+        written.groups.push(other);
+        written.gaps.push(Gap {
+            period: Period {
+                start: UnixNanos(72_000_000_000),
+                end: UnixNanos(73_000_000_000),
+            },
+            groups: vec![NflogGroup(5)],
+            cause: crate::rows::GapCause::Killed,
+        });
+        sealed::testing::ensure_format("checkpoint-1", &written.clone().into_saved());
+        read_back(written).unwrap();
     }
 
     #[test]

@@ -14,16 +14,15 @@
 //! names is complete, and the next start does the steps that are missing (`recovery`). An interval
 //! of which no checkpoint was ever saved needs no record.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::fault_points::{self, reached};
 use crate::interval::UnixNanos;
+use crate::log_directory::{FileId, LogDirectory};
 use crate::nflog_socket::NflogGroup;
 use crate::sealed::{self, Damage, Sealed};
 use crate::{summary, whole_file};
@@ -49,13 +48,15 @@ pub struct Record {
 
 impl Sealed for Record {
     const TITLE: &'static str = "acctd commit 1\n";
+    /// A line has some hundred bytes for each group.
+    const LONGEST: u64 = 1 << 26;
 }
 
 /// Where files go, and whose they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// The log directory.
-    pub directory: &'a Path,
+    pub directory: &'a LogDirectory,
     /// The lowest group of this process.
     pub tag: NflogGroup,
 }
@@ -64,7 +65,7 @@ pub struct Place<'a> {
 #[derive(Debug)]
 pub struct Prepared {
     temporary: String,
-    inode: u64,
+    id: FileId,
     stem: String,
     /// The record's name, once it is there: from then on this very file must get its name.
     record: Option<String>,
@@ -82,27 +83,31 @@ impl Prepared {
         let written = write(&file).and_then(|written| {
             fault_points::sync()?;
             file.sync_all()?;
-            Ok((file.metadata()?.ino(), written))
+            Ok((FileId::of(&file.metadata()?), written))
         });
         if written.is_err() {
             // Half a file only takes space on a disk that may be full; the error to report is the first.
-            let _already_failing = fs::remove_file(place.directory.join(&temporary));
+            let _already_failing = place.directory.remove(&temporary);
         }
-        let (inode, written) = written?;
+        let (id, written) = written?;
         reached("prepared");
         let prepared = Self {
             temporary,
-            inode,
+            id,
             stem: stem.to_owned(),
             record: None,
         };
         Ok((prepared, written))
     }
 
-    /// Whether it is still there: the directory may have been removed, or be another one.
-    #[must_use]
-    pub fn is_there(&self, directory: &Path) -> bool {
-        is_there(directory, &self.temporary, self.inode)
+    /// Whether it is still there, under its temporary name or the one that it was to get: the directory may be
+    /// another one.
+    pub fn is_there(&self, directory: &LogDirectory) -> io::Result<bool> {
+        Ok(directory.is_name_of(&self.temporary, self.id) || self.name(directory)?.is_some())
+    }
+
+    fn name(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
+        whole_file::name_of(directory, &self.stem, self.id)
     }
 
     /// Whether there is a record of it.
@@ -122,7 +127,7 @@ impl Prepared {
         let expected = whole_file::free_name(place.directory, &self.stem);
         let record = Record {
             temporary: self.temporary.clone(),
-            inode: self.inode,
+            inode: self.id.inode,
             stem: self.stem.clone(),
             line: line(&expected),
             expected,
@@ -138,24 +143,25 @@ impl Prepared {
     }
 
     /// Step 3. Returns the name of the file.
-    pub fn publish(&self, directory: &Path) -> io::Result<String> {
-        let name = whole_file::rename_to_free_name(directory, &self.temporary, &self.stem)?;
+    pub fn publish(&self, directory: &LogDirectory) -> io::Result<String> {
+        let renamed = whole_file::rename_to_free_name(directory, &self.temporary, &self.stem);
+        let name = match renamed {
+            // A try before has come through, and its answer was lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.name(directory)?.ok_or(error)?
+            }
+            renamed => renamed?,
+        };
         reached("renamed");
         whole_file::sync_rename(directory, &name);
         reached("published");
         Ok(name)
     }
 
-    /// Takes it back, if there is no record of it.
-    pub fn abandon(&self, directory: &Path) {
-        // Another error is being reported.
-        let _already_failing = fs::remove_file(directory.join(&self.temporary));
-    }
-
     /// Step 4. Returns the record that is to be removed at last, if there is one.
     #[must_use]
-    pub fn retire(self, directory: &Path, checkpoints: &[String]) -> Option<String> {
-        let record = self.record?;
+    pub fn retire(&mut self, directory: &LogDirectory, checkpoints: &[String]) -> Option<String> {
+        let record = self.record.take()?;
         match retire(directory, checkpoints) {
             Ok(()) => Some(record),
             Err(error) => {
@@ -167,9 +173,9 @@ impl Prepared {
 }
 
 /// Removes checkpoints whose interval has its file.
-fn retire(directory: &Path, checkpoints: &[String]) -> io::Result<()> {
+fn retire(directory: &LogDirectory, checkpoints: &[String]) -> io::Result<()> {
     for name in checkpoints {
-        whole_file::remove(&directory.join(name)).map_err(|error| {
+        directory.remove(name).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("cannot remove checkpoint {name}: {error}"),
@@ -181,10 +187,9 @@ fn retire(directory: &Path, checkpoints: &[String]) -> io::Result<()> {
 }
 
 /// Step 6.
-pub fn forget(directory: &Path, record: &str) {
+pub fn forget(directory: &LogDirectory, record: &str) {
     // The checkpoints must be gone for good before their record is.
-    let gone = whole_file::sync_directory(directory)
-        .and_then(|()| whole_file::remove(&directory.join(record)));
+    let gone = directory.sync().and_then(|()| directory.remove(record));
     if let Err(error) = gone {
         warn!("cannot remove {record}: {error}; the next start does");
     }
@@ -192,24 +197,26 @@ pub fn forget(directory: &Path, record: &str) {
 }
 
 impl Record {
-    /// Reads a record's file. Names that would lead out of the directory are nonsense.
-    pub fn read(bytes: &[u8]) -> Result<Self, Damage> {
-        let record: Self = sealed::read(bytes)?;
-        let names = [&record.temporary, &record.stem].into_iter();
+    /// What a file has held, if it makes sense: no name leads out of the directory.
+    pub fn check(self) -> Result<Self, Damage> {
+        let names = [&self.temporary, &self.stem].into_iter();
         let is_sound = names
-            .chain(&record.checkpoints)
+            .chain(&self.checkpoints)
             .all(|name| !name.is_empty() && !name.contains('/'));
-        is_sound.then_some(record).ok_or(Damage::Nonsense)
+        is_sound.then_some(self).ok_or(Damage::Nonsense)
     }
 
     /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.
-    pub fn carry_out(&self, directory: &Path) -> io::Result<Option<String>> {
+    pub fn carry_out(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
         let mut line = self.line.clone();
-        let renamed = is_there(directory, &self.temporary, self.inode)
+        // Its device may have another number since.
+        let found = directory.find(&self.temporary);
+        let renamed = found
+            .is_ok_and(|found| found.id.inode == self.inode)
             .then(|| whole_file::rename_to_free_name(directory, &self.temporary, &self.stem))
             .transpose()?;
         if let Some(name) = &renamed {
-            whole_file::sync_directory(directory)?;
+            directory.sync()?;
             let with_name = |name: &str| format!("\"file\":\"{name}\"");
             if let Ok(text) = std::str::from_utf8(&line) {
                 let (expected, name) = (with_name(&self.expected), with_name(name));
@@ -224,6 +231,21 @@ impl Record {
     }
 }
 
-fn is_there(directory: &Path, name: &str, inode: u64) -> bool {
-    fs::symlink_metadata(directory.join(name)).is_ok_and(|found| found.ino() == inode)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
+    #[test]
+    fn a_record_of_format_1_is_read() {
+        let written = Record {
+            temporary: ".acctd-5-20261128-1000_20261128-1001.tmp".into(),
+            inode: 4_711,
+            stem: "20261128-1000_20261128-1001".into(),
+            expected: "20261128-1000_20261128-1001-1.csv".into(),
+            checkpoints: vec![".acctd-5-71000000000.checkpoint".into()],
+            line: b"{\"file\":\"20261128-1000_20261128-1001-1.csv\"}\n".to_vec(),
+        };
+        sealed::testing::ensure_format("commit-1", &written);
+    }
 }

@@ -4,16 +4,15 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
+use crate::log_directory::{FileId, LogDirectory};
 use crate::nflog_socket::NflogGroup;
 use crate::nflog_table;
-use crate::whole_file::FILE_MODE;
 
 /// How long the end of the process waits for the disk to remove the file.
 const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
@@ -21,9 +20,9 @@ const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
 /// Held for as long as the process lives, however it ends. The file goes when this is dropped.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    path: PathBuf,
-    /// The kernel unlocks it when it is closed.
-    file: Option<File>,
+    name: String,
+    /// The kernel unlocks the file when it is closed.
+    held: Option<(LogDirectory, File)>,
 }
 
 /// Why there is no lock.
@@ -37,21 +36,23 @@ pub enum LockError {
 
 impl DirectoryLock {
     /// Locks what processes with this lowest group have in the directory.
-    pub fn take(directory: &Path, tag: NflogGroup) -> Result<Self, LockError> {
-        let path = directory.join(format!(".acctd-{tag}.lock"));
+    pub fn take(directory: &LogDirectory, tag: NflogGroup) -> Result<Self, LockError> {
+        let name = format!(".acctd-{tag}.lock");
         loop {
-            let file = open(&path).map_err(LockError::Impossible)?;
+            // Not for writing, or the disk could not be made read-only for as long as acctd runs.
+            let file = directory.open_file(&name, OFlags::RDONLY | OFlags::CREATE);
+            let file = file.map_err(LockError::Impossible)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(LockError::Taken(owner(&file))),
                 Err(TryLockError::Error(error)) => return Err(LockError::Impossible(error)),
             }
             // Whoever had it may have removed the file since it was opened.
-            if is_same(&file, &path) {
-                return Ok(Self {
-                    path,
-                    file: Some(file),
-                });
+            let found = file.metadata().map_err(LockError::Impossible)?;
+            if directory.is_name_of(&name, FileId::of(&found)) {
+                let directory = directory.try_clone().map_err(LockError::Impossible)?;
+                let held = Some((directory, file));
+                return Ok(Self { name, held });
             }
         }
     }
@@ -59,29 +60,16 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        let (path, file) = (std::mem::take(&mut self.path), self.file.take());
+        let (name, held) = (std::mem::take(&mut self.name), self.held.take());
         let (done, is_done) = mpsc::channel::<()>();
         // A file that stays does no harm.
         let _stays = thread::Builder::new().spawn(move || {
             // Before it is unlocked.
-            let _stays = fs::remove_file(path);
-            drop((file, done));
+            let _stays = held.as_ref().map(|(directory, _)| directory.remove(&name));
+            drop((held, done));
         });
         // A disk that does not answer must not keep the process from its end.
         let _done = is_done.recv_timeout(LONGEST_REMOVAL);
-    }
-}
-
-/// Not for writing, or the disk could not be made read-only for as long as acctd runs.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?.into())
-}
-
-fn is_same(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
-        _ => false,
     }
 }
 
@@ -105,8 +93,8 @@ mod tests {
 
     #[test]
     fn a_second_one_is_told_who_has_it_and_the_next_one_gets_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let directory = directory.path();
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
         let first = DirectoryLock::take(directory, NflogGroup(5)).unwrap();
         let Err(LockError::Taken(Some(owner))) = DirectoryLock::take(directory, NflogGroup(5))
         else {
@@ -118,7 +106,7 @@ mod tests {
         );
         let other = DirectoryLock::take(directory, NflogGroup(6)).unwrap();
         drop((first, other));
-        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
         DirectoryLock::take(directory, NflogGroup(5)).unwrap();
     }
 }

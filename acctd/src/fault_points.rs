@@ -3,6 +3,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 /// A sync that fails with EIO as often as `ACCTD_FAILING_SYNCS` says.
 #[cfg_attr(
     not(feature = "fault-points"),
@@ -17,6 +19,47 @@ pub(crate) fn sync() -> io::Result<()> {
         let n_failing = std::env::var("ACCTD_FAILING_SYNCS").unwrap_or_default();
         if TIMES.fetch_add(1, Ordering::Relaxed) < n_failing.parse().unwrap_or(0) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+    }
+    Ok(())
+}
+
+/// Fails as on a file system without it if `ACCTD_RENAMEAT2` is set.
+#[cfg_attr(
+    not(feature = "fault-points"),
+    expect(clippy::unnecessary_wraps, reason = "it fails in tests")
+)]
+pub(crate) fn renameat2() -> Result<(), Errno> {
+    #[cfg(feature = "fault-points")]
+    if std::env::var_os("ACCTD_RENAMEAT2").is_some() {
+        return Err(Errno::INVAL);
+    }
+    Ok(())
+}
+
+/// An answer that is lost, though what was asked for is done: the first time if `ACCTD_LOST_ANSWER` names the
+/// point (`POINT=ERRNO`).
+#[cfg_attr(
+    not(feature = "fault-points"),
+    expect(
+        clippy::unnecessary_wraps,
+        unused_variables,
+        reason = "it fails in tests"
+    )
+)]
+pub(crate) fn answer(point: &str) -> Result<(), Errno> {
+    #[cfg(feature = "fault-points")]
+    {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        static IS_LOST: AtomicBool = AtomicBool::new(false);
+        let lost = std::env::var("ACCTD_LOST_ANSWER").unwrap_or_default();
+        if let Some((wanted, errno)) = lost.split_once('=')
+            && wanted == point
+            && let Ok(errno) = errno.parse()
+            && !IS_LOST.swap(true, Ordering::Relaxed)
+        {
+            return Err(Errno::from_raw_os_error(errno));
         }
     }
     Ok(())

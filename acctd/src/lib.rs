@@ -64,6 +64,7 @@ pub mod csv_writer;
 pub mod directory_lock;
 pub(crate) mod fault_points;
 pub mod human;
+pub mod log_directory;
 pub mod naming;
 pub mod recovery;
 pub mod rows;

@@ -14,6 +14,7 @@ use crate::commit::{Place, Prepared};
 use crate::config::Config;
 use crate::csv_writer::write_rows;
 use crate::interval::{Interval, Period, UnixNanos};
+use crate::log_directory::LogDirectory;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
@@ -139,20 +140,21 @@ fn packets_like_those_of_the_sample_make_its_file() {
         groups.push(closed);
     }
     let mut closed = ClosedInterval::new(period, groups);
-    let directory = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = LogDirectory::open(scratch.path()).unwrap();
     let time = Zone::Utc.row_time(period.start);
     let stem = Zone::Utc.file_stem(period);
     let place = Place {
-        directory: directory.path(),
+        directory: &directory,
         tag: NflogGroup(4),
     };
     let (prepared, _) = Prepared::prepare(place, &stem, |target| {
         write_rows(target, &time, closed.rows(), false)
     })
     .unwrap();
-    let name = prepared.publish(directory.path()).unwrap();
+    let name = prepared.publish(&directory).unwrap();
     assert_eq!(name, "2013-02-11-150000_2013-02-11-160000.csv");
-    let written = std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let written = std::fs::read_to_string(directory.path_of(&name)).unwrap();
     assert_eq!(written, SAMPLE_FILE);
 }
 

@@ -19,6 +19,7 @@ use crate::csv_writer;
 use crate::decode::{self, MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG, Record};
 use crate::handover::{Kept, socket_name};
 use crate::listen::MOST_CLIENTS;
+use crate::log_directory::LogDirectory;
 use crate::nflog_socket::{
     NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range,
 };
@@ -68,7 +69,10 @@ pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
 /// Makes sure that files can be made in the log directory, by the user that acctd has become if it has.
 pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
-    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| match user {
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let accessible = rustix::fs::access(directory, access).map_err(io::Error::from);
+    let opened = accessible.and_then(|()| LogDirectory::open(directory));
+    let directory = opened.map_err(|error| match user {
         Some(user) => anyhow!(
             "cannot write to log directory {shown} as user {user}: {error}; chown -R {user}: {shown}, or choose another with --log-directory"
         ),
@@ -76,7 +80,7 @@ pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
             "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
         ),
     })?;
-    summary::check(directory).map_err(|error| match user {
+    summary::check(&directory).map_err(|error| match user {
         Some(user) if error.kind() == io::ErrorKind::PermissionDenied => anyhow!(
             "cannot append to {shown}/{} as user {user}: {error}; chown -R {user}: {shown}, or choose another directory with --log-directory",
             summary::FILE_NAME

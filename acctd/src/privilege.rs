@@ -14,6 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
+use crate::log_directory::LogDirectory;
 use crate::network_namespace::Home;
 use crate::user::User;
 use crate::{recovery, summary, whole_file};
@@ -193,7 +194,7 @@ fn out_of_reach(config: &Config) -> Option<PathBuf> {
         Some((directory.clone(), try_to_create(config))),
         Some((
             directory.join(summary::FILE_NAME),
-            summary::check(directory),
+            LogDirectory::open(directory).and_then(|directory| summary::check(&directory)),
         )),
         Some(recovery::try_to_read(directory)),
         object.map(|object| (object.clone(), File::open(object).map(drop))),
@@ -212,9 +213,9 @@ fn is_refused<T>(tried: &io::Result<T>) -> bool {
 
 /// As for any file of an interval: should acctd be killed here, the next start removes it.
 fn try_to_create(config: &Config) -> io::Result<()> {
-    let directory = &config.log_directory;
-    let (name, _) = whole_file::create_temporary(directory, config.tag(), "trial")?;
-    fs::remove_file(directory.join(name))
+    let directory = LogDirectory::open(&config.log_directory)?;
+    let (name, _) = whole_file::create_temporary(&directory, config.tag(), "trial")?;
+    directory.remove(&name)
 }
 
 /// The directory, or the one that it would be made in.

@@ -2,8 +2,7 @@
 //! completed, checkpoints become the start of the current interval or a file of their own, and halves
 //! of files are removed. What is damaged or not ours is set aside, never counted.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use log::{info, warn};
+use rustix::fs::OFlags;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::commit::{self, Record};
@@ -18,9 +18,10 @@ use crate::config::Config;
 use crate::crosscheck::verdicts::KernelInterval;
 use crate::directory_lock::{DirectoryLock, LockError};
 use crate::interval::{Period, UnixNanos};
+use crate::log_directory::LogDirectory;
 use crate::nflog_socket::NflogGroup;
 use crate::rows::{ClosedInterval, Gap, GapCause};
-use crate::sealed::Damage;
+use crate::sealed::{self, Damage, Sealed};
 use crate::whole_file;
 
 /// How long ago a run may have been killed whose interval goes on.
@@ -57,7 +58,8 @@ pub struct Resumed {
 /// disk is too full for that.
 pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
     let shown = config.log_directory.display();
-    match DirectoryLock::take(&config.log_directory, config.tag()) {
+    let directory = LogDirectory::open(&config.log_directory).map_err(LockError::Impossible);
+    match directory.and_then(|directory| DirectoryLock::take(&directory, config.tag())) {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Taken(owner)) => Err(anyhow!(
             "log directory {shown} is in use by {} for group {}: stop it, or choose another directory with --log-directory",
@@ -74,16 +76,16 @@ pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
 }
 
 /// Tries to open what was left, up to the first file that cannot be.
-pub fn try_to_read(directory: &Path) -> (PathBuf, io::Result<()>) {
-    let files = match list(directory) {
-        Ok(found) => found.into_values().flatten(),
-        Err(error) => return (directory.to_owned(), Err(error)),
+pub fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
+    let files = LogDirectory::open(path).and_then(|directory| Ok((list(&directory)?, directory)));
+    let (files, directory) = match files {
+        Ok((found, directory)) => (found.into_values().flatten(), directory),
+        Err(error) => return (path.to_owned(), Err(error)),
     };
     files
-        .map(|name| directory.join(name))
-        .map(|path| (fs::File::open(&path).map(drop), path))
-        .find_map(|(tried, path)| Some((path, Err(tried.err()?))))
-        .unwrap_or((directory.to_owned(), Ok(())))
+        .map(|name| (directory.open_file(&name, OFlags::RDONLY), name))
+        .find_map(|(tried, name)| Some((directory.path_of(&name), Err(tried.err()?))))
+        .unwrap_or((path.to_owned(), Ok(())))
 }
 
 /// When accounting goes on.
@@ -103,7 +105,9 @@ pub struct GoesOn {
 #[must_use]
 pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
     let mut recovered = Recovered::default();
-    let found = match list(&config.log_directory) {
+    let opened = LogDirectory::open(&config.log_directory);
+    let found = opened.and_then(|directory| Ok((list(&directory)?, directory)));
+    let (found, directory) = match found {
         Ok(found) => found,
         Err(error) => {
             let shown = config.log_directory.display();
@@ -111,13 +115,20 @@ pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
             return recovered;
         }
     };
+    // If a kill came in between, a checkpoint has another process's name and ours.
+    let mut taken_over = BTreeSet::new();
     for (tag, files) in found {
         // Another process's, which may be at work; ours is locked already.
         let lock = (tag != config.tag())
-            .then(|| DirectoryLock::take(&config.log_directory, tag))
+            .then(|| DirectoryLock::take(&directory, tag))
             .transpose();
-        if lock.is_ok() {
-            recover_files(config, &files, goes_on, &mut recovered);
+        if lock.is_err() {
+            continue;
+        }
+        for (name, checkpoint) in read_files(&directory, config.tag(), &files) {
+            if taken_over.insert(name.clone()) {
+                take_over(config, checkpoint, &name, goes_on, &mut recovered);
+            }
         }
     }
     if let Some(Resumed { checkpoint, .. }) = &mut recovered.resumed {
@@ -128,12 +139,10 @@ pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
 }
 
 /// The files of acctd's own, by whose they are, in the order in which they are to be looked at.
-fn list(directory: &Path) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
+fn list(directory: &LogDirectory) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
     let mut found: BTreeMap<NflogGroup, Vec<String>> = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        if let Ok(name) = entry?.file_name().into_string()
-            && let Some(tag) = tag_of(&name)
-        {
+    for name in directory.names()? {
+        if let Some(tag) = tag_of(&name) {
             found.entry(tag).or_default().push(name);
         }
     }
@@ -166,46 +175,69 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn recover_files(config: &Config, files: &[String], goes_on: GoesOn, recovered: &mut Recovered) {
-    let directory = &config.log_directory;
-    let mut not_to_recover = Vec::new();
+/// Completes commits, removes halves of files, and returns the checkpoints that are to be recovered, as of
+/// process `own`.
+fn read_files(
+    directory: &LogDirectory,
+    own: NflogGroup,
+    files: &[String],
+) -> Vec<(String, Checkpoint)> {
+    let mut checkpoints = Vec::new();
+    let mut written = Vec::new();
+    // What their intervals' checkpoints and files hold may be in a file already, or nowhere else.
+    let mut unreadable = Vec::new();
     for name in files {
         match kind(name) {
-            Kind::Commit => {
-                if let Some(record) = take_in(directory, name, Record::read) {
+            Kind::Commit => match take_in(directory, name, Record::check) {
+                Ok(record) => {
                     complete(directory, name, &record);
-                    not_to_recover.extend(record.checkpoints);
+                    written.extend(record.checkpoints);
                 }
-            }
-            Kind::Checkpoint if !not_to_recover.contains(name) => {
-                if let Some(name) = make_ours(config, name)
-                    && let Some(checkpoint) = take_in(directory, &name, Checkpoint::read)
+                Err(left) => unreadable.push((name, left)),
+            },
+            Kind::Checkpoint if written.contains(name) => {}
+            Kind::Checkpoint => {
+                let mut records = unreadable.iter();
+                if let Some((record, left)) = records.find(|(it, _)| is_same_interval(it, name)) {
+                    leave(directory, name, record, *left);
+                } else if let Some(name) = make_ours(directory, own, name)
+                    && let Ok(checkpoint) = take_in(directory, &name, Checkpoint::from_saved)
                 {
-                    take_over(config, checkpoint, &name, goes_on, recovered);
+                    checkpoints.push((name, checkpoint));
                 }
             }
-            Kind::Temporary => {
-                info!("{name} is half a file of an acctd that was killed, and is removed");
-                if let Err(error) = whole_file::remove(&directory.join(name)) {
-                    warn!("cannot remove {name}: {error}");
+            Kind::Temporary => match unreadable.first() {
+                // Its name does not say where its interval begins.
+                Some((record, left)) => leave(directory, name, record, *left),
+                None => {
+                    info!("{name} is half a file of an acctd that was killed, and is removed");
+                    if let Err(error) = directory.remove(name) {
+                        warn!("cannot remove {name}: {error}");
+                    }
                 }
-            }
-            Kind::Checkpoint | Kind::Other => {}
+            },
+            Kind::Other => {}
         }
     }
+    checkpoints
+}
+
+/// A record and a checkpoint have the same name but for its ending.
+fn is_same_interval(record: &str, checkpoint: &str) -> bool {
+    let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    stem(record) == stem(checkpoint)
 }
 
 /// Gives another process's checkpoint a name of ours, while its lock is held: it would recover it as
 /// well, should it be started before we have written its interval.
-fn make_ours(config: &Config, name: &str) -> Option<String> {
+fn make_ours(directory: &LogDirectory, own: NflogGroup, name: &str) -> Option<String> {
     let tag = tag_of(name)?;
-    if tag == config.tag() {
+    if tag == own {
         return Some(name.to_owned());
     }
     let rest = name.strip_prefix(&whole_file::own_prefix(tag))?;
-    let ours = format!("{}{rest}", whole_file::own_prefix(config.tag()));
-    let directory = &config.log_directory;
-    match whole_file::rename_without_replacing(&directory.join(name), &directory.join(&ours)) {
+    let ours = format!("{}{rest}", whole_file::own_prefix(own));
+    match directory.rename_without_replacing(name, &ours) {
         Ok(()) => Some(ours),
         Err(error) => {
             warn!("cannot take {name} over: {error}; it stays as it is");
@@ -214,38 +246,60 @@ fn make_ours(config: &Config, name: &str) -> Option<String> {
     }
 }
 
+/// What became of a file that is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It could not be read now, and stays.
+    InPlace,
+    /// It is set aside.
+    Aside,
+}
+
 /// A file that is what it should be. Any other is set aside.
-fn take_in<T>(
-    directory: &Path,
+fn take_in<T: Sealed, U>(
+    directory: &LogDirectory,
     name: &str,
-    read: impl FnOnce(&[u8]) -> Result<T, Damage>,
-) -> Option<T> {
-    let path = directory.join(name);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            warn!("cannot read {}: {error}; it stays as it is", path.display());
-            return None;
-        }
-    };
-    match read(&bytes) {
-        Ok(value) => Some(value),
-        Err(damage) => {
-            let aside = format!("{name}.damaged");
-            let kept = match fs::rename(&path, directory.join(&aside)) {
-                Ok(()) => format!("kept as {aside}"),
-                Err(error) => format!("it stays there: {error}"),
-            };
+    check: impl FnOnce(T) -> Result<U, Damage>,
+) -> Result<U, Left> {
+    let path = directory.path_of(name);
+    let file = directory.open_file(name, OFlags::RDONLY);
+    match file.and_then(|file| sealed::read_file(&file)) {
+        Ok(read) => read.and_then(check).map_err(|damage| {
+            let kept = set_aside(directory, name);
             warn!(
                 "{} is not used: {damage}; what it held is not in any file ({kept})",
                 path.display()
             );
-            None
+            Left::Aside
+        }),
+        Err(error) => {
+            warn!("cannot read {}: {error}; it stays as it is", path.display());
+            Err(Left::InPlace)
         }
     }
 }
 
-fn complete(directory: &Path, name: &str, record: &Record) {
+fn set_aside(directory: &LogDirectory, name: &str) -> String {
+    match whole_file::set_aside(directory, name) {
+        Ok(aside) => format!("kept as {aside}"),
+        Err(error) => format!("it stays there: {error}"),
+    }
+}
+
+/// Does not count what may have been counted. It goes where its record went: if that can be read at the next
+/// start, it is still there.
+fn leave(directory: &LogDirectory, name: &str, record: &str, left: Left) {
+    let kept = match left {
+        Left::InPlace => "it stays as it is".to_owned(),
+        Left::Aside => set_aside(directory, name),
+    };
+    warn!(
+        "{} is not used: only {record} says whether what it holds is in a CSV file already, and that cannot be read; look for the file of its time ({kept})",
+        directory.path_of(name).display()
+    );
+}
+
+fn complete(directory: &LogDirectory, name: &str, record: &Record) {
     match record.carry_out(directory) {
         Ok(renamed) => {
             if let Some(file) = renamed {

@@ -4,7 +4,8 @@
 //! A line of text that says what it is and of which version, the value in the postcard format, and
 //! the CRC-32 of both, least byte first.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +15,8 @@ use thiserror::Error;
 pub trait Sealed: Serialize + DeserializeOwned {
     /// The first line, its end included. It changes with the format of the value.
     const TITLE: &'static str;
+    /// The most bytes that such a file has: a longer one is not read.
+    const LONGEST: u64;
 }
 
 /// Why a file is not to be trusted.
@@ -22,6 +25,9 @@ pub enum Damage {
     /// It begins with another line.
     #[error("it is of another program or version")]
     Foreign,
+    /// It has more bytes than any that acctd writes.
+    #[error("it is too long")]
+    TooLong,
     /// Something is missing or changed.
     #[error("it is incomplete or changed: its checksum does not match")]
     Torn,
@@ -46,6 +52,22 @@ pub fn write<T: Sealed>(value: &T, target: impl Write) -> io::Result<()> {
     } = summing;
     target.write_all(&checksum.finalize().to_le_bytes())?;
     target.flush()
+}
+
+/// Reads a file that [`write()`] has written, from where it is read. No more of a foreign file is read than a title
+/// has, and no more of any than it may have.
+pub fn read_file<T: Sealed>(file: &File) -> io::Result<Result<T, Damage>> {
+    let mut bytes = Vec::new();
+    let title = T::TITLE.len() as u64;
+    file.take(title).read_to_end(&mut bytes)?;
+    if bytes == T::TITLE.as_bytes() {
+        if file.metadata()?.len() > T::LONGEST {
+            return Ok(Err(Damage::TooLong));
+        }
+        // It may grow meanwhile.
+        file.take(T::LONGEST).read_to_end(&mut bytes)?;
+    }
+    Ok(read(&bytes))
 }
 
 /// Reads what [`write()`] has written. The caller makes sure that the value makes sense.
@@ -82,7 +104,34 @@ impl<W: Write> Write for Summing<W> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    /// Holds a value against its file of an earlier day: that is read, and what is written now is the same.
+    /// `UPDATE=1` writes files that are to be new, and none whose title was in a version.
+    pub(crate) fn ensure_format<T: Sealed + Debug>(name: &str, value: &T) {
+        let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut written = Vec::new();
+        write(value, &mut written).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &written).unwrap();
+        }
+        let saved = std::fs::read(path).unwrap();
+        let read: T = read(&saved).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{value:?}"));
+        assert!(
+            saved == written,
+            "the format of {name} has changed: it needs a title of its own"
+        );
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use std::io::Seek as _;
+
     use super::*;
 
     #[derive(Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -90,6 +139,7 @@ mod tests {
 
     impl Sealed for Sample {
         const TITLE: &'static str = "acctd sample 1\n";
+        const LONGEST: u64 = 64;
     }
 
     fn sealed(value: &Sample) -> Vec<u8> {
@@ -102,6 +152,29 @@ mod tests {
     fn what_was_written_is_read() {
         let sample = Sample((0..1_000).map(|n| n << 40).collect());
         assert_eq!(read(&sealed(&sample)), Ok(sample));
+    }
+
+    #[test]
+    fn of_a_file_no_more_is_read_than_it_may_have() {
+        let file = |bytes: &[u8], length: u64| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file.set_len(length).unwrap();
+            file.rewind().unwrap();
+            file
+        };
+        let sample = Sample(vec![1; 44]);
+        let bytes = sealed(&sample);
+        assert_eq!(bytes.len(), 64);
+        assert_eq!(read_file(&file(&bytes, 64)).unwrap(), Ok(sample));
+        let read = |file| read_file::<Sample>(&file).unwrap().unwrap_err();
+        // A terabyte, which would not fit into memory.
+        let huge = 1 << 40;
+        assert_eq!(read(file(&bytes, huge)), Damage::TooLong);
+        assert_eq!(read(file(&bytes, 65)), Damage::TooLong);
+        assert_eq!(read(file(b"something else", huge)), Damage::Foreign);
+        assert_eq!(read(file(&bytes, 63)), Damage::Torn);
+        assert_eq!(read(file(b"", 0)), Damage::Foreign);
     }
 
     #[test]

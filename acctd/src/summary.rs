@@ -1,14 +1,14 @@
 //! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
 
 use acctd_common::Counters;
 use acctd_common::contract::reason;
 use log::warn;
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::counts::Counts;
@@ -16,13 +16,16 @@ use crate::crosscheck::Watched;
 use crate::crosscheck::reconcile::Verdict;
 use crate::crosscheck::verdicts::{Judgement, KernelInterval};
 use crate::csv_writer::FileTotals;
+use crate::log_directory::LogDirectory;
 use crate::naming::Zone;
 use crate::prefix::Side;
 use crate::rows::{ClosedInterval, GapCause};
-use crate::whole_file::FILE_MODE;
 
 /// The file's name in the log directory.
 pub const FILE_NAME: &str = "intervals.jsonl";
+
+/// Read, too: for how it ends.
+const APPENDING: OFlags = OFlags::RDWR.union(OFlags::APPEND);
 
 /// One line. Counters as in [`Counts`]; bytes are IP bytes, header included.
 #[derive(Debug, Serialize)]
@@ -288,8 +291,8 @@ pub fn line(
 }
 
 /// Makes sure that an existing file can be appended to; one that is not there yet is made later.
-pub fn check(directory: &Path) -> io::Result<()> {
-    match appending().open(directory.join(FILE_NAME)) {
+pub fn check(directory: &LogDirectory) -> io::Result<()> {
+    match directory.open_file(FILE_NAME, APPENDING) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -297,8 +300,8 @@ pub fn check(directory: &Path) -> io::Result<()> {
 
 /// Appends `line` whole or not at all, so that a full disk leaves no half line. One that a crash
 /// has left is ended first, so that it spoils no other.
-pub fn append(directory: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = appending().create(true).open(directory.join(FILE_NAME))?;
+pub fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
+    let mut file = directory.open_file(FILE_NAME, APPENDING | OFlags::CREATE)?;
     let length_before = file.metadata()?.len();
     let written = end_half_line(&mut file, length_before)
         .and_then(|()| file.write_all(line))
@@ -311,10 +314,10 @@ pub fn append(directory: &Path, line: &[u8]) -> io::Result<()> {
 }
 
 /// Whether `line` is among the last ones.
-pub fn has_line(directory: &Path, line: &[u8]) -> io::Result<bool> {
+pub fn has_line(directory: &LogDirectory, line: &[u8]) -> io::Result<bool> {
     /// Lines have some kilobytes, and few others were appended since.
     const LAST: u64 = 1 << 20;
-    let file = match File::open(directory.join(FILE_NAME)) {
+    let file = match directory.open_file(FILE_NAME, OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };
@@ -323,12 +326,6 @@ pub fn has_line(directory: &Path, line: &[u8]) -> io::Result<bool> {
     file.read_exact_at(&mut last, length.saturating_sub(LAST))?;
     let mut lines = last.split_inclusive(|byte| *byte == b'\n');
     Ok(lines.any(|found| found == line))
-}
-
-fn appending() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.append(true).read(true).mode(FILE_MODE);
-    options
 }
 
 fn end_half_line(file: &mut File, length: u64) -> io::Result<()> {
@@ -350,9 +347,9 @@ mod tests {
 
     #[test]
     fn half_a_line_spoils_no_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let directory = directory.path();
-        let path = directory.join(FILE_NAME);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        let path = directory.path_of(FILE_NAME);
         for line in ["1\n", "2\n"] {
             append(directory, line.as_bytes()).unwrap();
         }

@@ -1,18 +1,15 @@
 //! Files in the log directory that appear whole or not at all: written under a name of their own,
 //! synced, renamed, and the directory synced. Mode 0640.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use log::warn;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::OFlags;
 
+use crate::log_directory::{FileId, LogDirectory};
 use crate::nflog_socket::NflogGroup;
 
-/// Who may read accounting data: the owner and its group.
-pub const FILE_MODE: u32 = 0o640;
 /// How the names of files end that are not whole.
 pub const TEMPORARY: &str = "tmp";
 
@@ -25,15 +22,14 @@ pub fn own_prefix(tag: NflogGroup) -> String {
 
 /// A new file under a temporary name. One that was there before is left alone.
 pub fn create_temporary(
-    directory: &Path,
+    directory: &LogDirectory,
     tag: NflogGroup,
     stem: &str,
 ) -> io::Result<(String, File)> {
     let stem = format!("{}{stem}", own_prefix(tag));
     for name in free_names(&stem, TEMPORARY) {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(FILE_MODE);
-        match options.open(directory.join(&name)) {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        match directory.open_file(&name, flags) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return Ok((name, opened?)),
         }
@@ -43,19 +39,18 @@ pub fn create_temporary(
 
 /// Puts a whole file in the place of `name`, or leaves what was there.
 pub fn replace(
-    directory: &Path,
+    directory: &LogDirectory,
     tag: NflogGroup,
     name: &str,
     write: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let (temporary, file) = create_temporary(directory, tag, name)?;
-    let temporary = directory.join(temporary);
     let replaced = write(&file)
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, directory.join(name)));
+        .and_then(|()| directory.rename(&temporary, name));
     if replaced.is_err() {
         // The error to report is the first.
-        let _already_failing = fs::remove_file(&temporary);
+        let _already_failing = directory.remove(&temporary);
     }
     replaced?;
     sync_rename(directory, name);
@@ -63,33 +58,49 @@ pub fn replace(
 }
 
 /// Makes a rename last over a power cut. It has happened, so an error can only be said.
-pub fn sync_rename(directory: &Path, name: &str) {
-    if let Err(error) = sync_directory(directory) {
+pub fn sync_rename(directory: &LogDirectory, name: &str) {
+    if let Err(error) = directory.sync() {
         warn!("{name} may not outlast a power cut: {error}");
     }
 }
 
-/// Makes what was renamed or removed in `directory` so for good.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Removes a file that need not be there.
-pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// Renames `from` to the first free one of `STEM.csv`, `STEM-1.csv`, … and returns it. If it has such a name
+/// already, it gets no other.
+pub fn rename_to_free_name(directory: &LogDirectory, from: &str, stem: &str) -> io::Result<String> {
+    let found = directory.find(from)?;
+    if found.n_links > 1
+        && let Some(name) = name_of(directory, stem, found.id)?
+    {
+        // The file has its name; another try would give it a second.
+        let _spare_name_stays = directory.remove(from);
+        return Ok(name);
     }
+    to_free_name(directory, from, stem, "csv")
 }
 
-/// Renames `directory/from` to the first free one of `STEM.csv`, `STEM-1.csv`, … and returns it.
-pub fn rename_to_free_name(directory: &Path, from: &str, stem: &str) -> io::Result<String> {
-    let from = directory.join(from);
-    for name in free_names(stem, "csv") {
-        match rename_without_replacing(&from, &directory.join(&name)) {
+/// The name that [`rename_to_free_name`] has given to a file.
+pub fn name_of(directory: &LogDirectory, stem: &str, id: FileId) -> io::Result<Option<String>> {
+    let names = directory.names()?.into_iter();
+    let mut names = names.filter(|name| name.starts_with(stem) && name.ends_with(".csv"));
+    Ok(names.find(|name| directory.is_name_of(name, id)))
+}
+
+/// Gives what is not to be trusted a name under which nothing reads it, and returns that. What was set aside
+/// before stays.
+pub fn set_aside(directory: &LogDirectory, name: &str) -> io::Result<String> {
+    to_free_name(directory, name, name, "damaged")
+}
+
+fn to_free_name(
+    directory: &LogDirectory,
+    from: &str,
+    stem: &str,
+    ending: &str,
+) -> io::Result<String> {
+    for name in free_names(stem, ending) {
+        match directory.rename_without_replacing(from, &name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(name),
+            renamed => return renamed.map(|()| name),
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
@@ -97,10 +108,10 @@ pub fn rename_to_free_name(directory: &Path, from: &str, stem: &str) -> io::Resu
 
 /// The name that [`rename_to_free_name`] gives, unless somebody takes it in between.
 #[must_use]
-pub fn free_name(directory: &Path, stem: &str) -> String {
+pub fn free_name(directory: &LogDirectory, stem: &str) -> String {
     let mut names = free_names(stem, "csv");
     names
-        .find(|name| directory.join(name).symlink_metadata().is_err())
+        .find(|name| directory.find(name).is_err())
         .unwrap_or_default()
 }
 
@@ -112,43 +123,28 @@ fn free_names(stem: &str, ending: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Fails if `to` is there.
-pub fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network and FUSE file systems lack it. A hard link does not replace either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            fs::hard_link(from, to)?;
-            // The file is there, so this try has succeeded; a second would double it.
-            let _spare_name_stays = fs::remove_file(from);
-            Ok(())
-        }
-        result => Ok(result?),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
 
     use super::*;
 
     const TAG: NflogGroup = NflogGroup(5);
 
-    fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+    fn names(directory: &LogDirectory) -> Vec<String> {
+        let mut names = directory.names().unwrap();
+        names.retain(|name| name.trim_matches('.') != "");
         names.sort();
         names
     }
 
     #[test]
     fn an_existing_file_is_never_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let directory = directory.path();
-        fs::write(directory.join("a.csv"), "older").unwrap();
-        fs::write(directory.join(".acctd-5-a.tmp"), "somebody's").unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        fs::write(directory.path_of("a.csv"), "older").unwrap();
+        fs::write(directory.path_of(".acctd-5-a.tmp"), "somebody's").unwrap();
         for expected in ["a-1.csv", "a-2.csv"] {
             let (temporary, mut file) = create_temporary(directory, TAG, "a").unwrap();
             assert_eq!(temporary, ".acctd-5-a-1.tmp");
@@ -161,22 +157,56 @@ mod tests {
             names(directory),
             [".acctd-5-a.tmp", "a-1.csv", "a-2.csv", "a.csv"]
         );
-        assert_eq!(fs::read(directory.join("a.csv")).unwrap(), b"older");
-        assert_eq!(fs::read(directory.join("a-2.csv")).unwrap(), b"new");
+        assert_eq!(fs::read(directory.path_of("a.csv")).unwrap(), b"older");
+        assert_eq!(fs::read(directory.path_of("a-2.csv")).unwrap(), b"new");
+    }
+
+    /// As where acctd was killed between the link and the removal of the other name.
+    #[test]
+    fn a_file_that_has_its_name_gets_no_other() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        for is_older_there in [true, false] {
+            if is_older_there {
+                fs::write(directory.path_of("a.csv"), "older").unwrap();
+            }
+            let (temporary, _) = create_temporary(directory, TAG, "a").unwrap();
+            let link = directory.path_of("a-1.csv");
+            fs::hard_link(directory.path_of(&temporary), &link).unwrap();
+            let name = rename_to_free_name(directory, &temporary, "a").unwrap();
+            assert_eq!(name, "a-1.csv");
+            directory.remove("a.csv").unwrap();
+            assert_eq!(names(directory), ["a-1.csv"]);
+            fs::remove_file(link).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_replaces_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        for (text, expected) in [("1", "a.damaged"), ("2", "a-1.damaged")] {
+            fs::write(directory.path_of("a"), text).unwrap();
+            assert_eq!(set_aside(directory, "a").unwrap(), expected);
+            assert_eq!(
+                fs::read_to_string(directory.path_of(expected)).unwrap(),
+                text
+            );
+        }
     }
 
     #[test]
     fn what_cannot_be_replaced_stays_and_leaves_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let directory = directory.path();
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
         let write = |text: &'static [u8]| move |mut file: &File| file.write_all(text);
         replace(directory, TAG, "a", write(b"old")).unwrap();
         let full = |_: &File| Err(io::ErrorKind::StorageFull.into());
         let error = replace(directory, TAG, "a", full).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(fs::read(directory.join("a")).unwrap(), b"old");
+        assert_eq!(fs::read(directory.path_of("a")).unwrap(), b"old");
         replace(directory, TAG, "a", write(b"new")).unwrap();
-        assert_eq!(fs::read(directory.join("a")).unwrap(), b"new");
+        assert_eq!(fs::read(directory.path_of("a")).unwrap(), b"new");
         assert_eq!(names(directory), ["a"]);
     }
 }

@@ -24,11 +24,12 @@ use crate::commit::Place;
 use crate::crosscheck::Watched;
 use crate::crosscheck::verdicts::Judge;
 use crate::interval::UnixNanos;
+use crate::log_directory::LogDirectory;
 use crate::naming::Zone;
 use crate::nflog_socket::NflogGroup;
 use crate::rows::ClosedInterval;
-use crate::summary;
 use crate::vitals::Vitals;
+use crate::{csv_writer, summary};
 
 use attempt::{Attempt, DiskThread, Failure, Line, Outcome, Unwritten};
 
@@ -62,9 +63,22 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn place(&self) -> Place<'_> {
+    /// Opens the directory. Where it is gone it is made again.
+    fn open(&self) -> io::Result<LogDirectory> {
+        match LogDirectory::open(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                csv_writer::make_directory(&self.directory)?;
+                let shown = self.directory.display();
+                warn!("log directory {shown} was gone and is made again");
+                LogDirectory::open(&self.directory)
+            }
+            opened => opened,
+        }
+    }
+
+    fn place<'a>(&self, directory: &'a LogDirectory) -> Place<'a> {
         Place {
-            directory: &self.directory,
+            directory,
             tag: self.tag,
         }
     }

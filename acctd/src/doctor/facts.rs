@@ -15,6 +15,7 @@ use super::loaded_rules;
 use super::ruleset::Ruleset;
 use crate::config::Config;
 use crate::external::{self, ExternalError};
+use crate::log_directory::LogDirectory;
 use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog_table;
 use crate::prefix::Family;
@@ -233,7 +234,8 @@ fn directory(wanted: &Path) -> Directory {
     let wanted = &std::path::absolute(wanted).unwrap_or_else(|_| wanted.to_owned());
     let existing = wanted.ancestors().find(|path| path.exists());
     let existing = existing.unwrap_or(Path::new("/")).to_owned();
-    let access = Access::WRITE_OK | Access::EXEC_OK;
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let jsonl = LogDirectory::open(wanted).and_then(|directory| summary::check(&directory));
     let space = rustix::fs::statvfs(&existing).ok();
     let kind = rustix::fs::statfs(&existing).ok();
     #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
@@ -241,7 +243,10 @@ fn directory(wanted: &Path) -> Directory {
     Directory {
         is_a_file: !existing.is_dir(),
         is_writable: rustix::fs::accessat(CWD, &existing, access, AtFlags::EACCESS).is_ok(),
-        jsonl_error: summary::check(wanted).err().map(|error| error.to_string()),
+        jsonl_error: jsonl
+            .err()
+            .filter(|error| error.kind() != io::ErrorKind::NotFound)
+            .map(|error| error.to_string()),
         is_read_only: space
             .as_ref()
             .is_some_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY)),

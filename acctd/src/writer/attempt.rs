@@ -16,6 +16,7 @@ use crate::crosscheck::report;
 use crate::csv_writer::{self, FileTotals};
 use crate::fault_points::reached;
 use crate::interval::UnixNanos;
+use crate::log_directory::LogDirectory;
 use crate::rows::ClosedInterval;
 use crate::vitals::Vitals;
 use crate::{sealed, summary, whole_file};
@@ -27,7 +28,8 @@ const MOST_LINES: usize = 10_000;
 pub(super) struct Unwritten {
     /// It has its verdicts when it goes to the disk.
     pub(super) closed: ClosedInterval,
-    /// Its file under a temporary name, of which there is a record: no other may be made.
+    /// Its file, complete. Once the disk was asked to record it or to give it its name, no other may be made: the
+    /// answer may be lost though it was done.
     pub(super) prepared: Option<(Prepared, Written)>,
 }
 
@@ -120,8 +122,12 @@ impl Attempt {
 
 /// What has been appended is taken off.
 fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let directory = destination.open()?;
     while let Some(line) = lines.front() {
-        if let Err(error) = summary::append(&destination.directory, &line.text) {
+        if let Err(error) = summary::append(&directory, &line.text) {
             if lines.len() > MOST_LINES {
                 lines.pop_front();
                 warn!("{} will lack a line: too many wait", summary::FILE_NAME);
@@ -130,7 +136,7 @@ fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<(
         }
         reached("line");
         if let Some(record) = &line.record {
-            commit::forget(&destination.directory, record);
+            commit::forget(&directory, record);
         }
         lines.pop_front();
     }
@@ -144,15 +150,11 @@ fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
     } = job;
     let saved_at = checkpoint.saved_at;
     let saved = checkpoint.into_saved();
-    let place = destination.place();
-    let replace = || {
-        whole_file::replace(place.directory, place.tag, &file, |target| {
-            sealed::write(&saved, target)?;
-            reached("saving");
-            Ok(())
-        })
-    };
-    in_directory(destination, replace)?;
+    whole_file::replace(&destination.open()?, destination.tag, &file, |target| {
+        sealed::write(&saved, target)?;
+        reached("saving");
+        Ok(())
+    })?;
     reached("saved");
     Ok(saved_at)
 }
@@ -168,72 +170,45 @@ fn write_file(
     destination: &Destination,
     vitals: &Vitals,
 ) -> io::Result<Line> {
-    let directory = &destination.directory;
-    let there = interval.prepared.take();
-    let there = there.filter(|(prepared, _)| prepared.is_there(directory));
-    let (mut prepared, written) = match there {
-        Some(there) => there,
-        None => in_directory(destination, || prepare(&mut interval.closed, destination))?,
+    let directory = &destination.open()?;
+    let there = match &interval.prepared {
+        Some((prepared, _)) => prepared.is_there(directory)?,
+        None => false,
     };
+    let prepared = match interval.prepared.take().filter(|_| there) {
+        Some(there) => there,
+        None => prepare(&mut interval.closed, directory, destination)?,
+    };
+    let (prepared, written) = interval.prepared.insert(prepared);
     let closed = &interval.closed;
     if !closed.checkpoints.is_empty() && !prepared.is_recorded() {
-        let start = closed.period.start;
-        let line = |file: &str| summary_line(closed, file, &written, destination);
-        if let Err(error) = prepared.record(destination.place(), start, &closed.checkpoints, line) {
-            prepared.abandon(directory);
-            return Err(error);
-        }
+        let place = destination.place(directory);
+        let line = |file: &str| summary_line(closed, file, written, destination);
+        prepared.record(place, closed.period.start, &closed.checkpoints, line)?;
     }
-    let file = match prepared.publish(directory) {
-        Ok(file) => file,
-        Err(error) => {
-            if prepared.is_recorded() {
-                interval.prepared = Some((prepared, written));
-            } else {
-                prepared.abandon(directory);
-            }
-            return Err(error);
-        }
-    };
-    log_written(closed, &file, &written, destination);
+    let file = prepared.publish(directory)?;
+    log_written(closed, &file, written, destination);
     vitals.note_file(closed, &file, &written.totals, written.took);
     Ok(Line {
-        text: summary_line(closed, &file, &written, destination),
+        text: summary_line(closed, &file, written, destination),
         record: prepared.retire(directory, &closed.checkpoints),
     })
 }
 
 fn prepare(
     closed: &mut ClosedInterval,
+    directory: &LogDirectory,
     destination: &Destination,
 ) -> io::Result<(Prepared, Written)> {
     let begun = Instant::now();
     let stem = destination.zone.file_stem(closed.period);
     let time = destination.zone.row_time(closed.period.start);
-    let (prepared, totals) = Prepared::prepare(destination.place(), &stem, |target| {
+    let (prepared, totals) = Prepared::prepare(destination.place(directory), &stem, |target| {
         let with_crosscheck = closed.kernel.is_some();
         csv_writer::write_rows(target, &time, closed.rows(), with_crosscheck)
     })?;
     let took = begun.elapsed();
     Ok((prepared, Written { totals, took }))
-}
-
-/// Makes the log directory again where it is gone.
-fn in_directory<T>(
-    destination: &Destination,
-    mut create: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    match create() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            csv_writer::make_directory(&destination.directory)?;
-            warn!(
-                "log directory {} was gone and is made again",
-                destination.directory.display()
-            );
-            create()
-        }
-        created => created,
-    }
 }
 
 fn log_written(closed: &ClosedInterval, file: &str, written: &Written, destination: &Destination) {

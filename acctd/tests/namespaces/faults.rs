@@ -1,5 +1,6 @@
 //! The fault matrix: the promises of the README's table "What can be lost", line by line.
 
+mod directory;
 mod disk;
 mod flood;
 mod kernel;
@@ -16,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         killed::CASES,
         restart::CASES,
         flood::CASES,
+        directory::CASES,
         disk::CASES,
         kernel::CASES,
         privilege::CASES,

@@ -74,7 +74,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const CHECKPOINT: Duration = Duration::from_millis(250);
-const ONE_HOUR: &[&str] = &["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
+pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
 
 /// Each packet comes from an address of its own, in order: which ones are in no row says what
 /// was lost at which kill.
@@ -174,7 +174,7 @@ fn faulty(rig: &Rig, point: &str, args: &[&str]) -> Result<Acctd> {
     Acctd::spawn(rig.acctd_command().env("ACCTD_KILL_AT", point).args(args))
 }
 
-fn ensure_killed(acctd: Acctd, point: &str) -> Result<()> {
+pub(super) fn ensure_killed(acctd: Acctd, point: &str) -> Result<()> {
     let ended = acctd.wait()?;
     ensure!(
         ended.code.is_none(),
@@ -184,7 +184,7 @@ fn ensure_killed(acctd: Acctd, point: &str) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_checkpoint(rig: &Rig) -> Result<()> {
+pub(super) fn wait_for_checkpoint(rig: &Rig) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     while n_with_ending(rig, "checkpoint")? == 0 {
         ensure!(Instant::now() < end, "no checkpoint");
@@ -201,7 +201,7 @@ fn n_with_ending(rig: &Rig, ending: &str) -> Result<usize> {
     Ok(with_ending.count())
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -210,7 +210,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn send(rig: &Rig, count: u64) -> Result<()> {
+pub(super) fn send(rig: &Rig, count: u64) -> Result<()> {
     rig.send(&TrafficArgs {
         sources: 10,
         count,
@@ -232,7 +232,7 @@ const STEPS: [&str; 8] = [
 ];
 
 /// Sends, waits until all of it is saved, and has acctd killed at this step of its last file.
-fn kill_at(rig: &Rig, step: &str) -> Result<()> {
+pub(super) fn kill_at(rig: &Rig, step: &str) -> Result<()> {
     let acctd = faulty(rig, step, ONE_HOUR)?;
     acctd.wait_for_line("Started accounting")?;
     send(rig, 1_000)?;
@@ -254,7 +254,7 @@ fn killed_between_any_two_steps_of_writing() -> Result<()> {
     Ok(())
 }
 
-fn ensure_all_is_there_once(rig: &Rig, packets: u64) -> Result<()> {
+pub(super) fn ensure_all_is_there_once(rig: &Rig, packets: u64) -> Result<()> {
     let ip4 = rig.counter("v4")?;
     ensure!(ip4.packets == packets);
     let files = rig.files()?;
@@ -339,7 +339,7 @@ fn save_and_kill(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-fn checkpoint_name(rig: &Rig) -> Result<String> {
+pub(super) fn checkpoint_name(rig: &Rig) -> Result<String> {
     let mut names = names(&rig.log_directory())?;
     names.retain(|name| name.ends_with(".checkpoint"));
     ensure!(names.len() == 1, "{names:?}");
