@@ -84,11 +84,13 @@ pub const CLOCK_ENTRIES: u32 = SLOTS + 2;
 
 /// On egress a packet is logged before it reaches TC. Its time at TC is set back by more than that
 /// usually takes, so that it is never later than NFLOG's: then a packet near an epoch's end can only
-/// be early in TC's count, and not late.
-pub const EGRESS_LEAD_NANOS: u64 = 5_000_000;
+/// be early in TC's count, and not late. A forwarded packet has its stamp before it waits in the CPU's
+/// backlog (`net.core.netdev_tstamp_prequeue`) for ksoftirqd, which on a busy machine waits for its
+/// turn behind other processes.
+pub const EGRESS_LEAD_NANOS: u64 = 50_000_000;
 /// How long before an epoch's end a packet without a common time stamp is uncertain, if NFLOG stamps
-/// it in the kernel.
-pub const NEAR_END_NANOS: u64 = 5_000_000;
+/// it in the kernel: no less than [`EGRESS_LEAD_NANOS`].
+pub const NEAR_END_NANOS: u64 = 50_000_000;
 /// The same where NFLOG does not stamp it (hooks output and postrouting), so that its time is that of
 /// the receive: the group's flush timeout of 0.1 s, the reader's rest, and a reserve.
 pub const BEFORE_END_NANOS: u64 = 250_000_000;
