@@ -37,6 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After a stop, how long to go on trying before what could not be written is given up.
 const LAST_TRIES: Duration = Duration::from_secs(10);
+/// After a stop, how long an attempt without an answer is waited for: a slow disk that lives is not a dead one, and
+/// the unit's `TimeoutStopSec` is 60 s.
+const LAST_ANSWER: Duration = Duration::from_secs(45);
 /// A disk that has not answered for so long is in trouble, though it has refused nothing: a dead one, or a
 /// network file system without its server.
 const NO_ANSWER: Duration = Duration::from_secs(10);
@@ -186,8 +189,8 @@ impl Writer {
         self.is_saving_well.load(Ordering::Relaxed)
     }
 
-    /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for as
-    /// long, or at its next refusal once `hurry` has come true.
+    /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for 45; once
+    /// `hurry` has come true, at its next refusal or if it has not answered for ten.
     pub async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         drop(self.queue);
         let mut task = self.task;
@@ -470,12 +473,11 @@ impl Backlog {
     fn gives_up_waiting_at(&self, under_way: &UnderWay) -> Option<Instant> {
         let stopped_at = self.stopped_at?;
         let is_impatient = *self.impatience.borrow();
-        let from = if is_impatient {
-            under_way.since
+        Some(if is_impatient {
+            under_way.since + LAST_TRIES
         } else {
-            under_way.since.max(stopped_at)
-        };
-        Some(from + LAST_TRIES)
+            under_way.since.max(stopped_at) + LAST_ANSWER
+        })
     }
 
     fn wake(&mut self) -> anyhow::Result<()> {
@@ -492,6 +494,9 @@ impl Backlog {
         }
         if is_first && self.stopped_at.is_none() {
             warn!("{complaint}; counting goes on");
+        } else if is_first {
+            let seconds = LAST_ANSWER.as_secs();
+            warn!("{complaint}; the stop gives it {seconds} s, and no more after a second signal");
         }
         if let Some(under_way) = &mut self.under_way {
             under_way.is_said = true;
