@@ -37,8 +37,8 @@ pub(crate) fn renameat2() -> Result<(), Errno> {
     Ok(())
 }
 
-/// An answer that is lost, though what was asked for is done: the first time if `ACCTD_LOST_ANSWER` names the
-/// point (`POINT=ERRNO`).
+/// An answer that is lost, though what was asked for is done: the first time at each point that `ACCTD_LOST_ANSWER`
+/// names (`POINT=ERRNO,POINT=ERRNO`).
 #[cfg_attr(
     not(feature = "fault-points"),
     expect(
@@ -50,15 +50,17 @@ pub(crate) fn renameat2() -> Result<(), Errno> {
 pub(crate) fn answer(point: &str) -> Result<(), Errno> {
     #[cfg(feature = "fault-points")]
     {
-        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::sync::Mutex;
 
-        static IS_LOST: AtomicBool = AtomicBool::new(false);
-        let lost = std::env::var("ACCTD_LOST_ANSWER").unwrap_or_default();
-        if let Some((wanted, errno)) = lost.split_once('=')
-            && wanted == point
+        static LOST: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let all = std::env::var("ACCTD_LOST_ANSWER").unwrap_or_default();
+        let mut all = all.split(',').filter_map(|one| one.split_once('='));
+        if let Some((_, errno)) = all.find(|(wanted, _)| *wanted == point)
             && let Ok(errno) = errno.parse()
-            && !IS_LOST.swap(true, Ordering::Relaxed)
+            && let Ok(mut lost) = LOST.lock()
+            && !lost.iter().any(|before| before == point)
         {
+            lost.push(point.to_owned());
             return Err(Errno::from_raw_os_error(errno));
         }
     }
