@@ -94,6 +94,10 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         (format!("nft 'table netdev n {{ chain c {{ type filter hook ingress device lan0 priority 0; ip saddr 10.1.0.0/16 drop; }}; }}'; {}", nft("LOG5")), "behind-verdict", "on ingress"),
         // Of one priority, what is loaded later comes first.
         (format!("{}; {}", nft("LOG5"), base("r", "input", 0, "drop")), "never-reached", "'drop' (chain c of table inet r"),
+        // A limit of all packets is there to be met, and one of each source where it is low.
+        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that meet 'limit rate over 1000/second' do not come to the rule, as 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them before"),
+        (nft("ct count over 1000 drop; LOG5"), "behind-verdict", "'ct count over 1000'"),
+        (iptables("-A INPUT -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT LOG5"), "behind-verdict", "packets that meet '-m hashlimit --hashlimit-above 10/sec"),
         // What the rule itself leaves out.
         (nft("ct state new LOG5"), "some-states", "only packets of state new"),
         (nft("ct state established LOG5"), "some-states", "only packets of state established"),
@@ -136,9 +140,10 @@ fn what_is_well() -> Result<()> {
             "chain c",
             "set s { type ipv4_addr; flags dynamic; }; chain c",
         ),
-        nft("ct count over 1000 drop; LOG5"),
         nft("quota over 1000 mbytes drop; LOG5"),
-        nft("limit rate over 1000/second drop; LOG5"),
+        iptables(
+            "-A INPUT -m hashlimit --hashlimit-above 1000/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT -p tcp -m connlimit --connlimit-above 1000 -j REJECT; -A INPUT LOG5",
+        ),
         // Logged before it is taken.
         nft("tcp dport 22 LOG5 accept; LOG5"),
         nft("LOG5 accept; LOG5"),

@@ -113,7 +113,7 @@ fn behind(
     let severity = |it: &Obstacle| {
         let is_dropped = it.verdict.ends_all();
         // What is wrong, and what is dropped on its way out, is sent to nobody.
-        let is_expected = is_dropped && (group.side == Side::Dest || is_over_a_limit(it))
+        let is_expected = is_dropped && (group.side == Side::Dest || has(it, &Key::Excess))
             || (is_dropped && it.elsewhere.is_some() && it.is_for_sanity(&own));
         if is_expected {
             Severity::Note
@@ -127,12 +127,15 @@ fn behind(
     let Some(worst) = worst else {
         return;
     };
+    let mut limits = worst.conditions.matches.iter();
     let which = if worst.verdict == Verdict::Unknown {
-        "some packets may not come to the rule"
+        "some packets may not come to the rule".to_owned()
     } else if worst.is_of_established(&own) {
-        "packets of established connections do not come to the rule"
+        "packets of established connections do not come to the rule".to_owned()
+    } else if let Some(limit) = limits.find(|it| it.is_by_chance()) {
+        format!("packets that meet '{}' do not come to the rule", limit.text)
     } else {
-        "some packets do not come to the rule"
+        "some packets do not come to the rule".to_owned()
     };
     let others = match obstacles.len() - 1 {
         0 => String::new(),
@@ -147,15 +150,9 @@ fn behind(
     );
 }
 
-/// Of those that are alike, only what is too much.
-fn is_over_a_limit(obstacle: &Obstacle) -> bool {
-    let matches = obstacle.conditions.matches.iter();
-    let mut limits = matches.filter(|it| it.key == Key::Sometimes);
-    limits.any(|it| {
-        [" over ", "-above", "-m recent", "connlimit"]
-            .iter()
-            .any(|part| it.text.contains(part))
-    })
+fn has(obstacle: &Obstacle, key: &Key) -> bool {
+    let mut matches = obstacle.conditions.matches.iter();
+    matches.any(|it| it.key == *key)
 }
 
 /// `which 'drop' (chain c of table inet t, handle 3) drops before`.
@@ -260,7 +257,7 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
 
 fn of_one_rule(group: &GroupConfig, rule: &LogRule, found: &Match, causes: &mut Causes) {
     let text = &found.text;
-    if found.key == Key::Sometimes {
+    if found.is_by_chance() {
         causes.add(
             (Severity::Error, "limited"),
             group,
