@@ -92,6 +92,11 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         (format!("{}; {}", base("r", "input", -10, "policy drop; tcp dport 22 accept"), nft("LOG5")), "behind-verdict", "'policy drop'"),
         (format!("{}; {}", base("r", "input", -10, "policy drop"), nft("LOG5")), "never-reached", "'policy drop'"),
         (format!("nft 'table netdev n {{ chain c {{ type filter hook ingress device lan0 priority 0; ip saddr 10.1.0.0/16 drop; }}; }}'; {}", nft("LOG5")), "behind-verdict", "on ingress"),
+        // For this host, for all of its network, and forwarded.
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr { 10.9.0.1, 10.9.0.2 } drop"), nft("LOG5")), "behind-verdict", "'ip daddr { 10.9.0.1, 10.9.0.2 } drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 10.9.0.255 drop"), nft("LOG5")), "behind-verdict", "'ip daddr 10.9.0.255 drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 224.0.0.0/4 drop"), nft("LOG5")), "behind-verdict", "'ip daddr 224.0.0.0/4 drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 10.9.0.2 drop"), base("t", "forward", 0, "LOG5")), "behind-verdict", "'ip daddr 10.9.0.2 drop'"),
         // Of one priority, what is loaded later comes first.
         (format!("{}; {}", nft("LOG5"), base("r", "input", 0, "drop")), "never-reached", "'drop' (chain c of table inet r"),
         // A limit of all packets is there to be met, and one of each source where it is low.
@@ -149,6 +154,12 @@ fn what_is_well() -> Result<()> {
         nft("LOG5 accept; LOG5"),
         nft("LOG5 return; LOG5"),
         iptables("-A INPUT -p tcp LOG5; -A INPUT -p tcp -j ACCEPT; -A INPUT LOG5"),
+        // What is for others does not come to input.
+        format!(
+            "ip addr add 10.9.0.1/24 dev lan0; {}; {}",
+            base("r", "prerouting", -300, "ip daddr 10.9.0.2 drop"),
+            nft("LOG5")
+        ),
         // In other chains, what accepts ends nothing, and what is dropped behind is counted.
         format!(
             "{}; {}",

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use super::Severity;
 use super::causes::{Causes, Cure};
 use crate::config::GroupConfig;
+use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Key, Match};
 use crate::doctor::ruleset::model::Verdict;
-use crate::doctor::ruleset::{LogRule, Obstacle, Reach};
+use crate::doctor::ruleset::{Hook, LogRule, Obstacle, Reach};
 use crate::prefix::{Family, Side};
 
 /// Whether no packet comes to any of them.
 pub(super) fn reach(
     group: &GroupConfig,
-    family: Family,
+    facts: &Facts,
     rules: &[&LogRule],
     causes: &mut Causes,
 ) -> bool {
+    let family = group.prefix_length.family();
     let is_dead =
         |rule: &&LogRule| matches!(rule.reach(family), Reach::Never(_) | Reach::Nothing(_));
     let are_dead = rules.iter().all(is_dead);
@@ -39,7 +41,7 @@ pub(super) fn reach(
                 cure(rule, obstacle),
             ),
             Reach::Some(mut obstacles) => {
-                obstacles.retain(|it| !is_logged(it));
+                obstacles.retain(|it| !is_logged(it) && !is_for_others(it, rule, facts));
                 behind(group, family, rule, &obstacles, causes);
             }
             Reach::All => {}
@@ -62,6 +64,16 @@ fn is_logged_by(rule: &LogRule, obstacle: &Obstacle, family: Family) -> bool {
             .conditions
             .of(family)
             .are_within(&rule.conditions.of(family))
+}
+
+/// Whether it stops what does not come to input anyhow: packets to other hosts.
+fn is_for_others(obstacle: &Obstacle, rule: &LogRule, facts: &Facts) -> bool {
+    let mut matches = obstacle.conditions.matches.iter();
+    rule.hook == Hook::Input
+        && matches.any(|it| {
+            let nets = it.nets();
+            it.key == Key::Dest && nets.is_some_and(|nets| facts.are_of_others(&nets))
+        })
 }
 
 fn never(

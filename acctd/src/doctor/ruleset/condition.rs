@@ -241,6 +241,19 @@ impl Match {
         words.collect()
     }
 
+    /// The addresses that are asked for, if it is that.
+    #[must_use]
+    pub fn nets(&self) -> Option<Vec<IpNet>> {
+        let Test::In(values) = &self.test else {
+            return None;
+        };
+        let nets = values.iter().map(|value| match value {
+            Value::Net(net) => Some(*net),
+            _ => None,
+        });
+        nets.collect()
+    }
+
     /// Packets that have this have the other too.
     #[must_use]
     pub fn implies(&self, other: &Self) -> bool {
