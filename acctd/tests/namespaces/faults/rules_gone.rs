@@ -188,12 +188,12 @@ fn of_iptables(program: &str) -> Result<()> {
         rig.router.run(&words)
     };
     let iptables = |words: &str| run(program, words);
-    let ip6tables = program.replace("ip", "ip6");
+    let program_of_ip6 = program.replace("ip", "ip6");
     let rule = "-j NFLOG --nflog-group";
     iptables("-t raw -N logs")?;
     iptables(&format!("-t raw -A logs {rule} 5"))?;
     iptables("-t raw -A PREROUTING -j logs")?;
-    run(&ip6tables, &format!("-A INPUT {rule} 7"))?;
+    run(&program_of_ip6, &format!("-A INPUT {rule} 7"))?;
     let started = Utc::now();
     let acctd = rig.acctd(ONE_DAY)?;
     let count = |part: &str| {
@@ -217,7 +217,7 @@ fn of_iptables(program: &str) -> Result<()> {
     wait_for("group 5: no rule logs to it any more", 2);
     iptables("-t raw -A PREROUTING -j logs")?;
     wait_for("Group 5 has rules again", 2);
-    run(&ip6tables, "-F")?;
+    run(&program_of_ip6, "-F")?;
     wait_for("group 7: no rule logs to it any more", 1);
     acctd.finish()?;
     let gaps = gaps(&rig)?;
