@@ -180,7 +180,7 @@ impl Engine {
         &self.vitals
     }
 
-    /// Takes note from now on of rules that go away. Those of iptables-legacy nobody tells of.
+    /// Takes note from now on of rules that go away.
     pub fn watch_rules(&mut self) {
         let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
         let opened = self.bindings.in_namespace(RuleSocket::open);

@@ -36,7 +36,7 @@ pub mod preflight;
 pub mod privilege;
 #[expect(
     unsafe_code,
-    reason = "hands values and what they point to to setsockopt"
+    reason = "hands values and what they point to to setsockopt, and a buffer to getsockopt"
 )]
 pub mod socket_option;
 

@@ -3,16 +3,17 @@
 //! interval without traffic.
 //!
 //! `nf_tables` tells of each transaction over netlink. A thread of its own takes note at once, so that the time
-//! is right: what replaces the rules in one transaction leaves no hole and is none here. The rules of
-//! iptables-legacy are not `nf_tables`' and have no notifications: of them nothing is known.
+//! is right: what replaces the rules in one transaction leaves no hole and is none here. Of the rules of
+//! iptables-legacy nobody tells: it looks at them each second, where it may see which tables there are.
 
+pub mod legacy;
 pub mod ruleset;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::io::Errno;
@@ -24,20 +25,26 @@ use crate::interval::{Period, UnixNanos};
 use crate::nflog_socket::{NflogGroup, set_receive_buffer};
 use crate::rows::{Gap, GapCause};
 use crate::writer::yield_to_readers;
-use ruleset::{GET_RULE, GET_TABLE, Ruleset, split_message};
+use legacy::Legacy;
+use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset, split_message};
 
 /// `NFNLGRP_NFTABLES`, as the bit of a group.
 const NOTIFICATIONS: u32 = 1 << (7 - 1);
 /// The kernel puts messages together up to a page or two; a rule may have 64 KiB.
 const BUFFER: usize = 128 * 1024;
-/// How long the thread waits before it looks whether it is still needed.
+/// How long the thread waits before it looks whether it is still needed, and at the rules of iptables-legacy.
 const LOOK: Duration = Duration::from_secs(1);
+/// As often as that a table of iptables-legacy is read though it has the size that it had.
+const THOROUGH: u32 = 60;
 /// How often to ask for the rules again if they change meanwhile.
 const TRIES: usize = 10;
 
 /// Where the kernel tells of changes and answers questions; of the network namespace in which it was opened.
 #[derive(Debug)]
-pub struct RuleSocket(OwnedFd);
+pub struct RuleSocket {
+    netlink: OwnedFd,
+    legacy: Legacy,
+}
 
 /// Watches the rules until it is dropped.
 #[derive(Debug)]
@@ -76,14 +83,21 @@ impl RuleSocket {
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NOTIFICATIONS))?;
         sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
         set_receive_buffer(&socket)?;
-        Ok(Self(socket))
+        Ok(Self {
+            netlink: socket,
+            legacy: Legacy::open(),
+        })
     }
 
     /// The rules that are loaded. What is told of meanwhile is taken in with the answer.
     fn ask(&self) -> io::Result<Ruleset> {
         for _ in 0..TRIES {
             let mut ruleset = Ruleset::default();
-            if dump(&self.0, GET_TABLE, &mut ruleset)? && dump(&self.0, GET_RULE, &mut ruleset)? {
+            let mut is_whole = true;
+            for kind in [GET_TABLE, GET_CHAIN, GET_RULE] {
+                is_whole &= dump(&self.netlink, kind, &mut ruleset)?;
+            }
+            if is_whole {
                 return Ok(ruleset);
             }
         }
@@ -136,12 +150,14 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
 
 impl RuleWatch {
     /// Looks at the rules, and watches them from then on.
-    pub fn start(groups: &[NflogGroup], socket: RuleSocket) -> io::Result<Self> {
+    pub fn start(groups: &[NflogGroup], mut socket: RuleSocket) -> io::Result<Self> {
         // A kernel without nf_tables has no such rules.
         let ruleset = socket.ask().unwrap_or_default();
+        socket.legacy.look(true);
+        let n_rules = n_rules(&ruleset, &socket.legacy);
         let groups = groups.iter().map(|&group| Group {
             group,
-            n_rules: ruleset.n_rules(group.0),
+            n_rules: n_rules(group),
         });
         let watched = Arc::new(Mutex::new(Watched {
             groups: groups.collect(),
@@ -150,7 +166,7 @@ impl RuleWatch {
         let weak = Arc::downgrade(&watched);
         thread::Builder::new()
             .name("rules".into())
-            .spawn(move || watch(&weak, &socket, ruleset))?;
+            .spawn(move || watch(&weak, socket, ruleset))?;
         Ok(Self(watched))
     }
 
@@ -214,15 +230,23 @@ impl RuleWatch {
     }
 }
 
+/// How many rules log to a group, of both kinds.
+fn n_rules(ruleset: &Ruleset, legacy: &Legacy) -> impl Fn(NflogGroup) -> usize + use<> {
+    let both = [ruleset.n_rules(), legacy.n_rules()];
+    move |group| both.iter().filter_map(|it| it.get(&group.0)).sum()
+}
+
 /// Until nobody wants to know any more.
-fn watch(watched: &Weak<Mutex<Watched>>, socket: &RuleSocket, mut ruleset: Ruleset) {
+fn watch(watched: &Weak<Mutex<Watched>>, mut socket: RuleSocket, mut ruleset: Ruleset) {
     yield_to_readers();
     let mut buffer = vec![0; BUFFER];
+    let (mut looked, mut looked_at, mut n_looks) = (Instant::now(), UnixNanos::now(), 0_u32);
     loop {
         let flags = RecvFlags::TRUNC;
-        let received = rustix::net::recv(&socket.0, &mut buffer[..], flags);
+        let received = rustix::net::recv(&socket.netlink, &mut buffer[..], flags);
         let now = UnixNanos::now();
-        let has_changed = match received {
+        let mut since = now;
+        let mut has_changed = match received {
             Ok((read, length)) if length <= buffer.len() => ruleset.apply(&buffer[..read]),
             // Too much at once, of which some is missing.
             Ok(_) | Err(Errno::NOBUFS) => match socket.ask() {
@@ -244,15 +268,26 @@ fn watch(watched: &Weak<Mutex<Watched>>, socket: &RuleSocket, mut ruleset: Rules
         let Some(watched) = watched.upgrade() else {
             return;
         };
+        if looked.elapsed() >= LOOK {
+            let before = socket.legacy.n_rules();
+            n_looks = n_looks.wrapping_add(1);
+            socket.legacy.look(n_looks.is_multiple_of(THOROUGH));
+            if socket.legacy.n_rules() != before {
+                has_changed = true;
+                since = looked_at.min(now);
+            }
+            (looked, looked_at) = (Instant::now(), now);
+        }
         if has_changed {
             let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-            watched.note(|group| ruleset.n_rules(group.0), now);
+            watched.note(n_rules(&ruleset, &socket.legacy), since, now);
         }
     }
 }
 
 impl Watched {
-    fn note(&mut self, n_rules: impl Fn(NflogGroup) -> usize, now: UnixNanos) {
+    /// Takes in how many rules there are now, or since then at the earliest.
+    fn note(&mut self, n_rules: impl Fn(NflogGroup) -> usize, since: UnixNanos, now: UnixNanos) {
         for Group {
             group,
             n_rules: known,
@@ -266,7 +301,7 @@ impl Watched {
                 );
                 self.gone.push(Gone {
                     group,
-                    start: now,
+                    start: since,
                     end: None,
                 });
             }
@@ -302,7 +337,7 @@ mod tests {
 
     fn note(watch: &RuleWatch, n_rules: [usize; 2], at: i64) {
         let of = |group: NflogGroup| n_rules[usize::from(group.0 - 4)];
-        watch.lock().note(of, UnixNanos(at));
+        watch.lock().note(of, UnixNanos(at), UnixNanos(at));
     }
 
     fn gaps(watch: &RuleWatch, start: i64, end: i64) -> Vec<(i64, i64, usize)> {
@@ -329,6 +364,18 @@ mod tests {
         assert_eq!(gaps(&watch, 0, 100), [(10, 41, 1)]);
         watch.forget_before(UnixNanos(41));
         assert_eq!(gaps(&watch, 0, 100), []);
+    }
+
+    #[test]
+    fn what_changed_between_two_looks_is_gone_for_as_long_as_it_may_be() {
+        let watch = watch_of([1, 1]);
+        let look = |n_rules: usize, since: i64, now: i64| {
+            let (since, now) = (UnixNanos(since), UnixNanos(now));
+            watch.lock().note(|_| n_rules, since, now);
+        };
+        look(0, 10, 20);
+        look(1, 20, 30);
+        assert_eq!(gaps(&watch, 0, 100), [(10, 30, 2)]);
     }
 
     #[test]

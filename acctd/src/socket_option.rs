@@ -1,4 +1,4 @@
-//! setsockopt(2) for the options that no library here has.
+//! setsockopt(2) and getsockopt(2) for the options that no library here has.
 
 use std::ffi::c_int;
 use std::io;
@@ -55,6 +55,68 @@ pub fn set<T: OptionValue>(socket: &OwnedFd, option: c_int, value: &T) -> io::Re
     };
     match result {
         0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What the kernel is asked for of a table of iptables-legacy.
+#[derive(Clone, Copy, Debug)]
+pub enum Iptables {
+    /// `IPT_SO_GET_INFO`: what is behind the name in `struct ipt_getinfo`.
+    Info,
+    /// `IPT_SO_GET_ENTRIES`: so many bytes of entries, which must be all of them.
+    Entries(u32),
+}
+
+/// `struct ipt_get_entries`, of which the entries begin where a counter may.
+#[repr(C)]
+struct GetEntries {
+    name: [u8; NAME],
+    size: u32,
+    entries: [u64; 0],
+}
+
+/// `XT_TABLE_MAXNAMELEN`.
+const NAME: usize = 32;
+
+/// Asks for a table of the family of the socket, which is one of IPv4 or IPv6. Takes `CAP_NET_ADMIN` in its network
+/// namespace, and makes the table if it is not there.
+pub fn iptables(socket: &OwnedFd, what: Iptables, table: &str) -> io::Result<Vec<u8>> {
+    /// `struct ipt_getinfo`: the name and 13 numbers.
+    const INFO: usize = NAME + 13 * size_of::<u32>();
+    let (option, begin, length) = match what {
+        Iptables::Info => (64, NAME, INFO),
+        Iptables::Entries(size) => {
+            let begin = size_of::<GetEntries>();
+            (65, begin, begin + size as usize)
+        }
+    };
+    let mut buffer = vec![0; length];
+    if table.len() >= NAME {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    buffer[..table.len()].copy_from_slice(table.as_bytes());
+    if let Iptables::Entries(size) = what {
+        buffer[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
+    }
+    let level = match rustix::net::sockopt::socket_domain(socket)? {
+        rustix::net::AddressFamily::INET6 => libc::SOL_IPV6,
+        _ => libc::SOL_IP,
+    };
+    let mut given = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the kernel writes at most `given` bytes to the buffer, for which these two
+    // options check that it is as long as what they write.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            buffer.as_mut_ptr().cast(),
+            &raw mut given,
+        )
+    };
+    match result {
+        0 => Ok(buffer.split_off(begin)),
         _ => Err(io::Error::last_os_error()),
     }
 }

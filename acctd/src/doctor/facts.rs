@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
@@ -68,6 +70,8 @@ pub struct Interface {
     pub is_ip6_disabled: bool,
     /// It hands flows to hardware, past the kernel (`hw-tc-offload`).
     pub offloads_flows: bool,
+    /// Its addresses, with their networks.
+    pub addresses: Vec<IpNet>,
 }
 
 /// The log directory, or the nearest one above it that is there.
@@ -158,6 +162,18 @@ impl Facts {
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|it| it.name == name)
     }
+
+    /// None of the addresses is this host's, as far as its addresses are known.
+    #[must_use]
+    pub fn are_of_others(&self, nets: &[IpNet]) -> bool {
+        let own = || self.interfaces.iter().flat_map(|it| &it.addresses);
+        let is_for_us = |net: &IpNet| {
+            net.addr().is_multicast()
+                || net.addr() == IpAddr::from(Ipv4Addr::BROADCAST)
+                || own().any(|own| net.contains(&own.addr()) || net.contains(&own.broadcast()))
+        };
+        own().next().is_some() && !nets.iter().any(is_for_us)
+    }
 }
 
 fn lowest_nice() -> i32 {
@@ -181,7 +197,7 @@ fn receive_buffer() -> io::Result<usize> {
 
 /// As `ip` sees them: what is under `/sys` is of the network namespace in which that was mounted.
 fn interfaces() -> Vec<Interface> {
-    let text = external::run("ip", &["-j", "-d", "link"], "").unwrap_or_default();
+    let text = external::run("ip", &["-j", "-d", "addr"], "").unwrap_or_default();
     let links: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
     let interfaces = links.iter().filter_map(|link| {
         let name = link["ifname"].as_str()?.to_owned();
@@ -196,10 +212,20 @@ fn interfaces() -> Vec<Interface> {
                 .map(str::to_owned),
             is_ip6_disabled: fs::read_to_string(disabled).is_ok_and(|it| it.trim() == "1"),
             offloads_flows: link["parentdev"].is_string() && offloads_flows(&name),
+            addresses: addresses(&link["addr_info"]),
             name,
         })
     });
     interfaces.collect()
+}
+
+fn addresses(json: &Value) -> Vec<IpNet> {
+    let all = json.as_array().into_iter().flatten();
+    let addresses = all.filter_map(|it| {
+        let length = u8::try_from(it["prefixlen"].as_u64()?).ok()?;
+        IpNet::new(it["local"].as_str()?.parse().ok()?, length).ok()
+    });
+    addresses.collect()
 }
 
 /// Without ethtool it is not known, and most devices cannot.

@@ -3,6 +3,9 @@
 //!
 //! A transaction comes as messages that say what it has removed and added, and one that ends it (`NEWGEN`).
 //! What is true in between was never so for a packet.
+//!
+//! Packets come to a rule in a chain with a hook, and in one to which a rule jumps that they come to. The elements of
+//! a map of verdicts are not looked at: a rule that asks one may jump to any chain of its table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,34 +16,44 @@ const SUBSYSTEM: u16 = 10 << 8;
 /// `enum nf_tables_msg_types`.
 pub const GET_TABLE: u16 = SUBSYSTEM | 1;
 /// As [`GET_TABLE`].
+pub const GET_CHAIN: u16 = SUBSYSTEM | 4;
+/// As [`GET_TABLE`].
 pub const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DEL_TABLE: u16 = SUBSYSTEM | 2;
+const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const DEL_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const DEL_RULE: u16 = SUBSYSTEM | 8;
 const NEW_GENERATION: u16 = SUBSYSTEM | 15;
 
+const NFTA_CHAIN_HOOK: u16 = 4;
 const NETLINK_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
-/// A table: the family's number and the name.
-type Table = (u8, Vec<u8>);
+/// The tables, by the family's number and the name.
+#[derive(Debug, Default)]
+pub struct Ruleset(BTreeMap<(u8, Vec<u8>), Table>);
 
-/// A rule that logs to a group.
-#[derive(Debug)]
-struct Rule {
-    chain: Vec<u8>,
-    groups: Vec<u16>,
+#[derive(Debug, Default)]
+struct Table {
+    /// It is switched off (`flags dormant`).
+    is_dormant: bool,
+    /// Chains with a hook.
+    hooked: BTreeSet<Vec<u8>>,
+    /// Rules that log or jump, by handle.
+    rules: BTreeMap<u64, Rule>,
 }
 
-/// The rules that log to groups.
 #[derive(Debug, Default)]
-pub struct Ruleset {
-    /// By table and handle.
-    rules: BTreeMap<(Table, u64), Rule>,
-    /// Tables that are switched off (`flags dormant`).
-    dormant: BTreeSet<Table>,
+struct Rule {
+    chain: Vec<u8>,
+    /// It logs to these.
+    groups: Vec<u16>,
+    /// It jumps to these.
+    targets: Vec<Vec<u8>>,
+    /// It asks a map where to jump.
+    has_map: bool,
 }
 
 impl Ruleset {
@@ -57,52 +70,128 @@ impl Ruleset {
         has_ended
     }
 
-    /// How many rules log to a group.
+    /// How many rules log to each group to which packets come.
     #[must_use]
-    pub fn n_rules(&self, group: u16) -> usize {
-        let awake = self.rules.iter();
-        let awake = awake.filter(|((table, _), _)| !self.dormant.contains(table));
-        awake
-            .filter(|(_, rule)| rule.groups.contains(&group))
-            .count()
+    pub fn n_rules(&self) -> BTreeMap<u16, usize> {
+        let mut n_rules = BTreeMap::new();
+        for table in self.0.values().filter(|table| !table.is_dormant) {
+            for rule in table.rules.values().filter(|rule| !rule.groups.is_empty()) {
+                if table.is_reached(&rule.chain, &mut BTreeSet::new()) {
+                    for group in &rule.groups {
+                        *n_rules.entry(*group).or_default() += 1;
+                    }
+                }
+            }
+        }
+        n_rules
     }
 
     fn apply_message(&mut self, kind: u16, body: &[u8]) -> Option<()> {
         let family = *body.first()?;
         let attributes = body.get(NFGENMSG..)?;
+        let is_about_tables = matches!(
+            kind,
+            NEW_TABLE | DEL_TABLE | NEW_CHAIN | DEL_CHAIN | NEW_RULE | DEL_RULE
+        );
+        if !is_about_tables {
+            return None;
+        }
         // The table's name is the first attribute of each of them.
-        let table = (family, attribute(attributes, 1)?.to_vec());
+        let name = (family, attribute(attributes, 1)?.to_vec());
+        if kind == DEL_TABLE {
+            self.0.remove(&name);
+            return None;
+        }
+        let table = self.0.entry(name).or_default();
         match kind {
             NEW_TABLE => {
                 const NFT_TABLE_F_DORMANT: u32 = 1;
                 let flags = attribute(attributes, 2).and_then(|flags| flags.first_chunk());
                 let flags = flags.map_or(0, |flags| u32::from_be_bytes(*flags));
-                if flags & NFT_TABLE_F_DORMANT == 0 {
-                    self.dormant.remove(&table);
+                table.is_dormant = flags & NFT_TABLE_F_DORMANT != 0;
+            }
+            NEW_CHAIN => {
+                let chain = attribute(attributes, 3)?.to_vec();
+                if attribute(attributes, NFTA_CHAIN_HOOK).is_some() {
+                    table.hooked.insert(chain);
                 } else {
-                    self.dormant.insert(table);
+                    table.hooked.remove(&chain);
                 }
             }
-            DEL_TABLE => {
-                self.rules.retain(|(of, _), _| *of != table);
-                self.dormant.remove(&table);
-            }
-            DEL_CHAIN => {
+            // With a hook, some of its devices are taken from it and it stays. Before Linux 6.5 it may be deleted
+            // too: of its rules that is said one by one.
+            DEL_CHAIN if attribute(attributes, NFTA_CHAIN_HOOK).is_none() => {
                 let chain = attribute(attributes, 3)?;
-                self.rules
-                    .retain(|(of, _), rule| *of != table || rule.chain != chain);
+                table.hooked.remove(chain);
+                table.rules.retain(|_, rule| rule.chain != chain);
             }
             NEW_RULE => {
-                let chain = attribute(attributes, 2)?.to_vec();
+                let mut rule = Rule {
+                    chain: attribute(attributes, 2)?.to_vec(),
+                    ..Rule::default()
+                };
                 let handle = handle(attributes)?;
-                let groups = groups(attribute(attributes, 4).unwrap_or_default());
-                if !groups.is_empty() {
-                    self.rules.insert((table, handle), Rule { chain, groups });
+                rule.read(attribute(attributes, 4).unwrap_or_default());
+                if rule.has_map || !(rule.groups.is_empty() && rule.targets.is_empty()) {
+                    table.rules.insert(handle, rule);
                 }
             }
             DEL_RULE => {
-                self.rules.remove(&(table, handle(attributes)?));
+                table.rules.remove(&handle(attributes)?);
             }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+impl Table {
+    /// Whether packets come to a chain, by way of others than those in `seen`.
+    fn is_reached<'t>(&'t self, chain: &'t [u8], seen: &mut BTreeSet<&'t [u8]>) -> bool {
+        let jumps_here = |rule: &Rule| rule.has_map || rule.targets.iter().any(|it| it == chain);
+        self.hooked.contains(chain)
+            || (seen.insert(chain)
+                && self
+                    .rules
+                    .values()
+                    .any(|rule| jumps_here(rule) && self.is_reached(&rule.chain, seen)))
+    }
+}
+
+impl Rule {
+    fn read(&mut self, expressions: &[u8]) {
+        let expressions = NlasIterator::new(expressions).map_while(Result::ok);
+        for expression in expressions {
+            // Most are of other kinds.
+            let _other = self.read_expression(expression.value());
+        }
+    }
+
+    fn read_expression(&mut self, expression: &[u8]) -> Option<()> {
+        const NFTA_LOG_GROUP: u16 = 1;
+        const NFTA_LOOKUP_DREG: u16 = 3;
+        /// `NFT_REG_VERDICT`.
+        const VERDICT: [u8; 4] = [0; 4];
+        /// In `struct xt_nflog_info`.
+        const GROUP_AT: usize = 4;
+        let name = attribute(expression, 1)?;
+        let data = attribute(expression, 2)?;
+        match name {
+            b"log\0" => {
+                let group = attribute(data, NFTA_LOG_GROUP)?;
+                self.groups.push(u16::from_be_bytes(*group.first_chunk()?));
+            }
+            // Of iptables-nft.
+            b"target\0" if attribute(data, 1)? == b"NFLOG\0" => {
+                let info = attribute(data, 3)?.get(GROUP_AT..)?;
+                self.groups.push(u16::from_ne_bytes(*info.first_chunk()?));
+            }
+            b"immediate\0" => {
+                // NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT and NFTA_VERDICT_CHAIN.
+                let chain = attribute(attribute(attribute(data, 2)?, 2)?, 2)?;
+                self.targets.push(chain.to_vec());
+            }
+            b"lookup\0" => self.has_map |= attribute(data, NFTA_LOOKUP_DREG)? == VERDICT,
             _ => {}
         }
         Some(())
@@ -123,34 +212,6 @@ pub fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 fn handle(attributes: &[u8]) -> Option<u64> {
     let value = attribute(attributes, 3)?;
     Some(u64::from_be_bytes(*value.first_chunk()?))
-}
-
-/// The groups that a rule's expressions log to.
-fn groups(expressions: &[u8]) -> Vec<u16> {
-    let expressions = NlasIterator::new(expressions).map_while(Result::ok);
-    expressions
-        .filter_map(|expression| group_of(expression.value()))
-        .collect()
-}
-
-fn group_of(expression: &[u8]) -> Option<u16> {
-    const NFTA_LOG_GROUP: u16 = 1;
-    /// In `struct xt_nflog_info`.
-    const GROUP_AT: usize = 4;
-    let name = attribute(expression, 1)?;
-    let data = attribute(expression, 2)?;
-    match name {
-        b"log\0" => {
-            let group = attribute(data, NFTA_LOG_GROUP)?;
-            Some(u16::from_be_bytes(*group.first_chunk()?))
-        }
-        // Of iptables-nft.
-        b"target\0" if attribute(data, 1)? == b"NFLOG\0" => {
-            let info = attribute(data, 3)?.get(GROUP_AT..)?;
-            Some(u16::from_ne_bytes(*info.first_chunk()?))
-        }
-        _ => None,
-    }
 }
 
 fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
@@ -195,10 +256,20 @@ mod tests {
     }
 
     fn rule(kind: u16, table: &str, handle: u64, expressions: &[Vec<u8>]) -> Vec<u8> {
+        rule_in("chain", kind, table, handle, expressions)
+    }
+
+    fn rule_in(
+        chain: &str,
+        kind: u16,
+        table: &str,
+        handle: u64,
+        expressions: &[Vec<u8>],
+    ) -> Vec<u8> {
         let name = |text: &str| format!("{text}\0").into_bytes();
         let mut attributes = vec![
             attr(1, &name(table)),
-            attr(2, &name("chain")),
+            attr(2, &name(chain)),
             attr(3, &handle.to_be_bytes()),
         ];
         attributes.push(attr(4 | 0x8000, &expressions.concat()));
@@ -216,6 +287,36 @@ mod tests {
         expression(b"target\0", &data)
     }
 
+    fn immediate(verdict: &[Vec<u8>]) -> Vec<u8> {
+        let verdict = attr(2 | 0x8000, &verdict.concat());
+        let data = [
+            attr(1, &0_u32.to_be_bytes()),
+            attr(2 | 0x8000, &attr(2 | 0x8000, &verdict[4..])),
+        ];
+        expression(b"immediate\0", &data.concat())
+    }
+
+    fn jump(chain: &str) -> Vec<u8> {
+        const NFT_JUMP: i32 = -3;
+        let name = format!("{chain}\0");
+        immediate(&[attr(1, &NFT_JUMP.to_be_bytes()), attr(2, name.as_bytes())])
+    }
+
+    fn chain(kind: u16, table: &str, name: &str, is_hooked: bool) -> Vec<u8> {
+        let text = |text: &str| format!("{text}\0").into_bytes();
+        let mut attributes = vec![attr(1, &text(table)), attr(3, &text(name))];
+        if is_hooked {
+            attributes.push(attr(4 | 0x8000, &attr(1, &[0; 4])));
+        }
+        message(kind, &attributes)
+    }
+
+    /// Groups 4 to 7.
+    fn count(ruleset: &Ruleset) -> [usize; 4] {
+        let n_rules = ruleset.n_rules();
+        [4, 5, 6, 7].map(|group| n_rules.get(&group).copied().unwrap_or(0))
+    }
+
     fn end() -> Vec<u8> {
         message(NEW_GENERATION, &[attr(1, &7_u32.to_be_bytes())])
     }
@@ -225,6 +326,8 @@ mod tests {
         let mut ruleset = Ruleset::default();
         let counter = expression(b"counter\0", &[]);
         let added = [
+            chain(NEW_CHAIN, "a", "chain", true),
+            chain(NEW_CHAIN, "b", "chain", true),
             rule(NEW_RULE, "a", 1, &[counter.clone(), log(5)]),
             rule(NEW_RULE, "a", 2, &[nflog(5)]),
             rule(NEW_RULE, "b", 2, &[log(4), log(6)]),
@@ -232,7 +335,6 @@ mod tests {
         ];
         assert!(!ruleset.apply(&added.concat()));
         assert!(ruleset.apply(&end()));
-        let count = |ruleset: &Ruleset| [4, 5, 6, 7].map(|group| ruleset.n_rules(group));
         assert_eq!(count(&ruleset), [1, 2, 1, 0]);
         // Handles are a table's own.
         ruleset.apply(&rule(DEL_RULE, "a", 2, &[]));
@@ -250,8 +352,44 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_counts_while_packets_come_to_its_chain() {
+        let mut ruleset = Ruleset::default();
+        let accept = immediate(&[attr(1, &1_i32.to_be_bytes())]);
+        let added = [
+            chain(NEW_CHAIN, "a", "input", true),
+            chain(NEW_CHAIN, "a", "middle", false),
+            chain(NEW_CHAIN, "a", "logs", false),
+            rule_in("logs", NEW_RULE, "a", 1, &[log(5), accept]),
+            rule_in("logs", NEW_RULE, "a", 2, &[jump("logs")]),
+            rule_in("middle", NEW_RULE, "a", 3, &[jump("logs")]),
+        ];
+        ruleset.apply(&added.concat());
+        assert_eq!(count(&ruleset), [0; 4], "nothing leads there");
+        ruleset.apply(&rule_in("input", NEW_RULE, "a", 4, &[jump("middle")]));
+        assert_eq!(count(&ruleset), [0, 1, 0, 0]);
+        // Of another table, a chain of the same name.
+        ruleset.apply(&rule_in("logs", NEW_RULE, "b", 1, &[log(6)]));
+        assert_eq!(count(&ruleset), [0, 1, 0, 0]);
+        ruleset.apply(&rule_in("middle", DEL_RULE, "a", 3, &[]));
+        assert_eq!(count(&ruleset), [0; 4]);
+        let lookup = |to: u32| {
+            let data = [attr(1, b"map\0"), attr(3, &to.to_be_bytes())];
+            expression(b"lookup\0", &data.concat())
+        };
+        ruleset.apply(&rule_in("middle", NEW_RULE, "a", 5, &[lookup(1)]));
+        assert_eq!(count(&ruleset), [0; 4], "a map of addresses");
+        ruleset.apply(&rule_in("middle", NEW_RULE, "a", 6, &[lookup(0)]));
+        assert_eq!(count(&ruleset), [0, 1, 0, 0], "a map of verdicts");
+        ruleset.apply(&chain(DEL_CHAIN, "a", "input", true));
+        assert_eq!(count(&ruleset), [0, 1, 0, 0], "a device of several is gone");
+        ruleset.apply(&chain(DEL_CHAIN, "a", "input", false));
+        assert_eq!(count(&ruleset), [0; 4]);
+    }
+
+    #[test]
     fn whatever_comes_is_read_without_a_panic() {
-        let all = [rule(NEW_RULE, "a", 1, &[log(5), nflog(6)]), end()].concat();
+        let rule = rule(NEW_RULE, "a", 1, &[log(5), nflog(6), jump("b")]);
+        let all = [chain(NEW_CHAIN, "a", "chain", true), rule, end()].concat();
         for length in 0..all.len() {
             Ruleset::default().apply(&all[..length]);
         }

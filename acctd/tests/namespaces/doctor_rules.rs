@@ -92,8 +92,17 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         (format!("{}; {}", base("r", "input", -10, "policy drop; tcp dport 22 accept"), nft("LOG5")), "behind-verdict", "'policy drop'"),
         (format!("{}; {}", base("r", "input", -10, "policy drop"), nft("LOG5")), "never-reached", "'policy drop'"),
         (format!("nft 'table netdev n {{ chain c {{ type filter hook ingress device lan0 priority 0; ip saddr 10.1.0.0/16 drop; }}; }}'; {}", nft("LOG5")), "behind-verdict", "on ingress"),
+        // For this host, for all of its network, and forwarded.
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr { 10.9.0.1, 10.9.0.2 } drop"), nft("LOG5")), "behind-verdict", "'ip daddr { 10.9.0.1, 10.9.0.2 } drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 10.9.0.255 drop"), nft("LOG5")), "behind-verdict", "'ip daddr 10.9.0.255 drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 224.0.0.0/4 drop"), nft("LOG5")), "behind-verdict", "'ip daddr 224.0.0.0/4 drop'"),
+        (format!("ip addr add 10.9.0.1/24 dev lan0; {}; {}", base("r", "prerouting", -300, "ip daddr 10.9.0.2 drop"), base("t", "forward", 0, "LOG5")), "behind-verdict", "'ip daddr 10.9.0.2 drop'"),
         // Of one priority, what is loaded later comes first.
         (format!("{}; {}", nft("LOG5"), base("r", "input", 0, "drop")), "never-reached", "'drop' (chain c of table inet r"),
+        // A limit of all packets is there to be met, and one of each source where it is low.
+        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that meet 'limit rate over 1000/second' do not come to the rule, as 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them before"),
+        (nft("ct count over 1000 drop; LOG5"), "behind-verdict", "'ct count over 1000'"),
+        (iptables("-A INPUT -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT LOG5"), "behind-verdict", "packets that meet '-m hashlimit --hashlimit-above 10/sec"),
         // What the rule itself leaves out.
         (nft("ct state new LOG5"), "some-states", "only packets of state new"),
         (nft("ct state established LOG5"), "some-states", "only packets of state established"),
@@ -136,14 +145,21 @@ fn what_is_well() -> Result<()> {
             "chain c",
             "set s { type ipv4_addr; flags dynamic; }; chain c",
         ),
-        nft("ct count over 1000 drop; LOG5"),
         nft("quota over 1000 mbytes drop; LOG5"),
-        nft("limit rate over 1000/second drop; LOG5"),
+        iptables(
+            "-A INPUT -m hashlimit --hashlimit-above 1000/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT -p tcp -m connlimit --connlimit-above 1000 -j REJECT; -A INPUT LOG5",
+        ),
         // Logged before it is taken.
         nft("tcp dport 22 LOG5 accept; LOG5"),
         nft("LOG5 accept; LOG5"),
         nft("LOG5 return; LOG5"),
         iptables("-A INPUT -p tcp LOG5; -A INPUT -p tcp -j ACCEPT; -A INPUT LOG5"),
+        // What is for others does not come to input.
+        format!(
+            "ip addr add 10.9.0.1/24 dev lan0; {}; {}",
+            base("r", "prerouting", -300, "ip daddr 10.9.0.2 drop"),
+            nft("LOG5")
+        ),
         // In other chains, what accepts ends nothing, and what is dropped behind is counted.
         format!(
             "{}; {}",

@@ -127,10 +127,10 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
     for watched in &crosscheck.watched {
         let name = &watched.interface;
         let Some(interface) = facts.interface(name) else {
-            all.error(
+            all.warning(
                 "crosscheck-no-interface",
-                format!("there is no interface {name} to cross-check"),
-                "ip -br link lists those that there are".into(),
+                format!("interface {name}, which is to be cross-checked, is not there: until it comes, what differs is not checked"),
+                "nothing, if it comes later: acctd attaches then; else name another, ip -br link lists those that there are".into(),
             );
             continue;
         };

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use super::Severity;
 use super::causes::{Causes, Cure};
 use crate::config::GroupConfig;
+use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Key, Match};
 use crate::doctor::ruleset::model::Verdict;
-use crate::doctor::ruleset::{LogRule, Obstacle, Reach};
+use crate::doctor::ruleset::{Hook, LogRule, Obstacle, Reach};
 use crate::prefix::{Family, Side};
 
 /// Whether no packet comes to any of them.
 pub(super) fn reach(
     group: &GroupConfig,
-    family: Family,
+    facts: &Facts,
     rules: &[&LogRule],
     causes: &mut Causes,
 ) -> bool {
+    let family = group.prefix_length.family();
     let is_dead =
         |rule: &&LogRule| matches!(rule.reach(family), Reach::Never(_) | Reach::Nothing(_));
     let are_dead = rules.iter().all(is_dead);
@@ -39,7 +41,7 @@ pub(super) fn reach(
                 cure(rule, obstacle),
             ),
             Reach::Some(mut obstacles) => {
-                obstacles.retain(|it| !is_logged(it));
+                obstacles.retain(|it| !is_logged(it) && !is_for_others(it, rule, facts));
                 behind(group, family, rule, &obstacles, causes);
             }
             Reach::All => {}
@@ -62,6 +64,16 @@ fn is_logged_by(rule: &LogRule, obstacle: &Obstacle, family: Family) -> bool {
             .conditions
             .of(family)
             .are_within(&rule.conditions.of(family))
+}
+
+/// Whether it stops what does not come to input anyhow: packets to other hosts.
+fn is_for_others(obstacle: &Obstacle, rule: &LogRule, facts: &Facts) -> bool {
+    let mut matches = obstacle.conditions.matches.iter();
+    rule.hook == Hook::Input
+        && matches.any(|it| {
+            let nets = it.nets();
+            it.key == Key::Dest && nets.is_some_and(|nets| facts.are_of_others(&nets))
+        })
 }
 
 fn never(
@@ -113,7 +125,7 @@ fn behind(
     let severity = |it: &Obstacle| {
         let is_dropped = it.verdict.ends_all();
         // What is wrong, and what is dropped on its way out, is sent to nobody.
-        let is_expected = is_dropped && (group.side == Side::Dest || is_over_a_limit(it))
+        let is_expected = is_dropped && (group.side == Side::Dest || has(it, &Key::Excess))
             || (is_dropped && it.elsewhere.is_some() && it.is_for_sanity(&own));
         if is_expected {
             Severity::Note
@@ -127,12 +139,15 @@ fn behind(
     let Some(worst) = worst else {
         return;
     };
+    let mut limits = worst.conditions.matches.iter();
     let which = if worst.verdict == Verdict::Unknown {
-        "some packets may not come to the rule"
+        "some packets may not come to the rule".to_owned()
     } else if worst.is_of_established(&own) {
-        "packets of established connections do not come to the rule"
+        "packets of established connections do not come to the rule".to_owned()
+    } else if let Some(limit) = limits.find(|it| it.is_by_chance()) {
+        format!("packets that meet '{}' do not come to the rule", limit.text)
     } else {
-        "some packets do not come to the rule"
+        "some packets do not come to the rule".to_owned()
     };
     let others = match obstacles.len() - 1 {
         0 => String::new(),
@@ -147,15 +162,9 @@ fn behind(
     );
 }
 
-/// Of those that are alike, only what is too much.
-fn is_over_a_limit(obstacle: &Obstacle) -> bool {
-    let matches = obstacle.conditions.matches.iter();
-    let mut limits = matches.filter(|it| it.key == Key::Sometimes);
-    limits.any(|it| {
-        [" over ", "-above", "-m recent", "connlimit"]
-            .iter()
-            .any(|part| it.text.contains(part))
-    })
+fn has(obstacle: &Obstacle, key: &Key) -> bool {
+    let mut matches = obstacle.conditions.matches.iter();
+    matches.any(|it| it.key == *key)
 }
 
 /// `which 'drop' (chain c of table inet t, handle 3) drops before`.
@@ -260,7 +269,7 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
 
 fn of_one_rule(group: &GroupConfig, rule: &LogRule, found: &Match, causes: &mut Causes) {
     let text = &found.text;
-    if found.key == Key::Sometimes {
+    if found.is_by_chance() {
         causes.add(
             (Severity::Error, "limited"),
             group,

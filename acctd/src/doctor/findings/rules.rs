@@ -118,7 +118,7 @@ fn rules_of_group(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes:
         }
         return;
     }
-    if reach::reach(group, family, &of_family, causes) {
+    if reach::reach(group, facts, &of_family, causes) {
         return;
     }
     for rule in of_family {

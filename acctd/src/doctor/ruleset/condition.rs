@@ -85,11 +85,17 @@ pub enum Key {
     Spread,
     /// Nothing in the packet: limits, quotas, chance. Some packets of those that are alike.
     Sometimes,
+    /// The same, of which there are usually none: what is beyond a quota that is not used up, or a limit of each
+    /// source that usual traffic stays below.
+    Excess,
     /// What only packets that are wrong in themselves have: bad flags, no way back.
     Sanity,
     /// Something else, by its name.
     Other(String),
 }
+
+/// Packets of one source in a second, or its connections: fewer may be usual.
+pub(super) const MANY_A_SECOND: u64 = 1_000;
 
 /// One of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +215,12 @@ impl Match {
         matches!(&self.test, Test::In(values) if values.is_empty())
     }
 
+    /// Of packets that are alike some have it and others not.
+    #[must_use]
+    pub fn is_by_chance(&self) -> bool {
+        matches!(self.key, Key::Sometimes | Key::Excess)
+    }
+
     /// All packets have it but those that a host sends to itself, which nobody bills.
     fn is_all_that_counts(&self) -> bool {
         let is_loopback = |it: &Value| *it == Value::Word("lo".into());
@@ -229,10 +241,23 @@ impl Match {
         words.collect()
     }
 
+    /// The addresses that are asked for, if it is that.
+    #[must_use]
+    pub fn nets(&self) -> Option<Vec<IpNet>> {
+        let Test::In(values) = &self.test else {
+            return None;
+        };
+        let nets = values.iter().map(|value| match value {
+            Value::Net(net) => Some(*net),
+            _ => None,
+        });
+        nets.collect()
+    }
+
     /// Packets that have this have the other too.
     #[must_use]
     pub fn implies(&self, other: &Self) -> bool {
-        if self.key != other.key || self.key == Key::Sometimes {
+        if self.key != other.key || self.is_by_chance() {
             return false;
         }
         match (&self.test, &other.test) {
@@ -253,7 +278,7 @@ impl Match {
     /// No packet has both.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
-        if self.key != other.key || matches!(self.key, Key::Sometimes | Key::Sanity) {
+        if self.key != other.key || self.is_by_chance() || self.key == Key::Sanity {
             return false;
         }
         match (&self.test, &other.test) {
@@ -276,7 +301,7 @@ impl Match {
             (Key::State, Some(states)) if states.contains(&"new") => 4,
             (Key::Source | Key::Dest | Key::Other(_), _) | (Key::State, None) => 3,
             (Key::Sometimes, _) => 5,
-            (Key::State | Key::Sanity, _) => 8,
+            (Key::State | Key::Sanity | Key::Excess, _) => 8,
         }
     }
 }
@@ -302,7 +327,7 @@ impl Conditions {
 
     pub(super) fn add(&mut self, more: &Arc<Match>) {
         let is_there =
-            |it: &Arc<Match>| Arc::ptr_eq(it, more) || (**it == **more && it.key != Key::Sometimes);
+            |it: &Arc<Match>| Arc::ptr_eq(it, more) || (**it == **more && !it.is_by_chance());
         if !self.matches.iter().any(is_there) {
             self.matches.push(Arc::clone(more));
         }

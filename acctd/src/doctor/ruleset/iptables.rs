@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::condition::{Conditions, Families, Key, Match, Test, Value};
+use super::condition::{Conditions, Families, Key, MANY_A_SECOND, Match, Test, Value};
 use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, target};
 use super::nft::{is_limit_extension, protocol};
 use crate::prefix::Family;
@@ -190,8 +190,24 @@ fn condition(part: &[&str]) -> Option<Match> {
         }
         ("rpfilter", _) => Some(Match::opaque(Key::Sanity, text)),
         ("tcp", _) if part.contains(&"--tcp-flags") => Some(Match::opaque(Key::Sanity, text)),
-        (name, _) if is_limit_extension(name) => Some(Match::opaque(Key::Sometimes, text)),
+        (name, _) if is_limit_extension(name) => Some(Match::opaque(limit(part), text)),
         (name, _) => Some(Match::opaque(Key::Other(name.to_owned()), text)),
+    }
+}
+
+/// What is beyond a limit of each source, or some packets.
+fn limit(part: &[&str]) -> Key {
+    let after = |flag: &str| {
+        let at = part.iter().position(|word| *word == flag)?;
+        part.get(at + 1).copied()
+    };
+    let packets = after("--hashlimit-above").filter(|_| after("--hashlimit-mode").is_some());
+    let packets = packets.and_then(|rate| rate.strip_suffix("/sec"));
+    let connections = after("--connlimit-above").filter(|_| after("--connlimit-mask") != Some("0"));
+    let bound = packets.or(connections).and_then(|bound| bound.parse().ok());
+    match bound {
+        Some(MANY_A_SECOND..) => Key::Excess,
+        _ => Key::Sometimes,
     }
 }
 

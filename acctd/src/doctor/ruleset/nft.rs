@@ -9,7 +9,7 @@ use super::Devices;
 use super::condition::{self, Conditions, Families, Key, Match, SetUse, Test};
 use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, Verdict, target};
 use super::nft_text::{self, list, word};
-use super::sets::{Sets, is_limit, sets};
+use super::sets::{Sets, limit, limit_of_each, sets};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -152,7 +152,10 @@ impl Reader<'_> {
         };
         match kind.as_str() {
             "match" => self.matched(json, value, steps),
-            "limit" | "quota" | "ct count" | "meter" => steps.push(of(Key::Sometimes, json)),
+            "meter" => {
+                let key = limit_of_each(&value["stmt"]).unwrap_or(Key::Sometimes);
+                steps.push(of(key, json));
+            }
             "set" => self.fed(json, value, steps),
             "log" => {
                 let number = |key| value[key].as_u64().and_then(|it| u32::try_from(it).ok());
@@ -189,7 +192,10 @@ impl Reader<'_> {
             "counter" | "mangle" | "notrack" | "comment" | "last" | "dup" | "continue"
             | "ct helper" | "ct timeout" | "ct expectation" | "secmark" | "reset" => {}
             // Among them tproxy, by which packets without a socket go on to the next rule.
-            _ => steps.push(of(Key::Other(kind.clone()), json)),
+            _ => {
+                let key = limit(json).unwrap_or_else(|| Key::Other(kind.clone()));
+                steps.push(of(key, json));
+            }
         }
     }
 
@@ -197,13 +203,12 @@ impl Reader<'_> {
     fn fed(&self, json: &Value, value: &Value, steps: &mut Vec<Step>) {
         let name = word(&value["set"]).trim_start_matches('@');
         let set = self.sets.get(&(self.table.to_owned(), name));
-        let is_limited =
-            list(&value["stmt"]).iter().any(is_limit) || set.is_some_and(|set| set.is_limited);
+        let limit = list(&value["stmt"]).iter().find_map(limit_of_each);
         families_of(&value["elem"], steps);
-        let key = match word(&value["op"]) {
-            _ if is_limited => Key::Sometimes,
-            "add" | "update" => return,
-            _ => Key::Other("set".into()),
+        let key = match limit.or_else(|| set?.limit.clone()) {
+            Some(limit) => limit,
+            None if matches!(word(&value["op"]), "add" | "update") => return,
+            None => Key::Other("set".into()),
         };
         let text = nft_text::statement(json);
         steps.push(Step::Match(Arc::new(Match::opaque(key, text))));

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::condition::{Key, MANY_A_SECOND};
 use super::nft::table_of;
 use super::nft_text::{list, word};
 
@@ -14,7 +15,7 @@ pub(super) struct Set<'a> {
     /// Elements come and go with packets or with time.
     pub(super) is_dynamic: bool,
     /// Each element has a limit, which lets some packets pass.
-    pub(super) is_limited: bool,
+    pub(super) limit: Option<Key>,
 }
 
 /// By table and name.
@@ -40,7 +41,7 @@ pub(super) fn sets(json: &Value) -> Sets<'_> {
                 Set {
                     elements: list(&set["elem"]),
                     is_dynamic: flags.iter().any(|it| it == "dynamic" || it == "timeout"),
-                    is_limited: statements.iter().any(is_limit),
+                    limit: statements.iter().find_map(limit_of_each),
                 },
             );
         }
@@ -53,9 +54,39 @@ pub(super) fn sets(json: &Value) -> Sets<'_> {
     sets
 }
 
-/// A statement that lets some packets pass.
-pub(super) fn is_limit(statement: &Value) -> bool {
-    ["limit", "quota", "ct count"]
-        .iter()
+/// What a statement asks that lets some packets pass, if it is one.
+pub(super) fn limit(statement: &Value) -> Option<Key> {
+    let quota = &statement["quota"];
+    if quota["inv"] == true && bytes(quota, "used") < bytes(quota, "val") {
+        return Some(Key::Excess);
+    }
+    let mut kinds = ["limit", "quota", "ct count"].iter();
+    kinds
         .any(|kind| statement.get(kind).is_some())
+        .then_some(Key::Sometimes)
+}
+
+/// The same of a statement that each element of a set has.
+pub(super) fn limit_of_each(statement: &Value) -> Option<Key> {
+    let (limit, count) = (&statement["limit"], &statement["ct count"]);
+    let is_of_packets = limit["per"] == "second" && limit["rate_unit"].is_null();
+    let bound = match count["val"].as_u64() {
+        Some(connections) => Some(connections),
+        None => limit["rate"].as_u64().filter(|_| is_of_packets),
+    };
+    let is_over = limit["inv"] == true || count["inv"] == true;
+    if is_over && bound.is_some_and(|bound| bound >= MANY_A_SECOND) {
+        return Some(Key::Excess);
+    }
+    self::limit(statement)
+}
+
+/// nft leaves out what is 0.
+fn bytes(quota: &Value, key: &str) -> u64 {
+    let shift = match word(&quota[format!("{key}_unit")]) {
+        "kbytes" => 10,
+        "mbytes" => 20,
+        _ => 0,
+    };
+    quota[key].as_u64().unwrap_or(0) << shift
 }

@@ -133,6 +133,40 @@ fn what_stops_some_packets_of_those_that_are_alike_is_a_condition() {
 }
 
 #[test]
+fn a_quota_that_is_not_used_up_and_a_high_limit_of_each_source_stop_no_usual_traffic() {
+    let of_each = |limit: &str| format!(r#"{{"set":{{"op":"add","set":"@s","stmt":[{limit}]}}}}"#);
+    let quota = |used: u32, unit: &str| {
+        format!(
+            r#"{{"quota":{{"val":2,"val_unit":"mbytes","inv":true,"used":{used},"used_unit":"{unit}"}}}}"#
+        )
+    };
+    let high = r#"{"limit":{"rate":1000,"per":"second","inv":true}}"#;
+    for (statement, is_usual) in [
+        (quota(2_097_151, "bytes"), false),
+        (quota(2048, "kbytes"), true),
+        (r#"{"quota":"name"}"#.into(), true),
+        (high.into(), true),
+        (of_each(high), false),
+        (of_each(&high.replace("1000", "999")), true),
+        (of_each(&high.replace("second", "minute")), true),
+        (
+            of_each(&high.replace("1000", "1000,\"rate_unit\":\"kbytes\"")),
+            true,
+        ),
+        (of_each(r#"{"ct count":{"val":1000,"inv":true}}"#), false),
+        (of_each(r#"{"ct count":{"val":1000}}"#), true),
+    ] {
+        let stops = rule("i", &format!(r#"{statement},{{"drop":null}}"#));
+        let ruleset = nft(&format!("{INPUT}{stops}{}", rule("i", LOG)));
+        let [asked] = &ruleset.log_rules[0].obstacles[0].conditions.matches[..] else {
+            panic!("{ruleset:#?}");
+        };
+        let usual = [Key::Excess, Key::Sometimes][usize::from(is_usual)].clone();
+        assert_eq!(asked.key, usual, "{statement}");
+    }
+}
+
+#[test]
 fn targets_of_iptables_that_stop_packets_are_verdicts() {
     for (target, is_stopped) in [
         ("REJECT", true),

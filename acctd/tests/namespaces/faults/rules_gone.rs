@@ -27,7 +27,17 @@ pub(super) const CASES: &[Case] = &[
     (
         Needs::Namespace,
         "rules_of_iptables_that_are_flushed_are_gone",
-        of_iptables,
+        || of_iptables("iptables-nft"),
+    ),
+    (
+        Needs::Namespace,
+        "rules_of_iptables_legacy_that_are_flushed_are_gone",
+        || of_iptables("iptables-legacy"),
+    ),
+    (
+        Needs::Namespace,
+        "rules_to_which_nothing_jumps_any_more_are_gone",
+        nothing_jumps_there,
     ),
 ];
 
@@ -170,21 +180,88 @@ fn replaced() -> Result<()> {
     Ok(())
 }
 
-fn of_iptables() -> Result<()> {
+fn of_iptables(program: &str) -> Result<()> {
     let rig = Rig::new()?;
-    let iptables = |words: &str| {
-        let words: Vec<&str> = words.split(' ').collect();
+    let run = |program: &str, words: &str| {
+        let words = words.split(' ');
+        let words: Vec<&str> = std::iter::once(program).chain(words).collect();
         rig.router.run(&words)
     };
-    let add = "iptables-nft -t raw -A PREROUTING -j NFLOG --nflog-group 5";
-    iptables(add)?;
+    let iptables = |words: &str| run(program, words);
+    let program_of_ip6 = program.replace("ip", "ip6");
+    let rule = "-j NFLOG --nflog-group";
+    iptables("-t raw -N logs")?;
+    iptables(&format!("-t raw -A logs {rule} 5"))?;
+    iptables("-t raw -A PREROUTING -j logs")?;
+    run(&program_of_ip6, &format!("-A INPUT {rule} 7"))?;
+    let started = Utc::now();
     let acctd = rig.acctd(ONE_DAY)?;
-    iptables("iptables-nft -t raw -F PREROUTING")?;
+    let count = |part: &str| {
+        let log = acctd.log();
+        log.iter().filter(|line| line.contains(part)).count()
+    };
+    let wait_for = |part: &str, n: usize| {
+        while count(part) < n {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    let before = Utc::now();
+    iptables("-t raw -F logs")?;
+    let flushed = Utc::now();
+    wait_for("group 5: no rule logs to it any more", 1);
+    iptables(&format!("-t raw -A logs {rule} 5"))?;
+    wait_for("Group 5 has rules again", 1);
+    let after = Utc::now();
+    // The jump to it alone.
+    iptables("-t raw -F PREROUTING")?;
+    wait_for("group 5: no rule logs to it any more", 2);
+    iptables("-t raw -A PREROUTING -j logs")?;
+    wait_for("Group 5 has rules again", 2);
+    run(&program_of_ip6, "-F")?;
+    wait_for("group 7: no rule logs to it any more", 1);
+    acctd.finish()?;
+    let gaps = gaps(&rig)?;
+    let groups: Vec<_> = gaps.iter().map(|(groups, ..)| &groups[..]).collect();
+    ensure!(groups == [[5], [5], [7]], "{gaps:?}");
+    let (_, start, end) = gaps[0];
+    // Where nobody tells of it, it is gone since the look before.
+    let (earliest, latest) = if program.ends_with("legacy") {
+        (started, flushed)
+    } else {
+        (before, after)
+    };
+    ensure!(
+        earliest <= start && start <= latest && flushed <= end && end <= after,
+        "{before} {start} {flushed} {end} {after}"
+    );
+    Ok(())
+}
+
+/// The rule is there all the time, and its chain.
+fn nothing_jumps_there() -> Result<()> {
+    const MAP: &str = "iifname vmap { \"lan0\" : jump logs }";
+    let rig = Rig::new()?;
+    rig.rules(
+        "table inet t {
+            chain logs { meta nfproto ipv4 log group 5 snaplen 20; meta nfproto ipv6 log group 7 snaplen 40; }
+            chain c { type filter hook prerouting priority raw; jump logs; }
+        }",
+    )?;
+    let acctd = rig.acctd(ONE_DAY)?;
+    // One jump for another, and one of two.
+    rig.rules(&format!("flush chain inet t c; add rule inet t c {MAP}"))?;
+    rig.rules(
+        "table inet t { chain d { type filter hook prerouting priority raw; goto logs; }; }",
+    )?;
+    rig.rules("flush chain inet t c")?;
+    rig.rules("table inet t { chain middle { jump logs; }; }")?;
+    rig.rules("flush chain inet t d")?;
     acctd.wait_for_line("group 5: no rule logs to it any more")?;
-    iptables(add)?;
+    acctd.wait_for_line("group 7: no rule logs to it any more")?;
+    rig.rules("add rule inet t c jump middle")?;
     acctd.wait_for_line("Group 5 has rules again")?;
     acctd.finish()?;
     let gaps = gaps(&rig)?;
-    ensure!(gaps.len() == 1 && gaps[0].0 == [5], "{gaps:?}");
+    ensure!(gaps.len() == 1 && gaps[0].0 == [5, 7], "{gaps:?}");
     Ok(())
 }

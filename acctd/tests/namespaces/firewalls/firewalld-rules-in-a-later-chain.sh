@@ -3,32 +3,76 @@
 # doctor: behind-verdict warning
 # says: filter_INPUT
 # A log rule in a chain behind that of firewalld: what is rejected does not come so far.
-nft -f - <<RULES
+# As firewalld 2.3.1 has it (firewalld/firewalld: src/firewall/core/nftables.py, src/tests/cli/firewall-cmd.at).
+nft -f - <<'RULES'
 table inet firewalld {
-    chain raw_PREROUTING { type filter hook prerouting priority -290; policy accept; }
-    chain mangle_PREROUTING { type filter hook prerouting priority -140; policy accept; jump mangle_PREROUTING_POLICIES; }
-    chain mangle_PREROUTING_POLICIES { iifname "lan0" jump mangle_PRE_policy_allow-host-ipv6; iifname "lan0" jump mangle_PRE_public; iifname "lan0" return; jump mangle_PRE_public; return; }
-    chain mangle_PRE_policy_allow-host-ipv6 { }
-    chain mangle_PRE_public { jump mangle_PRE_public_pre; jump mangle_PRE_public_deny; jump mangle_PRE_public_allow; }
-    chain mangle_PRE_public_pre { }
-    chain mangle_PRE_public_deny { }
-    chain mangle_PRE_public_allow { }
-    chain nat_POSTROUTING { type nat hook postrouting priority 110; policy accept; jump nat_POSTROUTING_POLICIES; }
-    chain nat_POSTROUTING_POLICIES { oifname "lan0" jump nat_POST_public; return; }
-    chain nat_POST_public { }
+    chain mangle_PREROUTING { type filter hook prerouting priority mangle + 10; policy accept; jump mangle_PREROUTING_POLICIES; }
+    chain mangle_PREROUTING_POLICIES {
+        iifname "lan0" jump mangle_PRE_policy_allow-host-ipv6
+        iifname "lan0" jump mangle_PRE_public
+        iifname "lan0" return
+        jump mangle_PRE_policy_allow-host-ipv6
+        jump mangle_PRE_public
+        return
+    }
+    chain nat_PREROUTING { type nat hook prerouting priority dstnat + 10; policy accept; jump nat_PREROUTING_POLICIES; }
+    chain nat_PREROUTING_POLICIES {
+        iifname "lan0" jump nat_PRE_policy_allow-host-ipv6
+        iifname "lan0" jump nat_PRE_public
+        iifname "lan0" return
+        jump nat_PRE_policy_allow-host-ipv6
+        jump nat_PRE_public
+        return
+    }
+    chain nat_POSTROUTING { type nat hook postrouting priority srcnat + 10; policy accept; jump nat_POSTROUTING_POLICIES; }
+    chain nat_POSTROUTING_POLICIES {
+        iifname "lan0" oifname "lan0" jump nat_POST_public
+        iifname "lan0" oifname "lan0" return
+        oifname "lan0" jump nat_POST_public
+        oifname "lan0" return
+        iifname "lan0" jump nat_POST_public
+        iifname "lan0" return
+        jump nat_POST_public
+        return
+    }
+    chain nat_OUTPUT { type nat hook output priority -90; policy accept; jump nat_OUTPUT_POLICIES; }
+    chain nat_OUTPUT_POLICIES {
+        oifname "lan0" jump nat_OUT_public
+        oifname "lan0" return
+        jump nat_OUT_public
+        return
+    }
     chain filter_PREROUTING {
-        type filter hook prerouting priority 10; policy accept;
+        type filter hook prerouting priority filter + 10; policy accept;
         icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
         meta nfproto ipv6 fib saddr . mark . iif oif missing drop
     }
     chain filter_INPUT {
-        type filter hook input priority 10; policy accept;
+        type filter hook input priority filter + 10; policy accept;
         ct state { established, related } accept
         ct status dnat accept
         iifname "lo" accept
         ct state invalid drop
         jump filter_INPUT_POLICIES
         reject with icmpx admin-prohibited
+    }
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname "lo" accept
+        ct state invalid drop
+        ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24, 2002:a00::/24, 2002:7f00::/24, 2002:a9fe::/32, 2002:ac10::/28, 2002:c0a8::/32, 2002:e000::/19 } reject with icmpv6 addr-unreachable
+        jump filter_FORWARD_POLICIES
+        reject with icmpx admin-prohibited
+    }
+    chain filter_OUTPUT {
+        type filter hook output priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        oifname "lo" accept
+        ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24, 2002:a00::/24, 2002:7f00::/24, 2002:a9fe::/32, 2002:ac10::/28, 2002:c0a8::/32, 2002:e000::/19 } reject with icmpv6 addr-unreachable
+        jump filter_OUTPUT_POLICIES
     }
     chain filter_INPUT_POLICIES {
         iifname "lan0" jump filter_IN_policy_allow-host-ipv6
@@ -38,15 +82,82 @@ table inet firewalld {
         jump filter_IN_public
         reject with icmpx admin-prohibited
     }
-    chain filter_IN_policy_allow-host-ipv6 { icmpv6 type { nd-neighbor-advert, nd-router-advert } accept; }
-    chain filter_IN_public { jump filter_IN_public_pre; jump filter_IN_public_log; jump filter_IN_public_deny; jump filter_IN_public_allow; meta l4proto { icmp, ipv6-icmp } accept; }
+    chain filter_FORWARD_POLICIES {
+        iifname "lan0" oifname "lan0" jump filter_FWD_public
+        iifname "lan0" oifname "lan0" reject with icmpx admin-prohibited
+        oifname "lan0" jump filter_FWD_public
+        oifname "lan0" reject with icmpx admin-prohibited
+        iifname "lan0" jump filter_FWD_public
+        iifname "lan0" reject with icmpx admin-prohibited
+        jump filter_FWD_public
+        reject with icmpx admin-prohibited
+    }
+    chain filter_OUTPUT_POLICIES {
+        oifname "lan0" jump filter_OUT_public
+        oifname "lan0" return
+        jump filter_OUT_public
+        return
+    }
+    chain filter_IN_public { jump filter_IN_public_pre; jump filter_IN_public_log; jump filter_IN_public_deny; jump filter_IN_public_allow; jump filter_IN_public_post; meta l4proto { icmp, ipv6-icmp } accept; }
     chain filter_IN_public_pre { }
     chain filter_IN_public_log { }
     chain filter_IN_public_deny { }
-    chain filter_IN_public_allow { tcp dport 22 accept; ip6 daddr fe80::/64 udp dport 546 accept; }
-    chain filter_OUTPUT { type filter hook output priority 10; policy accept; ct state { established, related } accept; oifname "lo" accept; jump filter_OUTPUT_POLICIES; }
-    chain filter_OUTPUT_POLICIES { oifname "lan0" jump filter_OUT_public; oifname "lan0" return; jump filter_OUT_public; return; }
-    chain filter_OUT_public { }
+    chain filter_IN_public_allow { ip6 daddr fe80::/64 udp dport 546 accept; tcp dport 22 accept; }
+    chain filter_IN_public_post { }
+    chain filter_FWD_public { jump filter_FWD_public_pre; jump filter_FWD_public_log; jump filter_FWD_public_deny; jump filter_FWD_public_allow; jump filter_FWD_public_post; meta l4proto { icmp, ipv6-icmp } accept; }
+    chain filter_FWD_public_pre { }
+    chain filter_FWD_public_log { }
+    chain filter_FWD_public_deny { }
+    chain filter_FWD_public_allow { oifname "lan0" accept; }
+    chain filter_FWD_public_post { }
+    chain filter_OUT_public { jump filter_OUT_public_pre; jump filter_OUT_public_log; jump filter_OUT_public_deny; jump filter_OUT_public_allow; jump filter_OUT_public_post; }
+    chain filter_OUT_public_pre { }
+    chain filter_OUT_public_log { }
+    chain filter_OUT_public_deny { }
+    chain filter_OUT_public_allow { }
+    chain filter_OUT_public_post { }
+    chain nat_PRE_public { jump nat_PRE_public_pre; jump nat_PRE_public_log; jump nat_PRE_public_deny; jump nat_PRE_public_allow; jump nat_PRE_public_post; }
+    chain nat_PRE_public_pre { }
+    chain nat_PRE_public_log { }
+    chain nat_PRE_public_deny { }
+    chain nat_PRE_public_allow { }
+    chain nat_PRE_public_post { }
+    chain nat_POST_public { jump nat_POST_public_pre; jump nat_POST_public_log; jump nat_POST_public_deny; jump nat_POST_public_allow; jump nat_POST_public_post; }
+    chain nat_POST_public_pre { }
+    chain nat_POST_public_log { }
+    chain nat_POST_public_deny { }
+    chain nat_POST_public_allow { }
+    chain nat_POST_public_post { }
+    chain nat_OUT_public { jump nat_OUT_public_pre; jump nat_OUT_public_log; jump nat_OUT_public_deny; jump nat_OUT_public_allow; jump nat_OUT_public_post; }
+    chain nat_OUT_public_pre { }
+    chain nat_OUT_public_log { }
+    chain nat_OUT_public_deny { }
+    chain nat_OUT_public_allow { }
+    chain nat_OUT_public_post { }
+    chain mangle_PRE_public { jump mangle_PRE_public_pre; jump mangle_PRE_public_log; jump mangle_PRE_public_deny; jump mangle_PRE_public_allow; jump mangle_PRE_public_post; }
+    chain mangle_PRE_public_pre { }
+    chain mangle_PRE_public_log { }
+    chain mangle_PRE_public_deny { }
+    chain mangle_PRE_public_allow { }
+    chain mangle_PRE_public_post { }
+    chain filter_IN_policy_allow-host-ipv6 { jump filter_IN_policy_allow-host-ipv6_pre; jump filter_IN_policy_allow-host-ipv6_log; jump filter_IN_policy_allow-host-ipv6_deny; jump filter_IN_policy_allow-host-ipv6_allow; jump filter_IN_policy_allow-host-ipv6_post; }
+    chain filter_IN_policy_allow-host-ipv6_pre { }
+    chain filter_IN_policy_allow-host-ipv6_log { }
+    chain filter_IN_policy_allow-host-ipv6_deny { }
+    chain filter_IN_policy_allow-host-ipv6_allow { icmpv6 type nd-neighbor-advert accept; icmpv6 type nd-neighbor-solicit accept; icmpv6 type nd-redirect accept; icmpv6 type nd-router-advert accept; }
+    chain filter_IN_policy_allow-host-ipv6_post { }
+    chain nat_PRE_policy_allow-host-ipv6 { jump nat_PRE_policy_allow-host-ipv6_pre; jump nat_PRE_policy_allow-host-ipv6_log; jump nat_PRE_policy_allow-host-ipv6_deny; jump nat_PRE_policy_allow-host-ipv6_allow; jump nat_PRE_policy_allow-host-ipv6_post; }
+    chain nat_PRE_policy_allow-host-ipv6_pre { }
+    chain nat_PRE_policy_allow-host-ipv6_log { }
+    chain nat_PRE_policy_allow-host-ipv6_deny { }
+    chain nat_PRE_policy_allow-host-ipv6_allow { }
+    chain nat_PRE_policy_allow-host-ipv6_post { }
+    chain mangle_PRE_policy_allow-host-ipv6 { jump mangle_PRE_policy_allow-host-ipv6_pre; jump mangle_PRE_policy_allow-host-ipv6_log; jump mangle_PRE_policy_allow-host-ipv6_deny; jump mangle_PRE_policy_allow-host-ipv6_allow; jump mangle_PRE_policy_allow-host-ipv6_post; }
+    chain mangle_PRE_policy_allow-host-ipv6_pre { }
+    chain mangle_PRE_policy_allow-host-ipv6_log { }
+    chain mangle_PRE_policy_allow-host-ipv6_deny { }
+    chain mangle_PRE_policy_allow-host-ipv6_allow { }
+    chain mangle_PRE_policy_allow-host-ipv6_post { }
 }
 RULES
 nft 'table inet mine { chain in { type filter hook input priority 20; meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50; }; }'

@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
 # doctor: behind-verdict warning
-# wrong: what a limit drops is a note, as only --live sees whether it drops any
 # says: limit
 # A limit per source, with a drop beyond it.
 nft 'table inet t { set s { type ipv4_addr; size 65535; flags dynamic; }

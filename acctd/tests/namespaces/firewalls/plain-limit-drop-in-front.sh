@@ -1,7 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
 # doctor: behind-verdict warning
-# wrong: what a limit drops is a note, as only --live sees whether it drops any
 # says: limit
 # A limit for all, with a drop beyond it.
 nft 'table inet t { chain c { type filter hook input priority 0; limit rate over 2/minute drop; meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 50; }; }'
