@@ -18,7 +18,7 @@
 //! ```
 //!
 //! What follows a line `# before doctor` is run when the packets are counted. The interface is `lan0`; `wan0` is
-//! another, and `$ACCTD`, `$SCRATCH` are the program and a place for files.
+//! another, `$ACCTD` and `$SCRATCH` are the program and a place for files, and `$RULES` has what several set-ups load.
 
 mod setup;
 mod traffic;
@@ -34,6 +34,8 @@ use xtask::nft::Count;
 use crate::rig::{Rig, totals};
 use setup::{Expected, Setup, Share};
 
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/namespaces/firewalls");
+
 /// Before and behind all that a set-up may have on the interface.
 const TRUTH: &str = "
     table netdev truth {
@@ -45,9 +47,8 @@ const TRUTH: &str = "
 
 /// The tests: their names, and which set-up each loads.
 pub(crate) fn cases() -> Result<Vec<(String, PathBuf)>> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/namespaces/firewalls");
     let mut cases = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
+    for entry in std::fs::read_dir(DIRECTORY)? {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "sh") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -110,7 +111,8 @@ fn sh(rig: &Rig, script: &str) -> Result<()> {
     command
         .args(["-e", "-c", script])
         .env("ACCTD", rig.acctd_path())
-        .env("SCRATCH", rig.scratch());
+        .env("SCRATCH", rig.scratch())
+        .env("RULES", format!("{DIRECTORY}/rules"));
     let output = command.output()?;
     ensure!(
         output.status.success(),

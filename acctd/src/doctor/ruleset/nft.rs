@@ -126,6 +126,24 @@ fn chain(json: &Value, devices: &Devices) -> Option<Chain> {
     })
 }
 
+/// What nft has no JSON for, as 1.0.6 has none for `update @m { ip saddr : 0x1 }`, it prints as text.
+fn as_text(text: &str, steps: &mut Vec<Step>) {
+    for (header, families) in [(" ip ", Families::IP4), (" ip6 ", Families::IP6)] {
+        if text.contains(header) {
+            steps.push(Step::Restrict(families));
+        }
+    }
+    let is_added = text.starts_with("add @") || text.starts_with("update @");
+    let is_limited = ["limit", "quota", "ct count"].map(|kind| text.contains(kind));
+    let key = match is_limited.contains(&true) {
+        true => Key::Sometimes,
+        false if is_added || text.is_empty() => return,
+        false => Key::Other("text".into()),
+    };
+    let found = Match::opaque(key, text.to_owned());
+    steps.push(Step::Match(Arc::new(found)));
+}
+
 /// Extensions by which a rule matches some packets only, of those that are alike.
 pub(super) fn is_limit_extension(name: &str) -> bool {
     matches!(
@@ -144,6 +162,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn statement(&mut self, json: &Value, steps: &mut Vec<Step>) {
         let Some((kind, value)) = json.as_object().and_then(|it| it.iter().next()) else {
+            as_text(word(json), steps);
             return;
         };
         let of = |key, json: &Value| {
@@ -156,7 +175,7 @@ impl Reader<'_> {
                 let key = limit_of_each(&value["stmt"]).unwrap_or(Key::Sometimes);
                 steps.push(of(key, json));
             }
-            "set" => self.fed(json, value, steps),
+            "set" | "map" => self.fed(json, &value[kind], value, steps),
             "log" => {
                 let number = |key| value[key].as_u64().and_then(|it| u32::try_from(it).ok());
                 let group = value["group"].as_u64();
@@ -199,9 +218,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Adding to a set is no condition, but what stands with it is.
-    fn fed(&self, json: &Value, value: &Value, steps: &mut Vec<Step>) {
-        let name = word(&value["set"]).trim_start_matches('@');
+    /// Adding to a set or map is no condition, but what stands with it is.
+    fn fed(&self, json: &Value, name: &Value, value: &Value, steps: &mut Vec<Step>) {
+        let name = word(name).trim_start_matches('@');
         let set = self.sets.get(&(self.table.to_owned(), name));
         let limit = list(&value["stmt"]).iter().find_map(limit_of_each);
         families_of(&value["elem"], steps);
@@ -403,7 +422,10 @@ fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
             ("meta", "cpu") | ("jhash" | "symhash", _) => Key::Spread,
             ("meta", "random") | ("numgen", _) => Key::Sometimes,
             ("ct", "state") => Key::State,
-            ("fib", _) if word(&value["result"]).starts_with("oif") => Key::Sanity,
+            // Since nft 1.1.4 it says "check" where it is asked whether there is a way at all.
+            ("fib", _) if matches!(word(&value["result"]), "oif" | "oifname" | "check") => {
+                Key::Sanity
+            }
             ("payload", _) => match (word(&value["protocol"]), word(&value["field"])) {
                 ("ether", "type") => return Left::Families,
                 ("ip", "protocol") | ("ip6", "nexthdr") => Key::Protocol,

@@ -12,7 +12,7 @@ pub(super) fn rule(expressions: &Value) -> String {
 /// One statement.
 pub(super) fn statement(json: &Value) -> String {
     let Some((kind, value)) = json.as_object().and_then(|it| it.iter().next()) else {
-        return json.to_string();
+        return expression(json);
     };
     let known = match kind.as_str() {
         "match" => Some(matched(value)),
@@ -32,7 +32,7 @@ pub(super) fn statement(json: &Value) -> String {
             expression(&value["key"]),
             expression(&value["value"])
         )),
-        "set" => Some(set(value)),
+        "set" | "map" => Some(set(value)),
         "meter" => Some(format!(
             "meter {} {{ {} {} }}",
             word(&value["name"]),
@@ -154,14 +154,19 @@ fn elements(json: &Value) -> String {
     format!("{{ {}{rest} }}", shown.join(", "))
 }
 
+/// Adding to a set or map.
 fn set(json: &Value) -> String {
+    let data = match &json["data"] {
+        Value::Null => String::new(),
+        data => format!(" : {}", expression(data)),
+    };
+    let name = word(json.get("map").unwrap_or(&json["set"]));
     let statements = list(&json["stmt"])
         .iter()
         .map(|it| format!(" {}", statement(it)));
     format!(
-        "{} {} {{ {}{} }}",
+        "{} {name} {{ {}{}{data} }}",
         word(&json["op"]),
-        word(&json["set"]),
         expression(&json["elem"]),
         statements.collect::<String>()
     )

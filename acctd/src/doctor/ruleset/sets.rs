@@ -29,8 +29,10 @@ pub(super) fn sets(json: &Value) -> Sets<'_> {
     for object in list(&json["nftables"]) {
         if let Some(rule) = object.get("rule") {
             for expression in list(&rule["expr"]) {
-                if let Some(name) = expression["set"]["set"].as_str() {
-                    fed.insert((table_of(rule), name.trim_start_matches('@')));
+                for kind in ["set", "map"] {
+                    if let Some(name) = expression[kind][kind].as_str() {
+                        fed.insert((table_of(rule), name.trim_start_matches('@')));
+                    }
                 }
             }
         } else if let Some(set) = object.get("set").or_else(|| object.get("map")) {

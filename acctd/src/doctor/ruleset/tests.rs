@@ -114,6 +114,8 @@ fn what_stops_some_packets_of_those_that_are_alike_is_a_condition() {
         r#"{"limit":{"rate":5,"per":"second","inv":true}}"#,
         r#"{"meter":{"key":{"payload":{"protocol":"ip","field":"saddr"}},"stmt":{"limit":{"rate":5,"per":"second","inv":true}},"name":"m"}}"#,
         r#"{"match":{"op":"==","left":{"numgen":{"mode":"inc","mod":2,"offset":0}},"right":0}}"#,
+        r#""add @m { ip saddr limit rate over 10/second : 0x00000002 }""#,
+        r#""nobody-knows what""#,
         r#"{"nobody-knows":{"what":"it is"}}"#,
         r#"{"tproxy":{"port":80}}"#,
     ] {
@@ -163,6 +165,42 @@ fn a_quota_that_is_not_used_up_and_a_high_limit_of_each_source_stop_no_usual_tra
         };
         let usual = [Key::Excess, Key::Sometimes][usize::from(is_usual)].clone();
         assert_eq!(asked.key, usual, "{statement}");
+    }
+}
+
+/// As nft 1.1.4 prints it, where 1.0.6 has text, lists of one and "oif".
+#[test]
+fn what_newer_versions_of_nft_print_is_understood() {
+    let map = r#"{"map":{"op":"update","elem":{"payload":{"protocol":"ip","field":"saddr"}},"data":{"meta":{"key":"mark"}},"map":"@m"}}"#;
+    let ruleset = nft(&format!(
+        r#"{INPUT},{{"map":{{"family":"inet","table":"t","name":"m","type":"ipv4_addr","map":"mark","flags":"timeout"}}}}{}"#,
+        rule("i", &format!("{map},{LOG}"))
+    ));
+    let found = &ruleset.log_rules[0];
+    assert_eq!(found.conditions.matches, [], "{map}");
+    let text = r#""update @m { ip saddr : 0x00000001 }""#;
+    let as_text = nft(&format!("{INPUT}{}", rule("i", &format!("{text},{LOG}"))));
+    let also_found = &as_text.log_rules[0];
+    assert_eq!(also_found.conditions.matches, [], "{text}");
+    assert_eq!(also_found.families, BTreeSet::from([4]), "{text}");
+    assert_eq!(
+        found.quote.text,
+        "update @m { ip saddr : meta mark } log group 5"
+    );
+    let chain = r#"{"chain":{"family":"netdev","table":"t","name":"i","type":"filter","hook":"ingress","prio":0,"policy":"accept","dev":"lan0"}}"#;
+    let log = rule("i", LOG).replace("inet", "netdev");
+    let ruleset = nft(&format!("{chain}{log}"));
+    let interfaces: Vec<_> = ruleset.log_rules[0].interfaces().map(|it| it.1).collect();
+    assert_eq!(interfaces, [["lan0"]]);
+    for (result, flags) in [("oif", r#"["saddr","iif"]"#), ("check", r#""saddr""#)] {
+        let fib = format!(
+            r#"{{"match":{{"op":"==","left":{{"fib":{{"result":"{result}","flags":{flags}}}}},"right":false}}}},{{"drop":null}}"#
+        );
+        let ruleset = nft(&format!("{INPUT}{}{}", rule("i", &fib), rule("i", LOG)));
+        let [asked] = &ruleset.log_rules[0].obstacles[0].conditions.matches[..] else {
+            panic!("{ruleset:#?}");
+        };
+        assert_eq!(asked.key, Key::Sanity, "{}", asked.text);
     }
 }
 
