@@ -1,0 +1,264 @@
+//! The log directory, through one descriptor: a name is looked up in it and nowhere else. Only regular files
+//! are opened there. A symbolic link would have acctd read or write another file, with rights that whoever made
+//! the link may not have; a FIFO would have it wait for ever.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::fault_points::{self, reached};
+
+/// Who may read accounting data: the owner and its group.
+pub const FILE_MODE: u32 = 0o640;
+
+/// The directory, open.
+#[derive(Debug)]
+pub struct LogDirectory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+/// Which file a name stands for, so that a rename whose answer was lost is known to have happened. Of one
+/// moment: a network file system may have another device number once it is mounted anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    /// Its number on that device.
+    pub inode: u64,
+}
+
+impl FileId {
+    /// Of what was asked about.
+    #[must_use]
+    pub fn of(found: &Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The file, or whatever it is.
+    pub id: FileId,
+    /// How many names it has.
+    pub n_links: u64,
+}
+
+impl LogDirectory {
+    /// Opens it. The path itself may lead through symbolic links.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            path: path.to_owned(),
+            descriptor: rustix::fs::open(path, flags, Mode::empty())?,
+        })
+    }
+
+    /// The same directory once more.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            descriptor: self.descriptor.try_clone()?,
+        })
+    }
+
+    /// Where it was, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a file in it was, for messages.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Opens a regular file; with [`OFlags::CREATE`], one that is not there is made.
+    pub fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        // Without NONBLOCK a FIFO waits to be opened by somebody else, too.
+        let flags =
+            flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(FILE_MODE);
+        match rustix::fs::openat(&self.descriptor, name, flags, mode) {
+            Err(Errno::LOOP) => Err(io::Error::other("it is a symbolic link")),
+            // A socket, or a device without a driver.
+            Err(Errno::NXIO) => Err(irregular()),
+            opened => {
+                let file = File::from(opened?);
+                let kind = file.metadata()?.file_type();
+                if kind.is_file() {
+                    Ok(file)
+                } else if kind.is_dir() {
+                    Err(io::ErrorKind::IsADirectory.into())
+                } else {
+                    Err(irregular())
+                }
+            }
+        }
+    }
+
+    /// What a name stands for. Links are not followed.
+    pub fn find(&self, name: &str) -> io::Result<Found> {
+        let found = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the types differ between machines"
+        )]
+        Ok(Found {
+            id: FileId {
+                device: found.st_dev.into(),
+                inode: found.st_ino.into(),
+            },
+            n_links: found.st_nlink.into(),
+        })
+    }
+
+    /// Whether the name is one of this file's.
+    #[must_use]
+    pub fn is_name_of(&self, name: &str, id: FileId) -> bool {
+        self.find(name).is_ok_and(|found| found.id == id)
+    }
+
+    /// All names, without order. What is no UTF-8 is none of ours.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.descriptor)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// Removes a file that need not be there.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    /// Replaces what `to` is.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let directory = &self.descriptor;
+        Ok(rustix::fs::renameat(directory, from, directory, to)?)
+    }
+
+    /// Fails if `to` is there and is another file. What `from` is has one name after that, however often it is
+    /// tried and wherever it was interrupted.
+    pub fn rename_without_replacing(&self, from: &str, to: &str) -> io::Result<()> {
+        let directory = &self.descriptor;
+        let id = self.find(from)?.id;
+        let renamed = fault_points::renameat2().and_then(|()| {
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(directory, from, directory, to, flags)
+        });
+        let done = match renamed {
+            // Some network and FUSE file systems lack it. A hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let flags = AtFlags::empty();
+                let linked = rustix::fs::linkat(directory, from, directory, to, flags);
+                reached("linked");
+                linked.and_then(|()| fault_points::answer("linked"))
+            }
+            renamed => renamed.and_then(|()| fault_points::answer("renamed")),
+        };
+        match done {
+            // A server may do what it was asked to, and its answer be lost: asked again, it says that the name
+            // is there. So does the next start if this one was killed before the other name was gone.
+            Err(error) if !self.is_name_of(to, id) => Err(error.into()),
+            _ => {
+                // The file has its name; another try would give it a second.
+                let _spare_name_stays = self.remove(from);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes what was renamed or removed so for good.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.descriptor)?)
+    }
+}
+
+fn irregular() -> io::Error {
+    io::Error::other("it is no regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType};
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_this_directory_are_opened() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        fs::create_dir(&path).unwrap();
+        let directory = LogDirectory::open(&path).unwrap();
+        let outside = scratch.path().join("outside");
+        symlink(&outside, path.join("link")).unwrap();
+        fs::create_dir(path.join("directory")).unwrap();
+        let _socket = UnixListener::bind(path.join("socket")).unwrap();
+        let (mode, device) = (Mode::from_raw_mode(0o600), 0);
+        rustix::fs::mknodat(CWD, path.join("fifo"), FileType::Fifo, mode, device).unwrap();
+        for (name, expected) in [
+            ("link", "it is a symbolic link"),
+            ("directory", "is a directory"),
+            ("socket", "it is no regular file"),
+            ("fifo", "it is no regular file"),
+        ] {
+            for flags in [
+                OFlags::RDONLY,
+                OFlags::RDONLY | OFlags::CREATE,
+                OFlags::WRONLY | OFlags::APPEND,
+                OFlags::RDWR | OFlags::APPEND | OFlags::CREATE,
+            ] {
+                let error = directory.open_file(name, flags).unwrap_err().to_string();
+                let error = error.to_lowercase();
+                assert!(error.contains(expected), "{name}, {flags:?}: {error}");
+            }
+        }
+        assert!(!outside.exists());
+        // Also where the link leads to a file, and where the directory has gone elsewhere.
+        fs::write(&outside, "1").unwrap();
+        assert!(directory.open_file("link", OFlags::RDONLY).is_err());
+        fs::rename(&path, scratch.path().join("moved")).unwrap();
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        directory.open_file("new", flags).unwrap();
+        assert!(scratch.path().join("moved/new").exists());
+        let mut names = directory.names().unwrap();
+        names.sort();
+        let expected = [".", "..", "directory", "fifo", "link", "new", "socket"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_file_of_the_same_name_is_never_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = LogDirectory::open(scratch.path()).unwrap();
+        for name in ["a", "b"] {
+            fs::write(directory.path_of(name), name).unwrap();
+        }
+        let error = directory.rename_without_replacing("a", "b").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(directory.path_of("b")).unwrap(), b"b");
+        // Of two names of one file the first goes.
+        fs::hard_link(directory.path_of("a"), directory.path_of("c")).unwrap();
+        directory.rename_without_replacing("a", "c").unwrap();
+        assert!(directory.find("a").is_err());
+        assert_eq!(directory.find("c").unwrap().n_links, 1);
+    }
+}
