@@ -1,8 +1,10 @@
-//! `cargo xtask dist`: acctd as a Debian package and as a tarball, and what must hold of them.
+//! `cargo xtask dist`: acctd as a Debian package, as an rpm and as a tarball, and what must hold of them.
 
 mod check;
 mod machine;
 mod reproducible;
+mod rpm;
+mod sbom;
 
 use std::{
     env, fs,
@@ -17,7 +19,7 @@ use crate::{print, setup};
 
 const CARGO_DEB: &str = "3.8.0";
 
-/// Build the Debian package and a tarball of acctd, in target/dist
+/// Build the packages of acctd for Debian and for systems with rpm, a tarball and the list of crates, in target/dist
 #[derive(clap::Args)]
 pub(crate) struct Dist {
     /// Try the package in a clean Debian that boots its own systemd (needs root)
@@ -36,16 +38,22 @@ impl Dist {
         fs::create_dir_all(&place)?;
         let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         reproducible::build(&cargo, &root, &target)?;
-        let package = debian_package(&cargo, &root, &target, &place, &root)?;
+        let sources = reproducible::copy(&root, &target)?;
+        let packages = Packages::build(&cargo, &root, sources.path(), &target, &place)?;
         let tarball = tarball(&root, &place)?;
-        for built in [&package, &tarball] {
+        for built in packages.files().into_iter().chain([tarball.as_path()]) {
             let size = fs::metadata(built)?.len();
             print::line(format!("dist: {} ({} kB)", built.display(), size / 1000))?;
         }
         if self.check {
-            lintian(&package)?;
-            reproducible::check(&cargo, &root, &target, &package)?;
-            check::run(&package, &target)?;
+            let debian = setup::Debian::find().context("this needs Debian's tools")?;
+            debian.install(&["apparmor", "binutils", "lintian", "rpm"])?;
+            lintian(&packages.debian)?;
+            apparmor(&root)?;
+            sbom::check(&packages.sbom, &target.join("release/acctd"))?;
+            rpm::check(&packages.rpm, &packages.debian)?;
+            reproducible::check(&cargo, &root, &target, &packages)?;
+            check::run(&packages.debian, &target)?;
         }
         Ok(())
     }
@@ -59,34 +67,66 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Of the sources at `root`, whose history `dated` has, and of what is built of them in `target`.
+/// A command of cargo's that others have written, built with `profile`.
+fn tool(cargo: &str, target: &Path, name: &str, version: &str, profile: &str) -> Result<PathBuf> {
+    let tools = target.join("tools");
+    let install = ["install", name, "--version", version, "--profile", profile];
+    // A minute or two on two cores; the next run finds it there.
+    let how = ["--locked", "--quiet", "--root"];
+    run(Command::new(cargo).args(install).args(how).arg(&tools))?;
+    Ok(tools.join("bin").join(name))
+}
+
+struct Packages {
+    debian: PathBuf,
+    rpm: PathBuf,
+    sbom: PathBuf,
+}
+
+impl Packages {
+    /// Of what is built in `target`, and of the copy of the sources at `sources`, so that what is packed is as
+    /// new and its makers may write beside it.
+    fn build(
+        cargo: &str,
+        root: &Path,
+        sources: &Path,
+        target: &Path,
+        place: &Path,
+    ) -> Result<Self> {
+        let date = source_date(root)?;
+        let release = sources.join("target/release");
+        fs::create_dir_all(&release)?;
+        fs::copy(target.join("release/acctd"), release.join("acctd"))?;
+        let sbom = sbom::write(cargo, sources, target, &date, &release)?;
+        let beside = place.join(sbom::NAME);
+        fs::copy(sbom, &beside)?;
+        Ok(Self {
+            debian: debian_package(cargo, sources, target, place, &date)?,
+            rpm: rpm::package(cargo, sources, target, place, &date)?,
+            sbom: beside,
+        })
+    }
+
+    fn files(&self) -> [&Path; 3] {
+        [&self.debian, &self.rpm, &self.sbom]
+    }
+}
+
 fn debian_package(
     cargo: &str,
-    root: &Path,
+    sources: &Path,
     target: &Path,
     place: &Path,
-    dated: &Path,
+    date: &str,
 ) -> Result<PathBuf> {
-    let tools = target.join("tools");
-    // A minute on two cores; the next run finds it there.
-    let install = [
-        "install",
-        "cargo-deb",
-        "--version",
-        CARGO_DEB,
-        "--debug",
-        "--locked",
-        "--quiet",
-    ];
-    run(Command::new(cargo).args(install).arg("--root").arg(&tools))?;
-    let mut build = Command::new(tools.join("bin/cargo-deb"));
+    let mut build = Command::new(tool(cargo, target, "cargo-deb", CARGO_DEB, "dev")?);
     build
         .args(["--package", "acctd", "--no-build", "--output"])
         .arg(place)
         .env("CARGO", cargo)
-        .env("CARGO_TARGET_DIR", target)
-        .env("SOURCE_DATE_EPOCH", source_date(dated)?)
-        .current_dir(root);
+        .env("CARGO_TARGET_DIR", sources.join("target"))
+        .env("SOURCE_DATE_EPOCH", date)
+        .current_dir(sources);
     let printed = process::output(&mut build)?;
     let path = printed
         .lines()
@@ -97,12 +137,18 @@ fn debian_package(
 
 /// Debian's own checks of a package. What is right as it is has its reason in dist/deb/lintian-overrides.
 fn lintian(package: &Path) -> Result<()> {
-    let debian = setup::Debian::find().context("this needs Debian's tools")?;
-    debian.install(&["lintian"])?;
     let mut lintian = Command::new("lintian");
     lintian.args(["--allow-root", "--fail-on", "error,warning"]);
     run(lintian.arg(package))?;
     print::line("dist: ok: lintian has no complaint")
+}
+
+/// That the profile is one: the kernel of the tests may have no `AppArmor` to put it in force.
+fn apparmor(root: &Path) -> Result<()> {
+    let mut parser = Command::new("apparmor_parser");
+    parser.args(["--skip-kernel-load", "--skip-cache"]);
+    run(parser.arg(root.join("dist/acctd.apparmor")))?;
+    print::line("dist: ok: the AppArmor profile is understood")
 }
 
 /// What the package has, for systems without dpkg. The program is linked dynamically: Debian has
@@ -133,10 +179,10 @@ fn tarball(root: &Path, place: &Path) -> Result<PathBuf> {
         "--numeric-owner",
     ])
     .arg(format!("--mtime=@{date}"))
-    .arg(format!("--transform=s,^target/release/,,;s,^,{name}/,"))
+    .arg(format!("--transform=s,^target/[a-z]*/,,;s,^,{name}/,"))
     .arg("--file")
     .arg(&tarball)
-    .arg("target/release/acctd")
+    .args(["target/release/acctd", "target/dist/acctd.cdx.json"])
     .args(files.into_iter().filter(|file| root.join(file).exists()))
     .current_dir(root);
     process::output(&mut tar)?;

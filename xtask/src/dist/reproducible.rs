@@ -10,18 +10,27 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use xtask::process;
 
-use super::{debian_package, run};
+use super::{Packages, run, tool};
 use crate::print;
+
+/// Puts the list of dependencies into the program. It is cargo's `RUSTC_WORKSPACE_WRAPPER`, which leaves
+/// `RUSTC_WRAPPER` to us.
+const CARGO_AUDITABLE: &str = "0.7.7";
 
 /// Passes on what cargo asks of rustc, and keeps this machine's directories out of it.
 const WRAPPER: &str = "xtask/src/dist/rustc.sh";
 
+/// What it says in the place of the sources' directory.
+pub(super) const SOURCES: &str = "/usr/src/acctd";
+
 /// Builds acctd in the sources at `root`, into `target`.
 pub(super) fn build(cargo: &str, root: &Path, target: &Path) -> Result<()> {
     let home = cargo_home()?;
+    let auditable = tool(cargo, target, "cargo-auditable", CARGO_AUDITABLE, "dev")?;
     let build = || {
-        run(Command::new(cargo)
-            .args(["build", "--release", "--locked", "-p", "acctd"])
+        run(Command::new(&auditable)
+            .args(["auditable", "build", "--release", "--locked", "-p", "acctd"])
+            .env("CARGO", cargo)
             .env("RUSTC_WRAPPER", root.join(WRAPPER))
             .env("DIST_ROOT", root)
             .env("DIST_CARGO_HOME", &home)
@@ -61,8 +70,8 @@ fn names_one_of(program: &Path, directories: &[&Path]) -> Result<bool> {
     }))
 }
 
-/// Builds acctd's own crates again, in another directory, and compares the packages.
-pub(super) fn check(cargo: &str, root: &Path, target: &Path, package: &Path) -> Result<()> {
+/// A copy of the sources, without what is built of them.
+pub(super) fn copy(root: &Path, target: &Path) -> Result<TempDir> {
     let elsewhere = TempDir::with_prefix_in("sources-", target)?;
     let list = [
         "ls-files",
@@ -81,12 +90,21 @@ pub(super) fn check(cargo: &str, root: &Path, target: &Path, package: &Path) -> 
         fs::create_dir_all(copy.parent().context("a directory")?)?;
         fs::copy(root.join(file), &copy).with_context(|| file.display().to_string())?;
     }
+    Ok(elsewhere)
+}
+
+/// Builds acctd's own crates again, in another directory, and compares the packages.
+pub(super) fn check(cargo: &str, root: &Path, target: &Path, packages: &Packages) -> Result<()> {
+    let elsewhere = copy(root, target)?;
     build(cargo, elsewhere.path(), target)?;
     let place = TempDir::with_prefix_in("again-", target)?;
-    let again = debian_package(cargo, elsewhere.path(), target, place.path(), root)?;
-    ensure!(
-        fs::read(package)? == fs::read(&again)?,
-        "built in another directory, the package is another"
-    );
-    print::line("dist: ok: built in another directory, the package is the same to the byte")
+    let again = Packages::build(cargo, root, elsewhere.path(), target, place.path())?;
+    for (package, again) in packages.files().into_iter().zip(again.files()) {
+        ensure!(
+            fs::read(package)? == fs::read(again)?,
+            "built in another directory, {} is another",
+            package.display()
+        );
+    }
+    print::line("dist: ok: built in another directory, the packages are the same to the byte")
 }

@@ -1,0 +1,82 @@
+//! The package for systems with rpm: what the Debian package has, where those systems look for it.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+use xtask::process;
+
+use super::tool;
+use crate::print;
+
+const CARGO_GENERATE_RPM: &str = "0.21.1";
+
+/// Of the sources at `sources` and what is built of them below. They are a copy, newer than `date`: a file that is
+/// older would keep its time.
+pub(super) fn package(
+    cargo: &str,
+    sources: &Path,
+    target: &Path,
+    place: &Path,
+    date: &str,
+) -> Result<PathBuf> {
+    // What it packs is compressed in Rust, which takes minutes where that is not optimised.
+    let generate = tool(
+        cargo,
+        target,
+        "cargo-generate-rpm",
+        CARGO_GENERATE_RPM,
+        "release",
+    )?;
+    let file = place.join(format!(
+        "acctd-{}-1.{}.rpm",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH
+    ));
+    let mut build = Command::new(generate);
+    build
+        .args(["generate-rpm", "--package", "acctd", "--target-dir"])
+        .arg(sources.join("target"))
+        // The other way takes a script of rpm's own, which is not everywhere.
+        .args(["--auto-req", "builtin", "--source-date", date, "--output"])
+        .arg(&file)
+        .current_dir(sources);
+    process::output(&mut build)?;
+    Ok(file)
+}
+
+/// It has the files of the Debian package, and asks for the library and the user.
+pub(super) fn check(rpm: &Path, debian: &Path) -> Result<()> {
+    let query = |what: &str| process::output(Command::new("rpm").args(["-qp", what]).arg(rpm));
+    let mut contents = Command::new("sh");
+    let script = "dpkg-deb --fsys-tarfile \"$0\" | tar --list | grep -v '/$'";
+    let contents = process::output(contents.args(["-euc", script]).arg(debian))?;
+    let (rpm, debian) = (files(&query("--list")?), files(&contents));
+    let differ: Vec<_> = rpm.symmetric_difference(&debian).collect();
+    ensure!(differ.is_empty(), "the packages' files differ: {differ:?}");
+    let requires = query("--requires")?;
+    ensure!(
+        requires.contains("libnetfilter_log.so.1()(64bit)"),
+        "{requires}"
+    );
+    ensure!(query("--configfiles")?.contains("/etc/default/acctd\n"));
+    ensure!(query("--scripts")?.contains("systemd-sysusers acctd.conf"));
+    print::line("dist: ok: the rpm has what the Debian package has")
+}
+
+/// But for what each of them has for itself, and where it stands for both.
+fn files(list: &str) -> BTreeSet<String> {
+    let own = ["copyright", "changelog.Debian", "/lintian/", "/licenses/"];
+    let files = list.lines().map(|line| {
+        let line = line.trim_start_matches('.').trim_end_matches(".gz");
+        line.replace("zsh/site-functions", "zsh/vendor-completions")
+            .replace("/lib/systemd", "/usr/lib/systemd")
+            .replace("/usr/usr/", "/usr/")
+    });
+    files
+        .filter(|file| !own.iter().any(|part| file.contains(part)))
+        .collect()
+}
