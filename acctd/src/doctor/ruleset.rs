@@ -11,6 +11,7 @@
 //! `iptables-nft-save` prints. The rules of the older iptables come from `iptables-legacy-save`.
 
 pub mod condition;
+mod earlier;
 mod iptables;
 pub mod model;
 mod nft;

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::condition::{Conditions, Key, Match, Test, Value};
-use super::model::{Base, Chain, Hook, Log, Quote, Rule, Step, Verdict, Ways};
+use super::earlier::{drops, is_before_ip, order, over_a_bridge};
+use super::model::{Base, Chain, Hook, Log, Rule, Step, Verdict, Ways};
 use super::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
 use crate::prefix::Family;
 
@@ -107,88 +108,6 @@ impl LogRule {
             self.obstacles.truncate(MOST_KEPT);
         }
     }
-}
-
-/// A bridge hands to IP what has passed its own hooks on the way in.
-fn order(hook: Hook, is_bridge: bool) -> (u8, Hook) {
-    let rank = match hook {
-        Hook::Ingress => 0,
-        Hook::Prerouting | Hook::Input if is_bridge => 1,
-        _ => 2,
-    };
-    (rank, hook)
-}
-
-fn is_before_ip(base: Base) -> bool {
-    matches!(base.hook, Hook::Prerouting | Hook::Input)
-}
-
-/// Those of a bridge, as IP meets them: of some packets only, and by ports that IP does not see.
-fn over_a_bridge(drops: &[Obstacle]) -> Vec<Obstacle> {
-    let marker = Arc::new(Match::opaque(
-        Key::Other("bridge".into()),
-        "over a bridge".into(),
-    ));
-    let over = |obstacle: &Obstacle| {
-        let mut obstacle = obstacle.clone();
-        let matches = &mut obstacle.conditions.matches;
-        matches.retain(|it| !matches!(it.key, Key::InInterface | Key::OutInterface));
-        obstacle.conditions.add(&marker);
-        obstacle
-    };
-    drops.iter().map(over).collect()
-}
-
-/// What of this base chain keeps packets from later ones: an accept does not.
-fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obstacle> {
-    /// More accepts are not looked through one by one.
-    const MANY: usize = 64;
-    let marker = Arc::new(Match::opaque(
-        Key::Other("accepted".into()),
-        "not accepted before".into(),
-    ));
-    let mut accepts: Vec<&Conditions> = Vec::new();
-    let mut has_accept = false;
-    let mut drops = Vec::new();
-    let elsewhere = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
-        quote: Arc::clone(quote),
-        verdict: Verdict::Drop,
-        conditions,
-        ways: base.hook.ways(),
-        elsewhere: Some((base.hook, base.priority)),
-    };
-    for obstacle in passed {
-        if obstacle.verdict.ends_all() {
-            let mut conditions = obstacle.conditions.clone();
-            let may_be_accepted =
-                accepts.len() >= MANY || accepts.iter().any(|it| it.meet(&conditions));
-            if may_be_accepted {
-                conditions.add(&marker);
-            }
-            drops.push(Obstacle {
-                verdict: obstacle.verdict.clone(),
-                ..elsewhere(&obstacle.quote, conditions)
-            });
-        } else {
-            has_accept |= obstacle.verdict != Verdict::Return;
-            if accepts.len() < MANY {
-                accepts.push(&obstacle.conditions);
-            }
-        }
-    }
-    if base.drops {
-        let mut conditions = chain.entry.clone();
-        if has_accept {
-            conditions.add(&marker);
-        }
-        let quote = Arc::new(Quote {
-            text: "policy drop".into(),
-            place: Arc::clone(&chain.place),
-            handle: None,
-        });
-        drops.push(elsewhere(&quote, conditions));
-    }
-    drops
 }
 
 struct Graph<'a> {
