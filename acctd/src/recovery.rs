@@ -206,16 +206,17 @@ fn read_files(
                     checkpoints.push((name, checkpoint));
                 }
             }
-            Kind::Temporary => match unreadable.first() {
+            Kind::Temporary => {
                 // Its name does not say where its interval begins.
-                Some((record, left)) => leave(directory, name, record, *left),
-                None => {
-                    info!("{name} is half a file of an acctd that was killed, and is removed");
-                    if let Err(error) = directory.remove(name) {
-                        warn!("cannot remove {name}: {error}");
-                    }
+                if let Some((record, left)) = unreadable.first() {
+                    leave(directory, name, record, *left);
+                    continue;
                 }
-            },
+                info!("{name} is half a file of an acctd that was killed, and is removed");
+                if let Err(error) = directory.remove(name) {
+                    warn!("cannot remove {name}: {error}");
+                }
+            }
             Kind::Other => {}
         }
     }

@@ -80,9 +80,12 @@ pub fn rename_to_free_name(directory: &LogDirectory, from: &str, stem: &str) -> 
 
 /// The name that [`rename_to_free_name`] has given to a file.
 pub fn name_of(directory: &LogDirectory, stem: &str, id: FileId) -> io::Result<Option<String>> {
-    let names = directory.names()?.into_iter();
-    let mut names = names.filter(|name| name.starts_with(stem) && name.ends_with(".csv"));
-    Ok(names.find(|name| directory.is_name_of(name, id)))
+    let is_it = |name: &String| {
+        let rest = name.strip_prefix(stem);
+        rest.is_some_and(|rest| rest.strip_suffix(".csv").is_some())
+            && directory.is_name_of(name, id)
+    };
+    Ok(directory.names()?.into_iter().find(is_it))
 }
 
 /// Gives what is not to be trusted a name under which nothing reads it, and returns that. What was set aside
@@ -134,7 +137,7 @@ mod tests {
 
     fn names(directory: &LogDirectory) -> Vec<String> {
         let mut names = directory.names().unwrap();
-        names.retain(|name| name.trim_matches('.') != "");
+        names.retain(|name| !name.trim_matches('.').is_empty());
         names.sort();
         names
     }

@@ -6,15 +6,16 @@ use acctd::csv_writer::write_rows;
 use acctd::naming::Zone;
 use acctd::prefix::Side;
 use acctd::rows::ClosedInterval;
+use acctd::sealed::Damage;
 use acctd::{sealed, summary};
 use acctd_common::Counters;
 
 pub(crate) fn take(data: &[u8]) {
-    let _refused_or_read = Checkpoint::read(data);
+    let _refused_or_read = read(data);
     // Nothing would get past the first line and the checksum.
     let mut bytes = [b"acctd checkpoint 1\n", data].concat();
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-    let Ok(checkpoint) = Checkpoint::read(&bytes) else {
+    let Ok(checkpoint) = read(&bytes) else {
         return;
     };
     let text = format!("{checkpoint:?}");
@@ -26,7 +27,7 @@ pub(crate) fn take(data: &[u8]) {
 
     let mut again = Vec::new();
     sealed::write(&checkpoint.into_saved(), &mut again).expect("memory takes it");
-    let again = Checkpoint::read(&again).expect("what was written");
+    let again = read(&again).expect("what was written");
     assert_eq!(format!("{again:?}"), text);
 
     let sum = |side| {
@@ -48,4 +49,8 @@ pub(crate) fn take(data: &[u8]) {
     assert_eq!((totals.source, totals.dest), (source, dest));
     let line = summary::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
     assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
+}
+
+fn read(bytes: &[u8]) -> Result<Checkpoint, Damage> {
+    Checkpoint::from_saved(sealed::read(bytes)?)
 }
