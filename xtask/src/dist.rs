@@ -84,8 +84,8 @@ struct Packages {
 }
 
 impl Packages {
-    /// Of what is built in `target`, and of the copy of the sources at `sources`, so that what is packed is as
-    /// new and its makers may write beside it.
+    /// Of what is built in `target` and of a copy of the sources: what is packed is new there, and those who pack
+    /// may write beside it.
     fn build(
         cargo: &str,
         root: &Path,
