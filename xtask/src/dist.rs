@@ -67,14 +67,26 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A command of cargo's that others have written, built with `profile`.
-fn tool(cargo: &str, target: &Path, name: &str, version: &str, profile: &str) -> Result<PathBuf> {
+/// A command of cargo's that others have written.
+fn tool(cargo: &str, target: &Path, name: &str, version: &str, level: OptLevel) -> Result<PathBuf> {
     let tools = target.join("tools");
-    let install = ["install", name, "--version", version, "--profile", profile];
+    let install = ["install", name, "--version", version, "--debug"];
     // A minute or two on two cores; the next run finds it there.
     let how = ["--locked", "--quiet", "--root"];
-    run(Command::new(cargo).args(install).args(how).arg(&tools))?;
+    run(Command::new(cargo)
+        .args(install)
+        .args(how)
+        .arg(&tools)
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", (level as u8).to_string()))?;
     Ok(tools.join("bin").join(name))
+}
+
+/// How much cargo is to optimise a tool: no more than it takes, as the tool is used once.
+#[derive(Clone, Copy)]
+enum OptLevel {
+    None = 0,
+    /// For one that compresses in Rust.
+    Some = 1,
 }
 
 struct Packages {
@@ -119,7 +131,7 @@ fn debian_package(
     place: &Path,
     date: &str,
 ) -> Result<PathBuf> {
-    let mut build = Command::new(tool(cargo, target, "cargo-deb", CARGO_DEB, "dev")?);
+    let mut build = Command::new(tool(cargo, target, "cargo-deb", CARGO_DEB, OptLevel::None)?);
     build
         .args(["--package", "acctd", "--no-build", "--output"])
         .arg(place)

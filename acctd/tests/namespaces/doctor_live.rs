@@ -85,10 +85,10 @@ const FIVE: &str = "-ip4-src-group=5";
 const N_PACKETS: u64 = 12_345;
 
 /// A doctor that measures, until it is stopped.
-struct Live(Process);
+pub(crate) struct Live(Process);
 
 impl Live {
-    fn start(rig: &Rig, args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(rig: &Rig, args: &[&str]) -> Result<Self> {
         let mut command: Command = rig.router.command(rig.acctd_path());
         command
             .args(["doctor", "--json", "--live=10m"])
@@ -106,7 +106,7 @@ impl Live {
     }
 
     /// Ends it by this signal, and gives what it has measured.
-    fn end(mut self, signal: Signal) -> Result<(Option<i32>, Value)> {
+    pub(crate) fn end(mut self, signal: Signal) -> Result<(Option<i32>, Value)> {
         self.0.signal(signal)?;
         let stdout = self.0.child().stdout.take().context("stdout is a pipe")?;
         let text = std::io::read_to_string(stdout)?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::process;
 
-use super::{reproducible, tool};
+use super::{OptLevel, reproducible, tool};
 use crate::print;
 
 const CARGO_CYCLONEDX: &str = "0.5.9";
@@ -27,7 +27,13 @@ pub(super) fn write(
     date: &str,
     release: &Path,
 ) -> Result<PathBuf> {
-    let cyclonedx = tool(cargo, target, "cargo-cyclonedx", CARGO_CYCLONEDX, "dev")?;
+    let cyclonedx = tool(
+        cargo,
+        target,
+        "cargo-cyclonedx",
+        CARGO_CYCLONEDX,
+        OptLevel::None,
+    )?;
     let mut list = Command::new(cyclonedx);
     list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
         .env("CARGO", cargo)

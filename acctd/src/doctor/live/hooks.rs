@@ -189,7 +189,9 @@ fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
 /// All rules, and whether some are of extensions that nft may not show.
 fn list() -> Result<(Value, bool)> {
     let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
-    let json = serde_json::from_str(&text).context("nft prints no JSON")?;
+    let json = serde_json::from_str(&text).context(
+        "nft prints no JSON, as nft 1.0.6 does where a table is dormant: acctd doctor names it without --live",
+    )?;
     Ok((json, text.contains("\"xt\"")))
 }
 

@@ -1,6 +1,7 @@
 # traffic: forward
 # in: part
 # out: part
+# live: yes
 # doctor: forwarded-not-counted warning
 # says: router --lan
 # A Docker host, its containers behind docker0, and acctd's rules for a host.

@@ -1,6 +1,7 @@
 # traffic: forward
 # flags: -ip4-src-group=5
 # in: none
+# live: yes
 # doctor: behind-verdict warning
 # says: counter drop
 # A rule behind Docker's chains, of what goes to containers: what is new, and they do not publish, is dropped.

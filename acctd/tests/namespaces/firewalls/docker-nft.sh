@@ -1,6 +1,7 @@
 # traffic: forward
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # Docker with its nftables back end, and acctd's rules for a router.
 ip link add docker0 type bridge

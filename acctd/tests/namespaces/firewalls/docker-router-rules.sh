@@ -1,6 +1,7 @@
 # traffic: forward
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # A Docker host, its containers behind docker0, and acctd's rules for a router.
 # As Docker 27 has it (moby/moby: integration/network/bridge/iptablesdoc/generated/usernet-portmap.md of 2024).

@@ -1,6 +1,7 @@
 # traffic: forward
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: forwarded-not-counted warning
 # Forwarding is on because of Docker, which has no containers yet; the rule is one on INPUT.
 iptables -P FORWARD DROP

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: reject
 # fail2ban's nft actions have a base chain before that of the rule.

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: REJECT
 # A rule behind fail2ban's chain: those banned do not come to it.

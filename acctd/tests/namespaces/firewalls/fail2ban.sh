@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
+# live: yes
 # doctor: OK
 # fail2ban's chain with one address banned, and acctd's rules.
 iptables -N f2b-sshd

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: established
 # A rule at the end of the chain for the host, where only new connections of open ports do not come.

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: filter_INPUT
 # A log rule in a chain behind that of firewalld: what is rejected does not come so far.

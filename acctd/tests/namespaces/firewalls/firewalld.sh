@@ -1,5 +1,6 @@
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # firewalld's nft back end with acctd's rules: reject at the end.
 nft -f $RULES/firewalld.nft

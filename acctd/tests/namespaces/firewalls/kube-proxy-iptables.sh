@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
+# live: yes
 # doctor: OK
 # kube-proxy in iptables mode: 22,000 rules of services.
 # As kube-proxy prints it, 2,000 times its service (kubernetes/kubernetes: pkg/proxy/iptables/proxier_test.go,

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
+# live: yes
 # doctor: OK
 # kube-proxy in nft mode: maps of verdicts, and numgen between endpoints.
 # As kube-proxy prints it (kubernetes/kubernetes: pkg/proxy/nftables/proxier_test.go, TestOverallNFTablesRules).

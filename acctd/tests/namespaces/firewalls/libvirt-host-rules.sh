@@ -1,6 +1,7 @@
 # traffic: forward
 # in: part
 # out: all
+# live: yes
 # doctor: forwarded-not-counted warning
 # says: router --lan
 # libvirt's default network, and acctd's rules for a host.

@@ -1,6 +1,7 @@
 # traffic: forward
 # flags: -ip4-src-group=5
 # in: none
+# live: yes
 # doctor: behind-verdict warning
 # says: reject
 # A rule behind libvirt's table, for what goes to its guests: what is new is rejected.

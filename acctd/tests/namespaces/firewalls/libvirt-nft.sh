@@ -1,6 +1,7 @@
 # traffic: forward
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # libvirt's default network, and acctd's rules for a router.
 ip link set wan0 down

@@ -1,6 +1,7 @@
 # traffic: forward
 # flags: -ip4-src-group=5
 # in: none
+# live: yes
 # doctor: never-reached error
 # says: REJECT
 # A rule at the end of FORWARD for what goes to libvirt's guests, all of which libvirt rejects.

@@ -1,6 +1,7 @@
 # traffic: forward
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: established
 # A rule put into a chain of OpenWrt's fw4 by /etc/nftables.d: established connections do not come there.

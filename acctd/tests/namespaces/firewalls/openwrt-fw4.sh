@@ -1,6 +1,7 @@
 # traffic: forward
 # in: all
 # out: all-and-dropped
+# live: yes
 # doctor: OK
 # OpenWrt's fw4 (without its flowtable and helpers) on a router, and acctd's rules.
 nft -f $RULES/openwrt-fw4.nft

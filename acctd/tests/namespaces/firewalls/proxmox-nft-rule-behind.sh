@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # says: cluster-in
 # A rule behind Proxmox VE's firewall of nftables: all goes that it does not accept.

@@ -1,5 +1,6 @@
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # Proxmox VE's firewall of nftables on a node, and acctd's rules.
 nft -f $RULES/proxmox.nft

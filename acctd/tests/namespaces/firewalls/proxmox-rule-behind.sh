@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: part
+# live: yes
 # doctor: behind-verdict warning
 # A rule at the end of INPUT behind those of Proxmox VE.
 iptables-restore $RULES/proxmox.iptables

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
+# live: yes
 # doctor: OK
 # Proxmox VE's firewall on a node, and acctd's rules.
 iptables-restore $RULES/proxmox.iptables

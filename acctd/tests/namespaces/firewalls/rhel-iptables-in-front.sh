@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: all
+# live: yes
 # doctor: OK
 # What RHEL's iptables-services load, and a rule in front.
 iptables-restore $RULES/rhel.iptables

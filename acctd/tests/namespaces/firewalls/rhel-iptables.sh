@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: none
+# live: yes
 # doctor: never-reached error
 # says: REJECT
 # What RHEL's iptables-services load, and a rule added at the end.

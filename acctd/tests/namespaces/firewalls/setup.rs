@@ -12,7 +12,7 @@ pub(super) struct Setup {
     pub(super) sent: Share,
     pub(super) expected: Expected,
     pub(super) is_timed: bool,
-    pub(super) wrong: Option<String>,
+    pub(super) is_live: bool,
     pub(super) load: String,
     pub(super) before_doctor: String,
 }
@@ -91,7 +91,7 @@ impl Setup {
             sent,
             expected,
             is_timed: value("time") == Some("nft"),
-            wrong: value("wrong").map(str::to_owned),
+            is_live: value("live") == Some("yes"),
             load: load.to_owned(),
             before_doctor: before_doctor.to_owned(),
         })

@@ -1,5 +1,6 @@
 # flags: -ip4-src-group=5
 # in: none
+# live: yes
 # doctor: never-reached error
 # A rule at the end of INPUT, where no packet comes past Shorewall's reject.
 iptables-restore $RULES/shorewall.iptables

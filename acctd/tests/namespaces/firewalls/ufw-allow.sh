@@ -1,5 +1,6 @@
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # ufw, allow by default, with rules of iptables by acctd.
 sed 's/^:INPUT DROP/:INPUT ACCEPT/' $RULES/ufw.iptables | iptables-restore

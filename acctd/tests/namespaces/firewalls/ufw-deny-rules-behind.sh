@@ -1,5 +1,6 @@
 # in: part
 # out: part
+# live: yes
 # doctor: behind-verdict warning
 # Rules of an operator at the end of INPUT and OUTPUT.
 iptables-restore $RULES/ufw.iptables

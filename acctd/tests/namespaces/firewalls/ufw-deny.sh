@@ -1,5 +1,6 @@
 # in: all
 # out: all
+# live: yes
 # doctor: OK
 # ufw, deny by default, with acctd's rules before it.
 iptables-restore $RULES/ufw.iptables

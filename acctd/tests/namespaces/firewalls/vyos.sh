@@ -1,6 +1,7 @@
 # traffic: forward
 # in: all
 # out: all-and-dropped
+# live: yes
 # doctor: OK
 # VyOS: its chains by hook, zones not used, and acctd's rules.
 # As VyOS 1.5 has it (vyos/vyos-1x: data/vyos-firewall-init.conf, data/templates/firewall/nftables.j2 and nftables-nat.j2,
