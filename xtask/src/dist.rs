@@ -67,26 +67,14 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A command of cargo's that others have written.
-fn tool(cargo: &str, target: &Path, name: &str, version: &str, level: OptLevel) -> Result<PathBuf> {
+/// A command of cargo's that others have written, built with `profile`.
+fn tool(cargo: &str, target: &Path, name: &str, version: &str, profile: &str) -> Result<PathBuf> {
     let tools = target.join("tools");
-    let install = ["install", name, "--version", version, "--debug"];
+    let install = ["install", name, "--version", version, "--profile", profile];
     // A minute or two on two cores; the next run finds it there.
     let how = ["--locked", "--quiet", "--root"];
-    run(Command::new(cargo)
-        .args(install)
-        .args(how)
-        .arg(&tools)
-        .env("CARGO_PROFILE_DEV_OPT_LEVEL", (level as u8).to_string()))?;
+    run(Command::new(cargo).args(install).args(how).arg(&tools))?;
     Ok(tools.join("bin").join(name))
-}
-
-/// How much cargo is to optimise a tool: no more than it takes, as the tool is used once.
-#[derive(Clone, Copy)]
-enum OptLevel {
-    None = 0,
-    /// For one that compresses in Rust.
-    Some = 1,
 }
 
 struct Packages {
@@ -131,7 +119,7 @@ fn debian_package(
     place: &Path,
     date: &str,
 ) -> Result<PathBuf> {
-    let mut build = Command::new(tool(cargo, target, "cargo-deb", CARGO_DEB, OptLevel::None)?);
+    let mut build = Command::new(tool(cargo, target, "cargo-deb", CARGO_DEB, "dev")?);
     build
         .args(["--package", "acctd", "--no-build", "--output"])
         .arg(place)

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use xtask::process;
 
-use super::{OptLevel, Packages, run, tool};
+use super::{Packages, run, tool};
 use crate::print;
 
 /// Puts the list of dependencies into the program. It is cargo's `RUSTC_WORKSPACE_WRAPPER`, which leaves
@@ -26,13 +26,7 @@ pub(super) const SOURCES: &str = "/usr/src/acctd";
 /// Builds acctd in the sources at `root`, into `target`.
 pub(super) fn build(cargo: &str, root: &Path, target: &Path) -> Result<()> {
     let home = cargo_home()?;
-    let auditable = tool(
-        cargo,
-        target,
-        "cargo-auditable",
-        CARGO_AUDITABLE,
-        OptLevel::None,
-    )?;
+    let auditable = tool(cargo, target, "cargo-auditable", CARGO_AUDITABLE, "dev")?;
     let build = || {
         run(Command::new(&auditable)
             .args(["auditable", "build", "--release", "--locked", "-p", "acctd"])

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use xtask::process;
 
-use super::{OptLevel, tool};
+use super::tool;
 use crate::print;
 
 const CARGO_GENERATE_RPM: &str = "0.21.1";
@@ -23,12 +23,13 @@ pub(super) fn package(
     place: &Path,
     date: &str,
 ) -> Result<PathBuf> {
+    // What it packs is compressed in Rust, which takes minutes where that is not optimised.
     let generate = tool(
         cargo,
         target,
         "cargo-generate-rpm",
         CARGO_GENERATE_RPM,
-        OptLevel::Some,
+        "release",
     )?;
     let file = place.join(format!(
         "acctd-{}-1.{}.rpm",

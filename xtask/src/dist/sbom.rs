@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::process;
 
-use super::{OptLevel, reproducible, tool};
+use super::{reproducible, tool};
 use crate::print;
 
 const CARGO_CYCLONEDX: &str = "0.5.9";
@@ -27,13 +27,7 @@ pub(super) fn write(
     date: &str,
     release: &Path,
 ) -> Result<PathBuf> {
-    let cyclonedx = tool(
-        cargo,
-        target,
-        "cargo-cyclonedx",
-        CARGO_CYCLONEDX,
-        OptLevel::None,
-    )?;
+    let cyclonedx = tool(cargo, target, "cargo-cyclonedx", CARGO_CYCLONEDX, "dev")?;
     let mut list = Command::new(cyclonedx);
     list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
         .env("CARGO", cargo)
