@@ -14,6 +14,7 @@ pub mod interfaces;
 pub mod links;
 pub mod live;
 mod loaded_rules;
+mod nft_json;
 pub mod ruleset;
 
 use std::io::{self, Write as _};

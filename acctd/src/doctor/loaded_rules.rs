@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::nft_json;
 use super::ruleset::{Devices, Reading, Ruleset};
 use crate::external::{self, ExternalError};
 use crate::prefix::Family;
@@ -15,13 +16,8 @@ use crate::rules::nft;
 pub(super) fn read() -> (Result<Ruleset, String>, bool) {
     let mut reading = Reading::default();
     let mut lacks_nft = false;
-    match external::run("nft", &["-j", "list", "ruleset"], "") {
-        Ok(text) => match serde_json::from_str::<Value>(&text) {
-            Ok(json) => reading.add_nft(&json, &devices(&text), &dormant(&json)),
-            // Nothing at all is no JSON.
-            Err(_) if text.trim().is_empty() => {}
-            Err(error) => return (Err(format!("nft prints no JSON: {error}")), false),
-        },
+    match nft_json::ruleset() {
+        Ok(json) => reading.add_nft(&json, &devices(&json), &dormant(&json)),
         Err(ExternalError::Missing { .. }) => lacks_nft = true,
         Err(error) => return (Err(error.to_string()), false),
     }
@@ -108,30 +104,27 @@ fn save(program: &str, kind: &str) -> Result<String, String> {
 }
 
 /// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
-fn devices(json: &str) -> Devices {
-    if !json.contains("\"netdev\"") && !json.contains("\"ingress\"") {
+fn devices(json: &Value) -> Devices {
+    let on_device = |chain: &Value| chain["family"] == "netdev" || chain["hook"] == "ingress";
+    let mut chains = objects(json, "chain");
+    if !chains.any(on_device) {
         return Devices::new();
     }
     let text = external::run("nft", &["list", "ruleset", "netdev"], "");
     nft::devices(&text.unwrap_or_default())
 }
 
-/// The tables that are switched off. nft 1.0.6 writes a table's name for its flags.
+/// The tables that are switched off.
 fn dormant(json: &Value) -> BTreeSet<String> {
-    let objects = json["nftables"].as_array().into_iter().flatten();
-    let tables = objects.filter_map(|object| {
-        let table = object.get("table")?;
+    let tables = objects(json, "table").filter(|table| nft_json::is_dormant(table));
+    let names = tables.filter_map(|table| {
         let (family, name) = (table["family"].as_str()?, table["name"].as_str()?);
-        let is_dormant = match &table["flags"] {
-            Value::Null => false,
-            Value::String(flags) if flags != name => flags.contains("dormant"),
-            Value::Array(flags) => flags.iter().any(|flag| flag == "dormant"),
-            _ => external::run("nft", &["list", "table", family, name], "").is_ok_and(|text| {
-                let line = text.lines().nth(1).unwrap_or_default();
-                line.contains("flags") && line.contains("dormant")
-            }),
-        };
-        is_dormant.then(|| format!("{family} {name}"))
+        Some(format!("{family} {name}"))
     });
-    tables.collect()
+    names.collect()
+}
+
+fn objects<'j>(json: &'j Value, kind: &'static str) -> impl Iterator<Item = &'j Value> {
+    let objects = json["nftables"].as_array().into_iter().flatten();
+    objects.filter_map(move |object| object.get(kind))
 }

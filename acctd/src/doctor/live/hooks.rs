@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::rules::{self, LogCount};
 use crate::config::GroupConfig;
+use crate::doctor::nft_json;
 use crate::external::{self, ExternalError};
 
 /// What the names of tables begin with; the process id follows.
@@ -188,11 +189,13 @@ fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
 
 /// All rules, and whether some are of extensions that nft may not show.
 fn list() -> Result<(Value, bool)> {
-    let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
-    let json = serde_json::from_str(&text).context(
-        "nft prints no JSON, as nft 1.0.6 does where a table is dormant: acctd doctor names it without --live",
-    )?;
-    Ok((json, text.contains("\"xt\"")))
+    let json = nft_json::ruleset()?;
+    let mut objects = json["nftables"].as_array().into_iter().flatten();
+    let has_extensions = objects.any(|object| {
+        let expressions = object["rule"]["expr"].as_array();
+        expressions.is_some_and(|all| all.iter().any(|one| one.get("xt").is_some()))
+    });
+    Ok((json, has_extensions))
 }
 
 fn counter_name(hook: &str, key: &str, family: &str, which: &str) -> String {

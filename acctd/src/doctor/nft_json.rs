@@ -1,0 +1,96 @@
+//! nft's ruleset as JSON, also where nft prints none.
+//!
+//! For the flags of a table nft 1.0.6 (Debian 12) prints memory that is freed already: the table's name, another
+//! string, or bytes that are no UTF-8, and then there is no JSON at all. Only its text has the flags.
+
+use serde_json::{Value, json};
+
+use crate::external::{self, ExternalError};
+
+/// What `nft -j list ruleset` prints. Where that is nothing, nft is asked table by table: it is not of one moment then.
+pub(super) fn ruleset() -> Result<Value, ExternalError> {
+    let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
+    if let Ok(json) = serde_json::from_str(&text) {
+        return Ok(json);
+    }
+    let mut objects = Vec::new();
+    for line in external::run("nft", &["list", "tables"], "")?.lines() {
+        if let ["table", family, name] = words(line)[..] {
+            add_table(&mut objects, family, name)?;
+        }
+    }
+    Ok(json!({ "nftables": objects }))
+}
+
+/// Whether a table is switched off, by the object that nft prints for it.
+pub(super) fn is_dormant(table: &Value) -> bool {
+    let flags = match &table["flags"] {
+        Value::Null => return false,
+        Value::Array(flags) => flags.clone(),
+        flags => vec![flags.clone()],
+    };
+    let are_known = flags
+        .iter()
+        .all(|flag| ["dormant", "owner", "persist"].iter().any(|it| flag == it));
+    if are_known {
+        return flags.iter().any(|flag| flag == "dormant");
+    }
+    let (Some(family), Some(name)) = (table["family"].as_str(), table["name"].as_str()) else {
+        return false;
+    };
+    let text = external::run("nft", &["list", "table", family, name], "");
+    text.is_ok_and(|text| flags_of(&text).contains(&"dormant"))
+}
+
+fn add_table(objects: &mut Vec<Value>, family: &str, name: &str) -> Result<(), ExternalError> {
+    if let Some(whole) = list(&["table", family, name])? {
+        objects.extend(whole);
+        return Ok(());
+    }
+    let text = external::run("nft", &["list", "table", family, name], "")?;
+    let flags = flags_of(&text);
+    objects.push(json!({ "table": { "family": family, "name": name, "flags": flags } }));
+    for line in text.lines() {
+        if let [kind @ ("chain" | "set" | "map"), part, "{"] = words(line)[..] {
+            let part = list(&[kind, family, name, part])?;
+            objects.extend(part.into_iter().flatten());
+        }
+    }
+    Ok(())
+}
+
+/// `None` where nft prints no JSON.
+fn list(what: &[&str]) -> Result<Option<Vec<Value>>, ExternalError> {
+    let text = external::run("nft", &[&["-j", "list"], what].concat(), "")?;
+    let json: Option<Value> = serde_json::from_str(&text).ok();
+    Ok(json.and_then(|json| json["nftables"].as_array().cloned()))
+}
+
+/// Of a table's text: they stand in the second line, if there are any.
+fn flags_of(text: &str) -> Vec<&str> {
+    let line = text.lines().nth(1).unwrap_or_default();
+    let flags = line.trim().strip_prefix("flags ").unwrap_or_default();
+    let flags = flags.trim_end_matches(';').split(',').map(str::trim);
+    flags.filter(|flag| !flag.is_empty()).collect()
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_flags_are_in_its_second_line() {
+        let text = "table inet t {\n\tflags dormant\n\n\tchain c {\n\t}\n}\n";
+        assert_eq!(flags_of(text), ["dormant"]);
+        let text = "table inet t {\n\tflags owner,dormant;\n}\n";
+        assert_eq!(flags_of(text), ["owner", "dormant"]);
+        assert_eq!(flags_of("table inet t {\n\tchain c {\n"), [""; 0]);
+        assert!(!is_dormant(&json!({ "name": "dormant" })));
+        assert!(is_dormant(&json!({ "flags": ["owner", "dormant"] })));
+        assert!(!is_dormant(&json!({ "flags": "owner" })));
+    }
+}
