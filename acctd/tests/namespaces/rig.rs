@@ -129,9 +129,10 @@ impl Rig {
         Acctd::spawn(&mut command)
     }
 
-    /// acctd in the router, writing to the log directory.
+    /// acctd in the router, writing to the log directory. Unless a flag says otherwise, no interval ends on the way.
     pub(crate) fn acctd_command(&self) -> std::process::Command {
         let mut command = self.router.command(&self.acctd);
+        command.env("ACCTD_INTERVAL", "24h");
         command.arg("-log-directory").arg(self.log_directory());
         command
     }

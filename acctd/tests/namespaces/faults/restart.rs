@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,6 +118,8 @@ const NOTE: &str = "acctd-state";
 pub(super) struct Manager {
     path: PathBuf,
     told: Arc<Mutex<Told>>,
+    /// Marks that were sent.
+    n_marks: AtomicU64,
 }
 
 #[derive(Default)]
@@ -124,12 +127,14 @@ struct Told {
     store: Vec<(String, OwnedFd)>,
     /// The messages that had no descriptors to do with.
     words: Vec<String>,
+    /// The last mark that came.
+    mark: u64,
     /// Something was not as it should be.
     complaint: Option<String>,
 }
 
-/// Sent by the test itself.
-const MARK: &str = "MARK";
+/// Sent by the test itself, with its number.
+const MARK: &str = "MARK=";
 
 impl Manager {
     pub(super) fn new(rig: &Rig) -> Result<Self> {
@@ -147,7 +152,12 @@ impl Manager {
                 }
             }
         });
-        Ok(Self { path, told })
+        let n_marks = AtomicU64::new(0);
+        Ok(Self {
+            path,
+            told,
+            n_marks,
+        })
     }
 
     /// Starts acctd and waits until it counts.
@@ -227,15 +237,15 @@ impl Manager {
     /// All that was sent until now is taken in.
     fn told(&self) -> Result<MutexGuard<'_, Told>> {
         let marker = UnixDatagram::unbound()?;
-        marker.send_to(MARK.as_bytes(), &self.path)?;
+        let mark = self.n_marks.fetch_add(1, Ordering::Relaxed) + 1;
+        marker.send_to(format!("{MARK}{mark}").as_bytes(), &self.path)?;
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(complaint) = told.complaint.take() {
                 bail!("{complaint}");
             }
-            if told.words.last().is_some_and(|word| word == MARK) {
-                told.words.pop();
+            if told.mark >= mark {
                 return Ok(told);
             }
             drop(told);
@@ -263,10 +273,10 @@ impl Told {
             self.store.retain(|(held, _)| held != name);
         } else if lines.contains(&"BARRIER=1") {
             ensure!(fds.len() == 1, "a pipe to close");
+        } else if let Some(mark) = message.strip_prefix(MARK) {
+            self.mark = mark.parse()?;
         } else {
             ensure!(fds.is_empty(), "descriptors for nothing");
-            // A mark that came while another message was on its way is of no use any more.
-            self.words.retain(|word| word != MARK);
             self.words.push(message.trim_end().to_owned());
         }
         Ok(())
