@@ -70,12 +70,6 @@ impl LogDirectory {
         })
     }
 
-    /// Where it was, for messages.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Where a file in it was, for messages.
     #[must_use]
     pub fn path_of(&self, name: &str) -> PathBuf {
