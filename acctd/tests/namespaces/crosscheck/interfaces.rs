@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::EbpfLoader;
@@ -26,7 +26,7 @@ use super::attaching::{
 use super::{Checked, checked, sum};
 use crate::errors::fails;
 use crate::listen::ask;
-use crate::rig::{Acctd, Rig};
+use crate::rig::{Acctd, PATIENCE, Rig};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -106,6 +106,20 @@ fn get(rig: &Rig, path: &str) -> Result<(u16, String)> {
     ask(&socket, &format!("GET {path} HTTP/1.1"))
 }
 
+/// acctd looks at its interfaces each second.
+fn wait_for_health(rig: &Rig, is_so: impl Fn(&str) -> bool) -> Result<String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let (code, health) = get(rig, "/healthz")?;
+        ensure!(code == 200, "{code} {health}");
+        if is_so(&health) {
+            return Ok(health);
+        }
+        ensure!(Instant::now() < end, "{health}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn an_interface_that_comes_later() -> Result<()> {
     const MISSING: &str =
         "there is no interface late0: its packets are not cross-checked until it comes";
@@ -129,9 +143,8 @@ fn an_interface_that_comes_later() -> Result<()> {
         let metrics = get(&rig, "/metrics")?.1;
         ensure!(metrics.contains(&format!("{attached} 0.0\n")), "{metrics}");
         // Accounting is well: to start it again cures nothing.
-        let (code, health) = get(&rig, "/healthz")?;
-        ensure!(code == 200 && health.starts_with("ok\n"), "{health}");
-        ensure!(health.contains(MISSING), "{health}");
+        let is_waited_for = wait_for_health(&rig, |health| health.contains(MISSING))?;
+        ensure!(is_waited_for.starts_with("ok\n"), "{is_waited_for}");
         let status: Value = serde_json::from_str(&get(&rig, "/status")?.1)?;
         ensure!(status["crosscheck"]["attached"] == serde_json::json!(["lan0"]));
         some_traffic(&rig, 2_000)?;
@@ -145,10 +158,9 @@ fn an_interface_that_comes_later() -> Result<()> {
                 .count()
                 == 1
         );
-        thread::sleep(Duration::from_millis(1_100));
+        wait_for_health(&rig, |health| health == "ok\n")?;
         let metrics = get(&rig, "/metrics")?.1;
         ensure!(metrics.contains(&format!("{attached} 1.0\n")), "{metrics}");
-        ensure!(get(&rig, "/healthz")? == (200, "ok\n".to_owned()));
         // What comes by it is seen.
         thread::sleep(Duration::from_millis(1_100));
         let by_late = xtask::traffic::TrafficArgs {
