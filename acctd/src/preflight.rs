@@ -30,8 +30,8 @@ use crate::{service_manager, summary};
 /// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
 const SPARE_DESCRIPTORS: usize = 16;
 
-/// Makes the log directory with its parents, mode 0750 as the seed does. With `--user`, what is made belongs to
-/// that user; what exists already is left as it is.
+/// Makes the log directory and its missing parents, with mode 0750 as go-nflog-acctd does. If `--user` is given,
+/// they belong to that user. Directories that exist already are not changed.
 pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();

@@ -75,16 +75,20 @@ pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
     }
 }
 
-/// Tries to open what was left, up to the first file that cannot be.
+/// Tries to open what was left, up to the first file that this process may not read. What is wrong with other
+/// files is said when they are recovered.
 pub fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
-    let files = LogDirectory::open(path).and_then(|directory| Ok((list(&directory)?, directory)));
-    let (files, directory) = match files {
-        Ok((found, directory)) => (found.into_values().flatten(), directory),
+    let (files, directory) = match open(path) {
+        Ok((directory, found)) => (found.into_values().flatten(), directory),
         Err(error) => return (path.to_owned(), Err(error)),
     };
+    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     files
         .map(|name| (directory.open_file(&name, OFlags::RDONLY), name))
-        .find_map(|(tried, name)| Some((directory.path_of(&name), Err(tried.err()?))))
+        .find_map(|(tried, name)| {
+            let error = tried.err().filter(is_refused)?;
+            Some((directory.path_of(&name), Err(error)))
+        })
         .unwrap_or((path.to_owned(), Ok(())))
 }
 
@@ -105,10 +109,8 @@ pub struct GoesOn {
 #[must_use]
 pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
     let mut recovered = Recovered::default();
-    let opened = LogDirectory::open(&config.log_directory);
-    let found = opened.and_then(|directory| Ok((list(&directory)?, directory)));
-    let (found, directory) = match found {
-        Ok(found) => found,
+    let (directory, found) = match open(&config.log_directory) {
+        Ok(opened) => opened,
         Err(error) => {
             let shown = config.log_directory.display();
             warn!("cannot look for checkpoints in {shown}: {error}");
@@ -136,6 +138,12 @@ pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
         checkpoint.gaps.extend(gap);
     }
     recovered
+}
+
+fn open(path: &Path) -> io::Result<(LogDirectory, BTreeMap<NflogGroup, Vec<String>>)> {
+    let directory = LogDirectory::open(path)?;
+    let found = list(&directory)?;
+    Ok((directory, found))
 }
 
 /// The files of acctd's own, by whose they are, in the order in which they are to be looked at.
@@ -223,7 +231,7 @@ fn read_files(
     checkpoints
 }
 
-/// A record and a checkpoint have the same name but for its ending.
+/// If a record and a checkpoint are of the same interval, their names differ only in the ending.
 fn is_same_interval(record: &str, checkpoint: &str) -> bool {
     let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
     stem(record) == stem(checkpoint)
@@ -295,7 +303,7 @@ fn leave(directory: &LogDirectory, name: &str, record: &str, left: Left) {
         Left::Aside => set_aside(directory, name),
     };
     warn!(
-        "{} is not used: only {record} says whether what it holds is in a CSV file already, and that cannot be read; look for the file of its time ({kept})",
+        "{} is not used: {record} cannot be read, so it is not known whether a CSV file has its packets already; look for the CSV file of its time ({kept})",
         directory.path_of(name).display()
     );
 }

@@ -67,7 +67,8 @@ pub(super) fn check(rpm: &Path, debian: &Path) -> Result<()> {
     print::line("dist: ok: the rpm has what the Debian package has")
 }
 
-/// But for what each of them has for itself, and where it stands for both.
+/// The files of a list, without those that only one kind of package has. If both have a file at different paths, the
+/// path is the same here.
 fn files(list: &str) -> BTreeSet<String> {
     let own = ["copyright", "changelog.Debian", "/lintian/", "/licenses/"];
     let files = list.lines().map(|line| {

@@ -125,7 +125,9 @@ fn a_record_cannot_be_read() -> Result<()> {
     let record = tear_record()?;
     let checkpoint = checkpoint_name(&rig)?;
     let acctd = rig.acctd(ONE_HOUR)?;
-    acctd.wait_for_line(&format!("{checkpoint} is not used: only {record} says"))?;
+    acctd.wait_for_line(&format!(
+        "{checkpoint} is not used: {record} cannot be read, so it is not known whether"
+    ))?;
     acctd.finish()?;
     // What is set aside with the same name later replaces nothing.
     fs::write(directory.join(&record), "something else")?;
