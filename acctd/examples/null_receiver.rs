@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use acctd::nflog_socket::{MAX_DATAGRAM, NflogGroup, NflogSocket};
-use acctd::prefix::Family;
+use acctd::model::prefix::Family;
+use acctd::nflog::socket::{MAX_DATAGRAM, NflogGroup, NflogSocket};
 use anyhow::{Result, bail};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
@@ -87,7 +87,7 @@ fn count_headers(datagram: &mut [u8]) -> u64 {
     let mut packets = 0;
     while let (Some(length), Some(kind)) = (rest.first_chunk(), rest.get(4..6)) {
         let length = u32::from_ne_bytes(*length) as usize;
-        packets += u64::from(kind == acctd::decode::MESSAGE_PACKET.to_ne_bytes());
+        packets += u64::from(kind == acctd::nflog::message::MESSAGE_PACKET.to_ne_bytes());
         rest = rest.get(length.max(8).next_multiple_of(4)..).unwrap_or(&[]);
     }
     packets

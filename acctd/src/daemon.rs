@@ -9,24 +9,24 @@ use anyhow::{Context, Result, anyhow};
 use log::{info, warn};
 use tokio::sync::oneshot;
 
-use crate::accumulator::{Accumulator, Rules};
-use crate::binding::Bindings;
+use crate::close::engine::{Engine, KernelCount};
 use crate::config::Config;
+use crate::count::accumulator::{Accumulator, Rules};
+use crate::count::reader::{Reader, ReaderHandle};
 use crate::crosscheck::CrossCheck;
-use crate::engine::{Engine, KernelCount};
-use crate::handover::{self, Handover, Kept, Parting, socket_name};
-use crate::inherited::Named;
-use crate::interval::UnixNanos;
-use crate::listen::Listeners;
-use crate::network_namespace::Home;
-use crate::preflight::{self, OpenGroup};
-use crate::privilege;
-use crate::profile::CpuProfile;
-use crate::reader::{Reader, ReaderHandle};
-use crate::recovery::{self, GoesOn, Recovered};
-use crate::service_manager::{self, Pulse};
-use crate::shutdown::{Question, Questions, Received, Shutdown};
-use crate::status::Status;
+use crate::model::interval::UnixNanos;
+use crate::nflog::binding::Bindings;
+use crate::nflog::network_namespace::Home;
+use crate::observe::http::Listeners;
+use crate::observe::profile::CpuProfile;
+use crate::observe::status::Status;
+use crate::output::recovery::{self, GoesOn, Recovered};
+use crate::process::preflight::{self, OpenGroup};
+use crate::process::privilege;
+use crate::process::signals::{Question, Questions, Received, Shutdown};
+use crate::restart::handover::{self, Handover, Kept, Parting, socket_name};
+use crate::restart::inherited::Named;
+use crate::restart::systemd::{self, Pulse};
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.
@@ -135,10 +135,10 @@ async fn serve(
     }
     info!("Started accounting");
     let _answering = listeners.answer(Arc::clone(engine.vitals()))?;
-    service_manager::ready();
+    systemd::ready();
     let ended = run_until_over(&mut engine, &mut shutdown, &mut questions).await;
     info!("Stopping accounting");
-    service_manager::stopping();
+    systemd::stopping();
     let parting = *ended.as_ref().unwrap_or(&Parting::LetGo);
     let stopped = engine.stop(parting).await;
     let finished = finish(engine, &mut shutdown).await;
@@ -249,7 +249,7 @@ fn leave(config: &Config, parting: Parting, handover: &Handover) -> Result<()> {
     match parting {
         Parting::LetGo => {
             for group in &config.groups {
-                service_manager::forget(&socket_name(group.group));
+                systemd::forget(&socket_name(group.group));
             }
             Ok(())
         }
@@ -285,7 +285,7 @@ async fn run_until_over(
             () = tokio::time::sleep(pause) => continue,
         };
         info!("{name} received - shutting down");
-        if parting == Parting::HandOver && !service_manager::is_there() {
+        if parting == Parting::HandOver && !systemd::is_there() {
             warn!(
                 "no service manager keeps the groups for a restart: what is logged until then is not counted"
             );

@@ -3,10 +3,17 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use acctd::cli::{Cli, Command, Flags};
+use acctd::cli::flags::{Cli, Command, Flags};
 use acctd::config::Config;
-use acctd::inherited::Named;
-use acctd::{daemon, doctor, inherited, logging, rules, shutdown, status, time_zone};
+use acctd::daemon;
+use acctd::doctor;
+use acctd::observe::logging;
+use acctd::observe::status;
+use acctd::process::signals;
+use acctd::process::time_zone;
+use acctd::restart::inherited;
+use acctd::restart::inherited::Named;
+use acctd::rules;
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;
@@ -16,7 +23,7 @@ fn main() -> ExitCode {
     // Before anything is opened.
     let inherited = inherited::take();
     // Before anything is written, be it to a log.
-    let outlived = shutdown::outlive_file_size_limit().and_then(|()| shutdown::outlive_questions());
+    let outlived = signals::outlive_file_size_limit().and_then(|()| signals::outlive_questions());
     if let Err(error) = outlived {
         return fail(&format!("cannot take over signals: {error}"), FAILURE);
     }

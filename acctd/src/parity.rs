@@ -8,17 +8,17 @@ use std::time::Duration;
 use acctd_common::Counters;
 use itertools::Itertools as _;
 
-use crate::accumulator::{Accumulator, Rules};
-use crate::cli::Cli;
-use crate::commit::{Place, Prepared};
+use crate::cli::flags::Cli;
 use crate::config::Config;
-use crate::csv_writer::write_rows;
-use crate::interval::{Interval, Period, UnixNanos};
-use crate::log_directory::LogDirectory;
-use crate::naming::Zone;
-use crate::nflog_socket::NflogGroup;
-use crate::prefix::{Family, PrefixKey, PrefixLength, Side};
-use crate::rows::{ClosedInterval, GroupInterval, Row};
+use crate::count::accumulator::{Accumulator, Rules};
+use crate::model::interval::{Interval, Period, UnixNanos};
+use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::nflog::socket::NflogGroup;
+use crate::output::commit::{Place, Prepared};
+use crate::output::csv::write_rows;
+use crate::output::log_directory::LogDirectory;
+use crate::output::naming::Zone;
+use crate::output::rows::{ClosedInterval, GroupInterval, Row};
 use crate::testing::{AF_INET, AF_INET6, Logged, SEED_IP4, SEED_IP6, datagram};
 
 /// 2013-02-11 15:00:00 UTC, the hour of the sample in the seed's manual.

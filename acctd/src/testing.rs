@@ -1,6 +1,6 @@
 //! What the unit tests share: datagrams as the kernel builds them.
 
-use crate::decode::MESSAGE_PACKET;
+use crate::nflog::message::MESSAGE_PACKET;
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const NFPROTO_ARP: u8 = 3;

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acctd::cli::Cli;
+use acctd::cli::flags::Cli;
 use acctd::config::Config;
 use clap::CommandFactory as _;
 
@@ -114,7 +114,7 @@ fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there(
 
 #[test]
 fn each_metric_is_in_the_documents() {
-    let (monitoring, metrics) = (read("docs/monitoring.md"), read("acctd/src/metrics.rs"));
+    let (monitoring, metrics) = (read("docs/monitoring.md"), read("acctd/src/observe/metrics.rs"));
     let names = metrics.split('"').filter(|text| text.starts_with("acctd_"));
     let mut n_metrics = 0;
     for name in names {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use acctd::accumulator::{Accumulator, Rules};
-use acctd::interval::Interval;
-use acctd::nflog_socket::NflogGroup;
-use acctd::prefix::{Family, PrefixLength, Side};
+use acctd::count::accumulator::{Accumulator, Rules};
+use acctd::model::interval::Interval;
+use acctd::model::prefix::{Family, PrefixLength, Side};
+use acctd::nflog::socket::NflogGroup;
 use criterion::Criterion;
 
 use crate::datagram::{BYTES, Datagrams, RECEIVED, SIZES};

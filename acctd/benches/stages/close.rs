@@ -2,14 +2,14 @@
 
 use std::hint::black_box;
 
-use acctd::accumulator::Entries;
 use acctd::config::GroupConfig;
+use acctd::count::accumulator::Entries;
+use acctd::count::ledger::Entry;
 use acctd::crosscheck::verdicts::{Judge, KernelInterval};
-use acctd::interval::Period;
-use acctd::ledger::Entry;
-use acctd::nflog_socket::NflogGroup;
-use acctd::prefix::{PrefixKey, PrefixLength, Side};
-use acctd::rows::{ClosedInterval, GroupInterval};
+use acctd::model::interval::Period;
+use acctd::model::prefix::{PrefixKey, PrefixLength, Side};
+use acctd::nflog::socket::NflogGroup;
+use acctd::output::rows::{ClosedInterval, GroupInterval};
 use acctd_common::Counters;
 use criterion::{BatchSize, Criterion};
 use ipnet::Ipv4Net;

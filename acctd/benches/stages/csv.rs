@@ -3,9 +3,9 @@
 use std::io;
 
 use acctd::crosscheck::reconcile::Verdict;
-use acctd::csv_writer::write_rows;
-use acctd::prefix::PrefixKey;
-use acctd::rows::{KernelRow, Row};
+use acctd::model::prefix::PrefixKey;
+use acctd::output::csv::write_rows;
+use acctd::output::rows::{KernelRow, Row};
 use acctd_common::Counters;
 use criterion::Criterion;
 

@@ -2,9 +2,9 @@
 //! The attributes, their order and their lengths are those of one that was recorded; the code behind
 //! them is `__build_packet_message` in `net/netfilter/nfnetlink_log.c`.
 
-use acctd::decode::{MESSAGE_PACKET, NETLINK_HEADER};
-use acctd::interval::UnixNanos;
-use acctd::prefix::Family;
+use acctd::model::interval::UnixNanos;
+use acctd::model::prefix::Family;
+use acctd::nflog::message::{MESSAGE_PACKET, NETLINK_HEADER};
 
 /// Packets in a datagram: the threshold of README.md's rules, and what the kernel's buffer holds.
 pub(crate) const SIZES: [usize; 2] = [50, 880];

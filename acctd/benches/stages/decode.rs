@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use acctd::decode::{Record, Records, wire_bytes};
-use acctd::prefix::Family;
+use acctd::model::prefix::Family;
+use acctd::nflog::decode::{Record, Records, wire_bytes};
 use criterion::Criterion;
 
 use crate::datagram::{BYTES, Datagrams, SIZES};

@@ -1,8 +1,8 @@
 //! Counting on its own: keys → counters. With no work between the packets, a processor overlaps their
 //! cache misses by itself; what the ledger's batches bring shows in `absorb`, a factor of four.
 
-use acctd::ledger::{Index, Ledger};
-use acctd::prefix::PrefixKey;
+use acctd::count::ledger::{Index, Ledger};
+use acctd::model::prefix::PrefixKey;
 use criterion::{BatchSize, Criterion};
 
 use crate::{MANY, shuffled};

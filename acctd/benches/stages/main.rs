@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use acctd::prefix::{Family, PrefixKey};
+use acctd::model::prefix::{Family, PrefixKey};
 use criterion::{Bencher, Criterion, SamplingMode, Throughput};
 
 mod absorb;

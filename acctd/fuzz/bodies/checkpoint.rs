@@ -1,13 +1,14 @@
 //! Checkpoints, as a crash or anybody may have left them: whatever the bytes are, they are refused, or
 //! what is read makes sense, is written as it was read, and makes a file.
 
-use acctd::checkpoint::Checkpoint;
-use acctd::csv_writer::write_rows;
-use acctd::naming::Zone;
-use acctd::prefix::Side;
-use acctd::rows::ClosedInterval;
-use acctd::sealed::Damage;
-use acctd::{sealed, summary};
+use acctd::model::prefix::Side;
+use acctd::output::checkpoint::Checkpoint;
+use acctd::output::checksummed;
+use acctd::output::checksummed::Damage;
+use acctd::output::csv::write_rows;
+use acctd::output::journal;
+use acctd::output::naming::Zone;
+use acctd::output::rows::ClosedInterval;
 use acctd_common::Counters;
 
 pub(crate) fn take(data: &[u8]) {
@@ -26,7 +27,7 @@ pub(crate) fn take(data: &[u8]) {
     assert!(!groups.is_empty() && groups.iter().all(|group| group.config.group.0 > 0));
 
     let mut again = Vec::new();
-    sealed::write(&checkpoint.into_saved(), &mut again).expect("memory takes it");
+    checksummed::write(&checkpoint.into_saved(), &mut again).expect("memory takes it");
     let again = read(&again).expect("what was written");
     assert_eq!(format!("{again:?}"), text);
 
@@ -47,10 +48,10 @@ pub(crate) fn take(data: &[u8]) {
     let mut file = Vec::new();
     let totals = write_rows(&mut file, "time", closed.rows(), false).expect("memory takes it");
     assert_eq!((totals.source, totals.dest), (source, dest));
-    let line = summary::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
+    let line = journal::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
     assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
 }
 
 fn read(bytes: &[u8]) -> Result<Checkpoint, Damage> {
-    Checkpoint::from_saved(sealed::read(bytes)?)
+    Checkpoint::from_saved(checksummed::read(bytes)?)
 }

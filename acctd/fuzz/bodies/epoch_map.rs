@@ -5,20 +5,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use acctd::accumulator::Entries;
 use acctd::config::GroupConfig;
-use acctd::counts::Counts;
+use acctd::count::accumulator::Entries;
+use acctd::count::ledger::Entry;
 use acctd::crosscheck::counts::EpochCounts;
 use acctd::crosscheck::report;
 use acctd::crosscheck::verdicts::{Judge, KernelInterval};
-use acctd::csv_writer::{FileTotals, write_rows};
-use acctd::interval::{Period, UnixNanos};
-use acctd::ledger::Entry;
-use acctd::naming::Zone;
-use acctd::nflog_socket::NflogGroup;
-use acctd::prefix::{Family, PrefixKey, PrefixLength, Side};
-use acctd::rows::{ClosedInterval, GroupInterval, Row};
-use acctd::summary;
+use acctd::model::counts::Counts;
+use acctd::model::interval::{Period, UnixNanos};
+use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use acctd::nflog::socket::NflogGroup;
+use acctd::output::csv::{FileTotals, write_rows};
+use acctd::output::journal;
+use acctd::output::naming::Zone;
+use acctd::output::rows::{ClosedInterval, GroupInterval, Row};
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, reason};
 
@@ -204,7 +204,7 @@ fn check(closed: &mut ClosedInterval, expected: &Sums) {
     let totals: FileTotals =
         write_rows(&mut file, "time", closed.rows(), true).expect("memory takes it");
     assert_eq!([totals.tc_source, totals.tc_dest], sum);
-    let line = summary::line(closed, &[], Zone::Utc, "file", &totals, 0.0);
+    let line = journal::line(closed, &[], Zone::Utc, "file", &totals, 0.0);
     let line: serde_json::Value = serde_json::from_slice(&line).expect("a line of JSON");
     assert_eq!(line["crosscheck"]["tc_source_bytes"], sum[0].bytes);
     let judgement = closed

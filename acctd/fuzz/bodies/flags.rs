@@ -4,11 +4,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use acctd::cli::{Cli, Flags, GroupFlags, GroupList};
+use acctd::cli::flags::{Cli, Flags, GroupFlags, GroupList};
+use acctd::cli::go_flags;
 use acctd::config::Config;
 use acctd::crosscheck::AttachMode;
-use acctd::go_flags;
-use acctd::interval::Interval;
+use acctd::model::interval::Interval;
 
 pub(crate) fn take(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {

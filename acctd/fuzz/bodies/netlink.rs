@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use acctd::accumulator::{Accumulator, ClosedSlot, Entries, Rules};
-use acctd::counts::Counts;
-use acctd::decode::{Packet, Record, Records, Undecodable, wire_bytes};
-use acctd::interval::{Interval, Period, PeriodIndex, UnixNanos};
-use acctd::ledger::Entry;
-use acctd::nflog_socket::NflogGroup;
-use acctd::prefix::{Family, PrefixKey, PrefixLength, Side};
-use acctd::timeline::{Due, Timeline};
+use acctd::close::timeline::{Due, Timeline};
+use acctd::count::accumulator::{Accumulator, ClosedSlot, Entries, Rules};
+use acctd::count::ledger::Entry;
+use acctd::model::counts::Counts;
+use acctd::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use acctd::nflog::decode::{Packet, Record, Records, Undecodable, wire_bytes};
+use acctd::nflog::socket::NflogGroup;
 
 use super::input::Input;
 

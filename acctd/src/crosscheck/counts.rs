@@ -4,9 +4,9 @@
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, reason};
 
-use crate::coarsen;
-use crate::ledger::Entry;
-use crate::prefix::{PrefixKey, Side};
+use crate::count::ledger::Entry;
+use crate::model::prefix::{PrefixKey, Side};
+use crate::output::merge;
 
 /// One side's prefixes of one family.
 #[derive(Debug)]
@@ -90,17 +90,17 @@ impl<K: PrefixKey> KernelSide<K> {
     /// Takes in what was counted in the next epoch. Allowances are of no use any more.
     fn append(&mut self, next: Self) {
         self.allowances = Vec::new();
-        coarsen::join(&mut self.totals, next.totals);
+        merge::join(&mut self.totals, next.totals);
     }
 
     fn fold(&mut self, limit: usize) {
-        coarsen::fold(&mut self.totals, limit);
+        merge::fold(&mut self.totals, limit);
     }
 
     /// Both lists by key; linear where they are sorted already. A program of the user's own may have
     /// several entries for a prefix, which differ where the contract wants zeros: they are one.
     pub fn sort(&mut self) {
-        coarsen::sort_and_join(&mut self.totals);
+        merge::sort_and_join(&mut self.totals);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
         self.allowances.dedup_by(|more, first| {
             let is_same = more.0 == first.0;

@@ -26,7 +26,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 use super::bpf_syscall::{self, EpochMap};
 use super::counts::{EpochCounts, VERSIONS};
 use super::object::{BPF_F_NO_PREALLOC, kind};
-use crate::interval::{Interval, PeriodIndex, UnixNanos};
+use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
 
 /// How long acctd may be kept from looking after the epochs without two running together.
 const STALL: Duration = Duration::from_secs(3);

@@ -44,9 +44,9 @@ use log::{debug, info};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::ClockId;
 
-use crate::interval::{Interval, PeriodIndex, UnixNanos};
-use crate::prefix::{PrefixLength, Side};
-use crate::timeline::SETTLE_TIME;
+use crate::close::timeline::SETTLE_TIME;
+use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
+use crate::model::prefix::{PrefixLength, Side};
 use claims::Claim;
 use delays::Delays;
 use device_map::DeviceMap;

@@ -19,7 +19,7 @@ use object::{Object as _, ObjectSection as _};
 use rustix::thread::CapabilitySet;
 
 use super::CrossCheckConfig;
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 
 /// Built by `cargo xtask build-ebpf`, which also writes the stamp that a test checks.
 static OWN: &[u8] = include_bytes_aligned!("../../../acctd-ebpf/objects/acctd.o");

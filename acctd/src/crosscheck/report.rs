@@ -3,8 +3,8 @@
 use super::Watched;
 use super::reconcile::Verdict;
 use super::verdicts::{Tally, VerdictSummary, WorstFinding, magnitude};
-use crate::human::{bytes, thousands};
-use crate::prefix::Side;
+use crate::model::human::{bytes, thousands};
+use crate::model::prefix::Side;
 
 /// A line for each verdict and side that an operator should know of.
 #[must_use]

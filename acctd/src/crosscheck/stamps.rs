@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::socket_option;
+use crate::nflog::socket_option;
 
 /// `linux/net_tstamp.h`.
 const RX_SOFTWARE: libc::c_int = 1 << 3;

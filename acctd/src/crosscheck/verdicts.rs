@@ -14,11 +14,11 @@ use super::counts::{EpochCounts, KernelFamily, KernelSide};
 use super::reconcile::{
     Circumstances, Difference, Finding, Observed, Outcome, Reconciler, Verdict,
 };
-use crate::accumulator::Entries;
-use crate::counts::Counts;
-use crate::ledger::Entry;
-use crate::prefix::{PrefixKey, Side};
-use crate::rows::{ClosedInterval, Gap, GapCause, GroupInterval};
+use crate::count::accumulator::Entries;
+use crate::count::ledger::Entry;
+use crate::model::counts::Counts;
+use crate::model::prefix::{PrefixKey, Side};
+use crate::output::rows::{ClosedInterval, Gap, GapCause, GroupInterval};
 
 /// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];

@@ -16,13 +16,13 @@ use super::interfaces::InterfaceFacts;
 use super::loaded_rules;
 use super::ruleset::Ruleset;
 use crate::config::Config;
-use crate::external::{self, ExternalError};
-use crate::log_directory::LogDirectory;
-use crate::nflog_socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
-use crate::nflog_table;
-use crate::prefix::Family;
-use crate::summary;
-use crate::time_zone::{self, Trouble};
+use crate::model::prefix::Family;
+use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
+use crate::nflog::table;
+use crate::output::journal;
+use crate::output::log_directory::LogDirectory;
+use crate::process::time_zone::{self, Trouble};
+use crate::rules::external::{self, ExternalError};
 
 /// All that was looked at.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Facts {
     #[must_use]
     pub fn gather(config: &Config) -> Self {
         let sets = rustix::thread::capabilities(None);
-        let taken = match nflog_table::read() {
+        let taken = match table::read() {
             Ok(instances) => Some(instances),
             // Nobody has bound a group yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
@@ -125,7 +125,7 @@ impl Facts {
         let taken = taken.map(|instances| {
             let named = instances
                 .iter()
-                .map(|it| (it.group.0, nflog_table::owner(it.port_id)));
+                .map(|it| (it.group.0, table::owner(it.port_id)));
             named.collect()
         });
         let (ruleset, lacks_nft) = loaded_rules::read();
@@ -261,7 +261,7 @@ fn directory(wanted: &Path) -> Directory {
     let existing = wanted.ancestors().find(|path| path.exists());
     let existing = existing.unwrap_or(Path::new("/")).to_owned();
     let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    let jsonl = LogDirectory::open(wanted).and_then(|directory| summary::check(&directory));
+    let jsonl = LogDirectory::open(wanted).and_then(|directory| journal::check(&directory));
     let space = rustix::fs::statvfs(&existing).ok();
     let kind = rustix::fs::statfs(&existing).ok();
     #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]

@@ -8,7 +8,7 @@ use super::links::{self, Link};
 use super::ruleset::condition::{Key, Test, Value};
 use super::ruleset::{Hook, LogRule};
 use crate::config::Config;
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 use crate::rules::plan::match_alike;
 
 /// The kernel's own default of all settings: no packet is larger than its header can say.

@@ -7,8 +7,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 use crate::crosscheck::tc_netlink;
-use crate::external;
-use crate::prefix::Family;
+use crate::model::prefix::Family;
+use crate::rules::external;
 
 /// `struct ifinfomsg`, and where its flags are.
 const IFINFOMSG_BYTES: usize = 16;

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::nft_json;
 use super::ruleset::{Devices, Reading, Ruleset};
-use crate::external::{self, ExternalError};
-use crate::prefix::Family;
+use crate::model::prefix::Family;
+use crate::rules::external::{self, ExternalError};
 use crate::rules::nft;
 
 /// The rules, or why they cannot be read, and whether nft is not there.

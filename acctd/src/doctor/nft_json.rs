@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::external::{self, ExternalError};
+use crate::rules::external::{self, ExternalError};
 
 /// What `nft -j list ruleset` prints. Where that is nothing, nft is asked table by table: it is not of one moment then.
 pub(super) fn ruleset() -> Result<Value, ExternalError> {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 use condition::{Conditions, Key, Match};
 pub use model::Hook;
 use model::{Chain, Quote, Verdict, Ways};

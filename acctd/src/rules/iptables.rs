@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 
 use super::nft;
 use super::plan::{Hook, Plan, Rule};
-use crate::external::{self, ExternalError};
-use crate::nflog_socket::NflogGroup;
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
+use crate::nflog::socket::NflogGroup;
+use crate::rules::external::{self, ExternalError};
 
 const TABLE: &str = "mangle";
 /// What the names of chains of ours begin with.

@@ -11,9 +11,9 @@ use super::plan::{Hook, Plan, Rule};
 use crate::doctor::facts;
 use crate::doctor::live::hooks;
 use crate::doctor::ruleset::Devices;
-use crate::external::{self, ExternalError};
-use crate::nflog_socket::NflogGroup;
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
+use crate::nflog::socket::NflogGroup;
+use crate::rules::external::{self, ExternalError};
 
 /// Before anything else looks at a packet, conntrack included.
 const PRIORITY: i32 = -300;

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use super::Args;
-use crate::cli::{GroupFlags, GroupList};
-use crate::nflog_socket::NflogGroup;
-use crate::prefix::{Family, Side};
+use crate::cli::flags::{GroupFlags, GroupList};
+use crate::model::prefix::{Family, Side};
+use crate::nflog::socket::NflogGroup;
 
 /// Whose packets are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -378,7 +378,7 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::flags::{Cli, Command};
 
     pub(in crate::rules) fn plan(args: &[&str]) -> Result<Plan, PlanError> {
         let args = ["acctd", "rules"].iter().chain(args).map(Into::into);

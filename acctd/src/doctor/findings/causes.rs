@@ -7,7 +7,7 @@ use crate::config::GroupConfig;
 use crate::doctor::ruleset::Hook;
 use crate::doctor::ruleset::LogRule;
 use crate::doctor::ruleset::model::Quote;
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

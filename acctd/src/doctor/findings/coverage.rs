@@ -5,7 +5,7 @@ use super::{Findings, rules};
 use crate::config::{Config, GroupConfig};
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
 
 /// The host forwards, and no rule sees it.
 pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {

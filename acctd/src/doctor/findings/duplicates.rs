@@ -8,7 +8,7 @@ use crate::config::{Config, GroupConfig};
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Conditions, Key};
 use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
 use crate::rules::plan::match_alike;
 
 pub(super) fn duplicates(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {

@@ -6,8 +6,8 @@ use super::{Findings, Severity};
 use crate::config::Config;
 use crate::crosscheck::AttachMode;
 use crate::doctor::facts::{Directory, Facts};
-use crate::nflog_socket::WANTED_RECEIVE_BUFFER;
-use crate::prefix::Family;
+use crate::model::prefix::Family;
+use crate::nflog::socket::WANTED_RECEIVE_BUFFER;
 
 /// Fewer bytes than this are soon gone.
 const LITTLE_SPACE: u64 = 100_000_000;
@@ -186,7 +186,7 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
             "jsonl-not-writable",
             format!(
                 "cannot append to {wanted}/{}: {error}",
-                crate::summary::FILE_NAME
+                crate::output::journal::FILE_NAME
             ),
             "change its owner or mode, or move it away".into(),
         );
@@ -202,7 +202,7 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
             "disk-nearly-full",
             format!(
                 "log directory {wanted}: {} and {} files are free",
-                crate::human::bytes(found.free_bytes),
+                crate::model::human::bytes(found.free_bytes),
                 found
                     .free_files
                     .map_or("any number of".into(), |it| it.to_string())

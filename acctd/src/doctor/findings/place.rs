@@ -8,7 +8,7 @@ use crate::config::GroupConfig;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Conditions, Key};
 use crate::doctor::ruleset::{Hook, LogRule, Nat, Ruleset};
-use crate::prefix::Side;
+use crate::model::prefix::Side;
 use crate::rules::plan::match_alike;
 
 /// `NF_IP_PRI_NAT_DST` of `linux/netfilter_ipv4.h`.

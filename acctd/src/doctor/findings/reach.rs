@@ -9,7 +9,7 @@ use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Key, Match};
 use crate::doctor::ruleset::model::Verdict;
 use crate::doctor::ruleset::{Hook, LogRule, Obstacle, Reach};
-use crate::prefix::{Family, Side};
+use crate::model::prefix::{Family, Side};
 
 /// Whether no packet comes to any of them.
 pub(super) fn reach(

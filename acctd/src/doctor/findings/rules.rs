@@ -5,8 +5,8 @@ use super::{Findings, Severity, coverage, duplicates, place, reach};
 use crate::config::{Config, GroupConfig};
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::{Hook, LogRule, Ruleset};
-use crate::nflog_socket::copy_range;
-use crate::prefix::Family;
+use crate::model::prefix::Family;
+use crate::nflog::socket::copy_range;
 
 /// Batches of fewer packets wake acctd too often to be cheap.
 const SMALL_THRESHOLD: u32 = 10;

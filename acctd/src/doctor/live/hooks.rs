@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::rules::{self, LogCount};
 use crate::config::GroupConfig;
 use crate::doctor::nft_json;
-use crate::external::{self, ExternalError};
+use crate::rules::external::{self, ExternalError};
 
 /// What the names of tables begin with; the process id follows.
 pub const OWN: &str = "acctd_doctor_";

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::hooks::Snapshot;
 use crate::config::Config;
-use crate::decode::{Record, Records};
 use crate::doctor::facts::Facts;
-use crate::listen::ListenAddress;
-use crate::nflog_socket::{MAX_DATAGRAM, NflogSocket, Received};
-use crate::status;
+use crate::nflog::decode::{Record, Records};
+use crate::nflog::socket::{MAX_DATAGRAM, NflogSocket, Received};
+use crate::observe::http::ListenAddress;
+use crate::observe::status;
 
 /// Batches do not wait for long: what was logged before the beginning is not to be counted.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(10);

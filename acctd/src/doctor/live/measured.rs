@@ -11,8 +11,8 @@ use super::logged::{self, Logged};
 use crate::config::Config;
 use crate::crosscheck::{End, Watched};
 use crate::doctor::findings::Finding;
-use crate::human::{bytes, thousands};
-use crate::prefix::{Family, Side};
+use crate::model::human::{bytes, thousands};
+use crate::model::prefix::{Family, Side};
 
 /// What the programs have counted of one family and side.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::hooks::Count;
 use crate::config::GroupConfig;
 use crate::doctor::ruleset::Devices;
-use crate::external::{self, ExternalError};
+use crate::rules::external::{self, ExternalError};
 
 /// A rule that logs to a group, and what it has counted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 use crate::rules::plan::match_alike;
 
 /// IPv4, IPv6, both or none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::condition::{Conditions, Families, Key, MANY_A_SECOND, Match, Test, Value};
 use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, target};
 use super::nft::{is_limit_extension, protocol};
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 
 /// The chains of all tables of one family.
 pub(super) fn read(text: &str, family: Family) -> Vec<Chain> {

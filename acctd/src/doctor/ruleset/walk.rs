@@ -11,7 +11,7 @@ use super::condition::{Conditions, Key, Match, Test, Value};
 use super::earlier::{drops, is_before_ip, order, over_a_bridge};
 use super::model::{Base, Chain, Hook, Log, Rule, Step, Verdict, Ways};
 use super::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
-use crate::prefix::Family;
+use crate::model::prefix::Family;
 
 /// `NFT_JUMP_STACK_SIZE`.
 const DEEPEST: usize = 16;

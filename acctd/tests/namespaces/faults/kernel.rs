@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use acctd::nflog_table;
+use acctd::nflog::table;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -573,7 +573,7 @@ fn nobody_but_the_kernel_can_send() -> Result<()> {
     let acctd = rig.acctd(ONE_HOUR)?;
     send(&rig, 1_000)?;
     let refusal = within(&rig.router, || {
-        let instances = nflog_table::read()?;
+        let instances = table::read()?;
         let port_id = instances.first().context("no instance")?.port_id;
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use acctd::nflog_table::{self, Instance};
+use acctd::nflog::table::{self, Instance};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -464,7 +464,7 @@ fn instance(rig: &Rig, group: u16) -> Result<Option<Instance>> {
     let table = rig
         .router
         .run(&["cat", "/proc/net/netfilter/nfnetlink_log"])?;
-    let mut instances = nflog_table::parse(&table).into_iter();
+    let mut instances = table::parse(&table).into_iter();
     Ok(instances.find(|instance| instance.group.0 == group))
 }
 

@@ -1,0 +1,521 @@
+//! The command line as typed. The doc comments are the text of `--help` and of the man page.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cli::go_flags;
+use crate::crosscheck::{AttachMode, End, Watched};
+use crate::doctor;
+use crate::model::prefix::{Family, Side};
+use crate::nflog::socket::NflogGroup;
+use crate::observe::http::ListenAddress;
+use crate::observe::status;
+use crate::process::user::User;
+use crate::rules;
+
+const WHAT_IS_COUNTED: &str = "What is counted";
+const FILES: &str = "Files";
+const CROSS_CHECK: &str = "Cross-check with the kernel's own count (TC eBPF)";
+const LOGGING: &str = "Logging";
+const OBSERVATION: &str = "Observation";
+const PROCESS: &str = "Process";
+
+/// More groups than a machine has cores bring nothing; each takes 32 MiB of kernel memory at worst.
+const MAX_GROUPS_A_FLAG: usize = 64;
+
+const EXAMPLE: &str = "\
+Flags may be written with one dash or two, and with '=' or a blank before the value. Each can
+also be set in the environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h.
+
+Example: account what this host sends and receives, one file an hour.
+
+  acctd rules --apply
+  acctd -interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
+
+/// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true,
+          args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Those of the daemon, which runs where there is no command.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What acctd does besides accounting.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print the nftables or iptables rules that fit the flags given, load, remove or check them.
+    Rules(rules::Args),
+    /// Look for what would keep packets from being counted, each finding with its cure.
+    Doctor(Box<doctor::Args>),
+    /// Say what a running acctd is doing.
+    Status(status::Args),
+}
+
+/// The groups, which rules log to and acctd reads.
+#[derive(Clone, Debug, Args)]
+pub struct GroupFlags {
+    /// NFLOG groups of IPv4 packets whose source address is accounted.
+    ///
+    /// A number, a list or ranges (4,14-16); 0 is off.
+    #[arg(long, env = "ACCTD_IP4_SRC_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip4_src_group: GroupList,
+
+    /// NFLOG groups of IPv4 packets whose destination address is accounted.
+    #[arg(long, env = "ACCTD_IP4_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip4_dst_group: GroupList,
+
+    /// NFLOG groups of IPv6 packets whose source address is accounted.
+    #[arg(long, env = "ACCTD_IP6_SRC_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip6_src_group: GroupList,
+
+    /// NFLOG groups of IPv6 packets whose destination address is accounted.
+    #[arg(long, env = "ACCTD_IP6_DST_GROUP", hide_env = true, value_name = "GROUPS", default_value = "0",
+          help_heading = WHAT_IS_COUNTED)]
+    pub ip6_dst_group: GroupList,
+}
+
+impl GroupFlags {
+    /// The directions, each with its flag's name, in the order in which the seed opens them.
+    #[must_use]
+    pub fn directions(&self) -> [(&'static str, Family, Side, &GroupList); 4] {
+        use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
+        [
+            ("ip4-dst-group", Ip4, Dest, &self.ip4_dst_group),
+            ("ip4-src-group", Ip4, Source, &self.ip4_src_group),
+            ("ip6-dst-group", Ip6, Dest, &self.ip6_dst_group),
+            ("ip6-src-group", Ip6, Source, &self.ip6_src_group),
+        ]
+    }
+
+    /// All groups, to be changed.
+    pub fn lists_mut(&mut self) -> [&mut GroupList; 4] {
+        [
+            &mut self.ip4_dst_group,
+            &mut self.ip4_src_group,
+            &mut self.ip6_dst_group,
+            &mut self.ip6_src_group,
+        ]
+    }
+}
+
+/// The flags of the daemon.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
+pub struct Flags {
+    /// What is read.
+    #[command(flatten)]
+    pub groups: GroupFlags,
+
+    /// Prefix length to account IPv4 addresses to, 0 to 32.
+    #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 32,
+          value_parser = clap::value_parser!(u8).range(0..=32), help_heading = WHAT_IS_COUNTED)]
+    pub ip4_prefix_length: u8,
+
+    /// Prefix length to account IPv6 addresses to, 0 to 128.
+    #[arg(long, env = "ACCTD_IP6_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 64,
+          value_parser = clap::value_parser!(u8).range(0..=128), help_heading = WHAT_IS_COUNTED)]
+    pub ip6_prefix_length: u8,
+
+    /// The most prefixes that a group's ledger holds in an interval.
+    ///
+    /// Packets of further ones are counted in the row 0.0.0.0 or ::, so totals stay exact. A
+    /// million prefixes take about 37 MB (IPv4) or 41 MB (IPv6) in each group, and up to twice
+    /// that when an interval ends.
+    #[arg(long, env = "ACCTD_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 2_000_000,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = WHAT_IS_COUNTED)]
+    pub max_prefixes: u32,
+
+    /// Length of the period that one file covers: at least 1s, dividing a day, or whole days.
+    #[arg(long, env = "ACCTD_INTERVAL", hide_env = true, value_name = "DURATION", default_value = "5m0s",
+          value_parser = parse_interval, help_heading = FILES)]
+    pub interval: crate::model::interval::Interval,
+
+    /// Directory for the files; made with its parents if need be.
+    #[arg(long, env = "ACCTD_LOG_DIRECTORY", hide_env = true, value_name = "DIR",
+          default_value = "/var/log/accounting", help_heading = FILES)]
+    pub log_directory: PathBuf,
+
+    /// How often to save what is counted so far, against a crash or a power cut; 0 is never.
+    ///
+    /// It is the most that a crash can lose. The next start takes it in: as the beginning of the same
+    /// interval, or as that interval's file.
+    #[arg(long, env = "ACCTD_CHECKPOINT", hide_env = true, value_name = "DURATION", default_value = "30s",
+          value_parser = parse_checkpoint, help_heading = FILES)]
+    pub checkpoint: Duration,
+
+    /// The most rows that wait in memory while the disk takes none.
+    ///
+    /// Beyond it neighbouring intervals are put together in one file, and at last the smallest prefixes
+    /// in the row 0.0.0.0 or ::, so that totals stay exact. A row takes up to 32 bytes for each
+    /// direction.
+    #[arg(long, env = "ACCTD_BACKLOG", hide_env = true, value_name = "ROWS", default_value_t = 10_000_000,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = FILES)]
+    pub backlog: u32,
+
+    /// File names and the Time column in UTC instead of local time.
+    #[arg(long, env = "ACCTD_UTC", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = FILES)]
+    pub utc: bool,
+
+    /// Interfaces whose packets a TC program counts as well; each row gets both counts and a verdict.
+    ///
+    /// A list; `eth0` or `eth0:far` accounts the addresses beyond the interface (sources of what comes
+    /// in, destinations of what goes out), `eth0:near` those on this side. The counts of several
+    /// interfaces add up. It takes root, or the
+    /// capabilities BPF, PERFMON and `NET_ADMIN`.
+    #[arg(long, env = "ACCTD_CROSSCHECK", hide_env = true, value_name = "IFACE[:far|near]", value_delimiter = ',',
+          help_heading = CROSS_CHECK)]
+    pub crosscheck: Vec<Watched>,
+
+    /// How the TC programs are attached.
+    #[arg(long, env = "ACCTD_CROSSCHECK_ATTACH", hide_env = true, value_name = "HOW", value_enum,
+          default_value_t = AttachMode::Auto, help_heading = CROSS_CHECK)]
+    pub crosscheck_attach: AttachMode,
+
+    /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
+    ///
+    /// Packets of further ones are counted as overflow and their rows are "not checked". Each prefix
+    /// in use takes 192 bytes of kernel memory, in two intervals at once (three if they are of a
+    /// second), and room for 500,000 takes 25 to 42 MB from the start; what that comes to is logged.
+    #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
+    pub crosscheck_max_prefixes: u32,
+
+    /// An eBPF object of one's own instead of acctd's, which keeps the map contract.
+    #[arg(long, env = "ACCTD_CROSSCHECK_OBJECT", hide_env = true, value_name = "FILE", help_heading = CROSS_CHECK)]
+    pub crosscheck_object: Option<PathBuf>,
+
+    /// Pin the cross-check's maps in this directory of bpffs, for bpftool.
+    #[arg(long, env = "ACCTD_CROSSCHECK_PIN", hide_env = true, value_name = "DIR", help_heading = CROSS_CHECK)]
+    pub crosscheck_pin: Option<PathBuf>,
+
+    /// Log to syslog instead of stderr.
+    #[arg(long, env = "ACCTD_SYSLOG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub syslog: bool,
+
+    /// Log more.
+    #[arg(long, env = "ACCTD_VERBOSE", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub verbose: bool,
+
+    /// Log each packet; implies --verbose.
+    #[arg(long, env = "ACCTD_DEBUG", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
+    pub debug: bool,
+
+    /// Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`.
+    ///
+    /// A list of ADDRESS:PORT and unix:PATH. Whoever can connect can read, so an address should be a
+    /// local one. `acctd status` asks `unix:/run/acctd/acctd.sock` if it is told nothing else.
+    #[arg(long, env = "ACCTD_LISTEN", hide_env = true, value_name = "ADDR", value_delimiter = ',',
+          action = ArgAction::Append, help_heading = OBSERVATION)]
+    pub listen: Vec<ListenAddress>,
+
+    /// CPUs to use; 0 is all.
+    #[arg(long, env = "ACCTD_CPUS", hide_env = true, value_name = "N", default_value_t = 0,
+          help_heading = PROCESS)]
+    pub cpus: i32,
+
+    /// Nice value of the process, -20 (first) to 19 (last).
+    #[arg(long, env = "ACCTD_PRIORITY", hide_env = true, value_name = "NICE", default_value_t = -19,
+          value_parser = clap::value_parser!(i32).range(-20..=19),
+          help_heading = PROCESS)]
+    pub priority: i32,
+
+    /// Become this user after the start, for which it takes root.
+    ///
+    /// What is kept of root are the capabilities `NET_ADMIN`, and BPF and PERFMON for the cross-check.
+    /// The log directory is made for the user; one that is there already must be the user's.
+    #[arg(long, env = "ACCTD_USER", hide_env = true, value_name = "NAME",
+          value_parser = User::find, help_heading = PROCESS)]
+    pub user: Option<User>,
+
+    /// Write a CPU profile for pprof, from start to stop.
+    #[arg(long, env = "ACCTD_CPUPROFILE", hide_env = true, value_name = "FILE", help_heading = PROCESS)]
+    pub cpuprofile: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
+    pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command().mut_args(as_typed);
+        command = command.mut_subcommands(|subcommand| subcommand.mut_args(as_typed));
+        let args: Vec<OsString> = args.into_iter().collect();
+        let asked_for = args.get(1).and_then(|word| command.find_subcommand(word));
+        let flags_of = asked_for.unwrap_or(&command).clone();
+        let args = go_flags::to_clap(args, |name| takes_value(&flags_of, name));
+        let matches = command.try_get_matches_from_mut(args);
+        let matches = matches.map_err(|error| stray(&mut command, error))?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// A word that is no flag is no command that does not go with the flags either.
+fn stray(command: &mut clap::Command, error: clap::Error) -> clap::Error {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if command.find_subcommand(word).is_none() => {
+            let message = format!("unexpected argument '{word}' found");
+            command.error(ErrorKind::UnknownArgument, message)
+        }
+        _ => error,
+    }
+}
+
+/// What only matters where arguments are parsed, not where they are described.
+fn as_typed(arg: clap::Arg) -> clap::Arg {
+    // An empty line in an environment file says nothing.
+    let is_empty = arg
+        .get_env()
+        .and_then(std::env::var_os)
+        .is_some_and(|value| value.is_empty());
+    let arg = if is_empty {
+        arg.env(Resettable::Reset)
+    } else {
+        arg
+    };
+    // A flag whose value was forgotten takes the next flag for it, and says so.
+    if arg.get_action().takes_values() {
+        arg.allow_hyphen_values(true)
+    } else {
+        arg
+    }
+}
+
+fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
+    command
+        .get_arguments()
+        .find(|arg| arg.get_long().is_some_and(|long| long.as_bytes() == name))
+        .is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
+}
+
+fn parse_interval(text: &str) -> Result<crate::model::interval::Interval, String> {
+    let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    crate::model::interval::Interval::new(length).map_err(|error| error.to_string())
+}
+
+fn parse_checkpoint(text: &str) -> Result<Duration, String> {
+    /// More often, a disk does little else.
+    const SHORTEST: Duration = Duration::from_millis(100);
+    let pause = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    if pause.is_zero() || pause >= SHORTEST {
+        Ok(pause)
+    } else {
+        Err("is below 100 ms: use 1s or more, or 0 for never".to_owned())
+    }
+}
+
+impl FromStr for Watched {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (interface, end) = match text.trim().rsplit_once(':') {
+            Some((interface, "far")) => (interface, End::Far),
+            Some((interface, "near")) => (interface, End::Near),
+            Some((_, other)) => {
+                return Err(format!(
+                    "{other:?} is neither \"far\" (the addresses beyond the interface) nor \"near\""
+                ));
+            }
+            None => (text.trim(), End::Far),
+        };
+        // IFNAMSIZ of linux/if.h, the NUL at the end included.
+        if interface.is_empty() || interface.len() >= 16 || interface.contains(['/', ' ']) {
+            return Err(format!("{interface:?} cannot be the name of an interface"));
+        }
+        Ok(Self {
+            interface: interface.to_owned(),
+            end,
+        })
+    }
+}
+
+/// The groups of one direction: empty is off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupList(pub Vec<NflogGroup>);
+
+impl FromStr for GroupList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "0" {
+            return Ok(Self::default());
+        }
+        let mut groups = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) if !first.is_empty() => (first, last),
+                _ => (part, part),
+            };
+            let (first, last) = (parse_group(first)?, parse_group(last)?);
+            if first > last {
+                return Err(format!("the range {part} runs backwards"));
+            }
+            for group in first.0..=last.0 {
+                if groups.contains(&NflogGroup(group)) {
+                    return Err(format!("group {group} stands in it twice"));
+                }
+                if groups.len() == MAX_GROUPS_A_FLAG {
+                    return Err(format!("more than {MAX_GROUPS_A_FLAG} groups"));
+                }
+                groups.push(NflogGroup(group));
+            }
+        }
+        Ok(Self(groups))
+    }
+}
+
+fn parse_group(text: &str) -> Result<NflogGroup, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("group 0 is \"off\" and cannot stand in a list".into()),
+        Ok(group) => Ok(NflogGroup(group)),
+        Err(_) => Err(format!(
+            "{text:?} is no NFLOG group: a number from 1 to 65535, a list or ranges (4,14-16), or 0 for off"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Result<Vec<u16>, String> {
+        text.parse::<GroupList>()
+            .map(|list| list.0.iter().map(|group| group.0).collect())
+    }
+
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        Cli::parse_args(["acctd"].iter().chain(args).map(OsString::from)).map(|cli| cli.flags)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn groups_are_a_number_a_list_or_ranges() {
+        assert_eq!(list("0"), Ok(vec![]));
+        assert_eq!(list("5"), Ok(vec![5]));
+        assert_eq!(list("4,14-16"), Ok(vec![4, 14, 15, 16]));
+        assert_eq!(list("65535"), Ok(vec![65_535]));
+        for bad in [
+            "", "x", "-1", "65536", "0,4", "4,0", "4,4", "3-5,4", "5-3", "1-65535", "4,", "0-3",
+        ] {
+            assert!(list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_seeds_command_line_is_understood() {
+        let flags = parse(&[
+            "-interval",
+            "1h",
+            "-ip4-dst-group=4",
+            "-ip4-src-group",
+            "5",
+            "--ip6-dst-group=6",
+            "-ip6-src-group=7",
+            "-priority",
+            "-5",
+            "-syslog=false",
+            "-verbose",
+            "-cpus=-1",
+        ])
+        .unwrap();
+        assert_eq!(flags.interval.length(), Duration::from_secs(3_600));
+        assert_eq!(flags.groups.ip4_dst_group.0, [NflogGroup(4)]);
+        assert_eq!(flags.groups.ip6_src_group.0, [NflogGroup(7)]);
+        assert_eq!((flags.priority, flags.cpus), (-5, -1));
+        assert_eq!(
+            (flags.syslog, flags.verbose, flags.debug),
+            (false, true, false)
+        );
+    }
+
+    #[test]
+    fn a_command_takes_the_daemons_flags_behind_its_name() {
+        let cli = Cli::parse_args(["acctd", "doctor", "-ip4-src-group", "5"].map(OsString::from));
+        let Some(Command::Doctor(args)) = cli.unwrap().command else {
+            panic!("not the doctor");
+        };
+        assert_eq!(args.flags.groups.ip4_src_group.0, [NflogGroup(5)]);
+        let before = ["acctd", "-ip4-src-group=5", "doctor"].map(OsString::from);
+        assert!(Cli::parse_args(before).is_err());
+    }
+
+    #[test]
+    fn interfaces_are_a_list_each_with_its_end() {
+        let flags = parse(&["-crosscheck", "eth0,wg0:near,eth1:far"]).unwrap();
+        let shown: Vec<String> = flags.crosscheck.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["eth0:far", "wg0:near", "eth1:far"]);
+        for bad in [
+            "",
+            "eth0:",
+            "eth0:middle",
+            ":far",
+            "a-name-that-is-too-long",
+            "a/b",
+        ] {
+            assert!(parse(&["-crosscheck", bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_flag_given_twice_counts_the_last_time() {
+        let flags = parse(&[
+            "-ip4-src-group=5",
+            "-syslog",
+            "-ip4-src-group=6",
+            "-syslog=f",
+        ])
+        .unwrap();
+        assert_eq!(flags.groups.ip4_src_group.0, [NflogGroup(6)]);
+        assert!(!flags.syslog);
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for bad in [
+            "-interval=999ms",
+            "-interval=7s",
+            "-interval=25h",
+            "-interval=300",
+            "-interval=-5m",
+            "-ip4-prefix-length=33",
+            "-ip6-prefix-length=129",
+            "-ip4-prefix-length=-1",
+            "-ip4-src-group=65536",
+            "-ip4-src-group=five",
+            "-priority=20",
+            "-max-prefixes=0",
+            "-backlog=0",
+            "-checkpoint=99ms",
+            "-checkpoint=-30s",
+            "-syslog=maybe",
+            "-no-such-flag",
+            "stray",
+        ] {
+            let error = parse(&[bad]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+    }
+}

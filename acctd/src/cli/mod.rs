@@ -1,0 +1,4 @@
+//! The command line: flags, go-nflog-acctd's spellings of them, and the values that they make.
+
+pub mod flags;
+pub mod go_flags;

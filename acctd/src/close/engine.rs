@@ -1,0 +1,686 @@
+//! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
+//! two together to the writer. The clock is passed in, so that the tests can step it.
+
+mod kernel;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use log::{info, warn};
+use tokio::task::spawn_blocking;
+
+use crate::close::timeline::{Due, Timeline};
+use crate::config::{Config, GroupConfig};
+use crate::count::accumulator::ClosedSlot;
+use crate::count::reader::{Command, ReaderHandle};
+use crate::crosscheck::ClosedEpoch;
+use crate::crosscheck::verdicts::KernelInterval;
+use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::nflog::binding::{Bindings, Change};
+use crate::nflog::rule_watch::{RuleSocket, RuleWatch};
+use crate::nflog::socket::NflogGroup;
+use crate::observe::state::Vitals;
+use crate::observe::warnings::Monitor;
+use crate::output::checkpoint::Checkpoint;
+use crate::output::naming::Zone;
+use crate::output::recovery::Recovered;
+use crate::output::rows::{ClosedInterval, Gap, GroupInterval};
+use crate::output::writer::{Destination, Writer, yield_to_readers};
+use crate::restart::handover::{Handover, Parting, Position};
+
+pub use kernel::KernelCount;
+
+/// The wall clock.
+pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
+
+/// The cross-check, as the engine knows it.
+enum KernelWatch {
+    /// Not asked for.
+    Off,
+    /// At work; `None` while a thread of its own has it.
+    Active(Option<Box<dyn KernelCount>>),
+    /// It has failed: the files keep its columns, and nothing in them is checked.
+    Failed,
+}
+
+/// The readers, the open interval, and the writer.
+pub struct Engine {
+    groups: Vec<GroupConfig>,
+    /// One for each group, in the same order; so are the monitors.
+    readers: Vec<ReaderHandle>,
+    monitors: Vec<Monitor>,
+    timeline: Timeline,
+    clock: Clock,
+    writer: Writer,
+    kernel: KernelWatch,
+    uneven: Uneven,
+    /// How long the kernel may hold a packet back.
+    flush_timeout: Duration,
+    saving: Saving,
+    bindings: Bindings,
+    /// `None` where the kernel does not let them be watched.
+    rules: Option<RuleWatch>,
+    vitals: Arc<Vitals>,
+    zone: Zone,
+    verbose: bool,
+    /// The group of a reader that has panicked.
+    failed: Option<NflogGroup>,
+}
+
+/// Periods around a restart in which NFLOG went on, and the kernel's own count did not.
+#[derive(Debug, Default)]
+struct Uneven {
+    /// This one and those before.
+    through: Option<PeriodIndex>,
+    /// This one and those after.
+    from: Option<PeriodIndex>,
+}
+
+impl Uneven {
+    fn has(&self, index: PeriodIndex) -> bool {
+        self.through.is_some_and(|through| index <= through)
+            || self.from.is_some_and(|from| index >= from)
+    }
+}
+
+/// What is known of the open periods' checkpoints.
+#[derive(Debug)]
+struct Saving {
+    interval: Interval,
+    tag: NflogGroup,
+    /// How often to save; `None` is never.
+    pause: Option<Duration>,
+    due_at: Instant,
+    /// The files that may be there, by period.
+    files: BTreeMap<PeriodIndex, String>,
+    /// The current period as an acctd that was killed had saved it: a part of what is open.
+    resumed: Option<Checkpoint>,
+    /// Datagrams read when it was last saved.
+    n_datagrams: u64,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("groups", &self.groups)
+            .field("timeline", &self.timeline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Begins the first interval at `start`; the readers were started with the same time.
+    pub fn start(
+        config: &Config,
+        readers: Vec<ReaderHandle>,
+        crosscheck: Option<Box<dyn KernelCount>>,
+        recovered: Recovered,
+        bindings: Bindings,
+        start: UnixNanos,
+        clock: Clock,
+    ) -> Result<Self> {
+        let watched = config.crosscheck.as_ref().map(|config| &config.watched);
+        let destination = Destination {
+            directory: config.log_directory.clone(),
+            zone: config.zone,
+            watched: watched.cloned().unwrap_or_default(),
+            tag: config.tag(),
+            backlog: config.backlog,
+        };
+        let mut saving = Saving {
+            interval: config.interval,
+            tag: config.tag(),
+            pause: config.checkpoint,
+            due_at: Instant::now() + config.checkpoint.unwrap_or_default(),
+            files: BTreeMap::new(),
+            resumed: None,
+            n_datagrams: 0,
+        };
+        if let Some(resumed) = recovered.resumed {
+            let index = resumed.checkpoint.index;
+            saving.files.insert(index, resumed.file);
+            saving.resumed = Some(resumed.checkpoint);
+        }
+        let counts = readers.iter().map(|reader| Arc::clone(&reader.counts));
+        let vitals = Arc::new(Vitals::new(config, counts, start));
+        let engine = Self {
+            groups: config.groups.clone(),
+            readers,
+            monitors: config.groups.iter().copied().map(Monitor::new).collect(),
+            timeline: Timeline::start(config.interval, start),
+            clock,
+            writer: Writer::start(destination, Arc::clone(&vitals))?,
+            kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
+                KernelWatch::Active(Some(crosscheck))
+            }),
+            uneven: Uneven::default(),
+            flush_timeout: config.flush_timeout,
+            saving,
+            bindings,
+            rules: None,
+            vitals,
+            zone: config.zone,
+            verbose: config.verbose,
+            failed: None,
+        };
+        for interval in recovered.finished {
+            engine.writer.write(interval)?;
+        }
+        engine.log_next();
+        Ok(engine)
+    }
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// Takes note from now on of rules that go away.
+    pub fn watch_rules(&mut self) {
+        let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
+        let opened = self.bindings.in_namespace(RuleSocket::open);
+        let started = opened.and_then(|socket| RuleWatch::start(&groups, socket?));
+        self.rules = started
+            .inspect_err(|error| {
+                warn!("cannot watch the rules: {error}; if they go away, that is not said");
+            })
+            .ok();
+    }
+
+    /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
+    /// kept for this process.
+    pub fn mark_taken_over(&mut self) {
+        let received = (self.clock)().plus(self.flush_timeout);
+        self.uneven.through = Some(self.saving.interval.index_of(received));
+    }
+
+    /// When the period that is open by the clock ends: with a short interval, the oldest that is not
+    /// closed has ended already.
+    fn log_next(&self) {
+        if self.verbose {
+            let end = self.timeline.end_of_period((self.clock)());
+            info!("Next stats dump at {}", self.zone.row_time(end));
+        }
+    }
+
+    /// How long until something is due, if the clock is left alone.
+    #[must_use]
+    pub fn until_due(&self) -> Duration {
+        let until_close = self.timeline.until_due((self.clock)());
+        let due_at = self.saving.pause.map(|_| self.saving.due_at);
+        let until_save = due_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let others = [until_save, self.bindings.until_next_try()];
+        others
+            .into_iter()
+            .flatten()
+            .fold(until_close, Duration::min)
+    }
+
+    /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
+    pub async fn look_at_bindings(&mut self) -> Result<()> {
+        self.ask_whether_bound();
+        self.hear_of_losses().await;
+        let found = self.bindings.look((self.clock)())?;
+        if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
+            self.give_up_kernel(&anyhow!("its interfaces went with their network namespace"));
+        }
+        for (reader, change) in found.changes {
+            self.change(reader, change).await;
+        }
+        if found.has_moved {
+            // The old ones' time is in the gap of the groups.
+            self.watch_rules();
+        }
+        Ok(())
+    }
+
+    fn ask_whether_bound(&mut self) {
+        let now = (self.clock)();
+        let answers = self.readers.iter().map(ReaderHandle::ask);
+        self.bindings.asked(now, answers);
+    }
+
+    async fn hear_of_losses(&mut self) {
+        for (reader, change) in self.bindings.hear((self.clock)()).await {
+            self.change(reader, change).await;
+        }
+    }
+
+    async fn change(&mut self, reader: usize, change: Change) {
+        let is_new = matches!(change, Change::Adopt(_));
+        match self.readers[reader].change(change).await {
+            Ok(Err(error)) if is_new => self.bindings.refuse(reader, &error, (self.clock)()),
+            // What a socket still held that has failed is part of the gap.
+            Ok(_) => {}
+            Err(_panicked) => self.failed = Some(self.groups[reader].group),
+        }
+    }
+
+    /// Hands a copy of what is open to the writer, if it is time for that.
+    pub async fn save_if_due(&mut self) {
+        let Some(pause) = self.saving.pause else {
+            return;
+        };
+        let now = Instant::now();
+        if now < self.saving.due_at {
+            return;
+        }
+        self.saving.due_at = now + pause;
+        let counts = self.readers.iter().map(|reader| reader.counts.load());
+        let n_datagrams = counts.map(|counts| counts.datagrams).sum();
+        let is_saved = n_datagrams == self.saving.n_datagrams && self.writer.is_saving_well();
+        // A disk that has not taken the last one is given no other.
+        if is_saved || self.writer.is_saving() {
+            return;
+        }
+        self.saving.n_datagrams = n_datagrams;
+        let saved_at = (self.clock)();
+        let copied = self.ask_readers(Command::Copy).await;
+        for (index, slots) in copied.slots {
+            let start = self.timeline.start_of(index);
+            let end = saved_at.max(start);
+            let resumed = self.saving.resumed.as_ref();
+            let resumed = resumed.filter(|resumed| resumed.index == index).cloned();
+            let (groups, gaps) = self.put_together(Period { start, end }, slots, resumed);
+            let file = Checkpoint::file_name(self.saving.tag, start);
+            self.saving.files.insert(index, file.clone());
+            let checkpoint = Checkpoint {
+                interval: self.saving.interval,
+                index,
+                start,
+                saved_at: end,
+                groups,
+                gaps,
+            };
+            self.writer.save(file, checkpoint);
+        }
+    }
+
+    /// Closes the intervals that are over, if any.
+    pub async fn close_what_is_due(&mut self) -> Result<()> {
+        let now = (self.clock)();
+        match self.timeline.poll(now) {
+            None => {}
+            Some(Due::Close(first_open)) => {
+                let begun = Instant::now();
+                let mut closed = self.ask_readers(Command::CloseBefore(first_open)).await;
+                closed.kernel = self
+                    .ask_kernel(move |kernel| kernel.close_before(first_open, now))
+                    .await;
+                let periods = self.timeline.close_before(first_open, &closed.with_data());
+                self.log_next();
+                self.write(periods, closed)?;
+                let took = begun.elapsed().as_secs_f64();
+                self.vitals.close_seconds.observe(took);
+            }
+            Some(Due::Restart) => {
+                warn!(
+                    "the clock was set back: the open interval ends here and a new one begins; \
+                     a file name that is taken gets a suffix"
+                );
+                let mut closed = self.ask_readers(Command::Restart(now)).await;
+                closed.kernel = self.ask_kernel(move |kernel| kernel.restart(now)).await;
+                closed.join_epochs_after(self.timeline.last_period(now));
+                let periods = self.timeline.finish(now, &closed.with_data());
+                self.timeline.restart(now);
+                let received = now.plus(self.flush_timeout);
+                let through = &mut self.uneven.through;
+                *through = through.map(|_| self.saving.interval.index_of(received));
+                self.log_next();
+                self.write(periods, closed)?;
+                self.bindings.clock_set_back(now);
+                if let Some(rules) = &self.rules {
+                    rules.clock_set_back(now);
+                }
+            }
+        }
+        self.no_reader_failed()
+    }
+
+    /// What the cross-check has to do every second.
+    pub async fn look_around(&mut self) {
+        self.ask_kernel(|kernel| kernel.look_around().map(|()| Vec::new()))
+            .await;
+    }
+
+    /// Logs what the counters show, and notes where accounting is.
+    pub fn report(&mut self) {
+        let now = Instant::now();
+        for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
+            monitor.check(&reader.counts.load(), now);
+        }
+        let now = (self.clock)();
+        let open = Period {
+            start: self.timeline.start_of(self.saving.interval.index_of(now)),
+            end: self.timeline.end_of_period(now),
+        };
+        self.vitals.note_look(open, self.bindings.are_bound());
+        if let Some(rules) = &self.rules {
+            self.vitals.note_rules(rules.are_gone());
+        }
+        match &self.kernel {
+            KernelWatch::Off | KernelWatch::Active(None) => {}
+            KernelWatch::Active(Some(crosscheck)) => {
+                let looked = (crosscheck.runs().to_vec(), crosscheck.interfaces());
+                self.vitals.note_crosscheck(Some(looked));
+            }
+            KernelWatch::Failed => self.vitals.note_crosscheck(None),
+        }
+    }
+
+    /// Ends what is open and has it written. Returns what the next process needs to know if the groups
+    /// are left to it.
+    pub async fn stop(&mut self, parting: Parting) -> Result<Handover> {
+        let now = (self.clock)();
+        if parting == Parting::HandOver {
+            // What the kernel holds back of it comes to the next process.
+            let incomplete = now.minus(self.flush_timeout);
+            self.uneven.from = Some(self.saving.interval.index_of(incomplete));
+        }
+        // Before the groups are let go: what the kernel counts after that NFLOG cannot.
+        let end = self.timeline.latest(now);
+        self.ask_kernel(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
+            .await;
+        let mut closed = self.ask_readers(Command::Finish(parting)).await;
+        closed.kernel = self.finish_kernel().await;
+        closed.join_epochs_after(self.timeline.last_period(now));
+        // The cross-check has ended its last epoch then, so the last period ends there as well.
+        let periods = self.timeline.finish(now, &closed.with_data());
+        let positions = std::mem::take(&mut closed.positions);
+        let handover = Handover {
+            end: periods.last().map_or(now, |(_, period)| period.end),
+            groups: positions
+                .into_iter()
+                .map(|(reader, position)| (self.groups[reader].group, position))
+                .collect(),
+        };
+        self.write(periods, closed)?;
+        for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
+            monitor.report(&reader.counts.load(), Instant::now());
+        }
+        Ok(handover)
+    }
+
+    /// Waits until all is on disk, or until the disk refuses it after `hurry` has come true.
+    pub async fn finish(self, hurry: impl Future<Output = ()>) -> Result<()> {
+        let all_readers_well = self.no_reader_failed();
+        self.writer.finish(hurry).await.and(all_readers_well)
+    }
+
+    /// Sends `command` to all readers at once and waits for all of them. One that has panicked is
+    /// noted: what the others have counted is written all the same. Whether all groups were still bound
+    /// is known then, and with it the gaps.
+    async fn ask_readers(&mut self, command: Command) -> ClosedSlots {
+        self.ask_whether_bound();
+        let answers: Vec<_> = self
+            .readers
+            .iter()
+            .map(|reader| reader.request(command))
+            .collect();
+        let mut closed = ClosedSlots::default();
+        for (reader, answer) in answers.into_iter().enumerate() {
+            let Ok(answer) = answer.await else {
+                self.failed = Some(self.groups[reader].group);
+                continue;
+            };
+            closed.positions.push((reader, answer.position));
+            if let Some(period) = answer.renumbered {
+                self.bindings.note_renumbered(reader, period);
+            }
+            for slot in answer.slots {
+                closed
+                    .slots
+                    .entry(slot.index)
+                    .or_default()
+                    .push((reader, slot));
+            }
+            closed
+                .open_losses
+                .extend(answer.open_loss.map(|periods| (reader, periods)));
+        }
+        self.hear_of_losses().await;
+        closed
+    }
+
+    /// Lets the cross-check do something on a thread where it may wait. If it fails, NFLOG's own
+    /// accounting goes on.
+    async fn ask_kernel<F>(&mut self, work: F) -> Vec<ClosedEpoch>
+    where
+        F: FnOnce(&mut dyn KernelCount) -> Result<Vec<ClosedEpoch>> + Send + 'static,
+    {
+        let KernelWatch::Active(kernel) = &mut self.kernel else {
+            return Vec::new();
+        };
+        let Some(mut crosscheck) = kernel.take() else {
+            return Vec::new();
+        };
+        let done = spawn_blocking(move || {
+            yield_to_readers();
+            let result = work(crosscheck.as_mut());
+            (crosscheck, result)
+        });
+        let result = match done.await {
+            Ok((crosscheck, Ok(closed))) => {
+                self.kernel = KernelWatch::Active(Some(crosscheck));
+                return closed;
+            }
+            Ok((_crosscheck, Err(error))) => error,
+            Err(panicked) => panicked.into(),
+        };
+        self.give_up_kernel(&result)
+    }
+
+    /// Takes the cross-check off the interfaces.
+    async fn finish_kernel(&mut self) -> Vec<ClosedEpoch> {
+        let KernelWatch::Active(kernel) = &mut self.kernel else {
+            return Vec::new();
+        };
+        let Some(crosscheck) = kernel.take() else {
+            return Vec::new();
+        };
+        match spawn_blocking(move || crosscheck.finish()).await {
+            Ok(Ok(closed)) => closed,
+            Ok(Err(error)) => self.give_up_kernel(&error),
+            Err(panicked) => self.give_up_kernel(&panicked.into()),
+        }
+    }
+
+    fn give_up_kernel(&mut self, error: &anyhow::Error) -> Vec<ClosedEpoch> {
+        log::error!(
+            "the cross-check has failed: {error:#}; accounting goes on without it, start acctd again to have it back"
+        );
+        self.kernel = KernelWatch::Failed;
+        Vec::new()
+    }
+
+    fn no_reader_failed(&self) -> Result<()> {
+        match self.failed {
+            None => Ok(()),
+            Some(group) => Err(anyhow!(
+                "the reader of group {group} has failed: what it had counted in its open intervals is lost; please report this"
+            )),
+        }
+    }
+
+    /// What the readers have handed over of a period, each with its number, and what an acctd that was
+    /// killed had saved of it.
+    fn put_together(
+        &self,
+        period: Period,
+        slots: impl IntoIterator<Item = (usize, ClosedSlot)>,
+        resumed: Option<Checkpoint>,
+    ) -> (Vec<GroupInterval>, Vec<Gap>) {
+        let mut groups: Vec<GroupInterval> =
+            self.groups.iter().map(|&config| config.into()).collect();
+        for (reader, slot) in slots {
+            groups[reader].counts.add(&slot.counts);
+            groups[reader].entries.push(slot.entries);
+        }
+        let mut gaps = Vec::new();
+        if let Some(resumed) = resumed {
+            for saved in resumed.groups {
+                let group = groups.iter_mut().find(|group| group.config == saved.config);
+                if let Some(group) = group {
+                    group.counts.add(&saved.counts);
+                    group.entries.extend(saved.entries);
+                }
+            }
+            gaps = resumed.gaps;
+        }
+        gaps.extend(self.bindings.gaps_in(period));
+        let rules = self.rules.iter();
+        gaps.extend(rules.flat_map(|rules| rules.gaps_in(period)));
+        (groups, gaps)
+    }
+
+    fn write(
+        &mut self,
+        periods: Vec<(PeriodIndex, Period)>,
+        mut closed: ClosedSlots,
+    ) -> Result<()> {
+        for (index, period) in periods {
+            let saved = self.saving.take_through(index);
+            let is_resumed = saved.resumed.is_some();
+            let slots = closed.take_through(index);
+            let (mut groups, gaps) = self.put_together(period, slots, saved.resumed);
+            for (reader, group) in groups.iter_mut().enumerate() {
+                group.loss_is_open = closed.has_open_loss(reader, index);
+            }
+            let kernel = match self.kernel {
+                KernelWatch::Off => None,
+                KernelWatch::Active(_) | KernelWatch::Failed => {
+                    let mut kernel = closed.take_kernel(index);
+                    // What was counted before acctd was killed went with it.
+                    kernel.is_comparable &= !is_resumed && !self.uneven.has(index);
+                    Some(kernel)
+                }
+            };
+            self.writer.write(ClosedInterval {
+                kernel,
+                gaps,
+                checkpoints: saved.files,
+                ..ClosedInterval::new(period, groups)
+            })?;
+            self.bindings.forget_before(period.end);
+            if let Some(rules) = &self.rules {
+                rules.forget_before(period.end);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was saved of a period that is over now.
+struct Saved {
+    files: Vec<String>,
+    resumed: Option<Checkpoint>,
+}
+
+impl Saving {
+    /// That of this period, and of any before it that was not named.
+    fn take_through(&mut self, index: PeriodIndex) -> Saved {
+        let later = self.files.split_off(&index.next());
+        let files = std::mem::replace(&mut self.files, later);
+        Saved {
+            files: files.into_values().collect(),
+            resumed: self.resumed.take_if(|resumed| resumed.index <= index),
+        }
+    }
+}
+
+/// What was handed over at once.
+#[derive(Default)]
+struct ClosedSlots {
+    /// By the readers: by period, with each the number of its reader.
+    slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
+    /// Periods in which a reader may lack packets, with the number of the reader.
+    open_losses: Vec<(usize, Range<PeriodIndex>)>,
+    /// How far each reader has come, with its number.
+    positions: Vec<(usize, Position)>,
+    /// By the cross-check, in the order of time.
+    kernel: Vec<ClosedEpoch>,
+}
+
+impl ClosedSlots {
+    fn with_data(&self) -> BTreeSet<PeriodIndex> {
+        let epochs = self.kernel.iter().filter_map(|epoch| epoch.period);
+        self.slots.keys().copied().chain(epochs).collect()
+    }
+
+    /// Epochs lie ready for periods that have not come. If the clock is set back, they are handed over with
+    /// the others, and nothing of NFLOG's is in them: what a program has counted there, by a clock that
+    /// it was told of too late, goes with the last period, whose numbers are compared no more.
+    fn join_epochs_after(&mut self, last: PeriodIndex) {
+        let last = self
+            .slots
+            .keys()
+            .next_back()
+            .map_or(last, |data| last.max(*data));
+        let (ahead, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.kernel)
+            .into_iter()
+            .partition(|epoch| epoch.period.is_some_and(|period| period > last));
+        self.kernel = kept;
+        let own = self.kernel.iter_mut().rfind(|epoch| epoch.period.is_some());
+        let Some(own) = own else {
+            return;
+        };
+        for epoch in ahead {
+            if epoch.counts.n_entries() > 0 || !own.is_exact {
+                own.is_exact = false;
+                own.counts.append(epoch.counts);
+            }
+        }
+    }
+
+    /// Those of this period, and of any before it that was not named.
+    fn take_through(&mut self, index: PeriodIndex) -> impl Iterator<Item = (usize, ClosedSlot)> {
+        let later = self.slots.split_off(&index.next());
+        std::mem::replace(&mut self.slots, later)
+            .into_values()
+            .flatten()
+    }
+
+    fn has_open_loss(&self, reader: usize, index: PeriodIndex) -> bool {
+        self.open_losses
+            .iter()
+            .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
+    }
+
+    /// The period's epoch; where there is none, nothing can be compared. What was counted before the
+    /// first period or after the last goes with the epoch beside it.
+    fn take_kernel(&mut self, index: PeriodIndex) -> KernelInterval {
+        let at = self
+            .kernel
+            .iter()
+            .position(|epoch| epoch.period == Some(index));
+        let Some(at) = at else {
+            return KernelInterval::default();
+        };
+        let mut outside = Vec::new();
+        let epoch = self.kernel.remove(at);
+        let is_outside =
+            |epoch: Option<&ClosedEpoch>| epoch.is_some_and(|one| one.period.is_none());
+        if is_outside(self.kernel.get(at)) {
+            outside.push(self.kernel.remove(at).counts);
+        }
+        if at > 0 && is_outside(self.kernel.get(at - 1)) {
+            outside.push(self.kernel.remove(at - 1).counts);
+        }
+        KernelInterval {
+            counts: epoch.counts,
+            outside,
+            is_comparable: epoch.is_exact,
+            is_delayed: epoch.is_delayed,
+            drained_in: epoch.drained_in,
+            ..KernelInterval::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

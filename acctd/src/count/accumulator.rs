@@ -1,0 +1,613 @@
+//! Sorts the packets of one group into the periods of their time stamps. Pure: the datagram and
+//! the time are passed in, so that the tests can step the clock.
+//!
+//! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one of
+//! that slot's counters that say why not.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use log::debug;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, GroupConfig};
+use crate::count::ledger::{BATCH, Entry, Index, Ledger};
+use crate::count::overruns::Overruns;
+use crate::model::counts::Counts;
+use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::nflog::decode::{self, Packet, Record, Records, Undecodable};
+use crate::nflog::socket::NflogGroup;
+use crate::restart::handover::Position;
+
+/// What an accumulator needs to know of its group.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The NFLOG group, for messages.
+    pub group: NflogGroup,
+    /// Which address is accounted.
+    pub side: Side,
+    /// The prefix to account to; its family is the group's.
+    pub prefix_length: PrefixLength,
+    /// The length of a period.
+    pub interval: Interval,
+    /// The most prefixes in one ledger.
+    pub max_prefixes: usize,
+    /// Whether to log each packet.
+    pub debug: bool,
+}
+
+impl Rules {
+    /// Those of one of `config`'s groups.
+    #[must_use]
+    pub fn of(config: &Config, group: &GroupConfig) -> Self {
+        Self {
+            group: group.group,
+            side: group.side,
+            prefix_length: group.prefix_length,
+            interval: config.interval,
+            max_prefixes: config.max_prefixes,
+            debug: config.debug,
+        }
+    }
+}
+
+/// The closed ledger of one group for one period, as its family and prefix length hold it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Entries {
+    /// IPv4 prefixes.
+    Ip4(Vec<Entry<u32>>),
+    /// IPv6 prefixes of at most 64 bits.
+    Ip6Half(Vec<Entry<u64>>),
+    /// IPv6 prefixes of more than 64 bits.
+    Ip6(Vec<Entry<u128>>),
+}
+
+impl Entries {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ip4(entries) => entries.len(),
+            Self::Ip6Half(entries) => entries.len(),
+            Self::Ip6(entries) => entries.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What one group counted in one period, handed over whole.
+#[derive(Debug)]
+pub struct ClosedSlot {
+    /// The period.
+    pub index: PeriodIndex,
+    /// Its prefixes, in no order.
+    pub entries: Entries,
+    /// What happened to its packets.
+    pub counts: Counts,
+}
+
+/// What a reader hands over at a time.
+#[derive(Debug)]
+pub struct Closed {
+    /// The periods that were closed, those that had anything in them.
+    pub slots: Vec<ClosedSlot>,
+    /// Periods whose loss is counted in a later one, or not known yet; see
+    /// [`Accumulator::open_loss`].
+    pub open_loss: Option<Range<PeriodIndex>>,
+    /// When the kernel began to number anew, from the last packet before to the first one after.
+    pub renumbered: Option<Period>,
+    /// How far it has come.
+    pub position: Position,
+}
+
+/// The open ledgers of one group, for whichever key its prefixes need.
+#[derive(Debug)]
+pub enum Accumulator {
+    /// IPv4 prefixes.
+    Ip4(Slots<u32>),
+    /// IPv6 prefixes of at most 64 bits.
+    Ip6Half(Slots<u64>),
+    /// IPv6 prefixes of more than 64 bits.
+    Ip6(Slots<u128>),
+}
+
+impl Accumulator {
+    /// An empty accumulator whose first open period is the one that holds `now`.
+    #[must_use]
+    pub fn new(rules: Rules, now: UnixNanos) -> Self {
+        match rules.prefix_length {
+            PrefixLength::Ip4(_) => Self::Ip4(Slots::new(rules, now)),
+            PrefixLength::Ip6(net) if net.prefix_len() <= 64 => {
+                Self::Ip6Half(Slots::new(rules, now))
+            }
+            PrefixLength::Ip6(_) => Self::Ip6(Slots::new(rules, now)),
+        }
+    }
+
+    /// Counts the packets of one datagram, received at `now`.
+    pub fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.absorb(datagram, now),
+            Self::Ip6Half(slots) => slots.absorb(datagram, now),
+            Self::Ip6(slots) => slots.absorb(datagram, now),
+        }
+    }
+
+    /// Counts that the kernel has dropped datagrams; how many packets the next number tells.
+    pub fn overrun(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.overrun(now),
+            Self::Ip6Half(slots) => slots.overrun(now),
+            Self::Ip6(slots) => slots.overrun(now),
+        }
+    }
+
+    /// Nothing waits in the socket at `now`.
+    pub fn emptied(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.overruns.note_empty(now),
+            Self::Ip6Half(slots) => slots.overruns.note_empty(now),
+            Self::Ip6(slots) => slots.overruns.note_empty(now),
+        }
+    }
+
+    /// When the kernel began to number anew, if it did since this was last called.
+    pub fn take_renumbered(&mut self) -> Option<Period> {
+        match self {
+            Self::Ip4(slots) => slots.renumbered.take(),
+            Self::Ip6Half(slots) => slots.renumbered.take(),
+            Self::Ip6(slots) => slots.renumbered.take(),
+        }
+    }
+
+    /// A copy of what is open, all of which stays so.
+    #[must_use]
+    pub fn copy(&self) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.copy(Entries::Ip4),
+            Self::Ip6Half(slots) => slots.copy(Entries::Ip6Half),
+            Self::Ip6(slots) => slots.copy(Entries::Ip6),
+        }
+    }
+
+    /// Hands over all periods before `first_open`; what comes for them later is late.
+    pub fn close_before(&mut self, first_open: PeriodIndex) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.close_before(first_open, Entries::Ip4),
+            Self::Ip6Half(slots) => slots.close_before(first_open, Entries::Ip6Half),
+            Self::Ip6(slots) => slots.close_before(first_open, Entries::Ip6),
+        }
+    }
+
+    /// Hands over all periods and begins anew at `now`, before or after them.
+    pub fn restart(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
+        let closed = self.close_before(PeriodIndex(i64::MAX));
+        match self {
+            Self::Ip4(slots) => slots.reopen(now),
+            Self::Ip6Half(slots) => slots.reopen(now),
+            Self::Ip6(slots) => slots.reopen(now),
+        }
+        closed
+    }
+
+    /// Hands over all periods, for good.
+    pub fn finish(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
+        match self {
+            Self::Ip4(slots) => slots.note_open_gap(now),
+            Self::Ip6Half(slots) => slots.note_open_gap(now),
+            Self::Ip6(slots) => slots.note_open_gap(now),
+        }
+        self.restart(now)
+    }
+
+    /// How far it has come in what the kernel has logged.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Ip4(slots) => slots.position(),
+            Self::Ip6Half(slots) => slots.position(),
+            Self::Ip6(slots) => slots.position(),
+        }
+    }
+
+    /// Goes on where another one has ended.
+    pub fn go_on_from(&mut self, position: Position) {
+        match self {
+            Self::Ip4(slots) => slots.go_on_from(position),
+            Self::Ip6Half(slots) => slots.go_on_from(position),
+            Self::Ip6(slots) => slots.go_on_from(position),
+        }
+    }
+
+    /// The numbers of what comes next begin anew: it is of another socket.
+    pub fn forget_sequence(&mut self, now: UnixNanos) {
+        match self {
+            Self::Ip4(slots) => slots.forget_sequence(now),
+            Self::Ip6Half(slots) => slots.forget_sequence(now),
+            Self::Ip6(slots) => slots.forget_sequence(now),
+        }
+    }
+
+    /// Periods that may lack packets whose loss is counted in a later one, or not known yet.
+    #[must_use]
+    pub fn open_loss(&self) -> Option<Range<PeriodIndex>> {
+        match self {
+            Self::Ip4(slots) => slots.open_loss(),
+            Self::Ip6Half(slots) => slots.open_loss(),
+            Self::Ip6(slots) => slots.open_loss(),
+        }
+    }
+
+    /// The counters since the start.
+    #[must_use]
+    pub fn totals(&self) -> &Counts {
+        match self {
+            Self::Ip4(slots) => &slots.totals,
+            Self::Ip6Half(slots) => &slots.totals,
+            Self::Ip6(slots) => &slots.totals,
+        }
+    }
+}
+
+/// The open periods of one group, oldest first.
+#[derive(Debug)]
+pub struct Slots<K: Copy> {
+    rules: Rules,
+    mask: K,
+    /// Where in the IP header the accounted address begins.
+    address_offset: usize,
+    /// Usually one; two for a moment around a boundary; more only when the reader has fallen
+    /// periods behind, and then no more packets are in them than the socket holds.
+    open: VecDeque<Slot<K>>,
+    /// The slot that the last packet went to: the next one most likely goes there too.
+    current: usize,
+    /// All periods before it are written, or about to be.
+    first_open: PeriodIndex,
+    /// The number that the next packet should have; unknown until the first one came.
+    next_sequence: Option<u32>,
+    /// Those whose gap in the numbers has not come yet.
+    overruns: Overruns,
+    /// See [`Closed::renumbered`]; where it happened more than once, from the first time to the last.
+    renumbered: Option<Period>,
+    /// The time of the last packet.
+    last_time: UnixNanos,
+    /// Open periods that lack packets whose loss was found in a later one.
+    loss_counted_later: Option<Range<PeriodIndex>>,
+    /// Packets of the current slot that are not in its ledger yet; empty between datagrams, and
+    /// never more than [`BATCH`].
+    batch: Vec<(K, u64)>,
+    /// The index of a closed ledger, for the next one.
+    spare: Option<Index>,
+    totals: Counts,
+}
+
+#[derive(Debug)]
+struct Slot<K: Copy> {
+    index: PeriodIndex,
+    period: Period,
+    ledger: Ledger<K>,
+    counts: Counts,
+}
+
+impl<K: PrefixKey> Slots<K> {
+    fn new(rules: Rules, now: UnixNanos) -> Self {
+        let header_length = K::FAMILY.header_length();
+        let address_length = match K::FAMILY {
+            Family::Ip4 => 4,
+            Family::Ip6 => 16,
+        };
+        // Both headers end with the source and the destination address.
+        let address_offset = match rules.side {
+            Side::Source => header_length - 2 * address_length,
+            Side::Dest => header_length - address_length,
+        };
+        Self {
+            rules,
+            mask: K::mask(rules.prefix_length),
+            address_offset,
+            open: VecDeque::new(),
+            current: 0,
+            first_open: rules.interval.index_of(now),
+            next_sequence: None,
+            overruns: Overruns::default(),
+            renumbered: None,
+            last_time: now,
+            loss_counted_later: None,
+            batch: Vec::with_capacity(BATCH),
+            spare: None,
+            totals: Counts::default(),
+        }
+    }
+
+    fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
+        // The packets of a datagram mostly go where those of the last one went.
+        let mut slot = (self.current < self.open.len()).then_some(self.current);
+        // Counted here and settled in the slot when that changes, or at the end.
+        let mut counted = Counts {
+            datagrams: 1,
+            ..Counts::default()
+        };
+        let expected_before = self.next_sequence;
+        let mut records = Records::of(datagram);
+        while let Some(record) = records.next() {
+            match record {
+                Record::Packet(packet) => {
+                    // A stamp ahead of the clock is from before the clock was set back.
+                    let stamp = packet.stamp();
+                    let time = stamp.map_or(now, |stamp| stamp.min(now));
+                    let position = match slot {
+                        Some(position) if self.open[position].period.contains(time) => position,
+                        _ => {
+                            if let Some(left) = slot {
+                                self.settle(left, &mut counted);
+                            }
+                            let (position, late) = self.slot_for(time);
+                            counted.late += u64::from(late);
+                            slot = Some(position);
+                            position
+                        }
+                    };
+                    self.count(packet, stamp, time, &mut counted);
+                    if self.batch.len() == BATCH {
+                        self.count_batch(position, &mut counted);
+                    }
+                }
+                Record::Reply(0) => {}
+                Record::Reply(errno) => debug!(
+                    "group {}: the kernel answered a request with errno {}",
+                    self.rules.group,
+                    errno.wrapping_neg()
+                ),
+                Record::Malformed => counted.malformed += 1,
+            }
+        }
+        if self.next_sequence != expected_before {
+            self.overruns.note_packet();
+        }
+        let slot = slot.unwrap_or_else(|| self.slot_for(now).0);
+        self.settle(slot, &mut counted);
+        self.current = slot;
+    }
+
+    #[inline]
+    fn count(
+        &mut self,
+        packet: Packet<'_, '_>,
+        stamp: Option<UnixNanos>,
+        time: UnixNanos,
+        counted: &mut Counts,
+    ) {
+        if let Some(sequence) = packet.sequence() {
+            // The first number is where the group's count began for us, not a loss.
+            let expected = self.next_sequence.unwrap_or(sequence);
+            let gap = sequence.wrapping_sub(expected);
+            if gap != 0 {
+                self.note_gap_before(time, gap, counted);
+            }
+            self.next_sequence = Some(sequence.wrapping_add(1));
+        } else if self.next_sequence.is_some() {
+            self.note_renumbered(time, counted);
+        }
+        self.last_time = time;
+        let header = match packet.ip_header(K::FAMILY) {
+            Ok(header) => header,
+            Err(Undecodable::Truncated) => {
+                counted.truncated += 1;
+                return;
+            }
+            Err(Undecodable::NotIp) => {
+                counted.not_ip += 1;
+                return;
+            }
+            Err(Undecodable::OtherFamily) => {
+                counted.other_family += 1;
+                return;
+            }
+        };
+        let bytes = decode::wire_bytes(K::FAMILY, header).unwrap_or_else(|| {
+            counted.without_length += 1;
+            0
+        });
+        let key = K::from_address(&header[self.address_offset..]) & self.mask;
+        counted.packets += 1;
+        counted.bytes += bytes;
+        counted.unstamped += u64::from(stamp.is_none());
+        self.batch.push((key, bytes));
+        if self.rules.debug {
+            debug!(
+                "IP message {} Addr {} Size {bytes}",
+                self.rules.side.name(),
+                key.address()
+            );
+        }
+    }
+
+    /// The packets that are lost were logged at any time since the last one that came.
+    #[cold]
+    fn note_gap_before(&mut self, time: UnixNanos, gap: u32, counted: &mut Counts) {
+        /// More cannot be lost between two packets that come: at 10,000,000 a second it is 200 s. The
+        /// number has jumped back.
+        const LARGEST: u32 = u32::MAX / 2;
+        if gap > LARGEST {
+            self.note_renumbered(time, counted);
+            return;
+        }
+        counted.lost += u64::from(gap);
+        self.overruns.note_gap();
+        let from = self.rules.interval.index_of(self.last_time);
+        let until = self.rules.interval.index_of(time);
+        if from < until {
+            self.loss_counted_later = Some(match self.loss_counted_later.take() {
+                None => from..until,
+                Some(known) => known.start.min(from)..known.end.max(until),
+            });
+        }
+    }
+
+    /// Somebody has unbound the group and bound it again: no number tells what was logged meanwhile.
+    #[cold]
+    fn note_renumbered(&mut self, time: UnixNanos, counted: &mut Counts) {
+        let start = self.last_time.min(time);
+        self.renumbered = Some(match self.renumbered {
+            None => Period { start, end: time },
+            Some(known) => Period {
+                start: known.start.min(start),
+                end: known.end.max(time),
+            },
+        });
+        counted.unresolved += u64::from(self.overruns.open() > 0);
+        self.overruns = Overruns::default();
+        self.next_sequence = None;
+    }
+
+    fn open_loss(&self) -> Option<Range<PeriodIndex>> {
+        let known = self.loss_counted_later.clone();
+        if self.overruns.open() == 0 {
+            return known;
+        }
+        let from = self.rules.interval.index_of(self.last_time);
+        let until = match self.overruns.over_at() {
+            Some(over_at) => self.rules.interval.index_of(over_at).max(from).next(),
+            None => PeriodIndex(i64::MAX),
+        };
+        Some(match known {
+            None => from..until,
+            Some(known) => known.start.min(from)..known.end.max(until),
+        })
+    }
+
+    fn count_batch(&mut self, slot: usize, counted: &mut Counts) {
+        counted.overflow += self.open[slot].ledger.add(&self.batch);
+        self.batch.clear();
+    }
+
+    fn settle(&mut self, slot: usize, counted: &mut Counts) {
+        self.count_batch(slot, counted);
+        self.open[slot].counts.add(counted);
+        self.totals.add(counted);
+        *counted = Counts::default();
+    }
+
+    fn overrun(&mut self, now: UnixNanos) {
+        self.overruns.note();
+        let slot = self.slot_for(now).0;
+        let mut counted = Counts {
+            overruns: 1,
+            ..Counts::default()
+        };
+        self.settle(slot, &mut counted);
+    }
+
+    fn note_open_gap(&mut self, now: UnixNanos) {
+        if self.overruns.open() == 0 {
+            return;
+        }
+        let slot = self.slot_for(now).0;
+        let mut counted = Counts {
+            unresolved: 1,
+            ..Counts::default()
+        };
+        self.settle(slot, &mut counted);
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            next_sequence: self.next_sequence,
+            last_time: self.last_time,
+            open_overruns: self.overruns.open(),
+        }
+    }
+
+    fn go_on_from(&mut self, position: Position) {
+        self.next_sequence = position.next_sequence;
+        // The clock may have been set back since.
+        self.last_time = position.last_time.min(self.last_time);
+        self.overruns = Overruns::left_open(position.open_overruns);
+    }
+
+    fn forget_sequence(&mut self, now: UnixNanos) {
+        self.note_open_gap(now);
+        self.overruns = Overruns::default();
+        self.next_sequence = None;
+    }
+
+    /// The position of the slot for `time`, opened if need be, and whether `time` is late: its
+    /// period is closed, so it goes to the oldest that is not.
+    #[cold]
+    fn slot_for(&mut self, time: UnixNanos) -> (usize, bool) {
+        let index = self.rules.interval.index_of(time);
+        let late = index < self.first_open;
+        let index = index.max(self.first_open);
+        let position = self.open.partition_point(|slot| slot.index < index);
+        if self
+            .open
+            .get(position)
+            .is_none_or(|slot| slot.index != index)
+        {
+            let ledger = Ledger::new(
+                self.rules.max_prefixes,
+                self.spare.take().unwrap_or_default(),
+            );
+            self.open.insert(
+                position,
+                Slot {
+                    index,
+                    period: self.rules.interval.period(index),
+                    ledger,
+                    counts: Counts::default(),
+                },
+            );
+        }
+        (position, late)
+    }
+
+    fn copy(&self, entries_of: fn(Vec<Entry<K>>) -> Entries) -> Vec<ClosedSlot> {
+        let slots = self.open.iter().map(|slot| ClosedSlot {
+            index: slot.index,
+            entries: entries_of(slot.ledger.copy()),
+            counts: slot.counts,
+        });
+        slots.collect()
+    }
+
+    fn close_before(
+        &mut self,
+        first_open: PeriodIndex,
+        entries_of: fn(Vec<Entry<K>>) -> Entries,
+    ) -> Vec<ClosedSlot> {
+        self.first_open = self.first_open.max(first_open);
+        let n_closed = self.open.partition_point(|slot| slot.index < first_open);
+        self.current = self.current.saturating_sub(n_closed);
+        self.loss_counted_later
+            .take_if(|lossy| lossy.end <= first_open);
+        let spare = &mut self.spare;
+        self.open
+            .drain(..n_closed)
+            .map(|slot| {
+                let (entries, index) = slot.ledger.close();
+                *spare = Some(index);
+                ClosedSlot {
+                    index: slot.index,
+                    entries: entries_of(entries),
+                    counts: slot.counts,
+                }
+            })
+            .collect()
+    }
+
+    fn reopen(&mut self, now: UnixNanos) {
+        self.first_open = self.rules.interval.index_of(now);
+        self.loss_counted_later = None;
+        // Of the old clock, it would lie ahead.
+        self.last_time = self.last_time.min(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

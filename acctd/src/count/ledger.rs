@@ -1,0 +1,375 @@
+//! The counters of one group in one period: prefix → bytes and packets.
+//!
+//! The entries lie densely in a vector and a hash index holds their positions: a million IPv4
+//! prefixes take 20 MB of entries and 17 MB of index. Growing the index moves no counter, and a
+//! closed ledger is already the list that the writer sorts: it is handed over whole, without a
+//! copy.
+
+use std::hash::BuildHasher;
+
+use acctd_common::Counters;
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::prefix::PrefixKey;
+
+/// One prefix and what it sent or received.
+///
+/// Aligned to four bytes: 20 instead of 24 for an IPv4 prefix. Fields are read by copy.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+pub struct Entry<K: Copy> {
+    key: K,
+    bytes: u64,
+    packets: u64,
+}
+
+const _: () = assert!(size_of::<Entry<u32>>() == 20);
+const _: () = assert!(size_of::<Entry<u64>>() == 24);
+const _: () = assert!(size_of::<Entry<u128>>() == 32);
+
+impl<K: PrefixKey> Entry<K> {
+    /// An entry on its own, for the row that gathers what was over the limit.
+    #[must_use]
+    pub fn new(key: K, counters: Counters) -> Self {
+        Self {
+            key,
+            bytes: counters.bytes,
+            packets: counters.packets,
+        }
+    }
+
+    /// The prefix.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> K {
+        self.key
+    }
+
+    #[inline]
+    fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.packets += 1;
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            bytes: self.bytes,
+            packets: self.packets,
+        }
+    }
+}
+
+/// As the key and the two counters, whatever its layout in memory.
+impl<K: PrefixKey + Serialize> Serialize for Entry<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.key(), self.bytes, self.packets).serialize(serializer)
+    }
+}
+
+impl<'de, K: PrefixKey + Deserialize<'de>> Deserialize<'de> for Entry<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (key, bytes, packets) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::new(key, Counters { bytes, packets }))
+    }
+}
+
+/// Where the entries are, by the hash of their keys: open addressing with linear probing.
+///
+/// A slot is 0, or some bits of the hash (a tag) above the entry's position plus one. With a tag in
+/// the slot a look-up need not read the entry to know it: the two cache misses of a packet are then
+/// independent of one another, and those of a batch of packets overlap. A tag has the bits that the
+/// positions leave, 10 of 32 in an index for a million prefixes: few look-ups in a thousand find
+/// another prefix's.
+///
+/// Kept from one period to the next, so that a router with a steady set of prefixes grows it once.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// A power of two of them, or none.
+    slots: Vec<u32>,
+}
+
+/// More prefixes would leave no bit for a tag.
+const MOST_PREFIXES: usize = 1 << 30;
+
+impl Index {
+    /// An index with room for as many prefixes as this one, if it was a good part full.
+    fn reuse(mut self, n_entries: usize) -> Self {
+        if n_entries < self.slots.len() / 32 {
+            return Self::default();
+        }
+        self.slots.fill(0);
+        self
+    }
+
+    /// Where a key with this hash most likely is; to be confirmed by a look at the entry.
+    #[inline]
+    fn likely_position(&self, hash: u64) -> Option<u32> {
+        self.positions_with_tag(hash).next()
+    }
+
+    /// Where a key with this hash can be, the likeliest first.
+    #[inline]
+    fn positions_with_tag(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let bits = self.position_bits();
+        let tag = tag(hash, bits);
+        self.probe(hash)
+            .map(|(_, slot)| slot)
+            .take_while(|slot| *slot != 0)
+            .filter(move |slot| slot >> bits == tag)
+            .map(move |slot| (slot & ((1 << bits) - 1)) - 1)
+    }
+
+    /// The slots to look at for this hash, from the first on.
+    #[inline]
+    fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, u32)> {
+        let mask = self.slots.len().wrapping_sub(1);
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+        let start = hash as usize;
+        (0..self.slots.len()).map(move |step| {
+            let at = start.wrapping_add(step) & mask;
+            (at, self.slots[at])
+        })
+    }
+
+    fn insert(&mut self, hash: u64, position: u32) {
+        let bits = self.position_bits();
+        let vacant = self.probe(hash).find(|(_, slot)| *slot == 0);
+        if let Some((at, _)) = vacant {
+            self.slots[at] = (tag(hash, bits) << bits) | (position + 1);
+        }
+    }
+
+    /// Bits that a position plus one takes: there are fewer entries than slots.
+    #[inline]
+    fn position_bits(&self) -> u32 {
+        self.slots.len().trailing_zeros().min(31)
+    }
+
+    /// At three eighths a look-up mostly ends at its first slot: how far it has to go, the processor
+    /// can only guess.
+    fn is_full(&self, n_entries: usize) -> bool {
+        n_entries >= self.slots.len() / 8 * 3
+    }
+}
+
+/// The uppermost bits of the hash, as many as positions leave of a slot; its lowest ones say which
+/// slot it is.
+#[inline]
+fn tag(hash: u64, position_bits: u32) -> u32 {
+    // 32 bits are left, so they fit.
+    u32::try_from(hash >> 32).unwrap_or(0) >> position_bits
+}
+
+/// How many packets are looked up together. Their keys, hashes and positions fit the first-level
+/// cache, and more than some tens of cache misses do not overlap on any processor.
+pub const BATCH: usize = 128;
+
+/// The open counters of one group.
+///
+/// Invariant: each key stands in exactly one entry, and the index holds exactly the positions
+/// of all entries.
+#[derive(Debug)]
+pub struct Ledger<K: Copy> {
+    index: Index,
+    entries: Vec<Entry<K>>,
+    /// Seeded anew for each ledger: the keys come from the network, and whoever knew the hash
+    /// could choose addresses that all fall on one slot.
+    hasher: RandomState,
+    limit: usize,
+    overflow: Counters,
+}
+
+impl<K: PrefixKey> Ledger<K> {
+    /// An empty ledger of at most `limit` prefixes, on an index used before or a new one.
+    #[must_use]
+    pub fn new(limit: usize, index: Index) -> Self {
+        Self {
+            index,
+            entries: Vec::new(),
+            hasher: RandomState::default(),
+            limit: limit.min(MOST_PREFIXES),
+            overflow: Counters::default(),
+        }
+    }
+
+    /// Counts packets, each a prefix and its bytes, and returns how many of them went to the
+    /// overflow, because the ledger is full and knows no such prefix.
+    pub fn add(&mut self, packets: &[(K, u64)]) -> u64 {
+        packets
+            .chunks(BATCH)
+            .map(|batch| self.add_batch(batch))
+            .sum()
+    }
+
+    /// In passes, so that a pass's loads do not wait for one another.
+    #[inline]
+    fn add_batch(&mut self, batch: &[(K, u64)]) -> u64 {
+        let mut hashes = [0; BATCH];
+        for (hash, (key, _)) in hashes.iter_mut().zip(batch) {
+            *hash = self.hasher.hash_one(key);
+        }
+        let mut positions = [u32::MAX; BATCH];
+        for (position, hash) in positions.iter_mut().zip(&hashes[..batch.len()]) {
+            *position = self.index.likely_position(*hash).unwrap_or(u32::MAX);
+        }
+        let mut overflowed = 0;
+        for ((&(key, bytes), &position), &hash) in batch.iter().zip(&positions).zip(&hashes) {
+            match self.entries.get_mut(position as usize) {
+                Some(entry) if entry.key() == key => entry.count(bytes),
+                _ => overflowed += u64::from(!self.add_slowly(hash, key, bytes)),
+            }
+        }
+        overflowed
+    }
+
+    /// A prefix that was new when its batch began, or shares half its hash with another.
+    #[cold]
+    fn add_slowly(&mut self, hash: u64, key: K, bytes: u64) -> bool {
+        let entries = &mut self.entries;
+        let known = self
+            .index
+            .positions_with_tag(hash)
+            .map(|position| position as usize)
+            .find(|&position| entries[position].key() == key);
+        if let Some(position) = known {
+            entries[position].count(bytes);
+            return true;
+        }
+        if entries.len() >= self.limit {
+            self.overflow.add(Counters { bytes, packets: 1 });
+            return false;
+        }
+        if self.index.is_full(entries.len()) {
+            self.grow_index();
+        }
+        // The limit is far below u32::MAX, so each position fits.
+        let position = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries
+            .push(Entry::new(key, Counters { bytes, packets: 1 }));
+        self.index.insert(hash, position);
+        true
+    }
+
+    fn grow_index(&mut self) {
+        const SMALLEST: usize = 1_024;
+        let doubled = (self.index.slots.len() * 2).max(SMALLEST);
+        // Frees the old one before the new one is touched.
+        self.index = Index::default();
+        self.index.slots = vec![0; doubled];
+        for (position, entry) in (0..).zip(&self.entries) {
+            self.index
+                .insert(self.hasher.hash_one(entry.key()), position);
+        }
+    }
+
+    /// Its entries as they are now, as [`Ledger::close`] would give them.
+    #[must_use]
+    pub fn copy(&self) -> Vec<Entry<K>> {
+        let mut entries = Vec::with_capacity(self.entries.len() + 1);
+        entries.extend_from_slice(&self.entries);
+        entries.extend(self.overflow_entry());
+        entries
+    }
+
+    /// What was over the limit, as the row that gathers it.
+    fn overflow_entry(&self) -> Option<Entry<K>> {
+        (self.overflow.packets > 0).then(|| Entry::new(K::ZERO, self.overflow))
+    }
+
+    /// Ends the ledger: its entries in the order of their first packet, with the overflow as an
+    /// entry for `0.0.0.0` or `::`, and the index for the next ledger.
+    #[must_use]
+    pub fn close(self) -> (Vec<Entry<K>>, Index) {
+        let overflow = self.overflow_entry();
+        let Self {
+            index, mut entries, ..
+        } = self;
+        let index = index.reuse(entries.len());
+        entries.extend(overflow);
+        (entries, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close_sorted(ledger: Ledger<u32>) -> Vec<(u32, u64, u64)> {
+        let (entries, _) = ledger.close();
+        let mut rows: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                (
+                    entry.key(),
+                    entry.counters().bytes,
+                    entry.counters().packets,
+                )
+            })
+            .collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    #[test]
+    fn close_keeps_every_count() {
+        let mut ledger = Ledger::new(1_000_000, Index::default());
+        for round in 0..3_u32 {
+            let packets: Vec<(u32, u64)> = (0..10_000_u32)
+                .map(|key| (key.wrapping_mul(0x9e37_79b9), u64::from(key + round)))
+                .collect();
+            assert_eq!(ledger.add(&packets), 0);
+        }
+        let rows = close_sorted(ledger);
+        assert_eq!(rows.len(), 10_000);
+        assert_eq!(rows.iter().map(|row| row.2).sum::<u64>(), 30_000);
+        let bytes: u64 = (0..10_000).map(|key| 3 * key + 3).sum();
+        assert_eq!(rows.iter().map(|row| row.1).sum::<u64>(), bytes);
+    }
+
+    #[test]
+    fn a_new_prefix_may_come_twice_in_a_batch() {
+        let mut ledger = Ledger::new(10, Index::default());
+        ledger.add(&[(1, 10), (2, 20), (1, 30), (1, 40)]);
+        assert_eq!(close_sorted(ledger), [(1, 80, 3), (2, 20, 1)]);
+    }
+
+    #[test]
+    fn prefixes_that_share_a_hash_are_told_apart() {
+        let mut ledger = Ledger::new(10, Index::default());
+        for (key, bytes) in [(1, 10), (2, 20), (3, 30), (2, 200), (3, 300)] {
+            assert!(ledger.add_slowly(77, key, bytes));
+        }
+        // All look-ups find the first of them at first, and then go on.
+        let likely = ledger.index.likely_position(77);
+        assert_eq!(likely, Some(0));
+        assert_eq!(close_sorted(ledger), [(1, 10, 1), (2, 220, 2), (3, 330, 2)]);
+    }
+
+    #[test]
+    fn what_is_over_the_limit_goes_to_the_zero_prefix() {
+        let mut ledger = Ledger::new(2, Index::default());
+        assert_eq!(ledger.add(&[(7, 10), (8, 10), (9, 30)]), 1);
+        // A known prefix still counts.
+        assert_eq!(ledger.add(&[(7, 10), (10, 40)]), 1);
+        assert_eq!(close_sorted(ledger), [(0, 70, 2), (7, 20, 2), (8, 10, 1)]);
+    }
+
+    #[test]
+    fn an_index_used_before_starts_empty() {
+        let mut first = Ledger::new(10_000, Index::default());
+        let packets: Vec<(u32, u64)> = (0..5_000).map(|key| (key, 100)).collect();
+        first.add(&packets);
+        let (_, index) = first.close();
+        assert_eq!(index.slots.len(), 16_384);
+        let mut second = Ledger::new(10_000, index);
+        second.add(&[(1_u32, 5)]);
+        let (entries, index) = second.close();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].counters().bytes, 5);
+        // What a flood has grown is let go.
+        assert_eq!(index.slots.len(), 0);
+    }
+}

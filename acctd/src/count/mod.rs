@@ -1,0 +1,6 @@
+//! One group's task: packets into the ledgers of their intervals.
+
+pub mod accumulator;
+pub mod ledger;
+pub mod overruns;
+pub mod reader;

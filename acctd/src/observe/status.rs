@@ -1,0 +1,482 @@
+//! What acctd is doing, for people and for programs: `/status` as JSON, `acctd status` and SIGUSR1 as text.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::crosscheck::reconcile::Verdict;
+use crate::crosscheck::verdicts::VerdictSummary;
+use crate::model::counts::Counts;
+use crate::model::human::{bytes, thousands};
+use crate::model::interval::{Period, UnixNanos};
+use crate::observe::http::ListenAddress;
+use crate::observe::state::{Noted, Vitals};
+use crate::output::journal;
+use crate::output::naming::Zone;
+
+/// The flags of `acctd status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where acctd listens, as it was given to it with --listen; of several the first counts.
+    #[arg(
+        long,
+        env = "ACCTD_LISTEN",
+        hide_env = true,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        default_value = "unix:/run/acctd/acctd.sock"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// As JSON, as acctd gives it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How long acctd may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks and prints.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Some(address) = args.listen.first() else {
+        bail!("no address to ask: give --listen");
+    };
+    let answer = answer_of(address)?;
+    let text = if args.json {
+        answer
+    } else {
+        parse(&answer, address)?.to_string()
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The process id of the acctd that listens there, and the counters of its groups.
+pub fn counts(address: &ListenAddress) -> Result<(u32, Vec<(u16, Counts)>)> {
+    let status = parse(&answer_of(address)?, address)?;
+    let groups = status.groups.iter().map(|it| (it.group, it.counts));
+    Ok((status.pid, groups.collect()))
+}
+
+fn parse(answer: &str, address: &ListenAddress) -> Result<Status> {
+    serde_json::from_str(answer)
+        .with_context(|| format!("{address} is no acctd, or one of another version"))
+}
+
+fn answer_of(address: &ListenAddress) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let asked = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(address)).await });
+    let answer = asked.unwrap_or_else(|_late| bail!("no answer within {PATIENCE:?}"));
+    answer.with_context(|| format!("cannot ask {address}"))
+}
+
+async fn ask(address: &ListenAddress) -> Result<String> {
+    let absent = || "is acctd running, and with the same --listen? kill -USR1 has it write the same to its log";
+    match address {
+        ListenAddress::Tcp(address) => {
+            get(TcpStream::connect(address).await.with_context(absent)?).await
+        }
+        ListenAddress::Unix(path) => {
+            get(UnixStream::connect(path).await.with_context(absent)?).await
+        }
+    }
+}
+
+async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get("/status")
+        .header(HOST, "acctd")
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    connection.abort();
+    if status != StatusCode::OK {
+        bail!("it answers {status}");
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// `/status`. Times are RFC 3339 in the zone of the files, counters are since the start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    version: String,
+    pid: u32,
+    started: String,
+    uptime_seconds: u64,
+    /// What keeps acctd from its work; `/healthz` says the same.
+    problems: Vec<String>,
+    interval_seconds: u64,
+    open_interval: Span,
+    groups: Vec<GroupStatus>,
+    files: FilesStatus,
+    checkpoint: CheckpointStatus,
+    /// With `--crosscheck`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crosscheck: Option<CrossCheckStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Span {
+    start: String,
+    end: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct GroupStatus {
+    group: u16,
+    ip_version: u8,
+    side: String,
+    prefix_length: u8,
+    bound: bool,
+    /// Over the last ten seconds.
+    packets_per_second: f64,
+    bytes_per_second: f64,
+    undecodable: u64,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct FilesStatus {
+    written: u64,
+    last: Option<LastFileStatus>,
+    waiting_intervals: usize,
+    waiting_rows: usize,
+    /// Lines that `intervals.jsonl` lacks.
+    waiting_lines: usize,
+    /// What the disk refuses.
+    error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct LastFileStatus {
+    file: String,
+    #[serde(flatten)]
+    interval: Span,
+    written: String,
+    age_seconds: u64,
+    rows: u64,
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct CheckpointStatus {
+    /// 0 for never.
+    every_seconds: f64,
+    last: Option<String>,
+    age_seconds: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct CrossCheckStatus {
+    interfaces: Vec<String>,
+    /// Those of them that have acctd's programs on them; the others are waited for.
+    #[serde(default)]
+    attached: Vec<String>,
+    /// What keeps packets of interfaces from being checked.
+    #[serde(default)]
+    notes: Vec<String>,
+    /// False if it has failed.
+    active: bool,
+    /// Prefixes and sides by verdict, in the last file.
+    last: Option<BTreeMap<String, u64>>,
+    /// And in all since the start.
+    total: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// At this moment.
+    #[must_use]
+    pub fn of(vitals: &Vitals) -> Self {
+        let noted = vitals.noted();
+        let zone = vitals.zone;
+        let now = UnixNanos::now();
+        let groups = vitals.groups.iter().enumerate();
+        let groups = groups.map(|(at, (config, counts))| {
+            let rate = noted.rate(at);
+            let counts = counts.load();
+            GroupStatus {
+                group: config.group.0,
+                ip_version: config.prefix_length.family().version(),
+                side: config.side.name().to_owned(),
+                prefix_length: config.prefix_length.bits(),
+                bound: noted.bound.get(at).copied().unwrap_or(false),
+                packets_per_second: rate.packets,
+                bytes_per_second: rate.bytes,
+                undecodable: counts.undecodable(),
+                counts,
+            }
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: zone.rfc3339(vitals.started),
+            uptime_seconds: vitals.uptime().as_secs(),
+            problems: noted.problems(&vitals.groups),
+            interval_seconds: vitals.interval.as_secs(),
+            open_interval: Span::of(noted.open, zone),
+            groups: groups.collect(),
+            files: FilesStatus::of(&noted, zone, now),
+            checkpoint: CheckpointStatus {
+                every_seconds: vitals.checkpoint.unwrap_or_default().as_secs_f64(),
+                last: noted.saved.map(|at| zone.rfc3339(at)),
+                age_seconds: noted.saved.map(|at| at.until(now).as_secs()),
+                error: noted.save_error.clone(),
+            },
+            crosscheck: (!vitals.watched.is_empty()).then(|| CrossCheckStatus {
+                interfaces: vitals.watched.iter().map(ToString::to_string).collect(),
+                attached: attached(&noted),
+                notes: noted.notes(),
+                active: noted.crosscheck.is_active,
+                last: noted.crosscheck.last.as_ref().map(by_verdict),
+                total: by_verdict(&noted.crosscheck.total),
+            }),
+        }
+    }
+}
+
+impl Status {
+    /// All in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let rate: f64 = self.groups.iter().map(|it| it.packets_per_second).sum();
+        let lost: u64 = self.groups.iter().map(|it| it.counts.lost).sum();
+        let mut line = format!(
+            "{} packets/s, {} lost; {} files written",
+            thousands(rounded(rate)),
+            thousands(lost),
+            thousands(self.files.written)
+        );
+        if let Some(last) = &self.files.last {
+            line.push_str(", the last is ");
+            line.push_str(&last.file);
+        }
+        for problem in &self.problems {
+            line.push_str("; ");
+            line.push_str(problem);
+        }
+        line
+    }
+}
+
+impl Span {
+    fn of(period: Period, zone: Zone) -> Self {
+        Self {
+            start: zone.rfc3339(period.start),
+            end: zone.rfc3339(period.end),
+        }
+    }
+}
+
+impl FilesStatus {
+    fn of(noted: &Noted, zone: Zone, now: UnixNanos) -> Self {
+        let files = &noted.files;
+        let last = files.last.as_ref().map(|last| LastFileStatus {
+            file: last.name.clone(),
+            interval: Span::of(last.period, zone),
+            written: zone.rfc3339(last.written),
+            age_seconds: last.written.until(now).as_secs(),
+            rows: last.rows,
+            packets: last.counts.packets,
+            bytes: last.counts.bytes,
+            lost: last.counts.lost,
+        });
+        Self {
+            written: files.n_written,
+            last,
+            waiting_intervals: files.waiting_intervals,
+            waiting_rows: files.waiting_rows,
+            waiting_lines: files.waiting_lines,
+            error: files.error.as_ref().map(|(error, _)| error.clone()),
+        }
+    }
+}
+
+fn attached(noted: &Noted) -> Vec<String> {
+    let interfaces = noted.crosscheck.interfaces.iter();
+    let attached = interfaces.filter(|one| one.is_attached);
+    attached.map(|one| one.interface.clone()).collect()
+}
+
+fn by_verdict(summary: &VerdictSummary) -> BTreeMap<String, u64> {
+    let verdicts = Verdict::ALL.into_iter();
+    let prefixes = |verdict: Verdict| summary.tallies[verdict as usize].prefixes;
+    verdicts
+        .map(|verdict| (journal::field(verdict).to_owned(), prefixes(verdict)))
+        .collect()
+}
+
+/// For people, a line each, with a line end behind the last.
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let up = duration(self.uptime_seconds);
+        writeln!(f, "acctd {}, pid {}, up {up}", self.version, self.pid)?;
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        let Span { start, end } = &self.open_interval;
+        writeln!(f, "open interval: {start} to {end}")?;
+        for group in &self.groups {
+            writeln!(f, "{group}")?;
+        }
+        self.files.fmt(f)?;
+        self.checkpoint.fmt(f)?;
+        if let Some(crosscheck) = &self.crosscheck {
+            crosscheck.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for GroupStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Counts { packets, lost, .. } = self.counts;
+        write!(
+            f,
+            "group {}: IPv{} {} /{}, {}{} packets/s, {}/s; {} packets, {}, {} lost",
+            self.group,
+            self.ip_version,
+            self.side,
+            self.prefix_length,
+            if self.bound { "" } else { "not bound, " },
+            thousands(rounded(self.packets_per_second)),
+            bytes(rounded(self.bytes_per_second)),
+            thousands(packets),
+            bytes(self.counts.bytes),
+            thousands(lost),
+        )?;
+        let others = [
+            ("late", self.counts.late),
+            ("without length", self.counts.without_length),
+            ("overflow", self.counts.overflow),
+            ("undecodable", self.undecodable),
+        ];
+        for (name, number) in others.into_iter().filter(|(_, number)| *number > 0) {
+            write!(f, ", {} {name}", thousands(number))?;
+        }
+        Ok(())
+    }
+}
+
+impl FilesStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "files: {} written", thousands(self.written))?;
+        if let Some(last) = &self.last {
+            write!(
+                f,
+                ", the last {} ago: {} ({} rows, {} packets, {}, {} lost)",
+                duration(last.age_seconds),
+                last.file,
+                thousands(last.rows),
+                thousands(last.packets),
+                bytes(last.bytes),
+                thousands(last.lost)
+            )?;
+        }
+        if self.waiting_intervals > 0 {
+            write!(
+                f,
+                "; {} intervals with {} rows wait for the disk",
+                self.waiting_intervals,
+                thousands(self.waiting_rows as u64)
+            )?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, "; {error}")?;
+        }
+        writeln!(f)
+    }
+}
+
+impl CheckpointStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.age_seconds, &self.error) {
+            (_, Some(error)) => writeln!(f, "checkpoint: cannot be saved: {error}"),
+            (Some(age), _) => writeln!(f, "checkpoint: {} ago", duration(age)),
+            (None, _) if self.every_seconds > 0.0 => writeln!(f, "checkpoint: none yet"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl CrossCheckStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cross-check of {}", self.interfaces.join(", "))?;
+        if !self.active {
+            write!(f, " (it has failed, and nothing is checked)")?;
+        }
+        let shown = |verdicts: &BTreeMap<String, u64>| {
+            let verdicts = verdicts.iter().filter(|(_, prefixes)| **prefixes > 0);
+            let shown: Vec<String> = verdicts
+                .map(|(verdict, prefixes)| {
+                    format!("{} {}", thousands(*prefixes), verdict.replace('_', " "))
+                })
+                .collect();
+            if shown.is_empty() {
+                "nothing".to_owned()
+            } else {
+                shown.join(", ")
+            }
+        };
+        if let Some(last) = &self.last {
+            write!(f, ": {} in the last file", shown(last))?;
+            write!(f, "; {} since the start", shown(&self.total))?;
+        }
+        writeln!(f)?;
+        for note in &self.notes {
+            writeln!(f, "cross-check: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+/// To be read, not to be calculated with.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are at least 0 and far below 2^64"
+)]
+fn rounded(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+/// In the two largest units: `3 d 4 h`, `12 min 5 s`.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_in_two_units() {
+        let shown = [0, 59, 60, 3_661, 90_061].map(duration);
+        assert_eq!(shown, ["0 s", "59 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]);
+    }
+}

@@ -1,0 +1,215 @@
+//! Files in the log directory that appear whole or not at all: written under a name of their own,
+//! synced, renamed, and the directory synced. Mode 0640.
+
+use std::fs::File;
+use std::io;
+
+use log::warn;
+use rustix::fs::OFlags;
+
+use crate::nflog::socket::NflogGroup;
+use crate::output::log_directory::{FileId, LogDirectory};
+
+/// How the names of files end that are not whole.
+pub const TEMPORARY: &str = "tmp";
+
+/// What the names of acctd's own files begin with. `tag` tells apart the processes that share a
+/// directory: it is the lowest group of each.
+#[must_use]
+pub fn own_prefix(tag: NflogGroup) -> String {
+    format!(".acctd-{tag}-")
+}
+
+/// A new file under a temporary name. One that was there before is left alone.
+pub fn create_temporary(
+    directory: &LogDirectory,
+    tag: NflogGroup,
+    stem: &str,
+) -> io::Result<(String, File)> {
+    let stem = format!("{}{stem}", own_prefix(tag));
+    for name in free_names(&stem, TEMPORARY) {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        match directory.open_file(&name, flags) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((name, opened?)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Puts a whole file in the place of `name`, or leaves what was there.
+pub fn replace(
+    directory: &LogDirectory,
+    tag: NflogGroup,
+    name: &str,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let (temporary, file) = create_temporary(directory, tag, name)?;
+    let replaced = write(&file)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| directory.rename(&temporary, name));
+    if replaced.is_err() {
+        // The error to report is the first.
+        let _already_failing = directory.remove(&temporary);
+    }
+    replaced?;
+    sync_rename(directory, name);
+    Ok(())
+}
+
+/// Makes a rename last over a power cut. It has happened, so an error can only be said.
+pub fn sync_rename(directory: &LogDirectory, name: &str) {
+    if let Err(error) = directory.sync() {
+        warn!("{name} may not outlast a power cut: {error}");
+    }
+}
+
+/// Renames `from` to the first free one of `STEM.csv`, `STEM-1.csv`, … and returns it. If it has such a name
+/// already, it gets no other.
+pub fn rename_to_free_name(directory: &LogDirectory, from: &str, stem: &str) -> io::Result<String> {
+    let found = directory.find(from)?;
+    if found.n_links > 1
+        && let Some(name) = name_of(directory, stem, found.id)?
+    {
+        // The file has its name; another try would give it a second.
+        let _spare_name_stays = directory.remove(from);
+        return Ok(name);
+    }
+    to_free_name(directory, from, stem, "csv")
+}
+
+/// The name that [`rename_to_free_name`] has given to a file.
+pub fn name_of(directory: &LogDirectory, stem: &str, id: FileId) -> io::Result<Option<String>> {
+    let is_it = |name: &String| {
+        let rest = name.strip_prefix(stem);
+        rest.is_some_and(|rest| rest.strip_suffix(".csv").is_some())
+            && directory.is_name_of(name, id)
+    };
+    Ok(directory.names()?.into_iter().find(is_it))
+}
+
+/// Gives what is not to be trusted a name under which nothing reads it, and returns that. What was set aside
+/// before stays.
+pub fn set_aside(directory: &LogDirectory, name: &str) -> io::Result<String> {
+    to_free_name(directory, name, name, "damaged")
+}
+
+fn to_free_name(
+    directory: &LogDirectory,
+    from: &str,
+    stem: &str,
+    ending: &str,
+) -> io::Result<String> {
+    for name in free_names(stem, ending) {
+        match directory.rename_without_replacing(from, &name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            renamed => return renamed.map(|()| name),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// The name that [`rename_to_free_name`] gives, unless somebody takes it in between.
+#[must_use]
+pub fn free_name(directory: &LogDirectory, stem: &str) -> String {
+    let mut names = free_names(stem, "csv");
+    names
+        .find(|name| directory.find(name).is_err())
+        .unwrap_or_default()
+}
+
+/// `STEM.ending`, `STEM-1.ending`, …
+fn free_names(stem: &str, ending: &str) -> impl Iterator<Item = String> {
+    (0..u32::MAX).map(move |n| match n {
+        0 => format!("{stem}.{ending}"),
+        n => format!("{stem}-{n}.{ending}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    const TAG: NflogGroup = NflogGroup(5);
+
+    fn names(directory: &LogDirectory) -> Vec<String> {
+        let mut names = directory.names().unwrap();
+        names.retain(|name| !name.trim_matches('.').is_empty());
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_existing_file_is_never_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        fs::write(directory.path_of("a.csv"), "older").unwrap();
+        fs::write(directory.path_of(".acctd-5-a.tmp"), "somebody's").unwrap();
+        for expected in ["a-1.csv", "a-2.csv"] {
+            let (temporary, mut file) = create_temporary(directory, TAG, "a").unwrap();
+            assert_eq!(temporary, ".acctd-5-a-1.tmp");
+            file.write_all(b"new").unwrap();
+            assert_eq!(free_name(directory, "a"), expected);
+            let name = rename_to_free_name(directory, &temporary, "a").unwrap();
+            assert_eq!(name, expected);
+        }
+        assert_eq!(
+            names(directory),
+            [".acctd-5-a.tmp", "a-1.csv", "a-2.csv", "a.csv"]
+        );
+        assert_eq!(fs::read(directory.path_of("a.csv")).unwrap(), b"older");
+        assert_eq!(fs::read(directory.path_of("a-2.csv")).unwrap(), b"new");
+    }
+
+    /// As where acctd was killed between the link and the removal of the other name.
+    #[test]
+    fn a_file_that_has_its_name_gets_no_other() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        for is_older_there in [true, false] {
+            if is_older_there {
+                fs::write(directory.path_of("a.csv"), "older").unwrap();
+            }
+            let (temporary, _) = create_temporary(directory, TAG, "a").unwrap();
+            let link = directory.path_of("a-1.csv");
+            fs::hard_link(directory.path_of(&temporary), &link).unwrap();
+            let name = rename_to_free_name(directory, &temporary, "a").unwrap();
+            assert_eq!(name, "a-1.csv");
+            directory.remove("a.csv").unwrap();
+            assert_eq!(names(directory), ["a-1.csv"]);
+            fs::remove_file(link).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_replaces_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        for (text, expected) in [("1", "a.damaged"), ("2", "a-1.damaged")] {
+            fs::write(directory.path_of("a"), text).unwrap();
+            assert_eq!(set_aside(directory, "a").unwrap(), expected);
+            assert_eq!(
+                fs::read_to_string(directory.path_of(expected)).unwrap(),
+                text
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays_and_leaves_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = &LogDirectory::open(scratch.path()).unwrap();
+        let write = |text: &'static [u8]| move |mut file: &File| file.write_all(text);
+        replace(directory, TAG, "a", write(b"old")).unwrap();
+        let full = |_: &File| Err(io::ErrorKind::StorageFull.into());
+        let error = replace(directory, TAG, "a", full).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(directory.path_of("a")).unwrap(), b"old");
+        replace(directory, TAG, "a", write(b"new")).unwrap();
+        assert_eq!(fs::read(directory.path_of("a")).unwrap(), b"new");
+        assert_eq!(names(directory), ["a"]);
+    }
+}

@@ -1,0 +1,252 @@
+//! The steps by which an interval gets its file and its checkpoints go, so that wherever acctd is
+//! killed, the interval's data are there once.
+//!
+//! ```text
+//!  1  rows ─► .acctd-5-STEM.tmp, synced
+//!  2  .acctd-5-START.commit, synced: the temporary name, the checkpoints, the line
+//!  3  .acctd-5-STEM.tmp renamed to STEM.csv      from here on the interval has its file
+//!  4  the checkpoints removed
+//!  5  the line appended to intervals.jsonl
+//!  6  .acctd-5-START.commit removed
+//! ```
+//!
+//! Killed before step 2, the checkpoints hold the interval. Killed later, the record does: what it
+//! names is complete, and the next start does the steps that are missing (`recovery`). An interval
+//! of which no checkpoint was ever saved needs no record.
+
+use std::fs::File;
+use std::io;
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+
+use crate::fault_points::{self, reached};
+use crate::model::interval::UnixNanos;
+use crate::nflog::socket::NflogGroup;
+use crate::output::atomic_file;
+use crate::output::checksummed::{self, Damage, Sealed};
+use crate::output::journal;
+use crate::output::log_directory::{FileId, LogDirectory};
+
+/// How the names of records end.
+pub const ENDING: &str = "commit";
+
+/// What is to be done so that an interval has its file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The complete file's temporary name, and its inode: a later file may have the same name.
+    temporary: String,
+    inode: u64,
+    /// The name that it gets, without the ending and whatever makes it a free one.
+    stem: String,
+    /// The name in the line.
+    expected: String,
+    /// What must not be recovered any more.
+    pub checkpoints: Vec<String>,
+    /// The interval's line for intervals.jsonl.
+    line: Vec<u8>,
+}
+
+impl Sealed for Record {
+    const TITLE: &'static str = "acctd commit 1\n";
+    /// A line has some hundred bytes for each group.
+    const LONGEST: u64 = 1 << 26;
+}
+
+/// Where files go, and whose they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The log directory.
+    pub directory: &'a LogDirectory,
+    /// The lowest group of this process.
+    pub tag: NflogGroup,
+}
+
+/// An interval's file that is complete under its temporary name.
+#[derive(Debug)]
+pub struct Prepared {
+    temporary: String,
+    id: FileId,
+    stem: String,
+    /// The record's name, once it is there: from then on this very file must get its name.
+    record: Option<String>,
+}
+
+impl Prepared {
+    /// Step 1. On an error nothing is left behind.
+    pub fn prepare<T>(
+        place: Place<'_>,
+        stem: &str,
+        write: impl FnOnce(&File) -> io::Result<T>,
+    ) -> io::Result<(Self, T)> {
+        let (temporary, file) = atomic_file::create_temporary(place.directory, place.tag, stem)?;
+        reached("created");
+        let written = write(&file).and_then(|written| {
+            fault_points::sync()?;
+            file.sync_all()?;
+            Ok((FileId::of(&file.metadata()?), written))
+        });
+        if written.is_err() {
+            // Half a file only takes space on a disk that may be full; the error to report is the first.
+            let _already_failing = place.directory.remove(&temporary);
+        }
+        let (id, written) = written?;
+        reached("prepared");
+        let prepared = Self {
+            temporary,
+            id,
+            stem: stem.to_owned(),
+            record: None,
+        };
+        Ok((prepared, written))
+    }
+
+    /// Whether it is still there, under its temporary name or the one that it was to get: the directory may be
+    /// another one.
+    pub fn is_there(&self, directory: &LogDirectory) -> io::Result<bool> {
+        Ok(directory.is_name_of(&self.temporary, self.id) || self.name(directory)?.is_some())
+    }
+
+    fn name(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
+        atomic_file::name_of(directory, &self.stem, self.id)
+    }
+
+    /// Whether there is a record of it.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Step 2. `line` makes the line for intervals.jsonl from the name of the file.
+    pub fn record(
+        &mut self,
+        place: Place<'_>,
+        start: UnixNanos,
+        checkpoints: &[String],
+        line: impl FnOnce(&str) -> Vec<u8>,
+    ) -> io::Result<()> {
+        let expected = atomic_file::free_name(place.directory, &self.stem);
+        let record = Record {
+            temporary: self.temporary.clone(),
+            inode: self.id.inode,
+            stem: self.stem.clone(),
+            line: line(&expected),
+            expected,
+            checkpoints: checkpoints.to_vec(),
+        };
+        let name = format!("{}{}.{ENDING}", atomic_file::own_prefix(place.tag), start.0);
+        atomic_file::replace(place.directory, place.tag, &name, |file| {
+            checksummed::write(&record, file)
+        })?;
+        self.record = Some(name);
+        reached("recorded");
+        Ok(())
+    }
+
+    /// Step 3. Returns the name of the file.
+    pub fn publish(&self, directory: &LogDirectory) -> io::Result<String> {
+        let renamed = atomic_file::rename_to_free_name(directory, &self.temporary, &self.stem);
+        let name = match renamed {
+            // A try before has come through, and its answer was lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.name(directory)?.ok_or(error)?
+            }
+            renamed => renamed?,
+        };
+        reached("renamed");
+        atomic_file::sync_rename(directory, &name);
+        reached("published");
+        Ok(name)
+    }
+
+    /// Step 4. Returns the record that is to be removed at last, if there is one.
+    #[must_use]
+    pub fn retire(&mut self, directory: &LogDirectory, checkpoints: &[String]) -> Option<String> {
+        let record = self.record.take()?;
+        match retire(directory, checkpoints) {
+            Ok(()) => Some(record),
+            Err(error) => {
+                warn!("{error}; the next start tries again");
+                None
+            }
+        }
+    }
+}
+
+/// Removes checkpoints whose interval has its file.
+fn retire(directory: &LogDirectory, checkpoints: &[String]) -> io::Result<()> {
+    for name in checkpoints {
+        directory.remove(name).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot remove checkpoint {name}: {error}"),
+            )
+        })?;
+    }
+    reached("retired");
+    Ok(())
+}
+
+/// Step 6.
+pub fn forget(directory: &LogDirectory, record: &str) {
+    // The checkpoints must be gone for good before their record is.
+    let gone = directory.sync().and_then(|()| directory.remove(record));
+    if let Err(error) = gone {
+        warn!("cannot remove {record}: {error}; the next start does");
+    }
+    reached("forgotten");
+}
+
+impl Record {
+    /// What a file has held, if it makes sense: no name leads out of the directory.
+    pub fn check(self) -> Result<Self, Damage> {
+        let names = [&self.temporary, &self.stem].into_iter();
+        let is_sound = names
+            .chain(&self.checkpoints)
+            .all(|name| !name.is_empty() && !name.contains('/'));
+        is_sound.then_some(self).ok_or(Damage::Nonsense)
+    }
+
+    /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.
+    pub fn carry_out(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
+        let mut line = self.line.clone();
+        // Its device may have another number since.
+        let found = directory.find(&self.temporary);
+        let renamed = found
+            .is_ok_and(|found| found.id.inode == self.inode)
+            .then(|| atomic_file::rename_to_free_name(directory, &self.temporary, &self.stem))
+            .transpose()?;
+        if let Some(name) = &renamed {
+            directory.sync()?;
+            let with_name = |name: &str| format!("\"file\":\"{name}\"");
+            if let Ok(text) = std::str::from_utf8(&line) {
+                let (expected, name) = (with_name(&self.expected), with_name(name));
+                line = text.replacen(&expected, &name, 1).into_bytes();
+            }
+        }
+        retire(directory, &self.checkpoints)?;
+        if !journal::has_line(directory, &line)? {
+            journal::append(directory, &line)?;
+        }
+        Ok(renamed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
+    #[test]
+    fn a_record_of_format_1_is_read() {
+        let written = Record {
+            temporary: ".acctd-5-20261128-1000_20261128-1001.tmp".into(),
+            inode: 4_711,
+            stem: "20261128-1000_20261128-1001".into(),
+            expected: "20261128-1000_20261128-1001-1.csv".into(),
+            checkpoints: vec![".acctd-5-71000000000.checkpoint".into()],
+            line: b"{\"file\":\"20261128-1000_20261128-1001-1.csv\"}\n".to_vec(),
+        };
+        checksummed::testing::ensure_format("commit-1", &written);
+    }
+}

@@ -1,0 +1,98 @@
+//! Rows → the text of a CSV file, in the seed's format.
+
+use std::fmt::Write as _;
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use acctd_common::Counters;
+
+use crate::output::rows::Row;
+
+const HEADER: [&str; 6] = [
+    "Time",
+    "IP",
+    "SourceBytes",
+    "SourcePackets",
+    "DestBytes",
+    "DestPackets",
+];
+/// Behind the others, with a cross-check.
+const CROSS_CHECK_HEADER: [&str; 5] = [
+    "TcSourceBytes",
+    "TcSourcePackets",
+    "TcDestBytes",
+    "TcDestPackets",
+    "Verdict",
+];
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileTotals {
+    /// Rows, the header not counted.
+    pub rows: u64,
+    /// The sum of the source columns.
+    pub source: Counters,
+    /// The sum of the destination columns.
+    pub dest: Counters,
+    /// The sum of the cross-check's source columns.
+    pub tc_source: Counters,
+    /// The sum of the cross-check's destination columns.
+    pub tc_dest: Counters,
+}
+
+/// Writes header and rows; `time` is the first column of each. Rows have the cross-check's part if
+/// and only if `with_crosscheck`.
+pub fn write_rows(
+    target: impl Write,
+    time: &str,
+    rows: impl Iterator<Item = Row>,
+    with_crosscheck: bool,
+) -> io::Result<FileTotals> {
+    let mut csv = csv::WriterBuilder::new()
+        .buffer_capacity(64 * 1024)
+        .from_writer(target);
+    let more: &[&str] = if with_crosscheck {
+        &CROSS_CHECK_HEADER
+    } else {
+        &[]
+    };
+    csv.write_record(HEADER.iter().chain(more))?;
+    let mut totals = FileTotals::default();
+    let mut address = String::new();
+    let mut digits = itoa::Buffer::new();
+    for row in rows {
+        address.clear();
+        // Writing to a String cannot fail.
+        let _infallible = write!(address, "{}", row.address);
+        csv.write_field(time)?;
+        csv.write_field(&address)?;
+        let mut write_counters = |csv: &mut csv::Writer<_>, source: Counters, dest: Counters| {
+            [source.bytes, source.packets, dest.bytes, dest.packets]
+                .into_iter()
+                .try_for_each(|number| csv.write_field(digits.format(number)))
+        };
+        write_counters(&mut csv, row.source, row.dest)?;
+        if let Some(kernel) = row.kernel {
+            write_counters(&mut csv, kernel.source, kernel.dest)?;
+            csv.write_field(kernel.verdict.text())?;
+            totals.tc_source.add(kernel.source);
+            totals.tc_dest.add(kernel.dest);
+        }
+        csv.write_record(None::<&[u8]>)?;
+        totals.rows += 1;
+        totals.source.add(row.source);
+        totals.dest.add(row.dest);
+    }
+    csv.flush()?;
+    Ok(totals)
+}
+
+/// Makes a log directory with its parents, mode 0750 as the seed does.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+}

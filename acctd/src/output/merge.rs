@@ -1,0 +1,216 @@
+//! Intervals that wait for the disk, put together so that they take no more memory than they may:
+//! what is lost is where one interval ended and the next began, and at last which of the smallest
+//! prefixes it was, but no packet.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+use acctd_common::Counters;
+
+use crate::count::accumulator::Entries;
+use crate::count::ledger::Entry;
+use crate::model::prefix::PrefixKey;
+use crate::output::rows::{ClosedInterval, GroupInterval};
+
+impl ClosedInterval {
+    /// Entries that it has in memory.
+    #[must_use]
+    pub fn n_entries(&self) -> usize {
+        let ledgers = self.groups.iter().flat_map(|group| &group.entries);
+        let kernel = self.kernel.as_ref().map(|kernel| kernel.counts.n_entries());
+        ledgers.map(Entries::len).sum::<usize>() + kernel.unwrap_or(0)
+    }
+
+    /// Takes the next interval in. Both have their verdicts, if they are to have any.
+    pub fn append(&mut self, next: Self) {
+        self.period.end = next.period.end;
+        for group in next.groups {
+            match self
+                .groups
+                .iter_mut()
+                .find(|own| own.config == group.config)
+            {
+                Some(own) => own.append(group),
+                None => self.groups.push(group),
+            }
+        }
+        match (&mut self.kernel, next.kernel) {
+            (Some(kernel), Some(next)) => kernel.append(next),
+            (kernel @ None, next) => *kernel = next,
+            (Some(_), None) => {}
+        }
+        self.gaps.extend(next.gaps);
+        self.checkpoints.extend(next.checkpoints);
+        self.n_merged += next.n_merged;
+    }
+
+    /// Leaves at most `limit` of each group's prefixes, those with the most packets, and counts the
+    /// others in the row of the zero address.
+    pub fn fold(&mut self, limit: usize) {
+        for group in &mut self.groups {
+            for entries in &mut group.entries {
+                group.counts.overflow += match entries {
+                    Entries::Ip4(entries) => fold(entries, limit),
+                    Entries::Ip6Half(entries) => fold(entries, limit),
+                    Entries::Ip6(entries) => fold(entries, limit),
+                };
+            }
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.counts.fold(limit);
+        }
+    }
+}
+
+impl GroupInterval {
+    fn append(&mut self, next: Self) {
+        self.counts.add(&next.counts);
+        self.loss_is_open |= next.loss_is_open;
+        self.entries.extend(next.entries);
+        let mut ledgers = std::mem::take(&mut self.entries).into_iter();
+        let Some(mut all) = ledgers.next() else {
+            return;
+        };
+        for ledger in ledgers {
+            match (&mut all, ledger) {
+                (Entries::Ip4(all), Entries::Ip4(more)) => join(all, more),
+                (Entries::Ip6Half(all), Entries::Ip6Half(more)) => join(all, more),
+                (Entries::Ip6(all), Entries::Ip6(more)) => join(all, more),
+                // One group has one prefix length.
+                (_, other) => self.entries.push(other),
+            }
+        }
+        self.entries.push(all);
+    }
+}
+
+/// Adds entries to others of the same kind: each prefix once, in order.
+pub fn join<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
+    all.extend(more);
+    sort_and_join(all);
+    all.shrink_to_fit();
+}
+
+/// Puts entries in order where they lie, each prefix once; linear where they are so already.
+pub fn sort_and_join<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
+    entries.sort_unstable_by_key(Entry::key);
+    entries.dedup_by(|next, kept| {
+        let is_same = next.key() == kept.key();
+        if is_same {
+            let mut sum = kept.counters();
+            sum.add(next.counters());
+            *kept = Entry::new(kept.key(), sum);
+        }
+        is_same
+    });
+}
+
+/// Returns the packets that went to the zero address.
+pub fn fold<K: PrefixKey>(entries: &mut Vec<Entry<K>>, limit: usize) -> u64 {
+    if entries.len() <= limit {
+        return 0;
+    }
+    entries.select_nth_unstable_by_key(limit, |entry| Reverse(entry.counters().packets));
+    let mut folded = Counters::default();
+    for entry in entries.drain(limit..) {
+        folded.add(entry.counters());
+    }
+    join(entries, vec![Entry::new(K::ZERO, folded)]);
+    folded.packets
+}
+
+/// How many intervals are to be put together, and where: the neighbours that have the fewest rows, so
+/// that none is moved often. `None` where there are not two.
+#[must_use]
+pub fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
+    let pairs = sizes.iter().zip(sizes.iter().skip(1)).enumerate();
+    pairs
+        .min_by_key(|(_, (one, next))| **one + **next)
+        .map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::GroupConfig;
+    use crate::model::counts::Counts;
+    use crate::model::interval::{Period, UnixNanos};
+    use crate::model::prefix::{Family, PrefixLength, Side};
+    use crate::nflog::socket::NflogGroup;
+
+    fn interval(start: i64, entries: &[(u32, u64)]) -> ClosedInterval {
+        let entries: Vec<Entry<u32>> = entries
+            .iter()
+            .map(|&(key, packets)| {
+                let bytes = 100 * packets;
+                Entry::new(key, Counters { bytes, packets })
+            })
+            .collect();
+        let packets = entries.iter().map(|entry| entry.counters().packets).sum();
+        let period = Period {
+            start: UnixNanos(start),
+            end: UnixNanos(start + 1),
+        };
+        let group = GroupInterval {
+            config: GroupConfig {
+                group: NflogGroup(1),
+                side: Side::Source,
+                prefix_length: PrefixLength::new(Family::Ip4, 32).unwrap(),
+            },
+            counts: Counts {
+                packets,
+                bytes: 100 * packets,
+                ..Counts::default()
+            },
+            entries: vec![Entries::Ip4(entries)],
+            loss_is_open: false,
+        };
+        ClosedInterval::new(period, vec![group])
+    }
+
+    fn rows(interval: &mut ClosedInterval) -> Vec<(String, u64)> {
+        interval
+            .rows()
+            .map(|row| (row.address.to_string(), row.source.packets))
+            .collect()
+    }
+
+    #[test]
+    fn neighbours_become_one_interval_with_each_prefix_once() {
+        let mut one = interval(0, &[(9, 1), (7, 2)]);
+        one.checkpoints = vec!["a".into()];
+        let mut two = interval(1, &[(7, 3), (8, 4)]);
+        two.checkpoints = vec!["b".into()];
+        one.append(two);
+        assert_eq!(one.period.end, UnixNanos(2));
+        assert_eq!((one.n_merged, one.n_entries()), (2, 3));
+        assert_eq!(one.checkpoints, ["a", "b"]);
+        assert_eq!(one.counts().packets, 10);
+        let expected = [("0.0.0.7", 5), ("0.0.0.8", 4), ("0.0.0.9", 1)];
+        assert_eq!(rows(&mut one), expected.map(|(ip, n)| (ip.to_owned(), n)));
+    }
+
+    #[test]
+    fn folding_keeps_the_largest_and_all_packets() {
+        let mut one = interval(0, &[(0, 1), (1, 9), (2, 5), (3, 2), (4, 8)]);
+        one.fold(3);
+        let expected = [
+            ("0.0.0.0", 3),
+            ("0.0.0.1", 9),
+            ("0.0.0.2", 5),
+            ("0.0.0.4", 8),
+        ];
+        assert_eq!(rows(&mut one), expected.map(|(ip, n)| (ip.to_owned(), n)));
+        assert_eq!(one.counts().overflow, 3);
+        assert_eq!(one.counts().packets, 25);
+    }
+
+    #[test]
+    fn the_smallest_neighbours_are_put_together() {
+        let at = |sizes: &[usize]| smallest_neighbours(&sizes.iter().copied().collect());
+        assert_eq!(at(&[]), None);
+        assert_eq!(at(&[1]), None);
+        assert_eq!(at(&[8, 4, 2, 1]), Some(2));
+        assert_eq!(at(&[1, 1, 1]), Some(0));
+    }
+}

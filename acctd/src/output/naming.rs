@@ -1,0 +1,112 @@
+//! Times as text: in rows, in file names, in `intervals.jsonl`. The layouts are the seed's.
+
+use chrono::{DateTime, Local, TimeZone, Utc};
+
+use crate::model::interval::{Period, UnixNanos};
+
+/// The zone in which times are written. The arithmetic of intervals knows none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// The machine's, as in the seed.
+    Local,
+    /// UTC: names that never repeat when summer time ends.
+    Utc,
+    /// A zone by name, to test what the machine's zone would do.
+    #[cfg(test)]
+    Named(chrono_tz::Tz),
+}
+
+impl Zone {
+    /// The `Time` column: `YYYY-MM-DD HH:MM:SS`.
+    #[must_use]
+    pub fn row_time(self, time: UnixNanos) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// A file's name without its ending: `START_END`, each `YYYY-MM-DD-HHMMSS`.
+    #[must_use]
+    pub fn file_stem(self, period: Period) -> String {
+        let layout = "%Y-%m-%d-%H%M%S";
+        format!(
+            "{}_{}",
+            self.format(period.start, layout),
+            self.format(period.end, layout)
+        )
+    }
+
+    /// RFC 3339 with the offset and microseconds.
+    #[must_use]
+    pub fn rfc3339(self, time: UnixNanos) -> String {
+        self.format(time, "%Y-%m-%dT%H:%M:%S%.6f%:z")
+    }
+
+    /// The start of a line on stderr, as Go's log package has it: `YYYY/MM/DD HH:MM:SS`.
+    #[must_use]
+    pub fn log_time(self, time: UnixNanos) -> String {
+        self.format(time, "%Y/%m/%d %H:%M:%S")
+    }
+
+    /// The start of a line to syslog (RFC 3164): `Mmm dd HH:MM:SS`.
+    #[must_use]
+    pub fn syslog_time(self, time: UnixNanos) -> String {
+        self.format(time, "%b %e %H:%M:%S")
+    }
+
+    fn format(self, time: UnixNanos, layout: &str) -> String {
+        match self {
+            Self::Local => format(&Local, time, layout),
+            Self::Utc => format(&Utc, time, layout),
+            #[cfg(test)]
+            Self::Named(zone) => format(&zone, time, layout),
+        }
+    }
+}
+
+fn format<Z: TimeZone>(zone: &Z, time: UnixNanos, layout: &str) -> String
+where
+    Z::Offset: std::fmt::Display,
+{
+    // chrono's range is 262,000 years, that of UnixNanos 584.
+    let (seconds, nanos) = time.seconds_and_nanos();
+    let time: DateTime<Utc> = DateTime::from_timestamp(seconds, nanos).unwrap_or_default();
+    time.with_timezone(zone).format(layout).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn times_are_written_as_the_seed_writes_them() {
+        // The sample row and file name of the seed's manual.
+        let period = Period {
+            start: UnixNanos(1_360_594_800 * SECOND + 7),
+            end: UnixNanos(1_360_598_400 * SECOND),
+        };
+        assert_eq!(Zone::Utc.row_time(period.start), "2013-02-11 15:00:00");
+        assert_eq!(
+            Zone::Utc.file_stem(period),
+            "2013-02-11-150000_2013-02-11-160000"
+        );
+        assert_eq!(
+            Zone::Utc.rfc3339(period.start),
+            "2013-02-11T15:00:00.000000+00:00"
+        );
+        assert_eq!(Zone::Utc.log_time(period.start), "2013/02/11 15:00:00");
+    }
+
+    #[test]
+    fn local_names_repeat_when_summer_time_ends() {
+        let berlin = Zone::Named(chrono_tz::Europe::Berlin);
+        let hour = |n: i64| Period {
+            start: UnixNanos((1_792_889_000 / 3_600 + n) * 3_600 * SECOND),
+            end: UnixNanos((1_792_889_000 / 3_600 + n + 1) * 3_600 * SECOND),
+        };
+        // 2026-10-25: 02:00 to 03:00 comes twice.
+        let names: Vec<String> = (0..4).map(|n| berlin.file_stem(hour(n))).collect();
+        assert_eq!(names[0], "2026-10-25-020000_2026-10-25-020000");
+        assert_eq!(names[1], "2026-10-25-020000_2026-10-25-030000");
+    }
+}

@@ -1,0 +1,362 @@
+//! The closed ledgers of all groups → the rows of one file, sorted: IPv4 before IPv6, each by
+//! address. The ledgers are sorted where they lie and merged while they are written, so a file
+//! takes no memory beyond them.
+
+use std::net::IpAddr;
+
+use acctd_common::Counters;
+use itertools::Itertools;
+use serde::{Deserialize, Serialize};
+
+use crate::config::GroupConfig;
+use crate::count::accumulator::Entries;
+use crate::count::ledger::Entry;
+use crate::crosscheck::reconcile::Verdict;
+use crate::crosscheck::verdicts::{KernelInterval, StoredKey};
+use crate::model::counts::Counts;
+use crate::model::interval::Period;
+use crate::model::prefix::{PrefixKey, Side};
+use crate::nflog::socket::NflogGroup;
+
+/// A period that is over, with all that was counted in it. Only [`crate::close::engine`] makes one,
+/// from ledgers that their readers have let go of, so an open period cannot be written.
+#[derive(Debug)]
+pub struct ClosedInterval {
+    /// The span it covers; the first and the last of a run are partial.
+    pub period: Period,
+    /// Each group's part.
+    pub groups: Vec<GroupInterval>,
+    /// What the kernel counted, with a cross-check.
+    pub kernel: Option<KernelInterval>,
+    /// Times in it of which it is not known what was logged.
+    pub gaps: Vec<Gap>,
+    /// The files of its checkpoints, which go when it has its own.
+    pub checkpoints: Vec<String>,
+    /// How many intervals were put together to this one because too many rows waited for the disk.
+    pub n_merged: u32,
+}
+
+/// A time in which packets may have been logged that nobody received and no number tells of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// From the last moment that is accounted for to the first one that is again.
+    pub period: Period,
+    /// The groups that it concerns.
+    pub groups: Vec<NflogGroup>,
+    /// How it came about, as a word of `intervals.jsonl`.
+    pub cause: GapCause,
+}
+
+/// What has made a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// acctd was killed: what came after its last checkpoint is gone, and nothing was received until
+    /// it was started again.
+    Killed,
+    /// The kernel's side of the group was gone, until the group was bound again.
+    Unbound,
+    /// No rule logged to the group, where one had before.
+    RulesGone,
+}
+
+/// What one group counted in a period.
+#[derive(Clone, Debug)]
+pub struct GroupInterval {
+    /// The group.
+    pub config: GroupConfig,
+    /// What happened to its packets.
+    pub counts: Counts,
+    /// Its prefixes, in ledgers each of which has a prefix once; none where no datagram came.
+    pub entries: Vec<Entries>,
+    /// It may lack packets whose loss is counted in a later period, or not known yet.
+    pub loss_is_open: bool,
+}
+
+impl From<GroupConfig> for GroupInterval {
+    /// Nothing counted yet.
+    fn from(config: GroupConfig) -> Self {
+        Self {
+            config,
+            counts: Counts::default(),
+            entries: Vec::new(),
+            loss_is_open: false,
+        }
+    }
+}
+
+/// One row of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The prefix's address, its host bits zero.
+    pub address: IpAddr,
+    /// What groups that account the source counted for it.
+    pub source: Counters,
+    /// What groups that account the destination counted for it.
+    pub dest: Counters,
+    /// The kernel's own count, with a cross-check.
+    pub kernel: Option<KernelRow>,
+}
+
+/// The cross-check's part of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelRow {
+    /// What the TC programs counted with it as the source.
+    pub source: Counters,
+    /// What they counted with it as the destination.
+    pub dest: Counters,
+    /// The worse of the verdicts on both.
+    pub verdict: Verdict,
+}
+
+impl ClosedInterval {
+    /// An interval with nothing but what its groups counted.
+    #[must_use]
+    pub fn new(period: Period, groups: Vec<GroupInterval>) -> Self {
+        Self {
+            period,
+            groups,
+            kernel: None,
+            gaps: Vec::new(),
+            checkpoints: Vec::new(),
+            n_merged: 1,
+        }
+    }
+
+    /// The counters of all groups together.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for group in &self.groups {
+            sum.add(&group.counts);
+        }
+        sum
+    }
+
+    /// Puts everything in order where it lies; linear where that was done before.
+    pub fn sort(&mut self) {
+        for ledger in self.groups.iter_mut().flat_map(|group| &mut group.entries) {
+            match ledger {
+                Entries::Ip4(entries) => entries.sort_unstable_by_key(Entry::key),
+                Entries::Ip6Half(entries) => entries.sort_unstable_by_key(Entry::key),
+                Entries::Ip6(entries) => entries.sort_unstable_by_key(Entry::key),
+            }
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.counts.sort();
+        }
+    }
+
+    /// The rows in order, each prefix once.
+    pub fn rows(&mut self) -> impl Iterator<Item = Row> {
+        self.sort();
+        // One prefix length serves all IPv6 groups, so at most one of the last two has entries.
+        self.rows_of::<u32>()
+            .chain(self.rows_of::<u64>())
+            .chain(self.rows_of::<u128>())
+    }
+
+    fn rows_of<K: StoredKey>(&self) -> impl Iterator<Item = Row> {
+        self.parts::<K>()
+            .kmerge_by(|one, other| one.0 < other.0)
+            .map(|(key, sums)| Sums { key, sums })
+            .coalesce(Sums::join)
+            .map(|Sums { key, sums }| Row {
+                address: key.address(),
+                source: sums.source,
+                dest: sums.dest,
+                kernel: self.kernel.is_some().then_some(sums.kernel),
+            })
+    }
+
+    /// Sorted streams, each of which has a part of a row.
+    fn parts<K: StoredKey>(&self) -> impl Iterator<Item = Part<'_, K>> {
+        let nflog = self.groups.iter().flat_map(|group| {
+            let side = group.config.side;
+            let ledgers = group.entries.iter().filter_map(K::entries);
+            ledgers.map(move |entries| -> Part<'_, K> {
+                Box::new(
+                    entries
+                        .iter()
+                        .map(move |entry| (entry.key(), RowSums::nflog(side, entry.counters()))),
+                )
+            })
+        });
+        let kernel = self.kernel.iter().flat_map(|kernel| {
+            let sides = [Side::Source, Side::Dest].into_iter();
+            sides.flat_map(move |side| -> [Part<'_, K>; 2] {
+                let totals = &K::family(&kernel.counts).side(side).totals;
+                let findings = kernel.judgement.iter();
+                let findings = findings.flat_map(move |judgement| K::findings(judgement, side));
+                [
+                    Box::new(
+                        totals.iter().map(move |entry| {
+                            (entry.key(), RowSums::kernel(side, entry.counters()))
+                        }),
+                    ),
+                    Box::new(
+                        findings.map(|finding| (finding.key, RowSums::verdict(finding.verdict))),
+                    ),
+                ]
+            })
+        });
+        nflog.chain(kernel)
+    }
+}
+
+/// A sorted stream of parts of rows.
+type Part<'a, K> = Box<dyn Iterator<Item = (K, RowSums)> + 'a>;
+
+struct Sums<K> {
+    key: K,
+    sums: RowSums,
+}
+
+impl<K: PrefixKey> Sums<K> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the shape of itertools' coalesce: two rows that stay apart are no error"
+    )]
+    fn join(mut self, other: Self) -> Result<Self, (Self, Self)> {
+        if self.key != other.key {
+            return Err((self, other));
+        }
+        self.sums.add(&other.sums);
+        Ok(self)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RowSums {
+    source: Counters,
+    dest: Counters,
+    kernel: KernelRow,
+}
+
+impl RowSums {
+    const NONE: Self = Self {
+        source: NOTHING,
+        dest: NOTHING,
+        kernel: KernelRow {
+            source: NOTHING,
+            dest: NOTHING,
+            verdict: Verdict::Match,
+        },
+    };
+
+    fn nflog(side: Side, counters: Counters) -> Self {
+        let mut sums = Self::NONE;
+        match side {
+            Side::Source => sums.source = counters,
+            Side::Dest => sums.dest = counters,
+        }
+        sums
+    }
+
+    fn kernel(side: Side, counters: Counters) -> Self {
+        let mut sums = Self::NONE;
+        match side {
+            Side::Source => sums.kernel.source = counters,
+            Side::Dest => sums.kernel.dest = counters,
+        }
+        sums
+    }
+
+    fn verdict(verdict: Verdict) -> Self {
+        let mut sums = Self::NONE;
+        sums.kernel.verdict = verdict;
+        sums
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.source.add(other.source);
+        self.dest.add(other.dest);
+        self.kernel.source.add(other.kernel.source);
+        self.kernel.dest.add(other.kernel.dest);
+        self.kernel.verdict = self.kernel.verdict.max(other.kernel.verdict);
+    }
+}
+
+const NOTHING: Counters = Counters {
+    bytes: 0,
+    packets: 0,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::interval::UnixNanos;
+    use crate::model::prefix::{Family, PrefixLength};
+    use crate::nflog::socket::NflogGroup;
+
+    fn group(side: Side, family: Family, entries: Entries) -> GroupInterval {
+        GroupInterval {
+            config: GroupConfig {
+                group: NflogGroup(1),
+                side,
+                prefix_length: PrefixLength::new(family, 32).unwrap(),
+            },
+            counts: Counts::default(),
+            entries: vec![entries],
+            loss_is_open: false,
+        }
+    }
+
+    fn entry<K: PrefixKey>(key: K, bytes: u64) -> Entry<K> {
+        Entry::new(key, Counters { bytes, packets: 1 })
+    }
+
+    #[test]
+    fn rows_are_sorted_and_each_prefix_stands_once() {
+        let mut closed = ClosedInterval::new(
+            Period {
+                start: UnixNanos(0),
+                end: UnixNanos(1),
+            },
+            vec![
+                group(
+                    Side::Dest,
+                    Family::Ip6,
+                    Entries::Ip6Half(vec![entry(5 << 32, 1), entry(2 << 32, 2)]),
+                ),
+                group(
+                    Side::Source,
+                    Family::Ip4,
+                    Entries::Ip4(vec![entry(9, 10), entry(7, 20), entry(0, 1), entry(0, 2)]),
+                ),
+                // A second group of the same direction, and one of the other.
+                group(Side::Source, Family::Ip4, Entries::Ip4(vec![entry(9, 5)])),
+                group(
+                    Side::Dest,
+                    Family::Ip4,
+                    Entries::Ip4(vec![entry(9, 3), entry(8, 4)]),
+                ),
+            ],
+        );
+        let text: Vec<String> = closed
+            .rows()
+            .map(|row| {
+                format!(
+                    "{} {}/{} {}/{}",
+                    row.address,
+                    row.source.bytes,
+                    row.source.packets,
+                    row.dest.bytes,
+                    row.dest.packets
+                )
+            })
+            .collect();
+        assert_eq!(
+            text,
+            [
+                "0.0.0.0 3/2 0/0",
+                "0.0.0.7 20/1 0/0",
+                "0.0.0.8 0/0 4/1",
+                "0.0.0.9 15/2 3/1",
+                "0:2:: 0/0 2/1",
+                "0:5:: 0/0 1/1",
+            ]
+        );
+        assert_eq!(closed.rows().count(), 6, "rows can be had again");
+    }
+}

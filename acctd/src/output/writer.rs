@@ -1,0 +1,707 @@
+//! The task that has closed intervals and checkpoints written, one after the other, off the readers'
+//! threads. What cannot be written waits here, in order and within its bounds, and is tried again while
+//! counting goes on. The task itself never waits for the disk: each attempt is on a thread of its own.
+
+mod attempt;
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use log::{info, warn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::crosscheck::Watched;
+use crate::crosscheck::verdicts::Judge;
+use crate::model::interval::UnixNanos;
+use crate::nflog::socket::NflogGroup;
+use crate::observe::state::Vitals;
+use crate::output::checkpoint::Checkpoint;
+use crate::output::commit::Place;
+use crate::output::csv;
+use crate::output::journal;
+use crate::output::log_directory::LogDirectory;
+use crate::output::merge;
+use crate::output::naming::Zone;
+use crate::output::rows::ClosedInterval;
+
+use attempt::{Attempt, DiskThread, Failure, Line, Outcome, Unwritten};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After a stop, how long to go on trying before what could not be written is given up.
+const LAST_TRIES: Duration = Duration::from_secs(10);
+/// After a stop, how long an attempt without an answer is waited for: a slow disk that lives is not a dead one, and
+/// the unit's `TimeoutStopSec` is 60 s.
+const LAST_ANSWER: Duration = Duration::from_secs(45);
+/// A disk that has not answered for so long is in trouble, though it has refused nothing: a dead one, or a
+/// network file system without its server.
+const NO_ANSWER: Duration = Duration::from_secs(10);
+
+/// By how much the nice value of the thread that sorts and writes is above the readers', up to 0: on a
+/// busy core they come first, with three quarters of it where both want all. A file may be late, a packet
+/// cannot wait. No more than that, or the writer gets too little where there is too little for all,
+/// and falls further behind with each interval.
+const BEHIND_READERS: i32 = 5;
+
+/// Where and how files are written.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The log directory.
+    pub directory: PathBuf,
+    /// The zone of names and rows.
+    pub zone: Zone,
+    /// The interfaces that are cross-checked; empty without a cross-check.
+    pub watched: Vec<Watched>,
+    /// Whose files these are, where several processes share the directory.
+    pub tag: NflogGroup,
+    /// The most rows that may wait.
+    pub backlog: usize,
+}
+
+impl Destination {
+    /// Opens the directory. Where it is gone it is made again.
+    fn open(&self) -> io::Result<LogDirectory> {
+        match LogDirectory::open(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                csv::make_directory(&self.directory)?;
+                let shown = self.directory.display();
+                warn!("log directory {shown} was gone and is made again");
+                LogDirectory::open(&self.directory)
+            }
+            opened => opened,
+        }
+    }
+
+    fn place<'a>(&self, directory: &'a LogDirectory) -> Place<'a> {
+        Place {
+            directory,
+            tag: self.tag,
+        }
+    }
+}
+
+/// Takes closed intervals and checkpoints, and writes them in that order.
+#[derive(Debug)]
+pub struct Writer {
+    queue: mpsc::UnboundedSender<Job>,
+    /// Checkpoints on their way.
+    n_saving: Arc<AtomicUsize>,
+    /// The last one was saved.
+    is_saving_well: Arc<AtomicBool>,
+    impatient: watch::Sender<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Write(Box<ClosedInterval>),
+    Save(SaveJob),
+}
+
+#[derive(Debug)]
+struct SaveJob {
+    file: String,
+    checkpoint: Checkpoint,
+    /// Counts it for as long as it is there.
+    _counted: CountedIn,
+}
+
+#[derive(Debug)]
+struct CountedIn(Arc<AtomicUsize>);
+
+impl Drop for CountedIn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    /// Starts the task, on the runtime that this is called in, and its thread. It notes in `vitals` what it
+    /// does.
+    pub fn start(destination: Destination, vitals: Arc<Vitals>) -> anyhow::Result<Self> {
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let (impatient, impatience) = watch::channel(false);
+        let is_saving_well = Arc::new(AtomicBool::new(true));
+        let disk = DiskThread::start(destination.clone(), Arc::clone(&vitals))
+            .context("cannot start the thread that writes files")?;
+        let backlog = Backlog {
+            destination,
+            vitals,
+            jobs,
+            impatience,
+            judge: Some(Judge::default()),
+            files: VecDeque::new(),
+            checkpoints: VecDeque::new(),
+            lines: VecDeque::new(),
+            disk,
+            under_way: None,
+            trouble: None,
+            is_saving_well: Arc::clone(&is_saving_well),
+            said: Said::default(),
+            pause: FIRST_PAUSE,
+            resting_until: None,
+            stopped_at: None,
+            give_up_at: None,
+        };
+        Ok(Self {
+            queue,
+            n_saving: Arc::default(),
+            is_saving_well,
+            impatient,
+            task: tokio::spawn(backlog.write_all()),
+        })
+    }
+
+    /// Queues an interval.
+    pub fn write(&self, closed: ClosedInterval) -> anyhow::Result<()> {
+        let job = Job::Write(Box::new(closed));
+        self.queue.send(job).ok().context("the writer has ended")
+    }
+
+    /// Queues a checkpoint, to be saved in `file` unless its interval is closed before.
+    pub fn save(&self, file: String, checkpoint: Checkpoint) {
+        self.n_saving.fetch_add(1, Ordering::Relaxed);
+        let job = Job::Save(SaveJob {
+            file,
+            checkpoint,
+            _counted: CountedIn(Arc::clone(&self.n_saving)),
+        });
+        // If the writer has ended, the next interval says so.
+        let _ended = self.queue.send(job);
+    }
+
+    /// Whether a checkpoint is on its way.
+    #[must_use]
+    pub fn is_saving(&self) -> bool {
+        self.n_saving.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the last checkpoint was saved, or none has failed yet.
+    #[must_use]
+    pub fn is_saving_well(&self) -> bool {
+        self.is_saving_well.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for 45; once
+    /// `hurry` has come true, at its next refusal or if it has not answered for ten.
+    pub async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
+        drop(self.queue);
+        let mut task = self.task;
+        let finished = tokio::select! {
+            biased;
+            finished = &mut task => finished,
+            () = hurry => {
+                self.impatient.send_replace(true);
+                task.await
+            }
+        };
+        finished.context("the writer has failed")?
+    }
+}
+
+/// What is on its way to the disk.
+struct Backlog {
+    destination: Destination,
+    vitals: Arc<Vitals>,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    impatience: watch::Receiver<bool>,
+    /// Gives the cross-check's verdicts; `None` while a thread has it.
+    judge: Option<Judge>,
+    /// Intervals without a file, oldest first. The one that an attempt is writing is not among them.
+    files: VecDeque<Unwritten>,
+    /// Of open intervals, the newest of each.
+    checkpoints: VecDeque<SaveJob>,
+    /// Lines that intervals.jsonl lacks, oldest first. It is not what people bill from, so it
+    /// holds up no file.
+    lines: VecDeque<Line>,
+    disk: DiskThread,
+    /// The attempt that the disk has not answered yet.
+    under_way: Option<UnderWay>,
+    /// What the disk refuses, or that it does not answer, and since when.
+    trouble: Option<(String, Instant)>,
+    /// The last checkpoint was saved.
+    is_saving_well: Arc<AtomicBool>,
+    /// When the log last said that intervals are merged.
+    said: Said,
+    /// Until the next try.
+    pause: Duration,
+    /// No attempt until then.
+    resting_until: Option<Instant>,
+    /// When the last interval had come.
+    stopped_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+}
+
+/// An attempt, and what it has in hand.
+struct UnderWay {
+    outcome: oneshot::Receiver<Outcome>,
+    since: Instant,
+    since_by_clock: UnixNanos,
+    /// Of the interval, if there is one.
+    stem: Option<String>,
+    n_rows: usize,
+    n_packets: u64,
+    n_lines: usize,
+    /// The log says that it has no answer.
+    is_said: bool,
+}
+
+/// When the log last said what is done while too many rows wait: that may be each second.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    joining: Option<Instant>,
+    folding: Option<Instant>,
+}
+
+fn is_to_be_said(last: &mut Option<Instant>) -> bool {
+    let is_due = last.is_none_or(|at| at.elapsed() >= LONGEST_PAUSE);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
+}
+
+impl Backlog {
+    async fn write_all(mut self) -> anyhow::Result<()> {
+        loop {
+            self.take_in_all();
+            self.keep_within_bounds().await?;
+            if self.under_way.is_none() && self.resting_until.is_none() {
+                if !self.has_work() {
+                    match self.jobs.recv().await {
+                        Some(job) => self.take_in(job),
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
+                self.begin().await?;
+            }
+            let sleep = sleep_until(self.wakes_at());
+            tokio::select! {
+                biased;
+                outcome = outcome_of(&mut self.under_way) => {
+                    let outcome = outcome.context("writing an interval has failed")?;
+                    self.settle(outcome)?;
+                }
+                job = self.jobs.recv(), if self.stopped_at.is_none() => self.hear(job),
+                _ = self.impatience.changed(), if self.stopped_at.is_some() => {
+                    self.resting_until = None;
+                }
+                () = sleep => self.wake()?,
+            }
+        }
+    }
+
+    /// A job, or the end of them.
+    fn hear(&mut self, job: Option<Job>) {
+        let Some(job) = job else {
+            self.stopped_at = Some(Instant::now());
+            // A stop should not wait for half a minute.
+            if self.pause > FIRST_PAUSE {
+                self.resting_until = None;
+            }
+            return;
+        };
+        let only_lines_wait = self.files.is_empty();
+        self.take_in(job);
+        self.note_waiting();
+        if only_lines_wait && !self.files.is_empty() {
+            self.resting_until = None;
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !(self.files.is_empty() && self.lines.is_empty() && self.checkpoints.is_empty())
+    }
+
+    fn take_in(&mut self, job: Job) {
+        match job {
+            Job::Write(closed) => {
+                // What is saved of it now would be counted again at the next start.
+                self.checkpoints
+                    .retain(|job| !closed.checkpoints.contains(&job.file));
+                self.files.push_back(Unwritten {
+                    closed: *closed,
+                    prepared: None,
+                });
+            }
+            Job::Save(job) => {
+                self.checkpoints.retain(|other| other.file != job.file);
+                self.checkpoints.push_back(job);
+            }
+        }
+    }
+
+    fn take_in_all(&mut self) {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.take_in(job);
+        }
+    }
+
+    /// Puts intervals together while too many rows wait.
+    async fn keep_within_bounds(&mut self) -> anyhow::Result<()> {
+        let limit = self.destination.backlog;
+        // One that has just been closed is no backlog.
+        if n_rows(&self.files) <= limit || self.files.len() < 2 {
+            return Ok(());
+        }
+        let zone = self.destination.zone;
+        let mut said = self.said;
+        self.said = self
+            .judging(move |files, judge| {
+                coarsen_all(files, limit, judge, zone, &mut said);
+                said
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Lets a thread work on the intervals that wait, and on nothing else: it is not the disk's.
+    async fn judging<F, T>(&mut self, work: F) -> anyhow::Result<T>
+    where
+        F: FnOnce(&mut VecDeque<Unwritten>, &mut Judge) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut files = std::mem::take(&mut self.files);
+        let mut judge = self.judge.take().unwrap_or_default();
+        let worked = spawn_blocking(move || {
+            yield_to_readers();
+            let answer = work(&mut files, &mut judge);
+            (files, judge, answer)
+        });
+        let (files, judge, answer) = worked.await.context("judging intervals has failed")?;
+        self.files = files;
+        self.judge = Some(judge);
+        Ok(answer)
+    }
+
+    /// Begins with the oldest interval, if there is one, and all lines; checkpoints if no other interval
+    /// waits.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        if self
+            .files
+            .front()
+            .is_some_and(|file| is_unjudged(&file.closed))
+        {
+            self.judging(|files, judge| {
+                if let Some(oldest) = files.front_mut() {
+                    judge_once(&mut oldest.closed, judge);
+                }
+            })
+            .await?;
+        }
+        let attempt = Attempt {
+            oldest: self.files.pop_front(),
+            lines: std::mem::take(&mut self.lines),
+            checkpoints: if self.files.is_empty() {
+                std::mem::take(&mut self.checkpoints)
+            } else {
+                VecDeque::new()
+            },
+        };
+        let closed = attempt.oldest.as_ref().map(|oldest| &oldest.closed);
+        self.under_way = Some(UnderWay {
+            since: Instant::now(),
+            since_by_clock: UnixNanos::now(),
+            stem: closed.map(|closed| self.destination.zone.file_stem(closed.period)),
+            n_rows: closed.map_or(0, ClosedInterval::n_entries),
+            n_packets: closed.map_or(0, |closed| closed.counts().packets),
+            n_lines: attempt.lines.len(),
+            is_said: false,
+            outcome: self.disk.begin(attempt),
+        });
+        Ok(())
+    }
+
+    /// What has been written is gone; what has not waits, and is tried again.
+    fn settle(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        if let Some(under_way) = self.under_way.take()
+            && under_way.is_said
+        {
+            let directory = self.destination.directory.display();
+            let seconds = under_way.since.elapsed().as_secs();
+            info!("The disk of {directory} has answered after {seconds} s");
+        }
+        self.lines = outcome.lines;
+        if let Some(oldest) = outcome.oldest {
+            self.files.push_front(oldest);
+        }
+        if let Some(saved) = &outcome.saved {
+            self.note_saved(saved);
+        }
+        let Err(failure) = outcome.result else {
+            self.pause = FIRST_PAUSE;
+            self.trouble = None;
+            self.note_waiting();
+            return Ok(());
+        };
+        self.take_in_all();
+        if matches!(failure, Failure::Lines(_)) && !self.files.is_empty() {
+            return Ok(());
+        }
+        let complaint = self.complaint(&failure);
+        self.note_trouble(complaint.clone(), Instant::now());
+        if self.is_time_to_give_up() {
+            bail!("{complaint}; gave up");
+        }
+        warn!(
+            "{complaint}; counting goes on, next try in {:?}",
+            self.pause
+        );
+        self.resting_until = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    /// When the next thing is to be done though nothing has come.
+    fn wakes_at(&self) -> Option<Instant> {
+        let Some(under_way) = &self.under_way else {
+            return self.resting_until;
+        };
+        let said_at = (!under_way.is_said).then(|| under_way.since + NO_ANSWER);
+        said_at.or_else(|| self.gives_up_waiting_at(under_way))
+    }
+
+    /// When an attempt without an answer is given up: never while acctd runs.
+    fn gives_up_waiting_at(&self, under_way: &UnderWay) -> Option<Instant> {
+        let stopped_at = self.stopped_at?;
+        let is_impatient = *self.impatience.borrow();
+        Some(if is_impatient {
+            under_way.since + LAST_TRIES
+        } else {
+            under_way.since.max(stopped_at) + LAST_ANSWER
+        })
+    }
+
+    fn wake(&mut self) -> anyhow::Result<()> {
+        self.resting_until = None;
+        let Some(under_way) = &self.under_way else {
+            return Ok(());
+        };
+        let is_first = !under_way.is_said;
+        let since = under_way.since;
+        let complaint = self.no_answer(under_way);
+        let gives_up_at = self.gives_up_waiting_at(under_way);
+        if gives_up_at.is_some_and(|at| Instant::now() >= at) {
+            bail!("{complaint}; gave up");
+        }
+        if is_first && self.stopped_at.is_none() {
+            warn!("{complaint}; counting goes on");
+        } else if is_first {
+            let seconds = LAST_ANSWER.as_secs();
+            warn!("{complaint}; the stop gives it {seconds} s, and no more after a second signal");
+        }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.is_said = true;
+        }
+        self.note_trouble(complaint, since);
+        Ok(())
+    }
+
+    /// The next one comes soon, so this one is not tried again.
+    fn note_saved(&self, saved: &io::Result<UnixNanos>) {
+        self.vitals.note_saved(saved);
+        let directory = self.destination.directory.display();
+        let was_well = self.is_saving_well.swap(saved.is_ok(), Ordering::Relaxed);
+        match saved {
+            Ok(_) if was_well => {}
+            Ok(_) => info!("Checkpoints are saved to {directory} again"),
+            Err(error) if was_well => warn!(
+                "cannot save a checkpoint to {directory}: {error}; should acctd be killed, more is lost than the time between two of them; trying again with the next"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// The trouble began then, unless there was some before.
+    fn note_trouble(&mut self, complaint: String, since: Instant) {
+        let since = self.trouble.take().map_or(since, |(_, at)| at);
+        self.trouble = Some((complaint, since));
+        self.note_waiting();
+    }
+
+    fn note_waiting(&self) {
+        let in_hand = self.under_way.as_ref();
+        let n_files = self.files.len() + usize::from(in_hand.is_some_and(|it| it.stem.is_some()));
+        let n_rows = n_rows(&self.files) + in_hand.map_or(0, |it| it.n_rows);
+        let n_lines = self.lines.len() + in_hand.map_or(0, |it| it.n_lines);
+        self.vitals
+            .note_waiting(n_files, n_rows, n_lines, self.trouble.clone());
+    }
+
+    /// What is wrong, and what waits for its end.
+    fn complaint(&self, failure: &Failure) -> String {
+        match failure {
+            Failure::File(error) => {
+                let stem = self.files.front().map(|oldest| oldest.closed.period);
+                let stem = stem.map(|period| self.destination.zone.file_stem(period));
+                let file = format!("{}.csv", stem.unwrap_or_default());
+                self.without_file(&file, error, 0, 0)
+            }
+            Failure::Lines(error) => self.without_lines(error, self.lines.len()),
+        }
+    }
+
+    /// The same of a disk that neither takes nor refuses.
+    fn no_answer(&self, under_way: &UnderWay) -> String {
+        let since = self.destination.zone.rfc3339(under_way.since_by_clock);
+        let error = format!("the disk has not answered since {since}");
+        match &under_way.stem {
+            Some(stem) => {
+                let file = format!("{stem}.csv");
+                self.without_file(&file, &error, 1, under_way.n_packets)
+            }
+            None if under_way.n_lines > 0 && self.files.is_empty() => {
+                self.without_lines(&error, under_way.n_lines)
+            }
+            None => self.without_file("a checkpoint", &error, 0, 0),
+        }
+    }
+
+    /// `n_files` and `n_packets` are in hand.
+    fn without_file(
+        &self,
+        what: &str,
+        error: &dyn Display,
+        n_files: usize,
+        n_packets: u64,
+    ) -> String {
+        let directory = self.destination.directory.display();
+        let n_files = n_files + self.files.len();
+        let counts = self.files.iter().map(|file| file.closed.counts());
+        let packets = n_packets + counts.map(|counts| counts.packets).sum::<u64>();
+        format!(
+            "cannot write {what} to {directory}: {error}; {n_files} intervals ({packets} packets) are not written"
+        )
+    }
+
+    fn without_lines(&self, error: &dyn Display, n_lines: usize) -> String {
+        let directory = self.destination.directory.display();
+        format!(
+            "cannot write to {directory}/{}: {error}; it lacks the lines of {n_lines} intervals, whose files are complete",
+            journal::FILE_NAME
+        )
+    }
+
+    fn is_time_to_give_up(&mut self) -> bool {
+        if self.stopped_at.is_none() && !self.jobs.is_closed() {
+            return false;
+        }
+        self.pause = FIRST_PAUSE;
+        let now = Instant::now();
+        *self.impatience.borrow() || now >= *self.give_up_at.get_or_insert(now + LAST_TRIES)
+    }
+}
+
+async fn outcome_of(
+    under_way: &mut Option<UnderWay>,
+) -> Result<Outcome, oneshot::error::RecvError> {
+    match under_way {
+        Some(under_way) => (&mut under_way.outcome).await,
+        None => future::pending().await,
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => future::pending().await,
+    }
+}
+
+fn n_rows(files: &VecDeque<Unwritten>) -> usize {
+    files.iter().map(|file| file.closed.n_entries()).sum()
+}
+
+fn is_unjudged(closed: &ClosedInterval) -> bool {
+    let kernel = closed.kernel.as_ref();
+    kernel.is_some_and(|kernel| kernel.judgement.is_none())
+}
+
+/// However often it is tried: the next one's verdicts build on it.
+fn judge_once(closed: &mut ClosedInterval, judge: &mut Judge) {
+    if is_unjudged(closed) {
+        judge.judge(closed);
+    }
+}
+
+/// Puts neighbours together until no more than `limit` rows wait, the newest interval's besides.
+fn coarsen_all(
+    files: &mut VecDeque<Unwritten>,
+    limit: usize,
+    judge: &mut Judge,
+    zone: Zone,
+    said: &mut Said,
+) {
+    for file in files.iter_mut() {
+        judge_once(&mut file.closed, judge);
+    }
+    // Of one with a record, a complete file is on the disk.
+    let fixed = usize::from(files.front().is_some_and(|file| file.prepared.is_some()));
+    let n_before = files.len();
+    let mut n_rows: usize = files.iter().map(|file| file.closed.n_entries()).sum();
+    while n_rows > limit {
+        let sizes = files.iter().skip(fixed);
+        let sizes = sizes.map(|file| file.closed.n_entries()).collect();
+        let Some(at) = merge::smallest_neighbours(&sizes) else {
+            break;
+        };
+        let at = at + fixed;
+        let Some(next) = files.remove(at + 1) else {
+            break;
+        };
+        n_rows -= files[at].closed.n_entries() + next.closed.n_entries();
+        files[at].closed.append(next.closed);
+        n_rows += files[at].closed.n_entries();
+    }
+    let Some(last) = files.back_mut() else { return };
+    if n_rows > limit && last.closed.n_merged > 1 {
+        let n_ledgers = last.closed.groups.len().max(1);
+        last.closed.fold((limit / n_ledgers).max(1));
+        if is_to_be_said(&mut said.folding) {
+            warn!(
+                "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
+                zone.file_stem(last.closed.period)
+            );
+        }
+    }
+    if files.len() < n_before && is_to_be_said(&mut said.joining) {
+        warn!(
+            "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
+            files.len()
+        );
+    }
+}
+
+/// Nice values are a thread's own on Linux, and lowering one's priority is always allowed. The readers'
+/// is that of the process's first thread, which has started them.
+pub(crate) fn yield_to_readers() {
+    set_behind_readers(|behind| behind.min(0));
+}
+
+/// The same, and not in front of other programs either: for work that whoever can connect may ask for without end.
+pub(crate) fn yield_to_readers_and_others() {
+    set_behind_readers(|behind| behind.max(0));
+}
+
+fn set_behind_readers(within: impl Fn(i32) -> i32) {
+    let this_thread = Some(rustix::thread::gettid());
+    let first_thread = Some(rustix::process::getpid());
+    let nice_value = rustix::process::getpriority_process;
+    let (Ok(own), Ok(readers)) = (nice_value(this_thread), nice_value(first_thread)) else {
+        return;
+    };
+    let wanted = within(readers + BEHIND_READERS);
+    if own < wanted {
+        // Should it fail, the work is done at the readers' priority.
+        let _no_matter = rustix::process::setpriority_process(this_thread, wanted);
+    }
+}

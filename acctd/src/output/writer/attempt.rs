@@ -1,0 +1,259 @@
+//! One attempt to write what waits, on a thread of its own: a disk that does not answer keeps only this
+//! thread waiting, and not those who count or who hold what waits within its bounds.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use tokio::sync::oneshot;
+
+use super::{Destination, SaveJob, yield_to_readers};
+use crate::crosscheck::report;
+use crate::fault_points::reached;
+use crate::model::interval::UnixNanos;
+use crate::observe::state::Vitals;
+use crate::output::atomic_file;
+use crate::output::checksummed;
+use crate::output::commit::{self, Prepared};
+use crate::output::csv::{self, FileTotals};
+use crate::output::journal;
+use crate::output::log_directory::LogDirectory;
+use crate::output::rows::ClosedInterval;
+
+/// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
+const MOST_LINES: usize = 10_000;
+
+/// An interval without a file.
+pub(super) struct Unwritten {
+    /// It has its verdicts when it goes to the disk.
+    pub(super) closed: ClosedInterval,
+    /// Its file, complete. Once the disk was asked to record it or to give it its name, no other may be made: the
+    /// answer may be lost though it was done.
+    pub(super) prepared: Option<(Prepared, Written)>,
+}
+
+/// A line for intervals.jsonl, and the record that goes when it is there.
+pub(super) struct Line {
+    text: Vec<u8>,
+    record: Option<String>,
+}
+
+/// What one attempt is to write, in this order.
+pub(super) struct Attempt {
+    /// The oldest interval without a file, if there is one.
+    pub(super) oldest: Option<Unwritten>,
+    /// All lines that intervals.jsonl lacks.
+    pub(super) lines: VecDeque<Line>,
+    /// What is to be saved of open intervals.
+    pub(super) checkpoints: VecDeque<SaveJob>,
+}
+
+/// How far it came.
+pub(super) struct Outcome {
+    /// The interval, if it has no file.
+    pub(super) oldest: Option<Unwritten>,
+    /// The lines that are left.
+    pub(super) lines: VecDeque<Line>,
+    /// What could not be written.
+    pub(super) result: Result<(), Failure>,
+    /// As of when the checkpoints were saved, if there were any.
+    pub(super) saved: Option<io::Result<UnixNanos>>,
+}
+
+/// What could not be written.
+pub(super) enum Failure {
+    File(io::Error),
+    Lines(io::Error),
+}
+
+/// The thread. It ends when this is dropped, or with the process if the disk never answers.
+pub(super) struct DiskThread {
+    attempts: mpsc::Sender<(Attempt, oneshot::Sender<Outcome>)>,
+}
+
+impl DiskThread {
+    pub(super) fn start(destination: Destination, vitals: Arc<Vitals>) -> io::Result<Self> {
+        let (attempts, queue) = mpsc::channel::<(Attempt, oneshot::Sender<Outcome>)>();
+        let work = move || {
+            for (attempt, answer) in queue {
+                yield_to_readers();
+                // Nobody waits any more for what was given up.
+                let _given_up = answer.send(attempt.carry_out(&destination, &vitals));
+            }
+        };
+        thread::Builder::new().name("disk".into()).spawn(work)?;
+        Ok(Self { attempts })
+    }
+
+    /// The outcome comes when the disk has answered. If the thread has panicked, it never comes.
+    pub(super) fn begin(&self, attempt: Attempt) -> oneshot::Receiver<Outcome> {
+        let (answer, outcome) = oneshot::channel();
+        // If the thread has ended, so has the answer.
+        let _ended = self.attempts.send((attempt, answer));
+        outcome
+    }
+}
+
+impl Attempt {
+    fn carry_out(self, destination: &Destination, vitals: &Vitals) -> Outcome {
+        let mut lines = self.lines;
+        let (oldest, result) = match self.oldest {
+            None => (None, Ok(())),
+            Some(mut interval) => match write_file(&mut interval, destination, vitals) {
+                Ok(line) => {
+                    lines.push_back(line);
+                    (None, Ok(()))
+                }
+                Err(error) => (Some(interval), Err(Failure::File(error))),
+            },
+        };
+        let result = result.and_then(|()| append(&mut lines, destination).map_err(Failure::Lines));
+        let saved = self.checkpoints.into_iter();
+        let saved = saved.map(|job| save(job, destination));
+        Outcome {
+            oldest,
+            lines,
+            result,
+            saved: saved.reduce(Result::and),
+        }
+    }
+}
+
+/// What has been appended is taken off.
+fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let directory = destination.open()?;
+    while let Some(line) = lines.front() {
+        if let Err(error) = journal::append(&directory, &line.text) {
+            if lines.len() > MOST_LINES {
+                lines.pop_front();
+                warn!("{} will lack a line: too many wait", journal::FILE_NAME);
+            }
+            return Err(error);
+        }
+        reached("line");
+        if let Some(record) = &line.record {
+            commit::forget(&directory, record);
+        }
+        lines.pop_front();
+    }
+    Ok(())
+}
+
+/// Returns the time as of which it is saved.
+fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
+    let SaveJob {
+        file, checkpoint, ..
+    } = job;
+    let saved_at = checkpoint.saved_at;
+    let saved = checkpoint.into_saved();
+    atomic_file::replace(&destination.open()?, destination.tag, &file, |target| {
+        checksummed::write(&saved, target)?;
+        reached("saving");
+        Ok(())
+    })?;
+    reached("saved");
+    Ok(saved_at)
+}
+
+pub(super) struct Written {
+    totals: FileTotals,
+    took: Duration,
+}
+
+/// Gives the interval its file, by the steps of [`commit`]. On an error it may be tried again.
+fn write_file(
+    interval: &mut Unwritten,
+    destination: &Destination,
+    vitals: &Vitals,
+) -> io::Result<Line> {
+    let directory = &destination.open()?;
+    let there = match &interval.prepared {
+        Some((prepared, _)) => prepared.is_there(directory)?,
+        None => false,
+    };
+    let prepared = match interval.prepared.take().filter(|_| there) {
+        Some(there) => there,
+        None => prepare(&mut interval.closed, directory, destination)?,
+    };
+    let (prepared, written) = interval.prepared.insert(prepared);
+    let closed = &interval.closed;
+    if !closed.checkpoints.is_empty() && !prepared.is_recorded() {
+        let place = destination.place(directory);
+        let line = |file: &str| summary_line(closed, file, written, destination);
+        prepared.record(place, closed.period.start, &closed.checkpoints, line)?;
+    }
+    let file = prepared.publish(directory)?;
+    log_written(closed, &file, written, destination);
+    vitals.note_file(closed, &file, &written.totals, written.took);
+    Ok(Line {
+        text: summary_line(closed, &file, written, destination),
+        record: prepared.retire(directory, &closed.checkpoints),
+    })
+}
+
+fn prepare(
+    closed: &mut ClosedInterval,
+    directory: &LogDirectory,
+    destination: &Destination,
+) -> io::Result<(Prepared, Written)> {
+    let begun = Instant::now();
+    let stem = destination.zone.file_stem(closed.period);
+    let time = destination.zone.row_time(closed.period.start);
+    let (prepared, totals) = Prepared::prepare(destination.place(directory), &stem, |target| {
+        let with_crosscheck = closed.kernel.is_some();
+        csv::write_rows(target, &time, closed.rows(), with_crosscheck)
+    })?;
+    let took = begun.elapsed();
+    Ok((prepared, Written { totals, took }))
+}
+
+fn log_written(closed: &ClosedInterval, file: &str, written: &Written, destination: &Destination) {
+    let stem = destination.zone.file_stem(closed.period);
+    if file != format!("{stem}.csv") {
+        warn!("{stem}.csv was there already and is left as it is; this interval is in {file}");
+    }
+    let counts = closed.counts();
+    info!(
+        "Stats file \"{}\" written: {} rows, {} packets, {} bytes, {} lost, {} late, {} undecodable, in {:.3} s",
+        destination.directory.join(file).display(),
+        written.totals.rows,
+        counts.packets,
+        counts.bytes,
+        counts.lost,
+        counts.late,
+        counts.undecodable(),
+        written.took.as_secs_f64(),
+    );
+    let judgement = closed
+        .kernel
+        .as_ref()
+        .and_then(|kernel| kernel.judgement.as_ref());
+    if let Some(judgement) = judgement {
+        for line in report::lines(&judgement.summary, &destination.watched) {
+            warn!("{line}");
+        }
+    }
+}
+
+/// The interval's line for intervals.jsonl.
+fn summary_line(
+    closed: &ClosedInterval,
+    file: &str,
+    written: &Written,
+    destination: &Destination,
+) -> Vec<u8> {
+    journal::line(
+        closed,
+        &destination.watched,
+        destination.zone,
+        file,
+        &written.totals,
+        written.took.as_secs_f64(),
+    )
+}

@@ -1,0 +1,7 @@
+//! What acctd needs of and gives up in its own process.
+
+pub mod preflight;
+pub mod privilege;
+pub mod signals;
+pub mod time_zone;
+pub mod user;

@@ -1,0 +1,356 @@
+//! Whatever could go wrong at the start, found out before anything runs, and said in one line
+//! with what to do about it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use log::{debug, info, warn};
+use rustix::fs::Access;
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+
+use crate::config::{Config, GroupConfig};
+use crate::nflog::decode::{self, Record};
+use crate::nflog::message::{MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG};
+use crate::nflog::socket::{
+    NflogGroup, NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range,
+};
+use crate::nflog::table::{self, COPY_PACKET, Instance};
+use crate::observe::http::MOST_CLIENTS;
+use crate::output::csv;
+use crate::output::journal;
+use crate::output::log_directory::LogDirectory;
+use crate::process::user::User;
+use crate::restart::handover::{Kept, socket_name};
+use crate::restart::systemd;
+
+/// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
+const SPARE_DESCRIPTORS: usize = 16;
+
+/// Makes the log directory and its missing parents, with mode 0750 as go-nflog-acctd does. If `--user` is given,
+/// they belong to that user. Directories that exist already are not changed.
+pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
+    let shown = directory.display();
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    csv::make_directory(directory).map_err(|error| {
+        if let Some((link, error)) = link_that_leads_nowhere(directory) {
+            return anyhow!(
+                "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; make its target, or choose another directory with --log-directory",
+                link.display()
+            );
+        }
+        match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => anyhow!(
+                "log directory {shown}: a file stands in its place; move it, or choose another directory with --log-directory"
+            ),
+            _ => anyhow!(
+                "cannot make log directory {shown}: {error}; make it yourself, or choose another with --log-directory"
+            ),
+        }
+    })?;
+    for made in missing {
+        if let Some(user) = user.filter(|user| !user.is_this_process()) {
+            let ids = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+            lchown(made, ids.0, ids.1).map_err(|error| {
+                anyhow!(
+                    "cannot give log directory {} to user {user}: {error}; it takes root to become another user",
+                    made.display()
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that files can be made in the log directory, by the user that acctd has become if it has.
+pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
+    let shown = directory.display();
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let accessible = rustix::fs::access(directory, access).map_err(io::Error::from);
+    let opened = accessible.and_then(|()| LogDirectory::open(directory));
+    let directory = opened.map_err(|error| match user {
+        Some(user) => anyhow!(
+            "cannot write to log directory {shown} as user {user}: {error}; chown -R {user}: {shown}, or choose another with --log-directory"
+        ),
+        None => anyhow!(
+            "cannot write to log directory {shown}: {error}; change its owner or mode, or choose another with --log-directory"
+        ),
+    })?;
+    journal::check(&directory).map_err(|error| match user {
+        Some(user) if error.kind() == io::ErrorKind::PermissionDenied => anyhow!(
+            "cannot append to {shown}/{} as user {user}: {error}; chown -R {user}: {shown}, or choose another directory with --log-directory",
+            journal::FILE_NAME
+        ),
+        _ => anyhow!(
+            "cannot append to {shown}/{}: {error}; move it away, or choose another directory with --log-directory",
+            journal::FILE_NAME
+        ),
+    })
+}
+
+/// The directory itself or one above it, and what is found where it leads.
+fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
+    // Without a slash at its end, which would follow the link.
+    let directory: PathBuf = directory.components().collect();
+    directory
+        .ancestors()
+        .filter(|path| path.is_symlink())
+        .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
+}
+
+/// While acctd may still look at other processes, so that it can name who has a group. Whether one is
+/// taken is found out again when it is opened.
+pub fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
+    for config in groups {
+        match find_instance(config.group) {
+            // Else it was kept for us.
+            Ok(Some(taken)) if !table::is_ours(taken.port_id) => {
+                return Err(taken_by(&taken));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A group that is bound.
+#[derive(Debug)]
+pub struct OpenGroup {
+    /// Its socket.
+    pub socket: NflogSocket,
+    /// What waits in the socket, if an earlier acctd has bound it.
+    pub kept: Option<Waiting>,
+}
+
+/// Opens all groups but those whose sockets were kept, and makes sure that the kernel has taken their
+/// configuration.
+pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
+    let groups: Vec<OpenGroup> = config
+        .groups
+        .iter()
+        .map(|group| {
+            announce(group);
+            if let Some(taken_over) = take_over(group, config.flush_timeout, kept) {
+                return Ok(taken_over);
+            }
+            let socket = open_group(group, config.flush_timeout)?;
+            Ok(OpenGroup { socket, kept: None })
+        })
+        .collect::<Result<_>>()?;
+    if let Some(OpenGroup { socket, .. }) = groups.first() {
+        check_descriptors(config, socket)?;
+        check_receive_buffer(socket);
+    }
+    Ok(groups)
+}
+
+fn announce(config: &GroupConfig) {
+    info!(
+        "Monitoring NFLog multicast group {} for IPv{} {} mask /{}",
+        config.group,
+        config.prefix_length.family().version(),
+        config.side.name(),
+        config.prefix_length.bits()
+    );
+}
+
+/// The group's socket as the service manager has kept it. One that is not to be trusted is closed.
+fn take_over(config: &GroupConfig, flush_timeout: Duration, kept: &mut Kept) -> Option<OpenGroup> {
+    let group = config.group;
+    let mut taken_over: Option<OpenGroup> = None;
+    let mut is_another_there = false;
+    for fd in kept.take_sockets(group) {
+        if taken_over.is_some() {
+            is_another_there = true;
+            continue;
+        }
+        match check_kept(config, flush_timeout, fd) {
+            Ok(group) => taken_over = Some(group),
+            Err(error) => {
+                is_another_there = true;
+                warn!(
+                    "group {group}: the socket that the service manager has kept is not used: {error:#}; the group is opened anew"
+                );
+            }
+        }
+    }
+    if is_another_there {
+        let name = socket_name(group);
+        systemd::forget(&name);
+        if let Some(OpenGroup { socket, .. }) = &taken_over {
+            systemd::keep(&name, socket.as_fd());
+        }
+        systemd::let_it_finish();
+    }
+    if taken_over.is_some() {
+        info!("Group {group} goes on: its socket was kept, with what was logged meanwhile");
+    }
+    taken_over
+}
+
+fn check_kept(config: &GroupConfig, flush_timeout: Duration, fd: OwnedFd) -> Result<OpenGroup> {
+    let family = config.prefix_length.family();
+    let (socket, waiting) = NflogSocket::take_over(fd, config.group, family, flush_timeout)?;
+    if let Err(error) = verify(config, &socket, flush_timeout) {
+        // The manager holds a copy, which would keep the group from being opened.
+        socket.unbind()?;
+        return Err(error);
+    }
+    Ok(OpenGroup {
+        socket,
+        kept: Some(waiting),
+    })
+}
+
+/// Opens one group, and has the service manager keep its socket.
+pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
+    let family = config.prefix_length.family();
+    if let Some(taken) = find_instance(config.group).unwrap_or(None) {
+        return Err(taken_by(&taken));
+    }
+    let socket = NflogSocket::open(config.group, family, flush_timeout)
+        .map_err(|error| explain_refusal(config.group, &error))?;
+    verify(config, &socket, flush_timeout)?;
+    systemd::keep(&socket_name(config.group), socket.as_fd());
+    Ok(socket)
+}
+
+fn find_instance(group: NflogGroup) -> io::Result<Option<Instance>> {
+    let instances = table::read()?;
+    Ok(instances
+        .into_iter()
+        .find(|instance| instance.group == group))
+}
+
+fn taken_by(instance: &Instance) -> anyhow::Error {
+    let group = instance.group;
+    match table::owner(instance.port_id) {
+        Some(owner) => {
+            anyhow!("group {group} is taken by {owner}: stop it or choose another group")
+        }
+        None => anyhow!(
+            "group {group} is taken by a process that is not visible from here (netlink port {}): stop it or choose another group",
+            instance.port_id
+        ),
+    }
+}
+
+/// The kernel says EPERM for a group that another socket has and for missing privileges alike.
+fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
+    let privileged = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        if !privileged {
+            return anyhow!(
+                "cannot open NFLOG group {group}: {error}: it takes CAP_NET_ADMIN; run acctd as root or grant it (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN)"
+            );
+        }
+        if may_talk_to_netfilter().is_ok_and(|may| !may) {
+            return anyhow!(
+                "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
+            );
+        }
+        return match find_instance(group) {
+            Ok(Some(taken)) => taken_by(&taken),
+            // The table cannot be read, or the owner has just let go.
+            _ => anyhow!(
+                "cannot open NFLOG group {group}: {error}: it is taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
+            ),
+        };
+    }
+    let cure = match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise LimitNOFILE (ulimit -n)",
+        Some(libc::ENFILE) => "raise fs.file-max",
+        _ => "does this kernel have NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?",
+    };
+    anyhow!("cannot open NFLOG group {group}: {error}; {cure}")
+}
+
+/// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
+/// there is none for a signal, and a file that cannot be opened would wait for one.
+fn check_descriptors(config: &Config, socket: &NflogSocket) -> Result<()> {
+    // For each address its own socket, its clients, and the one that waits to be one of them.
+    let n_spare = SPARE_DESCRIPTORS + (MOST_CLIENTS + 2) * config.listen.len();
+    let spare: io::Result<Vec<OwnedFd>> = (0..n_spare)
+        .map(|_| socket.as_fd().try_clone_to_owned())
+        .collect();
+    spare.map(drop).map_err(|error| {
+        anyhow!(
+            "cannot open {n_spare} files beside the groups: {error}; raise LimitNOFILE (ulimit -n)"
+        )
+    })
+}
+
+/// Whether the kernel takes requests from us in this network namespace. Capabilities of a user
+/// namespace are none in a network namespace that another one owns, and all of netfilter's netlink
+/// checks that before it looks at a request. So this is one that it never carries out: to be a packet.
+fn may_talk_to_netfilter() -> io::Result<bool> {
+    const NLM_F_REQUEST: u16 = 1;
+    const NLM_F_ACK: u16 = 4;
+    let mut request = [0; NETLINK_HEADER + NFGENMSG];
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&MESSAGE_PACKET.to_ne_bytes());
+    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
+    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    // The answer is there when the request has been sent.
+    let mut answer = [0; 256];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
+    match decode::Records::of(&answer[..length]).next() {
+        Some(Record::Reply(errno)) => Ok(errno != -libc::EPERM),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Reads back what the kernel shows of the group's configuration.
+fn verify(config: &GroupConfig, socket: &NflogSocket, flush_timeout: Duration) -> Result<()> {
+    let group = config.group;
+    let instance = match find_instance(group) {
+        Ok(instance) => instance.with_context(|| {
+            format!("group {group} was bound, but the kernel does not show it; try again")
+        })?,
+        Err(error) => {
+            debug!("group {group}: its configuration cannot be read back: {error}");
+            return Ok(());
+        }
+    };
+    if instance.port_id != socket.port_id()? {
+        return Err(taken_by(&instance));
+    }
+    let copy_range = copy_range(config.prefix_length.family());
+    let wanted = (COPY_PACKET, copy_range, centiseconds(flush_timeout));
+    let found = (
+        instance.copy_mode,
+        instance.copy_range,
+        instance.flush_timeout,
+    );
+    if found != wanted {
+        bail!(
+            "group {group}: the kernel has copy mode, copy range and flush timeout {found:?}, asked for was {wanted:?}; try again"
+        );
+    }
+    Ok(())
+}
+
+fn check_receive_buffer(socket: &NflogSocket) {
+    let granted = socket.receive_buffer();
+    if granted < WANTED_RECEIVE_BUFFER {
+        warn!(
+            "receive buffer is {} KiB instead of {} KiB: packets are lost sooner under load; raise net.core.rmem_max or give acctd CAP_NET_ADMIN in the first user namespace",
+            granted / 1024,
+            WANTED_RECEIVE_BUFFER / 1024
+        );
+    }
+}
