@@ -1,6 +1,6 @@
-//! What is written about acctd is what it does: help text in README.md, man pages, completions, and each
+//! The documents match the program: the help text in docs/reference.md, man pages, completions, and each
 //! command line shown. After a change of flags, `UPDATE=1 cargo test -p acctd --test docs`
-//! writes the first ones anew.
+//! rewrites the help text, man pages and completions.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -26,13 +26,23 @@ fn read(name: &str) -> String {
 fn documents() -> Vec<String> {
     let names = |directory: &str| {
         let entries = fs::read_dir(root().join(directory)).unwrap();
-        let paths = entries.map(|entry| entry.unwrap().path());
-        let texts = paths.filter(|path| path.extension().is_some_and(|it| it == "md"));
-        let names = texts.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        let files = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let texts = files.filter(|name| Path::new(name).extension().is_some_and(|it| it == "md"));
+        let names = texts.map(|name| format!("{directory}/{name}"));
         names.collect::<Vec<_>>()
     };
-    let docs = names("docs").into_iter().map(|name| format!("docs/{name}"));
-    names(".").into_iter().chain(docs).collect()
+    [".", "docs"].into_iter().flat_map(names).collect()
+}
+
+/// The anchors of a document, made of its headings as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let is_kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|title| title.chars().filter(is_kept).collect::<String>())
+        .map(|title| title.replace(' ', "-"))
+        .collect()
 }
 
 /// acctd's own sources, with texts that go over several lines put together.
@@ -66,12 +76,21 @@ fn each_link_in_the_documents_leads_somewhere() {
             .match_indices("](")
             .map(|(at, _)| text.split_at(at + 2))
         {
-            let target = rest.split([')', '#']).next().unwrap();
-            if !target.is_empty() && !target.contains("://") {
-                let target = path.parent().unwrap().join(target);
-                assert!(target.exists(), "{name}: {}", target.display());
-                n_links += 1;
+            let link = rest.split(')').next().unwrap();
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if file.contains("://") {
+                continue;
             }
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{name}: {link}");
+            if !anchor.is_empty() {
+                let anchors = anchors(&fs::read_to_string(target).unwrap());
+                assert!(anchors.iter().any(|it| it == anchor), "{name}: {link}");
+            }
+            n_links += 1;
         }
     }
     assert!(n_links >= 10, "{n_links} links");
@@ -114,7 +133,10 @@ fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there(
 
 #[test]
 fn each_metric_is_in_the_documents() {
-    let (monitoring, metrics) = (read("docs/monitoring.md"), read("acctd/src/observe/metrics.rs"));
+    let (monitoring, metrics) = (
+        read("docs/monitoring.md"),
+        read("acctd/src/observe/metrics.rs"),
+    );
     let names = metrics.split('"').filter(|text| text.starts_with("acctd_"));
     let mut n_metrics = 0;
     for name in names {
@@ -207,17 +229,17 @@ fn the_unit_for_a_network_namespace_is_current() {
 }
 
 #[test]
-fn the_help_text_in_the_readme_is_current() {
+fn the_help_text_in_the_reference_is_current() {
     const BEGIN: &str = "<!-- acctd -h -->\n```text\n";
     const END: &str = "```\n<!-- end -->";
     let help = Cli::command().term_width(WIDTH).render_help().to_string();
-    // The example stands in the README's own words.
+    // The reference says the rest in its own words.
     let (flags, _example) = help.split_once("Flags may be written").unwrap();
-    let readme = read("README.md");
-    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let reference = read("docs/reference.md");
+    let (before, rest) = reference.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
     is_current(
-        "README.md",
+        "docs/reference.md",
         &format!("{before}{BEGIN}{}\n{END}{after}", flags.trim_end()),
     );
 }

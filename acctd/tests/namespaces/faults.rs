@@ -1,4 +1,4 @@
-//! The fault matrix: the promises of the README's table "What can be lost", line by line.
+//! The fault matrix: the promises of docs/what-can-be-lost.md, line by line.
 
 mod directory;
 mod disk;
