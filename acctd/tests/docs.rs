@@ -31,7 +31,10 @@ fn documents() -> Vec<String> {
         let names = texts.map(|name| format!("{directory}/{name}"));
         names.collect::<Vec<_>>()
     };
-    [".", "docs"].into_iter().flat_map(names).collect()
+    [".", "docs", "docs/design"]
+        .into_iter()
+        .flat_map(names)
+        .collect()
 }
 
 /// The anchors of a document, made of its headings as GitHub makes them.
