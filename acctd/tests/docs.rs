@@ -196,7 +196,7 @@ fn the_completions_are_current() {
     }
 }
 
-/// The unit for a network namespace is the other one but for what is here.
+/// The unit for a network namespace is `acctd.service` with these changes.
 #[test]
 fn the_unit_for_a_network_namespace_is_current() {
     let mut unit = read("dist/acctd.service");
@@ -206,17 +206,17 @@ fn the_unit_for_a_network_namespace_is_current() {
             "Description=IP accounting from NFLOG in network namespace %i\n",
         ),
         (
-            "# After the rules, should they be loaded at boot: what they log before is not counted either way.\n\
+            "# After the rules, if they are loaded at boot: what they log before acctd starts is not counted anyway.\n\
              After=nftables.service network-pre.target\n",
-            "# ip netns add %i, or whoever makes it, comes first.\n\
+            "# Whatever creates the namespace (ip netns add %i) must run first.\n\
              After=network-pre.target\n",
         ),
         (
             "EnvironmentFile=-/etc/default/acctd\n",
             "EnvironmentFile=-/etc/default/acctd-%i\n\
-             # Its groups and files are apart from those of the others; what the file above says counts more.\n\
+             # Its own files and socket; the file above takes precedence.\n\
              Environment=ACCTD_LOG_DIRECTORY=/var/log/accounting/%i ACCTD_LISTEN=unix:/run/acctd-%i/acctd.sock\n\
-             # Should the namespace be made anew, acctd ends, and is started in the new one.\n\
+             # If the namespace is created again, acctd exits, and systemd starts it in the new one.\n\
              NetworkNamespacePath=/run/netns/%i\n",
         ),
         (

@@ -1,8 +1,8 @@
--- Loads the files of all hosts into ClickHouse, each once however often this is run, be it cut short:
+-- Loads the files of all hosts into ClickHouse, each once, however often this runs or is interrupted:
 --   cd /srv/accounting            # HOST/START_END.csv, HOST/intervals.jsonl
 --   clickhouse local --path /var/lib/accounting --queries-file clickhouse.sql
 -- In a server, file() reads below its user_files_path.
--- Rows that are there twice for a while are one in SELECT … FROM traffic FINAL.
+-- SELECT … FROM traffic FINAL merges rows that exist twice for a while.
 CREATE TABLE IF NOT EXISTS traffic (
     host LowCardinality(String), file String,
     Time DateTime('UTC'), IP String,

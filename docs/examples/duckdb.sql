@@ -1,7 +1,7 @@
 -- Loads the files of all hosts into DuckDB, each once however often this is run:
 --   cd /srv/accounting            # HOST/START_END.csv, HOST/intervals.jsonl
 --   duckdb -bail accounting.duckdb < duckdb.sql
--- Without -bail duckdb goes on behind an error, and would note files whose rows are not there. There must be a file of
+-- Without -bail, duckdb continues after an error, and would note files whose rows are missing. There must be a file of
 -- each kind.
 CREATE TABLE IF NOT EXISTS traffic (
     host VARCHAR NOT NULL, file VARCHAR NOT NULL,
