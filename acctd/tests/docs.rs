@@ -100,6 +100,22 @@ fn each_link_in_the_documents_leads_somewhere() {
 }
 
 #[test]
+fn each_page_says_who_should_read_it_and_the_first_two_stay_short() {
+    for (name, limit) in [("README.md", 150), ("ARCHITECTURE.md", 250)] {
+        let n_lines = read(name).lines().count();
+        assert!(n_lines <= limit, "{name}: {n_lines} lines");
+    }
+    for name in documents().iter().filter(|name| name.starts_with("docs/")) {
+        let text = read(name);
+        let first = text.lines().filter(|line| !line.is_empty()).nth(1);
+        assert!(
+            first.is_some_and(|line| line.starts_with("For ")),
+            "{name}: {first:?}"
+        );
+    }
+}
+
+#[test]
 fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there() {
     let (faq, sources) = (read("docs/faq.md"), sources());
     let messages = faq.lines().filter_map(|line| line.strip_prefix("### `"));

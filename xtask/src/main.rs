@@ -103,15 +103,11 @@ mod tests {
     fn each_xtask_command_in_the_documents_exists() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let commands = Cli::command();
-        let documents = [
-            "README.md",
-            "ARCHITECTURE.md",
-            "CONTRIBUTING.md",
-            "docs/sizing.md",
-            ".ci/run",
-        ];
-        for name in documents {
-            let text = fs::read_to_string(root.join(name)).unwrap();
+        let pages = [".", "docs", "docs/design"].map(|it| fs::read_dir(root.join(it)).unwrap());
+        let pages = pages.into_iter().flatten().map(|page| page.unwrap().path());
+        let pages = pages.filter(|page| page.extension().is_some_and(|it| it == "md"));
+        for page in pages.chain([root.join(".ci/run")]) {
+            let text = fs::read_to_string(&page).unwrap();
             for (_, rest) in text
                 .match_indices("cargo xtask ")
                 .map(|(at, found)| text.split_at(at + found.len()))
@@ -122,7 +118,8 @@ mod tests {
                     .unwrap();
                 assert!(
                     commands.find_subcommand(word).is_some(),
-                    "{name}: `cargo xtask {word}`"
+                    "{}: `cargo xtask {word}`",
+                    page.display()
                 );
             }
         }
