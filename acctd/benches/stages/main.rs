@@ -1,6 +1,6 @@
 //! What each stage of a packet's way takes, one at a time and without a kernel: so that a regression
 //! is found, and its place with it, by anybody and without root. What acctd takes in all, with the
-//! kernel's part, stands in ARCHITECTURE.md.
+//! kernel's part, is in docs/design/packet-path.md.
 
 use std::time::Duration;
 
