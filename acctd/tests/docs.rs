@@ -115,6 +115,53 @@ fn each_page_says_who_should_read_it_and_the_first_two_stay_short() {
     }
 }
 
+/// The texts between backticks in a line.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_file_that_developers_are_sent_to_exists() {
+    let exists = |path: &str| {
+        let places = ["", "acctd/", "acctd/src/"].map(|place| root().join(place).join(path));
+        places.iter().any(|it| it.exists())
+    };
+    let mut n_paths = 0;
+    let is_for_developers = |name: &String| {
+        let of_root = ["./ARCHITECTURE.md", "./CONTRIBUTING.md"];
+        of_root.contains(&name.as_str()) || name.starts_with("docs/design/")
+    };
+    for name in documents().into_iter().filter(is_for_developers) {
+        let text = read(&name);
+        let is_path = |it: &&str| {
+            let is_plain = |it: char| it.is_ascii_alphanumeric() || "/_.-".contains(it);
+            let is_file = Path::new(it).extension().is_some_and(|it| it == "rs");
+            it.contains('/') && it.chars().all(is_plain) && (is_file || it.ends_with('/'))
+        };
+        for path in text.lines().flat_map(code_spans).filter(is_path) {
+            assert!(exists(path), "{name}: {path}");
+            n_paths += 1;
+        }
+    }
+    // The map: a folder, what it is about, what is in it.
+    for row in read("ARCHITECTURE.md")
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+    {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let Some(folder) = code_spans(cells[0]).next().filter(|it| it.ends_with('/')) else {
+            continue;
+        };
+        for file in code_spans(cells[2]) {
+            let is_there =
+                exists(&format!("{folder}{file}")) || exists(&format!("{folder}{file}.rs"));
+            assert!(is_there, "ARCHITECTURE.md: {folder}{file}");
+            n_paths += 1;
+        }
+    }
+    assert!(n_paths >= 60, "{n_paths} paths");
+}
+
 #[test]
 fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there() {
     let (faq, sources) = (read("docs/faq.md"), sources());
