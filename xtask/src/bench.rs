@@ -10,9 +10,14 @@
 use std::{fs, path::PathBuf, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::netns::{Privilege, find_program};
+use testkit::{
+    debian::Debian,
+    interrupt::Interrupt,
+    netns::{Privilege, find_program},
+    programs::build,
+};
 
-use crate::{interrupt::Interrupt, programs::build, setup as packages};
+use crate::setup as packages;
 
 mod bpf_stats;
 mod compare;
@@ -190,7 +195,7 @@ impl Bench {
 /// The program of a Debian package, which is installed if it is missing.
 fn peer(package: &str, program: &str) -> Result<PathBuf> {
     if find_program(program).is_none()
-        && let Some(debian) = packages::Debian::find()
+        && let Some(debian) = Debian::find()
     {
         debian.install(&[package])?;
     }

@@ -15,9 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use xtask::process::command_line;
-
-use crate::print;
+use testkit::{print, process::command_line};
 
 mod stamp;
 mod toolchain;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use xtask::{netns::Privilege, nft};
+use testkit::{daemon::Daemon, interrupt::Interrupt, netns::Privilege, nft, print, programs};
 
-use crate::{daemon::Daemon, interrupt::Interrupt, print, programs, setup};
+use crate::setup;
 
 mod files;
 mod report;

@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::process;
+use testkit::{debian::Debian, print, process};
 
-use crate::{print, setup};
+use crate::setup;
 
 const CARGO_DEB: &str = "3.8.0";
 
@@ -46,7 +46,7 @@ impl Dist {
             print::line(format!("dist: {} ({} kB)", built.display(), size / 1000))?;
         }
         if self.check {
-            let debian = setup::Debian::find().context("this needs Debian's tools")?;
+            let debian = Debian::find().context("this needs Debian's tools")?;
             debian.install(&["apparmor", "binutils", "lintian", "rpm"])?;
             lintian(&packages.debian)?;
             apparmor(&root)?;

@@ -4,25 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::traffic;
+use testkit::{interrupt::Interrupted, traffic};
 
 mod bench;
 mod build_ebpf;
+mod demo;
 mod dist;
 mod fuzz;
+mod peer;
 mod setup;
 mod soak;
 mod test;
-
-mod daemon;
-mod demo;
-mod interrupt;
-mod peer;
-mod print;
-mod programs;
-mod table;
-
-use interrupt::Interrupted;
 
 /// acctd's own commands
 #[derive(Parser)]

@@ -13,9 +13,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::netns::Privilege;
+use testkit::{interrupt::Interrupt, netns::Privilege, print, programs};
 
-use crate::{interrupt::Interrupt, print, programs, setup};
+use crate::setup;
 
 mod accounts;
 mod faults;

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: every test of the workspace.
 
-use std::{env, ffi::OsString, process::Command};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{print, setup};
+use crate::setup;
+use testkit::{print, programs::cargo};
 
 /// Runs `cargo test` with these arguments.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -23,9 +24,4 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         bail!("`cargo test` failed, {status}");
     }
     Ok(())
-}
-
-/// The cargo that runs this program, else the one on `PATH`.
-pub(crate) fn cargo() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use xtask::process::Process;
-use xtask::traffic::{Sizes, TrafficArgs};
-use xtask::usage;
+use testkit::process::Process;
+use testkit::traffic::{Sizes, TrafficArgs};
+use testkit::usage;
 
 use crate::rig::{CsvFile, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::{Case, Needs};

@@ -31,10 +31,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use xtask::netns::Privilege;
-use xtask::nft::{self, Count};
-use xtask::traffic::TrafficArgs;
-use xtask::veth::Veth;
+use testkit::netns::Privilege;
+use testkit::nft::{self, Count};
+use testkit::traffic::TrafficArgs;
+use testkit::veth::Veth;
 
 pub(crate) use holes::flowtables;
 pub(crate) use streams::main_from as stream_main_from;
@@ -170,7 +170,7 @@ impl Router {
 
 /// A thousand sources and half as many destinations, in packets of any length.
 fn mixed(traffic: TrafficArgs) -> TrafficArgs {
-    use xtask::traffic::Sizes;
+    use testkit::traffic::Sizes;
     TrafficArgs {
         sources: 1_000,
         dests: 500,

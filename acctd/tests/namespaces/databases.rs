@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::traffic::TrafficArgs;
-use xtask::{process, python};
+use testkit::traffic::TrafficArgs;
+use testkit::{process, python};
 
 use crate::rig::{LOG_AND_DROP, Rig};
 use crate::{Case, Needs};

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use acctd::doctor::clock_sync;
 use anyhow::{Context as _, Result, ensure};
-use xtask::netns::Privilege;
-use xtask::veth::{Veth, add_address};
+use testkit::netns::Privilege;
+use testkit::veth::{Veth, add_address};
 
 use crate::errors::{as_nobody_with, fill, mount_tmpfs};
 use crate::rig::{Acctd, Rig};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::process::Process;
+use testkit::process::Process;
 
 use crate::rig::{PATIENCE, Rig};
 use crate::{Case, Needs};
@@ -389,7 +389,7 @@ fn nothing_to_measure_on() -> Result<()> {
         ensure!(output.status.code() == Some(2), "{output:?}");
     }
     // The one with the default route, in words.
-    xtask::veth::add_address(&rig.router, "lan0", "10.1.0.1/24")?;
+    testkit::veth::add_address(&rig.router, "lan0", "10.1.0.1/24")?;
     rig.router
         .run(&["ip", "route", "add", "default", "via", "10.1.0.2"])?;
     let output = doctor(&["--live=10ms", FIVE])?;

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::netns::{Namespace, Privilege};
-use xtask::process::Process;
-use xtask::traffic::TrafficArgs;
+use testkit::netns::{Namespace, Privilege};
+use testkit::process::Process;
+use testkit::traffic::TrafficArgs;
 
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};

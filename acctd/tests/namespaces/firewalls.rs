@@ -31,8 +31,8 @@ use acctd::doctor::clock_sync;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::netns::Privilege;
-use xtask::nft::Count;
+use testkit::netns::Privilege;
+use testkit::nft::Count;
 
 use crate::doctor_live::Live;
 use crate::listen;

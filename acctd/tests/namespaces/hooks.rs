@@ -2,9 +2,9 @@
 //! is in the counter that says why.
 
 use anyhow::{Result, ensure};
-use xtask::nft::Count;
-use xtask::traffic::{Sent, Sizes, TrafficArgs};
-use xtask::veth::{Veth, add_address};
+use testkit::nft::Count;
+use testkit::traffic::{Sent, Sizes, TrafficArgs};
+use testkit::veth::{Veth, add_address};
 
 use crate::rig::{NONE, Rig, totals};
 use crate::{Case, Needs};

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use xtask::group_socket;
-use xtask::nft::Count;
-use xtask::process::Process;
-use xtask::traffic::TrafficArgs;
+use testkit::group_socket;
+use testkit::nft::Count;
+use testkit::process::Process;
+use testkit::traffic::TrafficArgs;
 
 use crate::errors::{complains, fails, fill, mount_tmpfs};
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use pprof::protos::{Message as _, Profile};
-use xtask::traffic::TrafficArgs;
+use testkit::traffic::TrafficArgs;
 
 use crate::rig::{Acctd, Rig};
 use crate::{Case, Needs};

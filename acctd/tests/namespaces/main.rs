@@ -33,8 +33,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use xtask::netns::Privilege;
-use xtask::traffic;
+use testkit::netns::Privilege;
+use testkit::traffic;
 
 /// A test: whether it can only run as root, its name, and itself.
 type Case = (Needs, &'static str, fn() -> anyhow::Result<()>);

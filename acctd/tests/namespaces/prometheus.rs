@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::process::{self, Process};
-use xtask::traffic::TrafficArgs;
-use xtask::unpacked;
+use testkit::process::{self, Process};
+use testkit::traffic::TrafficArgs;
+use testkit::unpacked;
 
 use crate::rig::Rig;
 use crate::{Case, Needs, crosscheck};

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use xtask::netns::{Namespace, Privilege};
-use xtask::nft::{self, Count};
-use xtask::process::Process;
-use xtask::traffic::{self, Sent, TrafficArgs};
-use xtask::veth::Veth;
+use testkit::netns::{Namespace, Privilege};
+use testkit::nft::{self, Count};
+use testkit::process::Process;
+use testkit::traffic::{self, Sent, TrafficArgs};
+use testkit::veth::Veth;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -4,9 +4,9 @@
 use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::netns::Namespace;
-use xtask::nft::Count;
-use xtask::veth::{Veth, add_address};
+use testkit::netns::Namespace;
+use testkit::nft::Count;
+use testkit::veth::{Veth, add_address};
 
 use crate::errors::complains;
 use crate::rig::{Acctd, CsvFile, NONE, Rig, totals};

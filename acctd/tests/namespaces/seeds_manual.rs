@@ -4,8 +4,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::nft::Count;
-use xtask::process::Process;
+use testkit::nft::Count;
+use testkit::process::Process;
 
 use crate::rig::{Acctd, Rig, Row};
 use crate::{Case, Needs};

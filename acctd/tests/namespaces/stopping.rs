@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use xtask::traffic::TrafficArgs;
+use testkit::traffic::TrafficArgs;
 
 use crate::rig::{LATE_LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use xtask::netns::Privilege;
-use xtask::traffic::TrafficArgs;
+use testkit::netns::Privilege;
+use testkit::traffic::TrafficArgs;
 
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::{Case, Needs};

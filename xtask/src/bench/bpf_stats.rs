@@ -73,7 +73,7 @@ impl Runs {
 }
 
 /// For a process that may not be there.
-pub(super) fn runs_of(process: Option<&xtask::process::Process>) -> Runs {
+pub(super) fn runs_of(process: Option<&testkit::process::Process>) -> Runs {
     process.map_or_else(Runs::default, |process| Runs::of(process.pid()))
 }
 

@@ -30,7 +30,7 @@ use super::{
     setup::{Family, Prefixes, Setup},
     stage::Stage,
 };
-use crate::{interrupt::Interrupt, print};
+use testkit::{interrupt::Interrupt, print};
 
 const RECEIVERS: [&str; 2] = ["acctd", "go-nflog-acctd"];
 

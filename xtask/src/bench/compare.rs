@@ -12,7 +12,7 @@ use super::{
     spread::Spread,
     stage::Stage,
 };
-use crate::{interrupt::Interrupt, print};
+use testkit::{interrupt::Interrupt, print};
 
 /// What a setup has shown.
 #[derive(Debug, Serialize)]

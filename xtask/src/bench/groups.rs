@@ -17,7 +17,7 @@ use super::{
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::{GROUP, Stage},
 };
-use crate::{interrupt::Interrupt, print, programs::build};
+use testkit::{interrupt::Interrupt, print, programs::build};
 
 const PREFIXES: Prefixes = Prefixes {
     count: 65_536,

@@ -20,9 +20,10 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use xtask::{
+use testkit::{
     cgroup::{CpuGroup, Tenths},
-    usage,
+    interrupt::Interrupt,
+    print, usage,
 };
 
 use super::{
@@ -33,7 +34,6 @@ use super::{
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
 };
-use crate::{interrupt::Interrupt, print};
 
 /// The shares that are tried, in tenths of a percent of a core.
 const LADDER: [Tenths; 17] = [

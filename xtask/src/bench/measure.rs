@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tempfile::TempDir;
-use xtask::{
+use testkit::{
+    interrupt::Interrupt,
     process::Process,
     traffic::Sent,
     usage::{self, CpuTime},
@@ -21,7 +22,6 @@ use super::{
     setup::Setup,
     stage::{FLUSHED, Stage, last_words},
 };
-use crate::interrupt::Interrupt;
 
 /// How long it may go on working on what it has received.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::machine::{self, Machine};
-use crate::{print, table};
+use testkit::{print, table};
 
 /// The files that are asked for.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use super::{
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
 };
-use crate::interrupt::Interrupt;
+use testkit::interrupt::Interrupt;
 
 /// Those whose cost is compared: the floor, and what accounts.
 const RECEIVERS: [&str; 3] = ["null", "acctd", "go-nflog-acctd"];

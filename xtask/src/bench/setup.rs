@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use anyhow::Result;
 use serde::Serialize;
-use xtask::{traffic::TrafficArgs, veth::Veth};
+use testkit::{traffic::TrafficArgs, veth::Veth};
 
 /// The family of the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]

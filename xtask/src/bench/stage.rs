@@ -13,19 +13,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::{
+use testkit::{
+    interrupt::Interrupt,
     netns::{Namespace, Privilege},
     nft,
     process::Process,
+    programs::{bound_command, this_program},
     traffic::{Sent, TrafficArgs},
     veth::Veth,
 };
 
 use super::setup::Setup;
-use crate::{
-    interrupt::Interrupt,
-    programs::{bound_command, this_program},
-};
 
 /// The group that is logged to.
 pub(super) const GROUP: u16 = 5;

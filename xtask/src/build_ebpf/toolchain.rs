@@ -7,10 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::{netns::find_program, process};
+use testkit::{debian::Debian, netns::find_program, print, process, programs::cargo};
 
 use super::run;
-use crate::{print, setup::Debian, test};
 
 /// The LLVM of the bpf-linker that is built here. It reads what a Rust with
 /// this LLVM or an older one has written.
@@ -239,7 +238,7 @@ fn built_linker(root: &Path) -> Result<PathBuf> {
         return Ok(linker);
     }
     print::line(format!("build-ebpf: building bpf-linker {BPF_LINKER}"))?;
-    run(Command::new(test::cargo())
+    run(Command::new(cargo())
         .args(["install", "bpf-linker", "--version", BPF_LINKER])
         .args(["--locked", "--quiet", "--force", "--no-default-features"])
         .args(["--features", &format!("llvm-{LLVM}"), "--root"])

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use csv::{Reader, StringRecord};
-use xtask::nft::Count;
+use testkit::nft::Count;
 
 /// One interval's file.
 #[derive(Debug)]

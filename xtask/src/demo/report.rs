@@ -3,13 +3,12 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::nft::Count;
+use testkit::{nft::Count, table};
 
 use super::{
     files::{CsvFile, Row},
     stage::LEFT_OUT,
 };
-use crate::table;
 
 /// How many rows of a file are shown.
 const SHOWN: usize = 12;

@@ -7,18 +7,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::{
+use testkit::{
+    interrupt::Interrupt,
     netns::{Namespace, Privilege},
     process::Process,
+    programs::{bound_command, this_program},
     traffic::{Sizes, TrafficArgs},
     veth::{Veth, add_address},
 };
 
-use crate::{
-    interrupt::Interrupt,
-    peer,
-    programs::{bound_command, this_program},
-};
+use crate::peer;
 
 /// How long each of the two rounds of traffic lasts: more than one of acctd's 5 s intervals.
 pub(super) const SECONDS: u16 = 7;

@@ -5,10 +5,9 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::{netns::Namespace, veth, veth::Veth};
+use testkit::{netns::Namespace, print, veth, veth::Veth};
 
 use super::machine::Machine;
-use crate::print;
 
 type Step = fn(&Machine, &Namespace) -> Result<()>;
 

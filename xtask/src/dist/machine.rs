@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use xtask::{
+use testkit::{
+    debian::Debian,
     netns::{Namespace, Privilege},
+    print,
     process::{self, Process},
 };
-
-use crate::{print, setup::Debian};
 
 /// The release that acctd is made for, and what its package depends on or is tried with.
 const SUITE: &str = "bookworm";

@@ -8,10 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use xtask::process;
+use testkit::{print, process};
 
 use super::{Packages, run, tool};
-use crate::print;
 
 /// Puts the list of dependencies into the program. It is cargo's `RUSTC_WORKSPACE_WRAPPER`, which leaves
 /// `RUSTC_WRAPPER` to us.

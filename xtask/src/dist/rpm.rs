@@ -7,10 +7,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use xtask::process;
+use testkit::{print, process};
 
 use super::tool;
-use crate::print;
 
 const CARGO_GENERATE_RPM: &str = "0.21.1";
 

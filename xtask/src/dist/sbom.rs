@@ -10,10 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use xtask::process;
+use testkit::{print, process};
 
 use super::{reproducible, tool};
-use crate::print;
 
 const CARGO_CYCLONEDX: &str = "0.5.9";
 pub(super) const NAME: &str = "acctd.cdx.json";

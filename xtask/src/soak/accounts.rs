@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::nft::Count;
-
-use crate::print;
+use testkit::{nft::Count, print};
 
 /// What all files together have counted.
 #[derive(Debug, Default)]

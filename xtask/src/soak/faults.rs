@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::process::Signal;
-use xtask::{group_socket, traffic::TrafficArgs};
+use testkit::{group_socket, interrupt::Interrupt, traffic::TrafficArgs};
 
 use super::stage::{QUIET, Stage};
-use crate::interrupt::Interrupt;
 
 pub(super) struct Fault {
     pub(super) name: &'static str,
@@ -156,7 +155,7 @@ fn restart(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
 }
 
 fn finish(
-    generators: impl IntoIterator<Item = xtask::process::Process>,
+    generators: impl IntoIterator<Item = testkit::process::Process>,
     interrupt: &Interrupt,
 ) -> Result<()> {
     for mut generator in generators {

@@ -4,19 +4,16 @@ use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
-use xtask::{
+use testkit::{
     cgroup::CpuGroup,
+    daemon::Daemon,
+    interrupt::Interrupt,
     netns::{Namespace, Privilege},
     nft::{self, Count},
     process::Process,
+    programs::{bound_command, this_program},
     traffic::{Sizes, TrafficArgs},
     veth::Veth,
-};
-
-use crate::{
-    daemon::Daemon,
-    interrupt::Interrupt,
-    programs::{bound_command, this_program},
 };
 
 const RULES: &str = "

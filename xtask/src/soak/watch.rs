@@ -4,7 +4,7 @@ use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::{daemon::Daemon, print};
+use testkit::{daemon::Daemon, print};
 
 /// More than this within an hour is growth; less is the allocator's.
 const MOST_GROWTH_AN_HOUR: f64 = 16.0 * 1024.0;

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use xtask::netns::Privilege;
-use xtask::traffic::TrafficArgs;
-use xtask::veth::Veth;
+use testkit::netns::Privilege;
+use testkit::traffic::TrafficArgs;
+use testkit::veth::Veth;
 
 use super::{BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum};
 use crate::errors::{complains, fails};
@@ -461,7 +461,7 @@ fn of_second(rig: &Rig) -> Result<Vec<CheckedRow>> {
 
 fn all_match<'a>(
     rows: impl IntoIterator<Item = &'a CheckedRow> + Clone,
-    truth: xtask::nft::Count,
+    truth: testkit::nft::Count,
 ) -> Result<()> {
     for row in rows.clone() {
         ensure!(row.verdict == "match" && row.is_equal(), "{row:?}");

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use xtask::netns::Privilege;
-use xtask::nft::Count;
-use xtask::traffic::{Sizes, TrafficArgs};
+use testkit::netns::Privilege;
+use testkit::nft::Count;
+use testkit::traffic::{Sizes, TrafficArgs};
 
 use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, NOTHING, Router, checked, ensure_no_alarm,

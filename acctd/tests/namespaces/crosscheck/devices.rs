@@ -4,9 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
-use xtask::netns::{Namespace, Privilege};
-use xtask::traffic::{Sizes, TrafficArgs};
-use xtask::veth::add_address;
+use testkit::netns::{Namespace, Privilege};
+use testkit::traffic::{Sizes, TrafficArgs};
+use testkit::veth::add_address;
 
 use super::run::{Run, count};
 use super::{checked, ensure_no_false_verdict, nflog_sums, tc_sums};

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
-use xtask::craft::{
+use testkit::craft::{
     ANOTHER_HOST, BROADCAST, Ethernet, Extension, Frame, Ipv4, Ipv6, Packet, Payload, VlanTag,
     multicast_mac,
 };
-use xtask::mac::MacAddr;
-use xtask::nft::Count;
-use xtask::traffic::{self, Tun};
-use xtask::veth::add_address;
+use testkit::mac::MacAddr;
+use testkit::nft::Count;
+use testkit::traffic::{self, Tun};
+use testkit::veth::add_address;
 
 use super::run::{Run, add, count, from, since, to};
 use super::{LINK_HEADER, prefix_of};

@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
-use xtask::craft::{Ethernet, Extension, Fragment, Ipv4, Ipv6, Payload};
-use xtask::mac::MacAddr;
+use testkit::craft::{Ethernet, Extension, Fragment, Ipv4, Ipv6, Payload};
+use testkit::mac::MacAddr;
 
 use super::run::{Run, since};
 use crate::rig::Rig;

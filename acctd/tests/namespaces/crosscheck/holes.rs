@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::craft::{Ethernet, Frame, Ipv4, Ipv6};
-use xtask::netns::{Namespace, Privilege};
-use xtask::nft::{self, Count};
-use xtask::veth::{Veth, add_address};
+use testkit::craft::{Ethernet, Frame, Ipv4, Ipv6};
+use testkit::netns::{Namespace, Privilege};
+use testkit::nft::{self, Count};
+use testkit::veth::{Veth, add_address};
 
 use super::run::{Run, count, from};
 use super::streams::{self, STREAM};

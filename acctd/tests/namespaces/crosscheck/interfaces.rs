@@ -16,8 +16,8 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
-use xtask::netns::Namespace;
-use xtask::veth::Veth;
+use testkit::netns::Namespace;
+use testkit::veth::Veth;
 
 use super::attaching::{
     INGRESS_ONLY, ensure_nothing_left, limited, rig, rows, some_traffic, tc, tcx_programs,
@@ -163,7 +163,7 @@ fn an_interface_that_comes_later() -> Result<()> {
         ensure!(metrics.contains(&format!("{attached} 1.0\n")), "{metrics}");
         // What comes by it is seen.
         thread::sleep(Duration::from_millis(1_100));
-        let by_late = xtask::traffic::TrafficArgs {
+        let by_late = testkit::traffic::TrafficArgs {
             sources: 10,
             count: 1_000,
             dev: late.far.clone(),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::netns::Privilege;
-use xtask::traffic::TrafficArgs;
+use testkit::netns::Privilege;
+use testkit::traffic::TrafficArgs;
 
 use super::{checked, sum};
 use crate::errors::{complains, fails};

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::nft::Count;
+use testkit::nft::Count;
 
 use super::{Checked, CheckedRow, checked, sum};
 use crate::rig::{NONE, Rig};

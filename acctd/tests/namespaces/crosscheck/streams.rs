@@ -16,9 +16,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use serde_json::Value;
-use xtask::netns::Namespace;
-use xtask::process::{self, Process};
-use xtask::veth::add_address;
+use testkit::netns::Namespace;
+use testkit::process::{self, Process};
+use testkit::veth::add_address;
 
 use super::run::{Run, add};
 use super::{CheckedRow, LINK_HEADER, prefix_of};

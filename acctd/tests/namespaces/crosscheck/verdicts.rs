@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use xtask::netns::Privilege;
-use xtask::nft::Count;
-use xtask::traffic::{Sizes, TrafficArgs};
+use testkit::netns::Privilege;
+use testkit::nft::Count;
+use testkit::traffic::{Sizes, TrafficArgs};
 
 use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, LINK_HEADER, Router, Tally, checked, ensure_no_alarm,

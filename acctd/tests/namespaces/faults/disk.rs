@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::traffic::TrafficArgs;
+use testkit::traffic::TrafficArgs;
 
 use crate::errors::{copy_out, fill, mount_tmpfs};
 use crate::listen;

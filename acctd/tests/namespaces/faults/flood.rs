@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use chrono::{NaiveDateTime, TimeDelta, Utc};
-use xtask::cgroup::CpuGroup;
-use xtask::traffic::TrafficArgs;
-use xtask::usage;
+use testkit::cgroup::CpuGroup;
+use testkit::traffic::TrafficArgs;
+use testkit::usage;
 
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::{Case, Needs};

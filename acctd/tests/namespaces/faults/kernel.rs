@@ -13,11 +13,11 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use xtask::group_socket;
-use xtask::netns::{Namespace, Privilege};
-use xtask::nft::Count;
-use xtask::process;
-use xtask::traffic::TrafficArgs;
+use testkit::group_socket;
+use testkit::netns::{Namespace, Privilege};
+use testkit::nft::Count;
+use testkit::process;
+use testkit::traffic::TrafficArgs;
 
 use super::restart::Manager;
 use crate::errors::{as_nobody_with, fails, set_mode};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::traffic::TrafficArgs;
+use testkit::traffic::TrafficArgs;
 
 use crate::errors::fails;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals};

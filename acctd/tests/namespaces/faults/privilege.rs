@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::netns::Privilege;
-use xtask::traffic::TrafficArgs;
-use xtask::veth::Veth;
+use testkit::netns::Privilege;
+use testkit::traffic::TrafficArgs;
+use testkit::veth::Veth;
 
 use super::kernel::Named;
 use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};

@@ -23,9 +23,9 @@ use rustix::net::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::group_socket;
-use xtask::netns::Privilege;
-use xtask::traffic::TrafficArgs;
+use testkit::group_socket;
+use testkit::netns::Privilege;
+use testkit::traffic::TrafficArgs;
 
 use super::kernel::copy_of_socket;
 use crate::rig::{Acctd, Ended, LATE_LOG_AND_DROP, LOG_AND_DROP, NONE, Rig, totals};

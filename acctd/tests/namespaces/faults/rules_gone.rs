@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
-use xtask::traffic::TrafficArgs;
+use testkit::traffic::TrafficArgs;
 
 use super::kernel::span;
 use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::netns::Privilege;
-use xtask::veth::Veth;
+use testkit::netns::Privilege;
+use testkit::veth::Veth;
 
 use super::privilege::{
     FOR_A_CROSS_CHECK, NET_ADMIN, Rights, ensure_cross_checked, ensure_each_thread_has,

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use xtask::craft::{Ethernet, Frame, Ipv4, Payload};
-use xtask::traffic::send_frames;
-use xtask::veth::{Veth, add_address};
+use testkit::craft::{Ethernet, Frame, Ipv4, Payload};
+use testkit::traffic::send_frames;
+use testkit::veth::{Veth, add_address};
 
 use crate::rig::Rig;
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use xtask::nft;
+use testkit::nft;
 
 use super::{Counted, Place, Receiver, Setup};
 use crate::bench::setup::Family;

@@ -7,7 +7,7 @@
 
 use std::{path::Path, time::Duration};
 
-use xtask::{
+use testkit::{
     craft::{Ethernet, Extension, Frame, Ipv4, Ipv6, Packet},
     netns::{Namespace, Privilege},
     nft::{self, Count},
@@ -19,7 +19,7 @@ use xtask::{
 const NOBODY: u32 = 65_534;
 
 fn generator() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_xtask"))
+    Path::new(env!("CARGO_BIN_EXE_traffic"))
 }
 
 /// Runs a test by each right that can be had here. CI has all it needs, so

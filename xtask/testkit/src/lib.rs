@@ -12,9 +12,12 @@
 
 pub mod cgroup;
 pub mod process;
+pub mod usage;
+
+pub mod debian;
+pub mod programs;
 pub mod python;
 pub mod unpacked;
-pub mod usage;
 
 pub mod netns;
 pub mod veth;
@@ -31,3 +34,8 @@ pub mod mac;
 )]
 mod packet_socket;
 pub mod traffic;
+
+pub mod daemon;
+pub mod interrupt;
+pub mod print;
+pub mod table;

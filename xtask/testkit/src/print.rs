@@ -6,6 +6,6 @@ use anyhow::{Context as _, Result};
 
 /// Prints a line. Unlike `println!` it does not panic when nobody reads any
 /// more, as in `cargo xtask demo | head`.
-pub(crate) fn line(text: impl fmt::Display) -> Result<()> {
+pub fn line(text: impl fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{text}").context("cannot print")
 }

@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
-use xtask::{netns::Namespace, process::Process};
 
-use crate::{interrupt::Interrupt, programs::bound_command};
+use crate::{interrupt::Interrupt, netns::Namespace, process::Process, programs::bound_command};
 
 /// The line by which acctd says that it counts.
 const READY: &str = "Started accounting";
@@ -25,7 +24,8 @@ const POLL: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A running acctd.
-pub(crate) struct Daemon {
+#[derive(Debug)]
+pub struct Daemon {
     process: Process,
     lines: Receiver<String>,
     log: Vec<String>,
@@ -33,7 +33,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start(namespace: &Namespace, acctd: &Path, flags: Vec<String>) -> Result<Self> {
+    /// Starts it in a namespace; its log goes through a pipe.
+    pub fn start(namespace: &Namespace, acctd: &Path, flags: Vec<String>) -> Result<Self> {
         let mut command = bound_command(namespace, acctd);
         command
             .args(&flags)
@@ -59,11 +60,13 @@ impl Daemon {
     }
 
     /// The command line without the words that enter the namespace.
-    pub(crate) fn shown(&self) -> String {
+    #[must_use]
+    pub fn shown(&self) -> String {
         format!("acctd {}", self.flags.join(" "))
     }
 
-    pub(crate) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
+    /// Waits until it counts.
+    pub fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
             interrupt.check()?;
@@ -88,22 +91,24 @@ impl Daemon {
     }
 
     /// The process id.
-    pub(crate) fn pid(&self) -> u32 {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
     /// Ends it at once.
-    pub(crate) fn kill(&mut self, interrupt: &Interrupt) -> Result<()> {
+    pub fn kill(&mut self, interrupt: &Interrupt) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         interrupt.wait(&mut self.process, LIMIT).map(drop)
     }
 
     /// Asks acctd to end, and waits until it has.
-    pub(crate) fn stop(&mut self, interrupt: &Interrupt) -> Result<()> {
+    pub fn stop(&mut self, interrupt: &Interrupt) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
             bail!("acctd ended before it was asked to, {status}");
         }
@@ -116,7 +121,7 @@ impl Daemon {
     }
 
     /// What acctd has written to its log so far; all of it, once it has ended.
-    pub(crate) fn log(&mut self) -> &[String] {
+    pub fn log(&mut self) -> &[String] {
         let ended = matches!(self.process.try_wait(), Ok(Some(_)));
         if ended {
             self.log.extend(self.lines.iter());

@@ -25,7 +25,7 @@ pub fn program(package: &str, in_package: &str) -> Result<PathBuf> {
 }
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/debian")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/debian")
 }
 
 fn unpack(package: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{Read as _, Seek as _},
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -12,22 +12,21 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use xtask::{netns::Namespace, process::Process};
 
-use crate::{interrupt::Interrupt, test};
+use crate::{interrupt::Interrupt, netns::Namespace, process::Process};
 
 /// Building acctd with all its dependencies may take this long.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
 
 /// Builds programs of acctd's package, release profile, and returns their paths in the same order,
 /// as cargo reports them. Each is given as cargo takes it: `--bin` and `acctd`.
-pub(crate) fn build<const N: usize>(
+pub fn build<const N: usize>(
     programs: [(&str, &str); N],
     interrupt: &Interrupt,
 ) -> Result<[PathBuf; N]> {
     let mut messages = tempfile::tempfile().context("cannot make a temporary file")?;
     let mut cargo = Process::spawn(
-        Command::new(test::cargo())
+        Command::new(cargo())
             .args(["build", "--release", "--package", "acctd"])
             .args(programs.iter().flat_map(|(kind, name)| [kind, name]))
             .arg("--message-format=json-render-diagnostics")
@@ -54,6 +53,12 @@ pub(crate) fn build<const N: usize>(
     Ok(paths)
 }
 
+/// The cargo that runs this program, else the one on `PATH`.
+#[must_use]
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// The part of cargo's message about a finished artifact that matters here;
 /// other messages have no target and are no `Artifact`.
 #[derive(Deserialize)]
@@ -70,7 +75,7 @@ struct Target {
 /// A command for a namespace that ends with this process, even if that is
 /// killed, and that Ctrl-C in a terminal does not reach: this process ends
 /// its children itself, in order.
-pub(crate) fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Command {
+pub fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Command {
     let mut command = namespace.command("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
@@ -82,6 +87,6 @@ pub(crate) fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -
 
 /// This program, which is also the traffic generator and the TCP and UDP
 /// peers.
-pub(crate) fn this_program() -> Result<PathBuf> {
+pub fn this_program() -> Result<PathBuf> {
     env::current_exe().context("cannot tell where this program is")
 }

@@ -17,11 +17,12 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     flag,
 };
-use xtask::process::Process;
+
+use crate::process::Process;
 
 /// The error that stands for a signal to stop.
 #[derive(Debug)]
-pub(crate) struct Interrupted;
+pub struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,12 +34,12 @@ impl Error for Interrupted {}
 
 /// Whether a signal has asked this process to stop.
 #[derive(Debug, Clone)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// From here on a signal no longer ends this process; every wait must go
     /// through the methods below.
-    pub(crate) fn catch() -> Result<Self> {
+    pub fn catch() -> Result<Self> {
         let caught = Arc::new(AtomicBool::new(false));
         for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             flag::register(signal, Arc::clone(&caught))?;
@@ -47,7 +48,7 @@ impl Interrupt {
     }
 
     /// An error once a signal has come.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             bail!(Interrupted);
         }
@@ -56,7 +57,7 @@ impl Interrupt {
 
     /// The interruption instead of the error that came of it: a signal can also show as the failure of
     /// a command that it reached.
-    pub(crate) fn instead_of_error<T>(&self, done: Result<T>) -> Result<T> {
+    pub fn instead_of_error<T>(&self, done: Result<T>) -> Result<T> {
         match done {
             Err(_) if self.check().is_err() => bail!(Interrupted),
             done => done,
@@ -64,7 +65,7 @@ impl Interrupt {
     }
 
     /// Sleeps, but not through a signal.
-    pub(crate) fn rest(&self, time: Duration) -> Result<()> {
+    pub fn rest(&self, time: Duration) -> Result<()> {
         const STEP: Duration = Duration::from_millis(50);
         let mut left = time;
         while !left.is_zero() {
@@ -76,12 +77,12 @@ impl Interrupt {
     }
 
     /// Waits for the end of a process, but no longer than `limit`.
-    pub(crate) fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
+    pub fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
         process.wait_unless(limit, || self.check())
     }
 
     /// Waits for a process that is to succeed.
-    pub(crate) fn wait_for_success(&self, process: &mut Process, limit: Duration) -> Result<()> {
+    pub fn wait_for_success(&self, process: &mut Process, limit: Duration) -> Result<()> {
         let status = self.wait(process, limit)?;
         if !status.success() {
             bail!("`{}` failed, {status}", process.command_line());

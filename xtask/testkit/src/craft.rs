@@ -3,7 +3,7 @@
 //! `None` is what is right.
 //!
 //! ```
-//! use xtask::{craft::{Ethernet, Ipv4, VlanTag}, mac::MacAddr};
+//! use testkit::{craft::{Ethernet, Ipv4, VlanTag}, mac::MacAddr};
 //!
 //! let packet = Ipv4 {
 //!     total_length: Some(0),

@@ -10,7 +10,7 @@ use crate::process;
 /// A Python that has these packages, each as `NAME==VERSION`.
 pub fn with_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/tools")
+        .join("../../target/tools")
         .join(name);
     let python = place.join("bin/python3");
     // Behind the last step, so that half an installation is gone on with.
