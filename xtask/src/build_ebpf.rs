@@ -6,28 +6,23 @@
 //! made from; a test compares it, and CI builds them anew.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use testkit::{print, process::command_line};
+use testkit::{print, process::run};
+
+use crate::workspace;
 
 mod stamp;
 mod toolchain;
 
-use stamp::Stamp;
+use stamp::{DIRECTORY, OBJECTS};
 use toolchain::Toolchain;
 
-/// The objects. The program of `acctd.o` is the binary `acctd-bpf`: cargo puts
-/// all binaries of a workspace side by side, and one `acctd` is there already.
-const OBJECTS: [&str; 3] = ["acctd", "minimal", "mismatched"];
-/// Where the repository has them.
-const DIRECTORY: &str = "acctd-ebpf/objects";
 const TARGET: &str = "bpfel-unknown-none";
 /// The profile in Cargo.toml, and so cargo's directory.
 const PROFILE: &str = "bpf";
@@ -37,9 +32,9 @@ const PROFILE: &str = "bpf";
 /// Writes acctd-ebpf/objects/{acctd,minimal,mismatched}.o, and beside them SOURCES.sha256: what they
 /// were made from, and by which compiler.
 ///
-/// Takes a nightly Rust that has rust-src, with bpf-linker from PATH. Otherwise, on Debian 12, it
-/// installs Debian's own Rust (rustc-web) and LLVM with apt-get, and builds bpf-linker, into
-/// target/bpf-tools.
+/// If there is a bpf-linker on PATH, it takes rustup's nightly Rust with rust-src, for whose LLVM that
+/// must be made. Otherwise, on Debian 12, it installs Debian's own Rust (rustc-web) and LLVM with
+/// apt-get, and builds bpf-linker, into target/bpf-tools.
 #[derive(Args)]
 pub(crate) struct BuildEbpf {
     /// Write the objects to this directory, and leave those of the repository as they are
@@ -53,62 +48,52 @@ pub(crate) struct BuildEbpf {
 
 impl BuildEbpf {
     pub(crate) fn run(&self) -> Result<()> {
-        let root = root()?;
+        let root = workspace::root()?;
         let toolchain = Toolchain::prepare(&root)?;
         build(&root, &toolchain, self.check)?;
         let checked_in = root.join(DIRECTORY);
         let out = self.out.as_ref().unwrap_or(&checked_in);
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
         for name in OBJECTS {
-            strip(&root, &toolchain, name, out)?;
+            // Its DWARF is most of it, and nothing that loads it reads that. Its BTF stays.
+            let built = format!("target/bpf/{TARGET}/{PROFILE}/{name}-bpf");
+            let mut objcopy = toolchain.objcopy();
+            objcopy.arg("--strip-debug").arg(root.join(built));
+            run(objcopy.arg(out.join(name).with_extension("o")))?;
         }
         if self.out.is_none() {
-            let stamp = Stamp::of_tree(&root)?.with_builder(toolchain.identity());
-            write(&stamp::path(&root), stamp.to_string())?;
+            stamp::write(&root, toolchain.identity.as_deref())?;
         }
         print::line(format!("build-ebpf: the objects are in {}", out.display()))?;
         if self.check {
-            check(&root, &toolchain, out)?;
+            check(&root, toolchain.identity.as_deref(), out)?;
         }
         Ok(())
     }
 }
 
-/// The workspace.
-pub(crate) fn root() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .context("cannot find the repository")
-}
-
+/// The program of `acctd.o` is the binary `acctd-bpf`: cargo puts all binaries of a workspace side by
+/// side, and one `acctd` is there already.
 fn build(root: &Path, toolchain: &Toolchain, deny_warnings: bool) -> Result<()> {
     // The sources must be there before their directories can be listed.
-    run(cargo(root, toolchain).args(["fetch", "--locked", "--target", TARGET]))?;
-    let mut build = cargo(root, toolchain);
+    let mut fetch = toolchain.cargo();
+    run(fetch
+        .args(["fetch", "--locked", "--target", TARGET])
+        .current_dir(root))?;
+    let mut build = toolchain.cargo();
     build
         .args(["build", "--locked", "--package", "acctd-ebpf", "--bins"])
         .args(["--profile", PROFILE, "--target", TARGET])
-        .args(["-Z", "build-std=core", "--target-dir"])
-        .arg(target_directory(root))
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", toolchain.linker())
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?);
+        .args(["-Z", "build-std=core", "--target-dir", "target/bpf"])
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?)
+        .current_dir(root);
     if deny_warnings {
         // Clippy on the host sees empty programs. A flag of rustc's for it would change the
         // names of symbols, and so the objects.
         build.args(["-Z", "warnings", "--config", "build.warnings=\"deny\""]);
     }
     run(&mut build)
-}
-
-fn cargo(root: &Path, toolchain: &Toolchain) -> Command {
-    let mut cargo = toolchain.cargo();
-    cargo.current_dir(root);
-    cargo
-}
-
-fn target_directory(root: &Path) -> PathBuf {
-    root.join("target/bpf")
 }
 
 /// rustc's flags, as cargo takes them where a path may have a space. No path of
@@ -123,119 +108,35 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
         flags.push(to);
     };
     remap(root, "/acctd");
-    for registry in registries()? {
-        remap(&registry, "/registry");
+    // One for crates.io, by a name of its own, or for what takes its place.
+    let registries = workspace::cargo_home()?.join("registry/src");
+    let entries = fs::read_dir(&registries);
+    for entry in entries.with_context(|| format!("cannot list {}", registries.display()))? {
+        remap(&entry?.path(), "/registry");
     }
-    for sources in toolchain.rust_sources() {
-        remap(&sources, "/rust");
-    }
+    // Debian has a symbolic link there.
+    let sources = toolchain.sources();
+    remap(&sources, "/rust");
+    remap(&sources.canonicalize()?, "/rust");
     Ok(flags)
-}
-
-/// The directories in which cargo has the sources of crates: one for
-/// crates.io, by a name of its own, or for what takes its place.
-fn registries() -> Result<Vec<PathBuf>> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
-        .context("cannot tell cargo's home directory: set CARGO_HOME")?;
-    let sources = home.join("registry/src");
-    fs::read_dir(&sources)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .with_context(|| format!("cannot list {}", sources.display()))
-}
-
-/// Writes an object without its DWARF, which is most of it and which nothing
-/// that loads it reads. Its BTF stays.
-fn strip(root: &Path, toolchain: &Toolchain, name: &str, out: &Path) -> Result<()> {
-    let built = target_directory(root)
-        .join(TARGET)
-        .join(PROFILE)
-        .join(format!("{name}-bpf"));
-    run(toolchain
-        .objcopy()
-        .arg("--strip-debug")
-        .arg(built)
-        .arg(object(out, name)))
-}
-
-fn object(directory: &Path, name: &str) -> PathBuf {
-    directory.join(name).with_extension("o")
 }
 
 /// Compares the objects with those of the repository. Another compiler may
 /// well make other ones of the same sources.
-fn check(root: &Path, toolchain: &Toolchain, out: &Path) -> Result<()> {
-    let stamp = Stamp::read(root)?;
-    fresh(root, &stamp)?;
-    match (toolchain.identity(), stamp.builder()) {
-        (Some(here), Some(there)) if here == there => {}
-        _ => {
-            return print::line(format!(
-                "build-ebpf: not compared with {DIRECTORY}, which another compiler has built: {}",
-                stamp.builder().unwrap_or("unknown")
-            ));
-        }
+fn check(root: &Path, identity: Option<&str>, out: &Path) -> Result<()> {
+    stamp::check(root)?;
+    if !stamp::is_by(root, identity)? {
+        return print::line(format!(
+            "build-ebpf: not compared with {DIRECTORY}, which another compiler has built"
+        ));
     }
-    let checked_in = root.join(DIRECTORY);
-    let mut different = Vec::new();
     for name in OBJECTS {
-        if read(&object(out, name))? != read(&object(&checked_in, name))? {
-            different.push(format!("{name}.o"));
+        let file = Path::new(name).with_extension("o");
+        if fs::read(out.join(&file))? != fs::read(root.join(DIRECTORY).join(&file))? {
+            bail!(
+                "{DIRECTORY} has another {name}.o than its sources give: run `cargo xtask build-ebpf`"
+            );
         }
-    }
-    if !different.is_empty() {
-        bail!(
-            "{DIRECTORY} has another {} than its sources give: run `cargo xtask build-ebpf`",
-            different.join(", ")
-        );
     }
     print::line(format!("build-ebpf: equal to {DIRECTORY}, to the byte"))
-}
-
-/// Fails if anything has changed since the objects were built.
-fn fresh(root: &Path, stamp: &Stamp) -> Result<()> {
-    let now = Stamp::of_tree(root)?;
-    let changed = now.differences(stamp);
-    if !changed.is_empty() {
-        bail!(
-            "run `cargo xtask build-ebpf`: since {DIRECTORY} was built, there changed {}",
-            changed.join(", ")
-        );
-    }
-    Ok(())
-}
-
-/// Runs a command, whose output passes.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = command_line(command);
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot start `{line}`"))?;
-    if !status.success() {
-        bail!("`{line}` failed, {status}");
-    }
-    Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn write(path: &Path, text: String) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_objects_are_built_from_the_sources_beside_them() {
-        let root = root().unwrap();
-        if let Err(error) = Stamp::read(&root).and_then(|stamp| fresh(&root, &stamp)) {
-            panic!("{error:#}");
-        }
-    }
 }

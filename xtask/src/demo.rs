@@ -63,7 +63,7 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     let stage = Stage::set(privilege, interrupt)?;
     // What the kernel sends by itself is not to come between the rules and acctd's start.
     interrupt.rest(MULTICAST_REPORTED)?;
-    nft::load(&stage.host, stage::RULESET)?;
+    nft::load(&stage.link.host, stage::RULESET)?;
     print::line(format!("\n{}", stage::RULESET))?;
 
     let log_directory = work.path().join("accounting");
@@ -72,14 +72,14 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
     flags.extend(crosscheck.then(|| CROSS_CHECK.to_owned()));
     flags.push(format!("-log-directory={}", log_directory.display()));
-    let mut daemon = Daemon::start(&stage.host, &acctd, flags)?;
+    let mut daemon = Daemon::start(&stage.link.host, &acctd, flags)?;
     print::line(format!("demo: started `{}`", daemon.shown()))?;
     let finished = daemon
         .wait_until_ready(interrupt)
         .and_then(|()| play_rounds(&stage, interrupt))
         // The counters are read when nothing moves any more, and before acctd
         // stops: what it has not yet received by then, it must still count.
-        .and_then(|()| nft::counters(&stage.host))
+        .and_then(|()| nft::counters(&stage.link.host))
         .and_then(|counters| daemon.stop(interrupt).map(|()| counters));
     print::line("demo: what acctd wrote to its log:")?;
     for line in daemon.log() {

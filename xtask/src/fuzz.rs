@@ -9,9 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
-use testkit::{netns::find_program, print, programs::cargo};
+use testkit::{
+    netns::find_program,
+    print,
+    process::{self, run},
+    programs::cargo,
+};
 
-use crate::build_ebpf::{root, run};
+use crate::workspace::root;
 
 const TARGETS: [&str; 5] = ["checkpoint", "epoch_map", "flags", "netlink", "object"];
 const CARGO_FUZZ: &str = "0.13.2";
@@ -140,7 +145,7 @@ fn fuzz(root: &Path, rust: &Rust, cargo_fuzz: &Path, target: &str, length: Durat
 fn cargo_fuzz(root: &Path) -> Result<PathBuf> {
     let tools = root.join("target/fuzz/tools");
     let program = tools.join("bin/cargo-fuzz");
-    let version = testkit::process::output(Command::new(&program).args(["fuzz", "--version"]));
+    let version = process::output(Command::new(&program).args(["fuzz", "--version"]));
     if version.is_ok_and(|version| version.trim().ends_with(CARGO_FUZZ)) {
         return Ok(program);
     }

@@ -1,12 +1,15 @@
 //! acctd's own commands: `cargo xtask …`.
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{self, ExitCode},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use testkit::{interrupt::Interrupted, traffic};
+use testkit::{programs, traffic};
 
-mod bench;
 mod build_ebpf;
 mod demo;
 mod dist;
@@ -15,6 +18,7 @@ mod peer;
 mod setup;
 mod soak;
 mod test;
+mod workspace;
 
 /// acctd's own commands
 #[derive(Parser)]
@@ -40,27 +44,26 @@ enum Command {
         args: Vec<String>,
     },
     BuildEbpf(build_ebpf::BuildEbpf),
-    Bench(Box<bench::Bench>),
+    /// Measure acctd beside other receivers: CPU time per packet, loss, memory
+    ///
+    /// `cargo xtask bench --help` lists its options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     Soak(soak::Soak),
     Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
-    /// Send UDP packets as raw Ethernet frames and print what was sent, as JSON
-    Traffic(Box<traffic::Request>),
     /// One end of the demo's TCP and UDP traffic
     #[command(hide = true, subcommand)]
     Peer(peer::Peer),
 }
 
 fn main() -> ExitCode {
-    let Err(error) = run(Cli::parse().command) else {
-        return ExitCode::SUCCESS;
-    };
-    report(&error);
-    if error.is::<Interrupted>() {
-        ExitCode::from(130) // As a shell reports a program ended by Ctrl-C.
-    } else {
-        ExitCode::FAILURE
-    }
+    // This program is the generator of demo and soak, too.
+    let done = traffic::run_if_asked().unwrap_or_else(|| run(Cli::parse().command));
+    programs::exit_code("xtask", done)
 }
 
 fn run(command: Command) -> Result<()> {
@@ -69,18 +72,24 @@ fn run(command: Command) -> Result<()> {
         Command::Demo => demo::run(),
         Command::Test { args } => test::run(&args),
         Command::BuildEbpf(build) => build.run(),
-        Command::Bench(bench) => bench.run(),
+        Command::Bench { args } => bench(&args),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Dist(dist) => dist.run(),
         Command::Soak(soak) => soak.run(),
-        Command::Traffic(request) => request.run_and_print(),
         Command::Peer(peer) => peer.run(),
     }
 }
 
-#[expect(clippy::print_stderr, reason = "where a command reports its errors")]
-fn report(error: &anyhow::Error) {
-    eprintln!("xtask: error: {error:#}");
+/// A program of its own, built only for this: it takes this one's place.
+fn bench(args: &[OsString]) -> Result<()> {
+    if !args.iter().any(|it| it == "--help" || it == "-h") {
+        setup::run()?;
+    }
+    let error = process::Command::new(programs::cargo())
+        .args(["run", "--quiet", "--release", "--package", "bench", "--"])
+        .args(args)
+        .exec();
+    Err(error).context("cannot start cargo")
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         print::line("test: not root; the tests that need root will be reported as skipped")?;
     }
-    // acctd-ebpf is a program for the BPF target and has no tests here.
+    // acctd-ebpf is a program for the BPF target and has no tests here; `bench` is not to be built for this.
     let status = Command::new(cargo())
-        .args(["test", "--workspace", "--exclude", "acctd-ebpf"])
+        .args(["test", "--workspace"])
+        .args(["--exclude", "acctd-ebpf", "--exclude", "bench"])
         .args(["--features", "acctd/fault-points"])
         .args(args)
         .status()

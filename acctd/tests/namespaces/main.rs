@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use testkit::netns::Privilege;
-use testkit::traffic;
+use testkit::{programs::exit_code, traffic};
 
 /// A test: whether it can only run as root, its name, and itself.
 type Case = (Needs, &'static str, fn() -> anyhow::Result<()>);
@@ -58,29 +58,17 @@ enum Needs {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "traffic")
-    {
-        return match traffic::main_from(std::env::args_os().skip(1)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("traffic: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    if let Some(done) = traffic::run_if_asked() {
+        return exit_code("traffic", done);
     }
     if std::env::args_os()
         .nth(1)
         .is_some_and(|word| word == "stream")
     {
-        return match crosscheck::stream_main_from(std::env::args().skip(2)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("stream: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+        return exit_code(
+            "stream",
+            crosscheck::stream_main_from(std::env::args().skip(2)),
+        );
     }
     let mut arguments = Arguments::from_args();
     // They measure what a machine can do at full speed, so not two at once.

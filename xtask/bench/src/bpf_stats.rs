@@ -9,12 +9,12 @@ const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// On while this lives. It costs each run of a program two looks at the clock.
 #[derive(Debug)]
-pub(super) struct BpfStats {
+pub(crate) struct BpfStats {
     before: String,
 }
 
 impl BpfStats {
-    pub(super) fn enable() -> Result<Self> {
+    pub(crate) fn enable() -> Result<Self> {
         let before =
             fs::read_to_string(SETTING).with_context(|| format!("cannot read {SETTING}"))?;
         fs::write(SETTING, "1").with_context(|| format!("cannot write {SETTING}"))?;
@@ -31,14 +31,14 @@ impl Drop for BpfStats {
 
 /// What programs have done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Runs {
-    pub(super) nanos: u64,
-    pub(super) count: u64,
+pub(crate) struct Runs {
+    pub(crate) nanos: u64,
+    pub(crate) count: u64,
 }
 
 impl Runs {
     /// Of the programs that a process holds.
-    pub(super) fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         let mut runs = Self::default();
         for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))
             .into_iter()
@@ -61,7 +61,7 @@ impl Runs {
     }
 
     /// Nanoseconds of a run, since `earlier`.
-    pub(super) fn mean_since(self, earlier: Self) -> Option<f64> {
+    pub(crate) fn mean_since(self, earlier: Self) -> Option<f64> {
         let count = self
             .count
             .checked_sub(earlier.count)
@@ -73,7 +73,7 @@ impl Runs {
 }
 
 /// For a process that may not be there.
-pub(super) fn runs_of(process: Option<&testkit::process::Process>) -> Runs {
+pub(crate) fn runs_of(process: Option<&testkit::process::Process>) -> Runs {
     process.map_or_else(Runs::default, |process| Runs::of(process.pid()))
 }
 

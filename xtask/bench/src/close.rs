@@ -22,17 +22,17 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Choice,
+use crate::{
     measure::{begin, in_a_place, settle, stop},
     output::{Output, Table},
-    receivers::{Place, Receiver},
+    receiver::{Place, Receiver},
+    receivers::{self, Name},
     setup::{Family, Prefixes, Setup},
     stage::Stage,
 };
 use testkit::{interrupt::Interrupt, print};
 
-const RECEIVERS: [&str; 2] = ["acctd", "go-nflog-acctd"];
+const RECEIVERS: [Name; 2] = [Name::Acctd, Name::GoNflogAcctd];
 
 /// How long after the last period's end its file may come.
 const FILE_LIMIT: Duration = Duration::from_secs(50);
@@ -44,7 +44,7 @@ and that are in no row of any file of the run.";
 
 /// Measure how long it takes to close an interval of a million rows under full load
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// IP version
     #[arg(long, value_name = "4|6", default_value = "4")]
     family: Family,
@@ -67,7 +67,7 @@ pub(super) struct Args {
 
     /// A go-nflog-acctd to measure too
     #[arg(long, value_name = "PROGRAM")]
-    seed: Option<PathBuf>,
+    go_nflog_acctd: Option<PathBuf>,
 
     #[command(flatten)]
     output: Output,
@@ -98,13 +98,13 @@ struct Closed {
 }
 
 impl Args {
-    pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
+    pub(crate) fn run(&self, interrupt: &Interrupt) -> Result<()> {
         ensure!(
             60 % self.interval == 0,
             "--interval {}: a minute is no multiple of it",
             self.interval
         );
-        let receivers = Choice::of(&RECEIVERS, self.seed.clone()).receivers(interrupt)?;
+        let receivers = receivers::make(&RECEIVERS, self.go_nflog_acctd.as_deref(), interrupt)?;
         let stage = Stage::set()?;
         let setup = Setup {
             packets: u64::MAX, // It is stopped when the last file is there.
@@ -138,7 +138,7 @@ impl Args {
         let begun = Instant::now();
         let sending = place
             .stage
-            .start_sending(&place.setup.traffic(&place.stage.veth)?)?;
+            .start_sending(&place.setup.traffic(&place.stage.link)?)?;
         let mut intervals = Vec::new();
         let limit =
             (u32::from(self.runs) + 2) * Duration::from_secs(self.interval.into()) + FILE_LIMIT;
@@ -160,7 +160,7 @@ impl Args {
         }
         sending.stop()?;
         let sent_for = begun.elapsed();
-        // The seed must not be asked to end while it is about to write: it would write one file twice,
+        // go-nflog-acctd must not be asked to end while it is about to write: it would write one file twice,
         // at the same time. Right after the file of the period in which sending ended is far from that.
         next_file(&inotify, &mut events, begun + limit, interrupt)?;
         settle(Some(&process), interrupt)?;

@@ -10,12 +10,13 @@ use std::{path::PathBuf, process::Command, thread};
 
 use anyhow::Result;
 
-use super::{
-    compare::{self, Outcome},
+use crate::{
     output::{Output, Table},
-    receivers::{Acctd, Counted, Nobody, Place, Receiver, log_statement, source_group_flag},
+    receiver::{Counted, Place, Receiver, log_statement, source_group_flag},
+    receivers::{Acctd, Nobody},
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::{GROUP, Stage},
+    turns::{Comparison, Outcome, take_turns},
 };
 use testkit::{interrupt::Interrupt, print, programs::build};
 
@@ -31,7 +32,7 @@ prefix may be in several groups, each of which keeps a ledger.";
 
 /// Measure whether it pays to spread a direction over groups, by hash or by CPU
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Numbers of groups
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,4,8",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -49,7 +50,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
+    pub(crate) fn run(&self, interrupt: &Interrupt) -> Result<()> {
         let n_cores = thread::available_parallelism()?.get();
         let [acctd] = build([("--bin", "acctd")], interrupt)?;
         let mut receivers: Vec<Box<dyn Receiver>> = vec![Box::new(Nobody)];
@@ -70,10 +71,10 @@ impl Args {
             "bench: {n_cores} generators, each on a core of its own; acctd is not pinned, it shares the cores with them"
         ))?;
         let stage = Stage::with_all_cores_sending(n_cores)?;
-        let results = compare::run(&stage, &setups, &receivers, self.runs, interrupt)?;
+        let results = take_turns(&stage, &setups, &receivers, self.runs, interrupt)?;
 
         let columns = ["groups", "packets/s together", "CPU ns a packet", "lost %"];
-        let table = |comparison: &compare::Comparison| Table {
+        let table = |comparison: &Comparison| Table {
             title: format!(
                 "{}, {n_cores} generators, {} turns",
                 comparison.setup, self.runs

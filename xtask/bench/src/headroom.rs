@@ -19,6 +19,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 use serde::Serialize;
 use testkit::{
     cgroup::{CpuGroup, Tenths},
@@ -26,11 +27,11 @@ use testkit::{
     print, usage,
 };
 
-use super::{
-    Choice,
+use crate::{
     measure::{begin, in_a_place, settle, stop},
     output::{Output, Table},
-    receivers::{Place, Receiver},
+    receiver::{Place, Receiver},
+    receivers::{Choice, Name},
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
 };
@@ -50,7 +51,7 @@ after the last packet. In brackets: what of it was used.";
 
 /// Measure the smallest CPU share at which each receiver loses nothing
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     choice: Choice,
 
@@ -102,9 +103,9 @@ impl Turn {
 }
 
 impl Args {
-    pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
-        let mut receivers = self.choice.receivers(interrupt)?;
-        receivers.retain(|receiver| receiver.has_process());
+    pub(crate) fn run(&self, interrupt: &Interrupt) -> Result<()> {
+        let mut receivers = self.choice.make(Name::value_variants(), interrupt)?;
+        receivers.retain(|receiver| !receiver.groups().is_empty());
         let cgroup = CpuGroup::make()?;
         let stage = Stage::set()?;
         let mut results = Vec::new();
@@ -216,7 +217,7 @@ fn turn(
     let cpu_before = usage::cpu_time(pid)?;
     let sent = place
         .stage
-        .send(&place.setup.traffic(&place.stage.veth)?, interrupt)?;
+        .send(&place.setup.traffic(&place.stage.link)?, interrupt)?;
     let cpu = usage::cpu_time(pid)?.since(cpu_before);
     thread::sleep(SOON);
     let throttled = cgroup.throttled()?;

@@ -6,15 +6,15 @@ use serde::Serialize;
 
 /// What matters of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) processor: String,
-    pub(super) cores: usize,
-    pub(super) is_virtual: bool,
-    pub(super) kernel: String,
-    pub(super) system: String,
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) is_virtual: bool,
+    pub(crate) kernel: String,
+    pub(crate) system: String,
 }
 
-pub(super) fn describe() -> Machine {
+pub(crate) fn describe() -> Machine {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name));

@@ -16,9 +16,9 @@ use testkit::{
     usage::{self, CpuTime},
 };
 
-use super::{
+use crate::{
     bpf_stats::{BpfStats, runs_of},
-    receivers::{Counted, Place, Receiver},
+    receiver::{Counted, Place, Receiver},
     setup::Setup,
     stage::{FLUSHED, Stage, last_words},
 };
@@ -32,29 +32,29 @@ const HANG_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a turn has shown.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// CPU time of the receiver for a packet that it counted, in nanoseconds.
-    pub(super) cpu_nanos: f64,
+    pub(crate) cpu_nanos: f64,
     /// Its part in user mode, from the scheduler's samples.
-    pub(super) user_nanos: f64,
-    pub(super) system_nanos: f64,
+    pub(crate) user_nanos: f64,
+    pub(crate) system_nanos: f64,
     /// Packets that the rule logged and the receiver did not count, of 100.
-    pub(super) loss_percent: f64,
+    pub(crate) loss_percent: f64,
     /// The same in packets.
-    pub(super) lost: i64,
+    pub(crate) lost: i64,
     /// The most resident memory, to the end.
-    pub(super) peak_mib: f64,
+    pub(crate) peak_mib: f64,
     /// Packets in a netlink datagram.
-    pub(super) packets_a_datagram: Option<f64>,
+    pub(crate) packets_a_datagram: Option<f64>,
     /// The sender's time for a packet, in nanoseconds: at full speed its own work and all that the
     /// kernel does in the packet's path.
-    pub(super) path_nanos: f64,
+    pub(crate) path_nanos: f64,
     /// A run of a TC program, in nanoseconds, the measuring included.
-    pub(super) tc_nanos: Option<f64>,
+    pub(crate) tc_nanos: Option<f64>,
 }
 
 /// Lets a receiver receive.
-pub(super) fn measure(
+pub(crate) fn measure(
     stage: &Stage,
     setup: &Setup,
     receiver: &dyn Receiver,
@@ -66,7 +66,7 @@ pub(super) fn measure(
 }
 
 /// Does something with a receiver in a directory of its own; an error has its last words.
-pub(super) fn in_a_place<T>(
+pub(crate) fn in_a_place<T>(
     stage: &Stage,
     setup: &Setup,
     receiver: &dyn Receiver,
@@ -90,7 +90,7 @@ pub(super) fn in_a_place<T>(
 }
 
 /// Loads the rules and starts a receiver; known prefixes are known to it from then on.
-pub(super) fn begin(
+pub(crate) fn begin(
     place: &Place<'_>,
     receiver: &dyn Receiver,
     interrupt: &Interrupt,
@@ -103,7 +103,7 @@ pub(super) fn begin(
     }
     // Some prepare their memory after they have bound the group.
     wait_for_rest(process.as_ref(), interrupt)?;
-    if let Some(warm_up) = setup.warm_up(&stage.veth)? {
+    if let Some(warm_up) = setup.warm_up(&stage.link)? {
         stage.send(&warm_up, interrupt)?;
         settle(process.as_ref(), interrupt)?;
     }
@@ -121,7 +121,7 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
         .transpose()?;
     let runs_before = runs_of(process.as_ref());
 
-    let sent = stage.send(&setup.traffic(&stage.veth)?, interrupt)?;
+    let sent = stage.send(&setup.traffic(&stage.link)?, interrupt)?;
     settle(process.as_ref(), interrupt)?;
 
     let cpu = cpu_time(process.as_ref())?.since(cpu_before);
@@ -163,7 +163,7 @@ fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> 
 }
 
 /// Waits until the kernel has handed over everything and the receiver rests.
-pub(super) fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn settle(process: Option<&Process>, interrupt: &Interrupt) -> Result<()> {
     thread::sleep(FLUSHED);
     wait_for_rest(process, interrupt)
 }
@@ -190,7 +190,7 @@ fn cpu_time(process: Option<&Process>) -> Result<CpuTime> {
 }
 
 /// Ends a receiver and returns its peak memory.
-pub(super) fn stop(
+pub(crate) fn stop(
     mut process: Process,
     receiver: &dyn Receiver,
     interrupt: &Interrupt,

@@ -9,12 +9,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::machine::{self, Machine};
+use crate::machine::{self, Machine};
 use testkit::{print, table};
 
 /// The files that are asked for.
 #[derive(Debug, clap::Args)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Write all figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -25,10 +25,10 @@ pub(super) struct Output {
 }
 
 /// A table with a line above it.
-pub(super) struct Table {
-    pub(super) title: String,
-    pub(super) columns: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Table {
+    pub(crate) title: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 /// Everything, as it is written to a file.
@@ -39,7 +39,7 @@ struct Json<'a, R> {
 }
 
 impl Output {
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &self,
         results: &impl Serialize,
         tables: &[Table],

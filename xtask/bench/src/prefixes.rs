@@ -4,23 +4,24 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{
-    Choice, compare,
+use crate::{
     output::{Output, Table},
+    receivers::{self, Name},
     setup::{Family, Prefixes, Setup, Thresholds},
     stage::Stage,
+    turns::take_turns,
 };
 use testkit::interrupt::Interrupt;
 
 /// Those whose cost is compared: the floor, and what accounts.
-const RECEIVERS: [&str; 3] = ["null", "acctd", "go-nflog-acctd"];
+const RECEIVERS: [Name; 3] = [Name::Null, Name::Acctd, Name::GoNflogAcctd];
 
 const EXPLANATION: &str = "\
 Medians: CPU time a packet, user and system, and peak memory; all prefixes known, full speed.";
 
 /// Measure how cost grows with the number of prefixes
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// IP version
     #[arg(long, value_name = "4|6", default_value = "4")]
     family: Family,
@@ -43,15 +44,15 @@ pub(super) struct Args {
 
     /// A go-nflog-acctd to measure too
     #[arg(long, value_name = "PROGRAM")]
-    seed: Option<PathBuf>,
+    go_nflog_acctd: Option<PathBuf>,
 
     #[command(flatten)]
     output: Output,
 }
 
 impl Args {
-    pub(super) fn run(&self, interrupt: &Interrupt) -> Result<()> {
-        let receivers = Choice::of(&RECEIVERS, self.seed.clone()).receivers(interrupt)?;
+    pub(crate) fn run(&self, interrupt: &Interrupt) -> Result<()> {
+        let receivers = receivers::make(&RECEIVERS, self.go_nflog_acctd.as_deref(), interrupt)?;
         let setup = |prefixes, threshold| Setup::new(self.family, prefixes, threshold, 0);
         let setups: Vec<Setup> = self
             .prefixes
@@ -63,7 +64,7 @@ impl Args {
                     .map(move |&t| setup(prefixes, t))
             })
             .collect();
-        let results = compare::run(&Stage::set()?, &setups, &receivers, self.runs, interrupt)?;
+        let results = take_turns(&Stage::set()?, &setups, &receivers, self.runs, interrupt)?;
 
         let mut columns = vec!["prefixes".to_owned()];
         for threshold in &self.thresholds.threshold {

@@ -1,4 +1,4 @@
-//! Those who are measured, each with its configuration, how it is started and what it has counted.
+//! One of those who are measured: its configuration, how it is started and what it has counted.
 
 use std::{
     fs,
@@ -11,25 +11,13 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::{
+use crate::{
     setup::{Family, Setup},
     stage::{GROUP, Stage},
 };
 
-mod acctd;
-mod kernel;
-mod null;
-mod uacctd;
-mod ulogd;
-
-pub(super) use acctd::{Acctd, Seed};
-pub(super) use kernel::{NftSet, Nobody};
-pub(super) use null::{Null, Walk};
-pub(super) use uacctd::Uacctd;
-pub(super) use ulogd::Ulogd;
-
 /// One of those who are measured.
-pub(super) trait Receiver {
+pub(crate) trait Receiver {
     /// As it stands in the table and after `--receivers`.
     fn name(&self) -> &str;
 
@@ -46,14 +34,9 @@ pub(super) trait Receiver {
     /// What to start, to be run in a directory of its own; nothing where the kernel does it all.
     fn command(&self, place: &Place<'_>) -> Result<Option<Command>>;
 
-    /// The groups that it binds.
+    /// The groups that it binds; none where there is no process.
     fn groups(&self) -> Vec<u16> {
         vec![GROUP]
-    }
-
-    /// Whether there is a process at all.
-    fn has_process(&self) -> bool {
-        true
     }
 
     /// How long it waits on purpose, after the end of a period, for packets that are still to come.
@@ -82,30 +65,39 @@ pub(super) trait Receiver {
 
 /// Where one measurement takes place.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) stage: &'a Stage,
-    pub(super) setup: &'a Setup,
+pub(crate) struct Place<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) setup: &'a Setup,
     /// After how many seconds those who write files of periods begin a new one.
-    pub(super) interval: u32,
+    pub(crate) interval: u32,
     /// Empty at first; standard output and error go to files of these names.
-    pub(super) directory: &'a Path,
+    pub(crate) directory: &'a Path,
 }
 
 impl Place<'_> {
-    pub(super) fn stdout(&self) -> PathBuf {
+    pub(crate) fn stdout(&self) -> PathBuf {
         self.directory.join("stdout")
     }
 }
 
 /// What a receiver has counted.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub(super) struct Counted {
-    pub(super) packets: u64,
+pub(crate) struct Counted {
+    pub(crate) packets: u64,
     /// Netlink datagrams, where it says so.
-    pub(super) datagrams: Option<u64>,
+    pub(crate) datagrams: Option<u64>,
 }
 
-pub(super) fn log_statement(setup: &Setup, group: u16) -> String {
+impl Counted {
+    pub(crate) fn packets(packets: u64) -> Self {
+        Self {
+            packets,
+            datagrams: None,
+        }
+    }
+}
+
+pub(crate) fn log_statement(setup: &Setup, group: u16) -> String {
     format!(
         "log group {group} snaplen {} queue-threshold {}",
         setup.family.snaplen(),
@@ -113,8 +105,8 @@ pub(super) fn log_statement(setup: &Setup, group: u16) -> String {
     )
 }
 
-/// The flag of acctd, and of the seed, for this family's source addresses.
-pub(super) fn source_group_flag(family: Family) -> &'static str {
+/// The flag of acctd, and of go-nflog-acctd, for this family's source addresses.
+pub(crate) fn source_group_flag(family: Family) -> &'static str {
     match family {
         Family::Ip4 => "-ip4-src-group",
         Family::Ip6 => "-ip6-src-group",
@@ -122,7 +114,7 @@ pub(super) fn source_group_flag(family: Family) -> &'static str {
 }
 
 /// The sum of a column over the CSV files of a directory.
-fn sum_of_column(directory: &Path, title: &str) -> Result<u64> {
+pub(crate) fn sum_of_column(directory: &Path, title: &str) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

@@ -4,11 +4,11 @@ use std::{fmt, str::FromStr};
 
 use anyhow::Result;
 use serde::Serialize;
-use testkit::{traffic::TrafficArgs, veth::Veth};
+use testkit::{link::Link, traffic::TrafficArgs};
 
 /// The family of the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-pub(super) enum Family {
+pub(crate) enum Family {
     #[value(name = "4")]
     Ip4,
     #[value(name = "6")]
@@ -17,7 +17,7 @@ pub(super) enum Family {
 
 impl Family {
     /// What a rule has to copy of a packet.
-    pub(super) fn snaplen(self) -> u32 {
+    pub(crate) fn snaplen(self) -> u32 {
         match self {
             Self::Ip4 => 20,
             Self::Ip6 => 40,
@@ -25,7 +25,7 @@ impl Family {
     }
 
     /// The family's word in nft.
-    pub(super) fn nft(self) -> &'static str {
+    pub(crate) fn nft(self) -> &'static str {
         match self {
             Self::Ip4 => "ipv4",
             Self::Ip6 => "ipv6",
@@ -44,10 +44,10 @@ impl fmt::Display for Family {
 
 /// How many source prefixes, and whether they are known when the measurement begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Prefixes {
-    pub(super) count: u32,
+pub(crate) struct Prefixes {
+    pub(crate) count: u32,
     /// Each packet that is measured is the first of its prefix.
-    pub(super) new: bool,
+    pub(crate) new: bool,
 }
 
 impl fmt::Display for Prefixes {
@@ -78,7 +78,7 @@ const SECONDS_AT_A_RATE: u64 = 3;
 
 /// The rule's queue-thresholds, on the command line.
 #[derive(Debug, clap::Args)]
-pub(super) struct Thresholds {
+pub(crate) struct Thresholds {
     /// The rule's queue-threshold
     #[arg(
         long,
@@ -86,20 +86,20 @@ pub(super) struct Thresholds {
         value_delimiter = ',',
         default_value = "50,5000"
     )]
-    pub(super) threshold: Vec<u32>,
+    pub(crate) threshold: Vec<u32>,
 }
 
 /// One setup, in which each receiver has its turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Setup {
-    pub(super) family: Family,
-    pub(super) prefixes: Prefixes,
+pub(crate) struct Setup {
+    pub(crate) family: Family,
+    pub(crate) prefixes: Prefixes,
     /// The rule's queue-threshold: packets that the kernel hands over at once.
-    pub(super) threshold: u32,
+    pub(crate) threshold: u32,
     /// Packets a second; 0 is as fast as the generator can.
-    pub(super) rate: u32,
+    pub(crate) rate: u32,
     /// Packets that are measured.
-    pub(super) packets: u64,
+    pub(crate) packets: u64,
 }
 
 impl fmt::Display for Setup {
@@ -118,7 +118,7 @@ impl fmt::Display for Setup {
 
 impl Setup {
     /// At full speed [`PACKETS`], at a rate those of [`SECONDS_AT_A_RATE`].
-    pub(super) fn new(family: Family, prefixes: Prefixes, threshold: u32, rate: u32) -> Self {
+    pub(crate) fn new(family: Family, prefixes: Prefixes, threshold: u32, rate: u32) -> Self {
         Self {
             family,
             prefixes,
@@ -132,36 +132,35 @@ impl Setup {
     }
 
     /// A packet from each prefix, before the measurement; nothing where they are to be new.
-    pub(super) fn warm_up(&self, veth: &Veth) -> Result<Option<TrafficArgs>> {
+    pub(crate) fn warm_up(&self, link: &Link) -> Result<Option<TrafficArgs>> {
         if self.prefixes.new {
             return Ok(None);
         }
         Ok(Some(TrafficArgs {
             count: self.prefixes.count.into(),
-            ..self.one_of_each(veth)?
+            ..self.one_of_each(link)?
         }))
     }
 
     /// The packets that are measured. Known prefixes come in another order than at first: what a
     /// receiver keeps in that order would else come through the caches like an array.
-    pub(super) fn traffic(&self, veth: &Veth) -> Result<TrafficArgs> {
+    pub(crate) fn traffic(&self, link: &Link) -> Result<TrafficArgs> {
         Ok(TrafficArgs {
             count: self.packets,
             rate: self.rate,
             scattered: true,
-            ..self.one_of_each(veth)?
+            ..self.one_of_each(link)?
         })
     }
 
-    fn one_of_each(&self, veth: &Veth) -> Result<TrafficArgs> {
+    fn one_of_each(&self, link: &Link) -> Result<TrafficArgs> {
         let (source, dest) = match self.family {
             Family::Ip4 => ("10.0.0.0/8", "192.0.2.1/32"),
             Family::Ip6 => ("2001:db8::1/32", "2001:db9::1/128"),
         };
-        let (source, dest) = (source.parse()?, dest.parse()?);
         Ok(TrafficArgs {
             sources: self.prefixes.count,
-            ..TrafficArgs::new(&veth.far, veth.near_mac, source, dest)
+            ..link.traffic(source, dest)?
         })
     }
 }

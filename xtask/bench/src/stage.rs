@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -15,18 +15,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use testkit::{
     interrupt::Interrupt,
-    netns::{Namespace, Privilege},
+    link::Link,
+    netns::Privilege,
     nft,
     process::Process,
-    programs::{bound_command, this_program},
-    traffic::{Sent, TrafficArgs},
-    veth::Veth,
+    programs::bound_command,
+    traffic::{Sent, Traffic, TrafficArgs},
 };
 
-use super::setup::Setup;
+use crate::setup::Setup;
 
 /// The group that is logged to.
-pub(super) const GROUP: u16 = 5;
+pub(crate) const GROUP: u16 = 5;
 
 /// The cores of the generator and of the receiver.
 const SENDING_CORE: usize = 0;
@@ -37,15 +37,13 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// It is configured soon after it is bound.
 const CONFIGURED: Duration = Duration::from_millis(300);
 /// By then the kernel has flushed its batch, and a receiver that keeps up has read it.
-pub(super) const FLUSHED: Duration = Duration::from_millis(1_300);
+pub(crate) const FLUSHED: Duration = Duration::from_millis(1_300);
 
 /// The longest time that a generator may take.
 const SENDING_LIMIT: Duration = Duration::from_mins(5);
 
-pub(super) struct Stage {
-    pub(super) router: Namespace,
-    pub(super) wire: Namespace,
-    pub(super) veth: Veth,
+pub(crate) struct Stage {
+    pub(crate) link: Link,
     /// A generator is on each of these cores.
     sending_cores: Vec<usize>,
     /// The receiver may be on each of these.
@@ -53,21 +51,16 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn set() -> Result<Self> {
-        let router = Namespace::new(Privilege::Root)?;
-        let wire = router.peer()?;
-        let veth = Veth::new(&router, "router0", &wire, "wire0")?;
+    pub(crate) fn set() -> Result<Self> {
         Ok(Self {
-            router,
-            wire,
-            veth,
+            link: Link::new(Privilege::Root, "router0", "wire0")?,
             sending_cores: vec![SENDING_CORE],
             receiving_cores: RECEIVING_CORE.to_string(),
         })
     }
 
     /// As `set`, with a generator on each core and the receiver wherever there is time for it.
-    pub(super) fn with_all_cores_sending(n_cores: usize) -> Result<Self> {
+    pub(crate) fn with_all_cores_sending(n_cores: usize) -> Result<Self> {
         Ok(Self {
             sending_cores: (0..n_cores).collect(),
             receiving_cores: format!("0-{}", n_cores - 1),
@@ -76,7 +69,7 @@ impl Stage {
     }
 
     /// Replaces the rules: packets of the setup are counted, then go to `statement`.
-    pub(super) fn rules(&self, setup: &Setup, objects: &str, statement: &str) -> Result<()> {
+    pub(crate) fn rules(&self, setup: &Setup, objects: &str, statement: &str) -> Result<()> {
         self.load(&format!(
             "table inet bench {{
                 counter seen {{}}
@@ -91,29 +84,29 @@ impl Stage {
         ))
     }
 
-    pub(super) fn load(&self, ruleset: &str) -> Result<()> {
+    pub(crate) fn load(&self, ruleset: &str) -> Result<()> {
         nft::load(
-            &self.router,
+            &self.link.host,
             &format!("add table inet bench\ndelete table inet bench\n{ruleset}"),
         )
     }
 
     /// Packets that have passed the rule.
-    pub(super) fn seen(&self) -> Result<u64> {
-        let counters = nft::counters(&self.router)?;
+    pub(crate) fn seen(&self) -> Result<u64> {
+        let counters = nft::counters(&self.link.host)?;
         let seen = counters.get("seen").context("nft has lost the counter")?;
         Ok(seen.packets)
     }
 
     /// A command in the router, where the receiver may be.
-    pub(super) fn receiver(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = bound_command(&self.router, "taskset");
+    pub(crate) fn receiver(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = bound_command(&self.link.host, "taskset");
         command.args(["-c", &self.receiving_cores]).arg(program);
         command
     }
 
     /// Waits until each of the groups is bound.
-    pub(super) fn wait_until_bound(
+    pub(crate) fn wait_until_bound(
         &self,
         groups: &[u16],
         receiver: &mut Process,
@@ -126,7 +119,8 @@ impl Stage {
                 bail!("it ended before it had bound its group, {status}");
             }
             let table = self
-                .router
+                .link
+                .host
                 .run(&["cat", "/proc/net/netfilter/nfnetlink_log"])?;
             let bound: Vec<&str> = table
                 .lines()
@@ -147,46 +141,27 @@ impl Stage {
     }
 
     /// Starts a generator on each of the generators' cores; all send the same.
-    pub(super) fn start_sending(&self, traffic: &TrafficArgs) -> Result<Sending> {
+    pub(crate) fn start_sending(&self, traffic: &TrafficArgs) -> Result<Sending> {
         let cores = self.sending_cores.iter();
-        let generators = cores.map(|&core| self.start_generator(traffic, core));
+        let generators = cores.map(|&core| self.link.start_sending(traffic, Some(core)));
         Ok(Sending(generators.collect::<Result<_>>()?))
     }
 
-    fn start_generator(&self, traffic: &TrafficArgs, core: usize) -> Result<Process> {
-        let mut command = bound_command(&self.wire, "taskset");
-        command
-            .args(["-c", &core.to_string()])
-            .arg(this_program()?)
-            .arg("traffic")
-            .args(traffic.to_args())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Process::spawn(&mut command)
-    }
-
     /// Sends to the end.
-    pub(super) fn send(&self, traffic: &TrafficArgs, interrupt: &Interrupt) -> Result<Sent> {
+    pub(crate) fn send(&self, traffic: &TrafficArgs, interrupt: &Interrupt) -> Result<Sent> {
         self.start_sending(traffic)?.finish(interrupt)
     }
 }
 
 /// Generators at work.
-pub(super) struct Sending(Vec<Process>);
+pub(crate) struct Sending(Vec<Traffic>);
 
 impl Sending {
     /// What they have sent together, in the time that the slowest took.
-    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Sent> {
-        let mut sum = Sent {
-            packets: 0,
-            bytes: 0,
-            seconds: 0.0,
-            straddled: 0,
-        };
-        for mut generator in self.0 {
-            interrupt.wait(&mut generator, SENDING_LIMIT)?;
-            let json = generator.output()?;
-            let sent: Sent = serde_json::from_str(&json).context("what the generator printed")?;
+    pub(crate) fn finish(self, interrupt: &Interrupt) -> Result<Sent> {
+        let mut sum = Sent::default();
+        for generator in self.0 {
+            let sent = generator.finish_within(SENDING_LIMIT, interrupt)?;
             sum.packets += sent.packets;
             sum.bytes += sent.bytes;
             sum.straddled += sent.straddled;
@@ -196,9 +171,9 @@ impl Sending {
     }
 
     /// Ends them before they have sent everything.
-    pub(super) fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         for mut generator in self.0 {
-            if let Some(status) = generator.try_wait()? {
+            if let Some(status) = generator.process().try_wait()? {
                 bail!("a generator has ended by itself, {status}");
             }
         }
@@ -207,7 +182,7 @@ impl Sending {
 }
 
 /// What a process has said, for an error.
-pub(super) fn last_words(directory: &Path) -> String {
+pub(crate) fn last_words(directory: &Path) -> String {
     let text = std::fs::read_to_string(directory.join("stderr")).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(3).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("; ")

@@ -1,161 +1,105 @@
 //! What the objects in the repository were made from: a SHA-256 of each file,
 //! in the format of `sha256sum`, and who built them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::{DIRECTORY, OBJECTS, read};
+/// The objects, and where the repository has them.
+pub(super) const OBJECTS: [&str; 3] = ["acctd", "minimal", "mismatched"];
+pub(super) const DIRECTORY: &str = "acctd-ebpf/objects";
 
-/// The crates of the workspace that an object is made of.
-const CRATES: [&str; 2] = ["acctd-common", "acctd-ebpf"];
-/// How a line that tells the builder begins: for `sha256sum`, a comment.
-const BUILDER: &str = "# built by ";
+/// What an object is made of. Of Cargo.lock, those packages that an object has.
+const SOURCES: [&str; 2] = ["acctd-common", "acctd-ebpf"];
+const PACKAGES: [&str; 2] = ["aya-ebpf", "aya-log-"];
 
-/// The stamp's place in the repository.
-pub(super) fn path(root: &Path) -> PathBuf {
-    root.join(DIRECTORY).join("SOURCES.sha256")
+const STAMP: &str = "acctd-ebpf/objects/SOURCES.sha256";
+
+/// Writes the stamp of the repository as it is.
+pub(super) fn write(root: &Path, builder: Option<&str>) -> Result<()> {
+    let builder = builder.unwrap_or("a compiler that cannot be told exactly");
+    let stamp = format!("# built by {builder}\n{}\n", sums(root)?.join("\n"));
+    fs::write(root.join(STAMP), stamp).with_context(|| format!("cannot write {STAMP}"))
 }
 
-/// SHA-256 sums by name, of the sources, of the crates.io packages and of the
-/// objects themselves.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    builder: Option<String>,
-    sums: BTreeMap<String, String>,
+/// Fails if anything has changed since the objects were built.
+pub(super) fn check(root: &Path) -> Result<()> {
+    let stamp = read(root)?;
+    let built: Vec<&str> = stamp.lines().skip(1).collect();
+    let now = sums(root)?;
+    let gone = built
+        .iter()
+        .filter(|&line| !now.iter().any(|it| it == line));
+    let come = now.iter().filter(|line| !built.contains(&line.as_str()));
+    let mut changed: Vec<&str> = gone.copied().chain(come.map(String::as_str)).collect();
+    changed.sort_unstable_by_key(|line| line.split_once("  ").map(|(_, name)| name));
+    ensure!(
+        changed.is_empty(),
+        "run `cargo xtask build-ebpf`: since {DIRECTORY} was built, there changed\n{}",
+        changed.join("\n")
+    );
+    Ok(())
 }
 
-impl Stamp {
-    /// The sums of the repository as it is.
-    pub(super) fn of_tree(root: &Path) -> Result<Self> {
-        let mut names = Vec::new();
-        for package in CRATES {
-            names.push(format!("{package}/Cargo.toml"));
-            sources_below(root, &format!("{package}/src"), &mut names)?;
-        }
-        names.extend(OBJECTS.map(|name| format!("{DIRECTORY}/{name}.o")));
-        let mut sums = names
-            .into_iter()
-            .map(|name| Ok((name.clone(), sha256(&read(&root.join(&name))?))))
-            .collect::<Result<BTreeMap<_, _>>>()?;
-        let lock = root.join("Cargo.lock");
-        let lock =
-            fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
-        sums.extend(packages(&lock));
-        Ok(Self {
-            builder: None,
-            sums,
-        })
-    }
-
-    /// The stamp in the repository.
-    pub(super) fn read(root: &Path) -> Result<Self> {
-        let path = path(root);
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}: run `cargo xtask build-ebpf`",
-                path.display()
-            )
-        })?;
-        Ok(Self::parse(&text))
-    }
-
-    /// Lines that are no sums are none that the sources have.
-    fn parse(text: &str) -> Self {
-        let builder = text.lines().find_map(|line| line.strip_prefix(BUILDER));
-        let sums = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once("  "))
-            .map(|(sum, name)| (name.to_owned(), sum.to_owned()))
-            .collect();
-        Self {
-            builder: builder.map(str::to_owned),
-            sums,
-        }
-    }
-
-    /// This stamp with who built the objects, if that tells a compiler exactly.
-    pub(super) fn with_builder(self, builder: Option<&str>) -> Self {
-        Self {
-            builder: builder.map(str::to_owned),
-            ..self
-        }
-    }
-
-    /// Who built the objects.
-    pub(super) fn builder(&self) -> Option<&str> {
-        self.builder.as_deref()
-    }
-
-    /// The names that only one of the two has, or with another sum.
-    pub(super) fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
-        let names: BTreeSet<&String> = self.sums.keys().chain(other.sums.keys()).collect();
-        names
-            .into_iter()
-            .filter(|&name| self.sums.get(name) != other.sums.get(name))
-            .map(String::as_str)
-            .collect()
-    }
+/// Whether this compiler has built the objects.
+pub(super) fn is_by(root: &Path, builder: Option<&str>) -> Result<bool> {
+    let stamp = read(root)?;
+    let first = stamp.lines().next().unwrap_or_default();
+    Ok(builder.is_some() && first.strip_prefix("# built by ") == builder)
 }
 
-impl fmt::Display for Stamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(builder) = &self.builder {
-            writeln!(f, "{BUILDER}{builder}")?;
-        }
-        for (name, sum) in &self.sums {
-            writeln!(f, "{sum}  {name}")?;
-        }
-        Ok(())
-    }
+fn read(root: &Path) -> Result<String> {
+    fs::read_to_string(root.join(STAMP))
+        .with_context(|| format!("cannot read {STAMP}: run `cargo xtask build-ebpf`"))
 }
 
-/// The Rust files below a directory, by their names from the root. An editor's
-/// other files there do not matter.
-fn sources_below(root: &Path, directory: &str, names: &mut Vec<String>) -> Result<()> {
-    let path = root.join(directory);
-    let entries = fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("cannot list {}", path.display()))?;
-        let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
-        if entry.path().is_dir() {
-            sources_below(root, &name, names)?;
-        } else if entry.path().extension().is_some_and(|end| end == "rs") {
+/// A line for each source, package and object, by name.
+fn sums(root: &Path) -> Result<Vec<String>> {
+    let mut names = OBJECTS.map(|name| format!("{DIRECTORY}/{name}.o")).to_vec();
+    for package in SOURCES {
+        names.push(format!("{package}/Cargo.toml"));
+        rust_files(root, &format!("{package}/src"), &mut names)?;
+    }
+    names.sort_unstable();
+    let mut sums = Vec::new();
+    for name in names {
+        let bytes = fs::read(root.join(&name)).with_context(|| format!("cannot read {name}"))?;
+        sums.push(format!("{:x}  {name}", Sha256::digest(bytes)));
+    }
+    let lock = fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
+    sums.extend(lock.split("[[package]]").filter_map(package_sum));
+    Ok(sums)
+}
+
+/// An editor's other files there do not matter.
+fn rust_files(root: &Path, directory: &str, names: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(root.join(directory)).with_context(|| directory.to_owned())? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{directory}/{file}");
+        if path.is_dir() {
+            rust_files(root, &name, names)?;
+        } else if path.extension().is_some_and(|it| it == "rs") {
             names.push(name);
         }
     }
     Ok(())
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
-}
-
-/// The packages from crates.io that an object is made of, with the sums that
-/// Cargo.lock has for them.
-fn packages(lock: &str) -> impl Iterator<Item = (String, String)> {
-    lock.split("[[package]]").filter_map(|package| {
-        let value = |key: &str| {
-            package.lines().find_map(|line| {
-                line.strip_prefix(key)?
-                    .strip_prefix(" = \"")?
-                    .strip_suffix('"')
-            })
-        };
-        let name = value("name")?;
-        (name.starts_with("aya-ebpf") || name.starts_with("aya-log-"))
-            .then_some(())
-            .and_then(|()| {
-                let file = format!("{name}-{}.crate", value("version")?);
-                Some((file, value("checksum")?.to_owned()))
-            })
-    })
+/// What Cargo.lock has as the sum of a package that an object is made of.
+fn package_sum(package: &str) -> Option<String> {
+    let value = |key| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key))?;
+        line.strip_prefix(" = \"")?.strip_suffix('"')
+    };
+    let name: &str = value("name")?;
+    let is_part = PACKAGES.iter().any(|it| name.starts_with(it));
+    is_part.then_some(format!(
+        "{}  {name}-{}.crate",
+        value("checksum")?,
+        value("version")?
+    ))
 }
 
 #[cfg(test)]
@@ -185,7 +129,6 @@ version = "0.2.0"
 checksum = "cc"
 "#;
 
-    /// All that a stamp depends on, but Cargo.lock.
     const FILES: [&str; 8] = [
         "acctd-common/Cargo.toml",
         "acctd-common/src/lib.rs",
@@ -197,81 +140,72 @@ checksum = "cc"
         "acctd-ebpf/objects/mismatched.o",
     ];
 
-    fn tree<'a>(files: impl IntoIterator<Item = &'a str>) -> TempDir {
-        let root = TempDir::new().unwrap();
-        put(&root, "Cargo.lock", LOCK);
-        for file in files {
-            put(&root, file, file);
-        }
-        root
-    }
-
     fn put(root: &TempDir, name: &str, text: &str) {
         let path = root.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn stamp(root: &TempDir) -> Stamp {
-        Stamp::of_tree(root.path()).unwrap()
-    }
-
-    #[test]
-    fn a_stamp_does_not_depend_on_the_order_of_files() {
-        let one = stamp(&tree(FILES));
-        let other = stamp(&tree(FILES.into_iter().rev()));
-        assert_eq!(one.to_string(), other.to_string());
-    }
-
-    #[test]
-    fn a_stamp_shows_each_file_that_changes() {
-        let root = tree(FILES);
-        let before = stamp(&root);
+    fn stamped() -> TempDir {
+        let root = TempDir::new().unwrap();
+        put(&root, "Cargo.lock", LOCK);
         for file in FILES {
-            put(&root, file, "something else");
-            assert_eq!(stamp(&root).differences(&before), [file]);
             put(&root, file, file);
         }
-        assert_eq!(stamp(&root), before);
+        write(root.path(), Some("rustc-web 1.96.0")).unwrap();
+        root
     }
 
     #[test]
-    fn a_stamp_shows_files_that_come_and_go() {
-        let root = tree(FILES);
-        let before = stamp(&root);
-        put(&root, "acctd-ebpf/src/bin/new/clock.rs", "");
-        put(&root, "acctd-ebpf/src/bin/.clock.rs.swp", "");
-        let after = stamp(&root);
-        let new = ["acctd-ebpf/src/bin/new/clock.rs"];
-        assert_eq!(after.differences(&before), new);
-        assert_eq!(before.differences(&after), new);
+    fn the_objects_are_built_from_the_sources_beside_them() {
+        check(&crate::workspace::root().unwrap()).unwrap();
     }
 
     #[test]
-    fn a_stamp_has_the_versions_of_the_packages_that_an_object_is_made_of() {
-        let found: Vec<_> = packages(LOCK).collect();
-        let expected = [
-            ("aya-ebpf-0.2.1.crate", "bb"),
-            ("aya-log-common-0.2.0.crate", "cc"),
-        ];
-        assert_eq!(
-            found,
-            expected.map(|(name, sum)| (name.to_owned(), sum.to_owned()))
+    fn a_stamp_says_who_built_and_has_the_sums_of_sha256sum() {
+        let root = stamped();
+        check(root.path()).unwrap();
+        assert!(is_by(root.path(), Some("rustc-web 1.96.0")).unwrap());
+        assert!(!is_by(root.path(), Some("rustc-web 1.9")).unwrap());
+        put(&root, "acctd-common/src/lib.rs", "");
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let error = check(root.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{empty}  acctd-common/src/lib.rs")),
+            "{error}"
         );
     }
 
     #[test]
-    fn a_stamp_survives_its_file() {
-        let stamp = stamp(&tree(FILES)).with_builder(Some("rustc-web 1.96.0"));
-        assert_eq!(Stamp::parse(&stamp.to_string()), stamp);
-        assert_eq!(stamp.builder(), Some("rustc-web 1.96.0"));
+    fn a_stamp_shows_each_file_that_changes() {
+        let root = stamped();
+        for file in FILES {
+            put(&root, file, "something else");
+            let error = check(root.path()).unwrap_err().to_string();
+            assert!(error.matches(file).count() == 2, "{error}");
+            put(&root, file, file);
+        }
+        check(root.path()).unwrap();
     }
 
     #[test]
-    fn the_sums_are_those_of_sha256sum() {
+    fn a_stamp_shows_files_that_come_and_go() {
+        let root = stamped();
+        put(&root, "acctd-ebpf/src/bin/.clock.rs.swp", "");
+        check(root.path()).unwrap();
+        put(&root, "acctd-ebpf/src/bin/new/clock.rs", "");
+        assert!(check(root.path()).is_err());
+        write(root.path(), None).unwrap();
+        fs::remove_dir_all(root.path().join("acctd-ebpf/src/bin/new")).unwrap();
+        assert!(check(root.path()).is_err());
+    }
+
+    #[test]
+    fn a_stamp_has_the_versions_of_the_packages_that_an_object_is_made_of() {
+        let found: Vec<_> = LOCK.split("[[package]]").filter_map(package_sum).collect();
         assert_eq!(
-            sha256(b""),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            found,
+            ["bb  aya-ebpf-0.2.1.crate", "cc  aya-log-common-0.2.0.crate"]
         );
     }
 }

@@ -9,11 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use testkit::{
     interrupt::Interrupt,
+    link::Link,
     netns::{Namespace, Privilege},
     process::Process,
     programs::{bound_command, this_program},
-    traffic::{Sizes, TrafficArgs},
-    veth::{Veth, add_address},
+    traffic::{Sizes, Traffic, TrafficArgs},
+    veth::add_address,
 };
 
 use crate::peer;
@@ -66,19 +67,16 @@ table inet acctd_demo {
 pub(super) struct Stage {
     // Dropped in this order: what runs in the namespaces goes before them.
     _server: Process,
-    pub(super) host: Namespace,
-    outside: Namespace,
-    veth: Veth,
+    pub(super) link: Link,
 }
 
 impl Stage {
     pub(super) fn set(privilege: Privilege, interrupt: &Interrupt) -> Result<Self> {
-        let host = Namespace::new(privilege)?;
-        let outside = host.peer()?;
-        let veth = Veth::new(&host, "host0", &outside, "outside0")?;
+        let link = Link::new(privilege, "host0", "outside0")?;
+        let (host, outside) = (&link.host, &link.wire);
         for (namespace, device, v4, v6) in [
-            (&host, "host0", HOST_V4, HOST_V6),
-            (&outside, "outside0", OUTSIDE_V4, OUTSIDE_V6),
+            (host, "host0", HOST_V4, HOST_V6),
+            (outside, "outside0", OUTSIDE_V4, OUTSIDE_V6),
         ] {
             add_address(namespace, device, &format!("{v4}/24"))?;
             add_address(namespace, device, &format!("{v6}/64"))?;
@@ -89,10 +87,8 @@ impl Stage {
         host.run(&["ip", "-6", "route", "add", "default", "via", OUTSIDE_V6])?;
         interrupt.check()?;
         Ok(Self {
-            _server: start_server(&host)?,
-            host,
-            outside,
-            veth,
+            _server: start_server(host)?,
+            link,
         })
     }
 
@@ -100,22 +96,24 @@ impl Stage {
     pub(super) fn account_all(&self) -> Result<()> {
         let element = format!("{{ {LEFT_OUT} }}");
         let words = ["delete", "element", "inet", "acctd_demo", "not_accounted"];
-        self.host
+        self.link
+            .host
             .run(&[&["nft"], words.as_slice(), &[&element]].concat())
             .map(drop)
     }
 
     /// Runs all the traffic of a round to its end.
     pub(super) fn play_traffic(&self, interrupt: &Interrupt) -> Result<()> {
-        let mut traffic = vec![
-            self.talk()?,
-            self.ping(HOST_V4)?,
-            self.ping(HOST_V6)?,
-            self.generate("198.18.0.1/15", HOST_V4)?,
-            self.generate("2001:db8:1::1/48", HOST_V6)?,
+        let processes = [self.talk()?, self.ping(HOST_V4)?, self.ping(HOST_V6)?];
+        let generators = [
+            self.generate("198.18.0.1/15", "192.0.2.1/32")?,
+            self.generate("2001:db8:1::1/48", "2001:db8::1/128")?,
         ];
-        for process in &mut traffic {
-            interrupt.wait_for_success(process, LIMIT)?;
+        for mut process in processes {
+            interrupt.wait_for_success(&mut process, LIMIT)?;
+        }
+        for generator in generators {
+            generator.finish_within(LIMIT, interrupt)?;
         }
         Ok(())
     }
@@ -123,15 +121,16 @@ impl Stage {
     /// Afterwards nothing moves any more: some seconds after the last packet
     /// the kernel still asks its neighbours whether they are there.
     pub(super) fn close(&self) -> Result<()> {
-        self.host
-            .run(&["ip", "link", "set", &self.veth.near, "down"])
+        self.link
+            .host
+            .run(&["ip", "link", "set", &self.link.veth.near, "down"])
             .map(drop)
     }
 
     /// TCP and UDP through ordinary sockets.
     fn talk(&self) -> Result<Process> {
         let seconds = SECONDS.to_string();
-        let mut command = bound_command(&self.outside, this_program()?);
+        let mut command = bound_command(&self.link.wire, this_program()?);
         command
             .args(["peer", "talk", "--seconds", &seconds])
             .args(["--to", HOST_V4, "--to", HOST_V6]);
@@ -141,29 +140,21 @@ impl Stage {
     /// ICMP.
     fn ping(&self, to: &str) -> Result<Process> {
         let count = SECONDS.to_string();
-        let mut command = bound_command(&self.outside, "ping");
+        let mut command = bound_command(&self.link.wire, "ping");
         command.args(["-n", "-q", "-c", &count, to]);
         Process::spawn(command.stdout(Stdio::null()))
     }
 
     /// UDP from some hundred addresses.
-    fn generate(&self, sources: &str, to: &str) -> Result<Process> {
-        let to: std::net::IpAddr = to.parse()?;
+    fn generate(&self, sources: &str, to: &str) -> Result<Traffic> {
         let args = TrafficArgs {
             sources: GENERATOR_SOURCES,
             rate: GENERATOR_RATE,
             count: u64::from(GENERATOR_RATE) * u64::from(SECONDS),
             size: Sizes { min: 64, max: 1400 },
-            ..TrafficArgs::new(
-                &self.veth.far,
-                self.veth.near_mac,
-                sources.parse()?,
-                to.into(),
-            )
+            ..self.link.traffic(sources, to)?
         };
-        let mut command = bound_command(&self.outside, this_program()?);
-        command.arg("traffic").args(args.to_args());
-        Process::spawn(command.stdout(Stdio::null()))
+        self.link.start_sending(&args, None)
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use rustix::process::Signal;
 use testkit::{group_socket, interrupt::Interrupt, traffic::TrafficArgs};
 
-use super::stage::{QUIET, Stage};
+use super::stage::{QUIET, Stage, finish};
 
 pub(super) struct Fault {
     pub(super) name: &'static str,
@@ -91,8 +91,8 @@ fn hold_up(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
         ..traffic
     };
     stage.acctd.signal(Signal::STOP)?;
-    let ip4 = full_speed(stage.traffic("10.0.0.0/8", "192.0.2.1/32")?);
-    let ip6 = full_speed(stage.traffic("2001:db8::/32", "2001:db8::1/128")?);
+    let ip4 = full_speed(stage.link.traffic("10.0.0.0/8", "192.0.2.1/32")?);
+    let ip6 = full_speed(stage.link.traffic("2001:db8::/32", "2001:db8::1/128")?);
     let sent = stage
         .send(&ip4, interrupt)
         .and_then(|()| stage.send(&ip6, interrupt));
@@ -137,7 +137,7 @@ fn flood(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
         sources: 3_000_000,
         scattered: true,
         count: 1_500_000,
-        ..stage.traffic("10.0.0.0/8", "192.0.2.1/32")?
+        ..stage.link.traffic("10.0.0.0/8", "192.0.2.1/32")?
     };
     stage.send(&random, interrupt)
 }
@@ -152,14 +152,4 @@ fn restart(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
     interrupt.rest(QUIET)?;
     stage.acctd.stop(interrupt)?;
     stage.start_again(interrupt)
-}
-
-fn finish(
-    generators: impl IntoIterator<Item = testkit::process::Process>,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    for mut generator in generators {
-        interrupt.wait_for_success(&mut generator, Duration::from_mins(1))?;
-    }
-    Ok(())
 }

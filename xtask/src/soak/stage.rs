@@ -1,6 +1,6 @@
 //! The router with acctd, the wire that traffic comes from, and acctd's small disk.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
@@ -8,12 +8,10 @@ use testkit::{
     cgroup::CpuGroup,
     daemon::Daemon,
     interrupt::Interrupt,
+    link::Link,
     netns::{Namespace, Privilege},
     nft::{self, Count},
-    process::Process,
-    programs::{bound_command, this_program},
-    traffic::{Sizes, TrafficArgs},
-    veth::Veth,
+    traffic::{Sizes, Traffic, TrafficArgs},
 };
 
 const RULES: &str = "
@@ -41,41 +39,36 @@ pub(super) struct Stage {
     /// acctd is in it, and has all the time there is but for one of the faults.
     pub(super) cpu: CpuGroup,
     program: PathBuf,
-    pub(super) router: Namespace,
-    wire: Namespace,
-    veth: Veth,
+    pub(super) link: Link,
     work: TempDir,
 }
 
 impl Stage {
     pub(super) fn set(program: PathBuf, interrupt: &Interrupt) -> Result<Self> {
-        let router = Namespace::new(Privilege::Root)?;
-        let wire = router.peer()?;
-        let veth = Veth::new(&router, "router0", &wire, "wire0")?;
-        nft::load(&router, RULES)?;
+        let link = Link::new(Privilege::Root, "router0", "wire0")?;
+        nft::load(&link.host, RULES)?;
         let work = TempDir::with_prefix("acctd-soak-")?;
         let directory = work.path().join("accounting");
         std::fs::create_dir(&directory)?;
         let shown = directory.to_str().context("a path of ASCII")?;
-        router.run(&["mount", "-t", "tmpfs", "-o", DISK, "none", shown])?;
+        link.host
+            .run(&["mount", "-t", "tmpfs", "-o", DISK, "none", shown])?;
         let cpu = CpuGroup::make()?;
-        let mut acctd = start(&router, &program, &work)?;
+        let mut acctd = start(&link.host, &program, &work)?;
         acctd.wait_until_ready(interrupt)?;
         cpu.take_in(acctd.pid())?;
         Ok(Self {
             acctd,
             cpu,
             program,
-            router,
-            wire,
-            veth,
+            link,
             work,
         })
     }
 
     /// Starts acctd anew, once it has ended.
     pub(super) fn start_again(&mut self, interrupt: &Interrupt) -> Result<()> {
-        self.acctd = start(&self.router, &self.program, &self.work)?;
+        self.acctd = start(&self.link.host, &self.program, &self.work)?;
         self.acctd.wait_until_ready(interrupt)?;
         self.cpu.take_in(self.acctd.pid())
     }
@@ -89,7 +82,7 @@ impl Stage {
     /// The log directory, as it is seen from outside.
     pub(super) fn log_directory(&self) -> PathBuf {
         let inside = self.work.path().join("accounting");
-        let root = PathBuf::from(format!("/proc/{}/root", self.router.pid()));
+        let root = PathBuf::from(format!("/proc/{}/root", self.link.host.pid()));
         root.join(inside.strip_prefix("/").unwrap_or(&inside))
     }
 
@@ -97,23 +90,19 @@ impl Stage {
     pub(super) fn on_disk(&self, words: &[&str]) -> Result<()> {
         let inside = self.work.path().join("accounting");
         let shown = inside.to_str().context("a path of ASCII")?;
-        self.router.run(&[words, &[shown]].concat()).map(drop)
+        self.link.host.run(&[words, &[shown]].concat()).map(drop)
     }
 
     pub(super) fn counters(&self) -> Result<BTreeMap<String, Count>> {
-        nft::counters(&self.router)
+        nft::counters(&self.link.host)
     }
 
     /// Both families, all lengths, at rates that acctd keeps up with.
     pub(super) fn steady_traffic(&self, interrupt: &Interrupt) -> Result<()> {
-        let [ip4, ip6] = self.start_steady_traffic()?;
-        for mut generator in [ip4, ip6] {
-            interrupt.wait_for_success(&mut generator, 10 * ROUND)?;
-        }
-        Ok(())
+        finish(self.start_steady_traffic()?, interrupt)
     }
 
-    pub(super) fn start_steady_traffic(&self) -> Result<[Process; 2]> {
+    pub(super) fn start_steady_traffic(&self) -> Result<[Traffic; 2]> {
         let mixed = |traffic: TrafficArgs, rate: u32| TrafficArgs {
             sources: 5_000,
             rate,
@@ -121,30 +110,31 @@ impl Stage {
             size: Sizes { min: 64, max: 1400 },
             ..traffic
         };
-        let ip4 = mixed(self.traffic("10.0.0.0/8", "192.0.2.1/32")?, 20_000);
-        let ip6 = mixed(self.traffic("2001:db8::/32", "2001:db8::1/128")?, 10_000);
-        Ok([self.start_generator(&ip4)?, self.start_generator(&ip6)?])
-    }
-
-    pub(super) fn traffic(&self, source: &str, dest: &str) -> Result<TrafficArgs> {
-        Ok(TrafficArgs::new(
-            &self.veth.far,
-            self.veth.near_mac,
-            source.parse()?,
-            dest.parse()?,
-        ))
-    }
-
-    pub(super) fn start_generator(&self, traffic: &TrafficArgs) -> Result<Process> {
-        let mut command = bound_command(&self.wire, this_program()?);
-        command.arg("traffic").args(traffic.to_args());
-        Process::spawn(command.stdout(Stdio::null()))
+        let ip4 = mixed(self.link.traffic("10.0.0.0/8", "192.0.2.1/32")?, 20_000);
+        let ip6 = mixed(
+            self.link.traffic("2001:db8::/32", "2001:db8::1/128")?,
+            10_000,
+        );
+        Ok([
+            self.link.start_sending(&ip4, None)?,
+            self.link.start_sending(&ip6, None)?,
+        ])
     }
 
     pub(super) fn send(&self, traffic: &TrafficArgs, interrupt: &Interrupt) -> Result<()> {
-        let mut generator = self.start_generator(traffic)?;
-        interrupt.wait_for_success(&mut generator, 20 * ROUND)
+        finish([self.link.start_sending(traffic, None)?], interrupt)
     }
+}
+
+/// Waits until they have sent everything.
+pub(super) fn finish(
+    generators: impl IntoIterator<Item = Traffic>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    for generator in generators {
+        generator.finish_within(20 * ROUND, interrupt)?;
+    }
+    Ok(())
 }
 
 fn start(router: &Namespace, program: &std::path::Path, work: &TempDir) -> Result<Daemon> {

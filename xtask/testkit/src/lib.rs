@@ -26,7 +26,6 @@ pub mod group_socket;
 pub mod nft;
 
 pub mod craft;
-pub mod frame;
 pub mod mac;
 #[expect(
     unsafe_code,
@@ -34,6 +33,8 @@ pub mod mac;
 )]
 mod packet_socket;
 pub mod traffic;
+
+pub mod link;
 
 pub mod daemon;
 pub mod interrupt;

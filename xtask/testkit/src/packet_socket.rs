@@ -13,7 +13,7 @@ use rustix::net::{
     netdevice::name_to_index,
 };
 
-use crate::{frame::Frame, mac::MacAddr};
+use crate::mac::MacAddr;
 
 /// A socket bound to one device. It receives nothing.
 #[derive(Debug)]
@@ -54,10 +54,10 @@ impl PacketSocket {
 
     /// Hands frames to the device, and says how many of them it took. An
     /// error means that it took none.
-    pub(crate) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
+    pub(crate) fn send(&self, frames: &[impl AsRef<[u8]>]) -> io::Result<usize> {
         let slices: Vec<[IoSlice<'_>; 1]> = frames
             .iter()
-            .map(|frame| [IoSlice::new(frame.bytes())])
+            .map(|frame| [IoSlice::new(frame.as_ref())])
             .collect();
         let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = frames
             .iter()

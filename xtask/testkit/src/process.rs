@@ -140,6 +140,17 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}`"))
 }
 
+/// Runs `command` to completion without input; its output passes.
+pub fn run(command: &mut Command) -> Result<()> {
+    let line = command_line(command);
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed, {status}");
+    }
+    Ok(())
+}
+
 /// The command line as one would type it.
 #[must_use]
 pub fn command_line(command: &Command) -> String {

@@ -6,14 +6,18 @@ use std::{
     io::{Read as _, Seek as _},
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::{interrupt::Interrupt, netns::Namespace, process::Process};
+use crate::{
+    interrupt::{Interrupt, Interrupted},
+    netns::Namespace,
+    process::Process,
+};
 
 /// Building acctd with all its dependencies may take this long.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
@@ -89,4 +93,19 @@ pub fn bound_command(namespace: &Namespace, program: impl AsRef<OsStr>) -> Comma
 /// peers.
 pub fn this_program() -> Result<PathBuf> {
     env::current_exe().context("cannot tell where this program is")
+}
+
+/// How a program ends that has done this; an error is reported.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "where commands report their errors")]
+pub fn exit_code(name: &str, done: Result<()>) -> ExitCode {
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("{name}: error: {error:#}");
+    if error.is::<Interrupted>() {
+        ExitCode::from(130) // As a shell reports a program ended by Ctrl-C.
+    } else {
+        ExitCode::FAILURE
+    }
 }

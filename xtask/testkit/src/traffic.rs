@@ -2,124 +2,100 @@
 //! at this rate, and a report of exactly what was sent.
 //!
 //! It is a process of its own, because a network namespace is entered by
-//! processes: `cargo xtask traffic …`, or any program whose `main` hands the
-//! word `traffic` and what follows it to [`main_from`]. [`send`] and [`spawn`]
-//! start it in a [`Namespace`]. It also sends single frames made elsewhere, see
+//! processes: any program whose `main` begins with [`run_if_asked`]. What it is
+//! to send comes as JSON on its standard input. [`send`] and [`spawn`] start it
+//! in a [`Namespace`]. It also sends single frames made elsewhere, see
 //! [`send_frames`] and [`Tun`].
 
 use std::{
-    ffi::OsString,
-    io::Write as _,
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use clap::Parser;
-use serde::{Deserialize, Serialize};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    netns::Namespace,
-    process::{self, Process},
-};
+use crate::{interrupt::Interrupt, netns::Namespace, print, process::Process};
 
 mod args;
 mod generator;
+mod given;
 mod pace;
 mod plan;
-
-mod frames;
+mod sending;
 #[expect(unsafe_code, reason = "a tun device is made by an ioctl")]
 mod tun;
 
-pub use args::{Sizes, TrafficArgs};
-pub use frames::{Tun, send_frames, send_frames_with_hooks};
-pub use generator::run;
+pub use args::{Sent, Sizes, TrafficArgs};
 
-use frames::FramesArgs;
+/// The word that makes a program the generator.
+const WORD: &str = "traffic";
 
-/// What was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Sent {
-    /// Packets the device has taken.
-    pub packets: u64,
-    /// The sum of the lengths in their IP headers.
-    pub bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// With `--clock-sources` or `--clock-dests`: packets whose address may
-    /// name the second before the one in which they were sent.
-    pub straddled: u64,
+/// What the generator is asked to do, in the first line of its input.
+#[derive(Serialize, Deserialize)]
+enum Job {
+    Generate(TrafficArgs),
+    Send {
+        dev: String,
+        frames: Vec<Vec<u8>>,
+        rounds: u64,
+        hooks: bool,
+    },
+    /// Further lines of the input say when.
+    WriteInto {
+        tun: String,
+        packets: Vec<Vec<u8>>,
+    },
 }
 
-/// Runs the generator from a command line, whose first word is `traffic` or
-/// whatever else took it here, and prints what was sent as one line of JSON.
-pub fn main_from(args: impl Iterator<Item = OsString>) -> Result<()> {
-    /// Sends UDP packets as raw Ethernet frames and prints what was sent.
-    #[derive(Parser)]
-    #[command(name = "traffic")]
-    struct Cli {
-        #[command(flatten)]
-        request: Request,
-    }
-
-    match Cli::try_parse_from(args) {
-        Ok(cli) => cli.request.run_and_print(),
-        Err(error) => error.exit(),
-    }
+/// Does what this process was started for, if that is to be the generator.
+#[must_use]
+pub fn run_if_asked() -> Option<Result<()>> {
+    (std::env::args_os().nth(1)? == WORD).then(run)
 }
 
-/// What may follow the word `traffic`: the generator's options, or `frames`
-/// and its own.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Request {
-    #[command(flatten)]
-    traffic: Option<TrafficArgs>,
-    #[command(subcommand)]
-    other: Option<Other>,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Other {
-    /// Send given frames as they are, or write given packets into a tun device
-    #[command(hide = true)]
-    Frames(FramesArgs),
-}
-
-impl Request {
-    /// Does in this process what is asked for, and prints what was sent as
-    /// one line of JSON.
-    pub fn run_and_print(&self) -> Result<()> {
-        match (&self.other, &self.traffic) {
-            (Some(Other::Frames(frames)), _) => frames.run_and_print(),
-            (None, Some(traffic)) => run_and_print(traffic),
-            (None, None) => bail!("nothing to send"),
-        }
+fn run() -> Result<()> {
+    let mut input = io::stdin().lines();
+    let job = input.next().context("no job on standard input")??;
+    match serde_json::from_str(&job)? {
+        Job::Generate(args) => print::line(serde_json::to_string(&generator::run(&args)?)?),
+        Job::Send {
+            dev,
+            frames,
+            rounds,
+            hooks,
+        } => print::line(given::send(&dev, &frames, rounds, hooks)?),
+        Job::WriteInto { tun, packets } => given::write(&tun, &packets, input),
     }
 }
 
-/// Runs the generator in this process and prints what was sent as one line of
-/// JSON.
-pub fn run_and_print(args: &TrafficArgs) -> Result<()> {
-    let sent = serde_json::to_string(&run(args)?)?;
-    writeln!(std::io::stdout(), "{sent}").context("cannot print what was sent")
+impl TrafficArgs {
+    /// Makes a command that starts a generator, but for its arguments, one that sends this.
+    pub fn ask(&self, generator: &mut Command) -> Result<()> {
+        ask(generator, &Job::Generate(self.clone()))
+    }
 }
 
-/// Starts the generator in `namespace`. `generator` is a program that takes
-/// the word `traffic` as its first argument.
+fn ask(generator: &mut Command, job: &Job) -> Result<()> {
+    let mut input = tempfile::tempfile().context("cannot make a temporary file")?;
+    serde_json::to_writer(&mut input, job)?;
+    input.rewind()?;
+    generator.arg(WORD).stdin(input);
+    Ok(())
+}
+
+/// Starts the generator in `namespace`. `generator` is a program that calls [`run_if_asked`].
 pub fn spawn(namespace: &Namespace, generator: &Path, args: &TrafficArgs) -> Result<Traffic> {
-    let mut command = command(namespace, generator, args);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Ok(Traffic(Process::spawn(&mut command)?))
+    let mut command = namespace.command(generator);
+    args.ask(&mut command)?;
+    Traffic::spawn(&mut command)
 }
 
 /// Runs the generator in `namespace` to its end.
 pub fn send(namespace: &Namespace, generator: &Path, args: &TrafficArgs) -> Result<Sent> {
-    parse(&process::output(&mut command(namespace, generator, args))?)
+    spawn(namespace, generator, args)?.finish()
 }
 
 /// A generator at work, stopped when dropped.
@@ -127,6 +103,18 @@ pub fn send(namespace: &Namespace, generator: &Path, args: &TrafficArgs) -> Resu
 pub struct Traffic(Process);
 
 impl Traffic {
+    /// Starts a command that was made by [`TrafficArgs::ask`].
+    pub fn spawn(generator: &mut Command) -> Result<Self> {
+        generator.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::spawn(generator).map(Self)
+    }
+
+    /// Waits for its end, but no longer than `limit`, and returns what it sent.
+    pub fn finish_within(mut self, limit: Duration, interrupt: &Interrupt) -> Result<Sent> {
+        interrupt.wait(&mut self.0, limit)?;
+        self.finish()
+    }
+
     /// Waits for its end and returns what it sent.
     pub fn finish(self) -> Result<Sent> {
         parse(&self.0.output()?)
@@ -138,15 +126,117 @@ impl Traffic {
     }
 }
 
-fn command(namespace: &Namespace, generator: &Path, args: &TrafficArgs) -> Command {
-    let mut command = namespace.command(generator);
-    command.arg("traffic").args(args.to_args());
-    command
+fn parse<T: DeserializeOwned>(printed: &str) -> Result<T> {
+    serde_json::from_str(printed)
+        .with_context(|| format!("what the generator printed: {printed:?}"))
 }
 
-fn parse(json: &str) -> Result<Sent> {
-    if json.is_empty() {
-        bail!("the generator printed nothing: does that program know the word `traffic`?");
+/// Sends the frames in their order, all of them `rounds` times, from `device`
+/// in `namespace`, and says how many that were. They pass by the device's egress hooks.
+pub fn send_frames(
+    namespace: &Namespace,
+    generator: &Path,
+    device: &str,
+    frames: &[impl AsRef<[u8]>],
+    rounds: u64,
+) -> Result<u64> {
+    let job = Job::Send {
+        dev: device.to_owned(),
+        frames: bytes(frames),
+        rounds,
+        hooks: false,
+    };
+    run_in(namespace, generator, &job)
+}
+
+/// As [`send_frames`], each frame once and through the device's egress hooks.
+pub fn send_frames_with_hooks(
+    namespace: &Namespace,
+    generator: &Path,
+    device: &str,
+    frames: &[impl AsRef<[u8]>],
+) -> Result<u64> {
+    let job = Job::Send {
+        dev: device.to_owned(),
+        frames: bytes(frames),
+        rounds: 1,
+        hooks: true,
+    };
+    run_in(namespace, generator, &job)
+}
+
+fn bytes(frames: &[impl AsRef<[u8]>]) -> Vec<Vec<u8>> {
+    frames.iter().map(|it| it.as_ref().to_vec()).collect()
+}
+
+fn run_in(namespace: &Namespace, generator: &Path, job: &Job) -> Result<u64> {
+    let mut command = namespace.command(generator);
+    ask(&mut command, job)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    parse(&Process::spawn(&mut command)?.output()?)
+}
+
+/// A tun device: up, without addresses, and gone when dropped.
+#[derive(Debug)]
+pub struct Tun {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// Holds the device.
+    process: Process,
+}
+
+impl Tun {
+    /// Makes the device `name` in `namespace`, for these packets.
+    pub fn new(
+        namespace: &Namespace,
+        generator: &Path,
+        name: &str,
+        packets: &[impl AsRef<[u8]>],
+    ) -> Result<Self> {
+        let job = Job::WriteInto {
+            tun: name.to_owned(),
+            packets: bytes(packets),
+        };
+        let mut command = namespace.command(generator);
+        command
+            .arg(WORD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let input = process.child().stdin.take().context("no input")?;
+        let output = process.child().stdout.take().context("no output")?;
+        let mut tun = Self {
+            input,
+            output: BufReader::new(output),
+            process,
+        };
+        writeln!(tun.input, "{}", serde_json::to_string(&job)?)?;
+        let line = tun.next_line()?;
+        ensure!(line == given::READY, "no tun device {name}, but: {line}");
+        namespace.run(&["ip", "link", "set", name, "up"])?;
+        Ok(tun)
     }
-    serde_json::from_str(json).with_context(|| format!("what the generator printed: {json}"))
+
+    /// Writes all the packets, each once, in their order, so that they arrive
+    /// on the device. Says how many that were.
+    pub fn write(&mut self) -> Result<u64> {
+        // This fails only if the process has ended, and then it has said why.
+        writeln!(self.input).ok();
+        parse(&self.next_line()?)
+    }
+
+    /// What the process prints next. If it has ended instead, the error is
+    /// what it complained of.
+    fn next_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            let mut complaint = String::new();
+            if let Some(stderr) = &mut self.process.child().stderr {
+                stderr.read_to_string(&mut complaint)?;
+            }
+            bail!("{}", complaint.trim());
+        }
+        Ok(line.trim_end().to_owned())
+    }
 }

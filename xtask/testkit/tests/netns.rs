@@ -431,7 +431,7 @@ fn a_packet_that_cannot_be_sent_is_an_error_that_says_why() {
             size,
             ..plain.clone()
         });
-        assert!(long.contains("--size 1501 exceeds the MTU"), "{long}");
+        assert!(long.contains("size 1501 exceeds the MTU"), "{long}");
         let dev = "absent".to_owned();
         let absent = complaint(&TrafficArgs { dev, ..plain });
         assert!(

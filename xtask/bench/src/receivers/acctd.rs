@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::{Counted, GROUP, Place, Receiver, source_group_flag, sum_of_column};
+use crate::{
+    receiver::{Counted, Place, Receiver, source_group_flag, sum_of_column},
+    stage::GROUP,
+};
 
 /// acctd, with or without its cross-check.
 pub(crate) struct Acctd {
@@ -27,7 +30,7 @@ impl Receiver for Acctd {
         command.args(account_sources(place));
         if self.crosscheck {
             command
-                .arg(format!("-crosscheck={}", place.stage.veth.near))
+                .arg(format!("-crosscheck={}", place.stage.link.veth.near))
                 .arg("-crosscheck-max-prefixes=2000000");
         }
         Ok(Some(command))
@@ -61,11 +64,11 @@ impl Receiver for Acctd {
 }
 
 /// go-nflog-acctd, built by whoever runs this.
-pub(crate) struct Seed {
+pub(crate) struct GoNflogAcctd {
     pub(crate) program: PathBuf,
 }
 
-impl Receiver for Seed {
+impl Receiver for GoNflogAcctd {
     fn name(&self) -> &'static str {
         "go-nflog-acctd"
     }
@@ -79,10 +82,10 @@ impl Receiver for Seed {
     }
 
     fn counted(&self, place: &Place<'_>) -> Result<Counted> {
-        Ok(Counted {
-            packets: sum_of_column(place.directory, "SourcePackets")?,
-            datagrams: None,
-        })
+        Ok(Counted::packets(sum_of_column(
+            place.directory,
+            "SourcePackets",
+        )?))
     }
 
     /// About one time in four it waits for its socket behind "Stopped accounting".

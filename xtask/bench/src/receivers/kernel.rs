@@ -5,8 +5,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use testkit::nft;
 
-use super::{Counted, Place, Receiver, Setup};
-use crate::bench::setup::Family;
+use crate::{
+    receiver::{Counted, Place, Receiver},
+    setup::{Family, Setup},
+};
 
 /// A rule that only counts: what a packet costs without accounting.
 pub(crate) struct Nobody;
@@ -24,15 +26,12 @@ impl Receiver for Nobody {
         Ok(None)
     }
 
-    fn has_process(&self) -> bool {
-        false
+    fn groups(&self) -> Vec<u16> {
+        Vec::new()
     }
 
     fn counted(&self, place: &Place<'_>) -> Result<Counted> {
-        Ok(Counted {
-            packets: place.stage.seen()?,
-            datagrams: None,
-        })
+        Ok(Counted::packets(place.stage.seen()?))
     }
 }
 
@@ -64,18 +63,15 @@ impl Receiver for NftSet {
         Ok(None)
     }
 
-    fn has_process(&self) -> bool {
-        false
+    fn groups(&self) -> Vec<u16> {
+        Vec::new()
     }
 
     /// A rule ends where it cannot update the set. To list a million elements would take nft a minute
     /// and gigabytes.
     fn counted(&self, place: &Place<'_>) -> Result<Counted> {
-        let counters = nft::counters(&place.stage.router)?;
+        let counters = nft::counters(&place.stage.link.host)?;
         let done = counters.get("done").context("nft has lost the counter")?;
-        Ok(Counted {
-            packets: done.packets,
-            datagrams: None,
-        })
+        Ok(Counted::packets(done.packets))
     }
 }

@@ -4,7 +4,10 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::{Counted, GROUP, Place, Receiver};
+use crate::{
+    receiver::{Counted, Place, Receiver},
+    stage::GROUP,
+};
 
 /// What it looks at.
 #[derive(Debug, Clone, Copy)]

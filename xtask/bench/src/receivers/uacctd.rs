@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::Result;
 use rustix::process::Signal;
 
-use super::{Counted, GROUP, Place, Receiver, sum_of_column};
+use crate::{
+    receiver::{Counted, Place, Receiver, sum_of_column},
+    stage::GROUP,
+};
 
 pub(crate) struct Uacctd {
     pub(crate) program: PathBuf,
@@ -60,9 +63,6 @@ impl Receiver for Uacctd {
     }
 
     fn counted(&self, place: &Place<'_>) -> Result<Counted> {
-        Ok(Counted {
-            packets: sum_of_column(place.directory, "PACKETS")?,
-            datagrams: None,
-        })
+        Ok(Counted::packets(sum_of_column(place.directory, "PACKETS")?))
     }
 }

@@ -9,8 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Counted, GROUP, Place, Receiver, Setup};
-use crate::bench::setup::Family;
+use crate::{
+    receiver::{Counted, Place, Receiver},
+    setup::{Family, Setup},
+    stage::GROUP,
+};
 
 pub(crate) struct Ulogd {
     pub(crate) program: PathBuf,
@@ -82,10 +85,7 @@ impl Receiver for Ulogd {
             line?;
             packets += 1;
         }
-        Ok(Counted {
-            packets,
-            datagrams: None,
-        })
+        Ok(Counted::packets(packets))
     }
 }
 

@@ -1,7 +1,9 @@
-//! The traffic generator alone, for testkit's own tests: `traffic traffic --dev …`.
+//! The traffic generator alone, for testkit's own tests.
 
-use anyhow::Result;
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
-    testkit::traffic::main_from(std::env::args_os().skip(1))
+use testkit::{programs::exit_code, traffic::run_if_asked};
+
+fn main() -> ExitCode {
+    exit_code("traffic", run_if_asked().unwrap_or(Ok(())))
 }

@@ -2,8 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Fragment, Packet, Payload, split, stated};
-use crate::frame::{Family, HOP_LIMIT, checksum, sum};
+use super::packet::{Family, Fragment, HOP_LIMIT, Packet, Payload, checksum, split, stated, sum};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -113,11 +112,7 @@ impl Ipv4 {
         let covered = (usize::from(ihl) * 4).clamp(HEADER, bytes.len());
         let checksum = checksum(sum(&bytes[..covered])) ^ u16::from(self.wrong_checksum);
         bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
-        Packet {
-            family: Family::V4,
-            bytes,
-            ip_length: total_length.into(),
-        }
+        Packet::new(Family::V4, bytes, total_length.into())
     }
 }
 

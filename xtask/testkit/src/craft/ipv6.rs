@@ -2,8 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Fragment, Packet, Payload, split, stated};
-use crate::frame::{Family, HOP_LIMIT};
+use super::packet::{Family, Fragment, HOP_LIMIT, Packet, Payload, split, stated};
 
 const HEADER: u32 = 40;
 
@@ -97,11 +96,7 @@ impl Ipv6 {
         bytes.extend(self.dest.octets());
         bytes.extend(headers);
         bytes.extend(payload);
-        Packet {
-            family: Family::V6,
-            bytes,
-            ip_length: HEADER + u32::from(payload_length),
-        }
+        Packet::new(Family::V6, bytes, HEADER + u32::from(payload_length))
     }
 }
 
@@ -193,7 +188,7 @@ fn with_length(next: u8, content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{checksum, sum};
+    use crate::craft::packet::{checksum, sum};
 
     fn udp(payload: &[u8]) -> Ipv6 {
         let source = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];

@@ -1,61 +1,51 @@
 //! The sending loop.
 
-use std::{
-    fmt, io, thread,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::{
-    Sent, TrafficArgs,
+    args::{Sent, TrafficArgs},
     pace::{Pace, avoid_full_second, unix_time},
     plan::Plan,
+    sending::send_all,
 };
 use crate::{
-    frame::{Frame, LinkHeader},
+    craft::{Ethernet, Template, VlanTag},
     packet_socket::PacketSocket,
 };
 
 /// How many frames go to the kernel in one call.
 const BATCH: u64 = 64;
 
-/// How long the device may refuse every frame before that is an error.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Sends, from this process and its network namespace.
-pub fn run(args: &TrafficArgs) -> Result<Sent> {
+pub(super) fn run(args: &TrafficArgs) -> Result<Sent> {
     let plan = Plan::new(args)?;
     let socket = PacketSocket::open(&args.dev)
         .with_context(|| format!("cannot send from device {}", args.dev))?;
-    let link = LinkHeader {
-        to: args.to_mac,
+    let innermost = args.vlan.len().saturating_sub(1);
+    let tag = |(depth, &id): (usize, &u16)| {
+        if depth == innermost {
+            VlanTag::customer(id)
+        } else {
+            VlanTag::service(id)
+        }
+    };
+    let link = Ethernet {
         from: socket.address(),
-        vlans: args.vlan.clone(),
+        tags: args.vlan.iter().enumerate().map(tag).collect(),
         ether_type: args.ether_type,
+        ..Ethernet::to(args.to_mac)
     };
-    let mut frame = Frame::new(&link, plan.family, args.size.max);
-    if args.no_length {
-        frame = frame.without_length();
-    }
-    let mut frames: Vec<Frame> = (0..BATCH).map(|_| frame.clone()).collect();
+    let template = Template::new(&link, plan.family, args.size.max, args.no_length);
+    let mut frames = vec![template; usize::try_from(BATCH)?];
 
-    let send_due = |n_due: u64, frames: &[Frame]| {
+    let send_due = |n_due: u64, frames: &[Template]| {
         let due = frames.get(..usize::try_from(n_due)?).unwrap_or(frames);
-        send_all(
-            &socket,
-            due,
-            &args.dev,
-            format_args!("--size {}", args.size),
-        )
+        send_all(&socket, due, &args.dev, format_args!("size {}", args.size))
     };
 
-    let mut sent = Sent {
-        packets: 0,
-        bytes: 0,
-        seconds: 0.0,
-        straddled: 0,
-    };
+    let mut sent = Sent::default();
     let start = Instant::now();
     let mut pace = Pace::new(args.rate);
     while sent.packets < args.count {
@@ -83,41 +73,4 @@ pub fn run(args: &TrafficArgs) -> Result<Sent> {
     }
     sent.seconds = start.elapsed().as_secs_f64();
     Ok(sent)
-}
-
-/// Sends frames, each exactly once. `too_long` is what to call one that
-/// exceeds the device's MTU.
-pub(super) fn send_all(
-    socket: &PacketSocket,
-    frames: &[Frame],
-    dev: &str,
-    too_long: fmt::Arguments<'_>,
-) -> Result<()> {
-    let mut rest = frames;
-    let mut refused_since = None;
-    while !rest.is_empty() {
-        match socket.send(rest) {
-            Ok(n_sent) => {
-                rest = rest.get(n_sent..).unwrap_or_default();
-                refused_since = None;
-            }
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                // The receiver's queue is full. The frame was not taken, so
-                // it is sent again.
-                let since = *refused_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > PATIENCE {
-                    bail!("device {dev} takes no frames: is its other end up?");
-                }
-                thread::yield_now();
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                bail!("{too_long} exceeds the MTU of {dev}");
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot send from {dev}"));
-            }
-        }
-    }
-    Ok(())
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 
-use super::TrafficArgs;
-use crate::frame::{Family, Frame};
+use super::args::TrafficArgs;
+use crate::craft::{Family, Template};
 
 /// The bits of the address that carry the second in clock mode.
 const CLOCK_BITS: u8 = 16;
@@ -39,7 +39,7 @@ impl Plan {
         });
         if args.size.min < family.headers() {
             bail!(
-                "--size {}: the IP and UDP headers alone are {} bytes",
+                "size {}: the IP and UDP headers alone are {} bytes",
                 args.size,
                 family.headers()
             );
@@ -65,12 +65,12 @@ impl Plan {
     }
 
     /// Makes `frame` the packet of this place in the sequence.
-    pub(super) fn fill(&self, frame: &mut Frame, place: u64) {
+    pub(super) fn fill(&self, frame: &mut Template, place: u64) {
         self.fill_at_second(frame, place, 0);
     }
 
     /// As `fill`, with the second in the addresses that were cleared for it.
-    pub(super) fn fill_at_second(&self, frame: &mut Frame, place: u64, second: u64) {
+    pub(super) fn fill_at_second(&self, frame: &mut Template, place: u64, second: u64) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "there are at most 65536 sizes, so the remainder is below that"
@@ -96,7 +96,7 @@ impl Addresses {
     /// `option` is the one that gave the network, for the error.
     fn new(option: &str, network: IpNet, count: u32, step_bits: u8) -> Result<Self> {
         if count == 0 {
-            bail!("--{option}s 0: at least one address is needed");
+            bail!("{option}s 0: at least one address is needed");
         }
         let first = to_number(network.addr());
         let last = u128::from(count - 1)
@@ -105,8 +105,8 @@ impl Addresses {
         let fits = last.is_some_and(|last| last <= to_number(network.broadcast()));
         if step_bits >= network.max_prefix_len() || !fits {
             bail!(
-                "--{option} {network} has no {count} addresses at a distance of 2^{step_bits}; \
-                 give a shorter prefix or other --step-bits"
+                "{option} {network} has no {count} addresses at a distance of 2^{step_bits}; \
+                 give a shorter prefix or other step_bits"
             );
         }
         Ok(Self {
@@ -124,13 +124,13 @@ impl Addresses {
             .max_prefix_len()
             .checked_sub(self.step_bits + CLOCK_BITS)
             .with_context(|| {
-                format!("--clock-{option}s: no 16 bits of the address are above --step-bits")
+                format!("clock_{option}s: no 16 bits of the address are above step_bits")
             })?;
         if network.prefix_len() > longest {
-            bail!("--clock-{option}s: --{option} must be a /{longest} or shorter");
+            bail!("clock_{option}s: {option} must be a /{longest} or shorter");
         }
         if self.count != 1 {
-            bail!("--clock-{option}s sets the address; --{option}s must be 1");
+            bail!("clock_{option}s sets the address; {option}s must be 1");
         }
         let clock = ((1_u128 << CLOCK_BITS) - 1) << self.step_bits;
         Ok(Self {
@@ -162,7 +162,7 @@ fn to_number(address: IpAddr) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{frame::LinkHeader, mac::MacAddr, traffic::Sizes};
+    use crate::{craft::Ethernet, mac::MacAddr, traffic::Sizes};
 
     fn args(source: &str, dest: &str) -> TrafficArgs {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -172,20 +172,15 @@ mod tests {
     /// Source, destination and IP length, read back from the frame.
     fn packets(args: &TrafficArgs, n: u64, second: Option<u64>) -> Vec<(IpAddr, IpAddr, u16)> {
         let plan = Plan::new(args).unwrap();
-        let link = LinkHeader {
-            to: args.to_mac,
-            from: args.to_mac,
-            vlans: vec![],
-            ether_type: None,
-        };
-        let mut frame = Frame::new(&link, plan.family, args.size.max);
+        let link = Ethernet::to(args.to_mac);
+        let mut frame = Template::new(&link, plan.family, args.size.max, false);
         (0..n)
             .map(|place| {
                 match second {
                     Some(second) => plan.fill_at_second(&mut frame, place, second),
                     None => plan.fill(&mut frame, place),
                 }
-                let ip = &frame.bytes()[14..];
+                let ip = &frame.as_ref()[14..];
                 let length = frame.ip_length();
                 if plan.family == Family::V4 {
                     let at = |i: usize| IpAddr::from(<[u8; 4]>::try_from(&ip[i..i + 4]).unwrap());
