@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use acctd::model::group::NflogGroup;
 use acctd::model::prefix::Family;
-use acctd::nflog::socket::{MAX_DATAGRAM, NflogGroup, NflogSocket};
+use acctd::nflog::socket::{MAX_DATAGRAM, NflogSocket};
 use anyhow::{Result, bail};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};

@@ -1,6 +1,7 @@
 //! The story of a run: open the groups, start a reader for each, close intervals when they are
 //! over, and finish without losing what the kernel still holds.
 
+use crate::nflog::open;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,20 +14,22 @@ use crate::close::engine::{Engine, KernelCount};
 use crate::config::Config;
 use crate::count::accumulator::{Accumulator, Rules};
 use crate::count::reader::{Reader, ReaderHandle};
-use crate::crosscheck::CrossCheck;
+use crate::crosscheck::session::CrossCheck;
 use crate::model::interval::UnixNanos;
+use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
 use crate::nflog::network_namespace::Home;
+use crate::nflog::open::OpenGroup;
 use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
 use crate::output::recovery::{self, GoesOn, Recovered};
-use crate::process::preflight::{self, OpenGroup};
-use crate::process::privilege;
 use crate::process::signals::{Question, Questions, Received, Shutdown};
-use crate::restart::handover::{self, Handover, Kept, Parting, socket_name};
+use crate::restart::handover::{self, Handover, Kept, socket_name};
 use crate::restart::inherited::Named;
 use crate::restart::systemd::{self, Pulse};
+use crate::startup::preflight;
+use crate::startup::privilege;
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.
@@ -57,7 +60,7 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
         .as_deref()
         .map(CpuProfile::start)
         .transpose()?;
-    preflight::refuse_taken_groups(&config.groups)?;
+    open::refuse_taken_groups(&config.groups)?;
     // Which takes rights that are given up.
     let listeners = Listeners::bind(&config.listen)?;
     // Before any other thread is started.
@@ -139,7 +142,7 @@ async fn serve(
     let ended = run_until_over(&mut engine, &mut shutdown, &mut questions).await;
     info!("Stopping accounting");
     systemd::stopping();
-    let parting = *ended.as_ref().unwrap_or(&Parting::LetGo);
+    let parting = *ended.as_ref().unwrap_or(&ShutdownMode::Unbind);
     let stopped = engine.stop(parting).await;
     let finished = finish(engine, &mut shutdown).await;
     let left = stopped.and_then(|handover| leave(config, parting, &handover));
@@ -245,15 +248,15 @@ fn start_readers(
 }
 
 /// Leaves the groups to the next acctd, or sees to it that nothing is left of them.
-fn leave(config: &Config, parting: Parting, handover: &Handover) -> Result<()> {
+fn leave(config: &Config, parting: ShutdownMode, handover: &Handover) -> Result<()> {
     match parting {
-        Parting::LetGo => {
+        ShutdownMode::Unbind => {
             for group in &config.groups {
                 systemd::forget(&socket_name(group.group));
             }
             Ok(())
         }
-        Parting::HandOver => handover
+        ShutdownMode::KeepBound => handover
             .leave()
             .context("cannot leave a note for the next acctd, which begins as after a kill"),
     }
@@ -265,7 +268,7 @@ async fn run_until_over(
     engine: &mut Engine,
     shutdown: &mut Shutdown,
     questions: &mut Questions,
-) -> Result<Parting> {
+) -> Result<ShutdownMode> {
     let mut pulse = Pulse::new();
     loop {
         pulse.beat(|| Status::of(engine.vitals()).line());
@@ -285,11 +288,11 @@ async fn run_until_over(
             () = tokio::time::sleep(pause) => continue,
         };
         info!("{name} received - shutting down");
-        if parting == Parting::HandOver && !systemd::is_there() {
+        if parting == ShutdownMode::KeepBound && !systemd::is_there() {
             warn!(
                 "no service manager keeps the groups for a restart: what is logged until then is not counted"
             );
-            return Ok(Parting::LetGo);
+            return Ok(ShutdownMode::Unbind);
         }
         return Ok(parting);
     }

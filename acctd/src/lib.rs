@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod close;
 pub mod process;
 pub mod restart;
+pub mod startup;
 
 pub mod count;
 pub mod crosscheck;

@@ -3,7 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use acctd::cli::flags::{Cli, Command, Flags};
+use acctd::cli::commands::{Cli, Command};
+use acctd::cli::flags::Flags;
 use acctd::config::Config;
 use acctd::daemon;
 use acctd::doctor;

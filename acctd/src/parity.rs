@@ -8,17 +8,18 @@ use std::time::Duration;
 use acctd_common::Counters;
 use itertools::Itertools as _;
 
-use crate::cli::flags::Cli;
+use crate::cli::commands::Cli;
 use crate::config::Config;
 use crate::count::accumulator::{Accumulator, Rules};
+use crate::model::closed_interval::{ClosedInterval, GroupInterval};
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
-use crate::nflog::socket::NflogGroup;
+use crate::model::zone::Zone;
 use crate::output::commit::{Place, Prepared};
 use crate::output::csv::write_rows;
 use crate::output::log_directory::LogDirectory;
-use crate::output::naming::Zone;
-use crate::output::rows::{ClosedInterval, GroupInterval, Row};
+use crate::output::rows::Row;
 use crate::testing::{AF_INET, AF_INET6, Logged, SEED_IP4, SEED_IP6, datagram};
 
 /// 2013-02-11 15:00:00 UTC, the hour of the sample in the seed's manual.

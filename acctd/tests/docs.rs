@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acctd::cli::flags::Cli;
+use acctd::cli::commands::Cli;
 use acctd::config::Config;
 use clap::CommandFactory as _;
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use acctd::count::accumulator::{Accumulator, Rules};
+use acctd::model::group::NflogGroup;
 use acctd::model::interval::Interval;
 use acctd::model::prefix::{Family, PrefixLength, Side};
-use acctd::nflog::socket::NflogGroup;
 use criterion::Criterion;
 
 use crate::datagram::{BYTES, Datagrams, RECEIVED, SIZES};

@@ -2,14 +2,15 @@
 
 use std::hint::black_box;
 
-use acctd::config::GroupConfig;
-use acctd::count::accumulator::Entries;
-use acctd::count::ledger::Entry;
-use acctd::crosscheck::verdicts::{Judge, KernelInterval};
+use acctd::crosscheck::verdicts::Judge;
+use acctd::model::closed_interval::KernelInterval;
+use acctd::model::closed_interval::{ClosedInterval, GroupInterval};
+use acctd::model::entries::Entries;
+use acctd::model::entries::Entry;
+use acctd::model::group::GroupConfig;
+use acctd::model::group::NflogGroup;
 use acctd::model::interval::Period;
 use acctd::model::prefix::{PrefixKey, PrefixLength, Side};
-use acctd::nflog::socket::NflogGroup;
-use acctd::output::rows::{ClosedInterval, GroupInterval};
 use acctd_common::Counters;
 use criterion::{BatchSize, Criterion};
 use ipnet::Ipv4Net;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use acctd::crosscheck::reconcile::Verdict;
 use acctd::model::prefix::PrefixKey;
+use acctd::model::verdict::Verdict;
 use acctd::output::csv::write_rows;
 use acctd::output::rows::{KernelRow, Row};
 use acctd_common::Counters;

@@ -1,14 +1,14 @@
 //! Checkpoints, as a crash or anybody may have left them: whatever the bytes are, they are refused, or
 //! what is read makes sense, is written as it was read, and makes a file.
 
+use acctd::model::closed_interval::ClosedInterval;
 use acctd::model::prefix::Side;
+use acctd::model::zone::Zone;
 use acctd::output::checkpoint::Checkpoint;
-use acctd::output::checksummed;
-use acctd::output::checksummed::Damage;
 use acctd::output::csv::write_rows;
 use acctd::output::journal;
-use acctd::output::naming::Zone;
-use acctd::output::rows::ClosedInterval;
+use acctd::restart::checksummed;
+use acctd::restart::checksummed::Damage;
 use acctd_common::Counters;
 
 pub(crate) fn take(data: &[u8]) {

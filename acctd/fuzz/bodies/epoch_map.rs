@@ -5,20 +5,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use acctd::config::GroupConfig;
-use acctd::count::accumulator::Entries;
-use acctd::count::ledger::Entry;
-use acctd::crosscheck::counts::EpochCounts;
 use acctd::crosscheck::report;
-use acctd::crosscheck::verdicts::{Judge, KernelInterval};
+use acctd::crosscheck::verdicts::Judge;
+use acctd::model::closed_interval::KernelInterval;
+use acctd::model::closed_interval::{ClosedInterval, GroupInterval};
 use acctd::model::counts::Counts;
+use acctd::model::counts::FileTotals;
+use acctd::model::entries::Entries;
+use acctd::model::entries::Entry;
+use acctd::model::group::GroupConfig;
+use acctd::model::group::NflogGroup;
 use acctd::model::interval::{Period, UnixNanos};
+use acctd::model::kernel_counts::EpochCounts;
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
-use acctd::nflog::socket::NflogGroup;
-use acctd::output::csv::{FileTotals, write_rows};
+use acctd::model::zone::Zone;
+use acctd::output::csv::write_rows;
 use acctd::output::journal;
-use acctd::output::naming::Zone;
-use acctd::output::rows::{ClosedInterval, GroupInterval, Row};
+use acctd::output::rows::Row;
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, reason};
 

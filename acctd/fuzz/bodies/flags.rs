@@ -4,10 +4,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use acctd::cli::flags::{Cli, Flags, GroupFlags, GroupList};
+use acctd::cli::commands::Cli;
+use acctd::cli::flags::{Flags, GroupFlags, GroupList};
 use acctd::cli::go_flags;
 use acctd::config::Config;
-use acctd::crosscheck::AttachMode;
+use acctd::config::crosscheck::AttachMode;
 use acctd::model::interval::Interval;
 
 pub(crate) fn take(data: &[u8]) {

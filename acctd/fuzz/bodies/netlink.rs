@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use acctd::close::timeline::{Due, Timeline};
-use acctd::count::accumulator::{Accumulator, ClosedSlot, Entries, Rules};
-use acctd::count::ledger::Entry;
+use acctd::count::accumulator::{Accumulator, ClosedSlot, Rules};
 use acctd::model::counts::Counts;
+use acctd::model::entries::Entries;
+use acctd::model::entries::Entry;
+use acctd::model::group::NflogGroup;
 use acctd::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use acctd::nflog::decode::{Packet, Record, Records, Undecodable, wire_bytes};
-use acctd::nflog::socket::NflogGroup;
 
 use super::input::Input;
 

@@ -1,23 +1,19 @@
 //! The command line as typed. The doc comments are the text of `--help` and of the man page.
 
-use std::ffi::OsString;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::Resettable;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, FromArgMatches, Parser};
 
 use crate::cli::go_flags;
-use crate::crosscheck::{AttachMode, End, Watched};
-use crate::doctor;
+use crate::config::crosscheck::{AttachMode, Watched};
+use crate::config::listen_address::ListenAddress;
+use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
-use crate::nflog::socket::NflogGroup;
-use crate::observe::http::ListenAddress;
-use crate::observe::status;
 use crate::process::user::User;
-use crate::rules;
 
 const WHAT_IS_COUNTED: &str = "What is counted";
 const FILES: &str = "Files";
@@ -28,39 +24,6 @@ const PROCESS: &str = "Process";
 
 /// More groups than a machine has cores bring nothing; each takes 32 MiB of kernel memory at worst.
 const MAX_GROUPS_A_FLAG: usize = 64;
-
-const EXAMPLE: &str = "\
-Flags may be written with one dash or two, and with '=' or a blank before the value. Each can
-also be set in the environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h.
-
-Example: account what this host sends and receives, one file an hour.
-
-  acctd rules --apply
-  acctd -interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
-
-/// IP accounting from NFLOG: bytes and packets per IP prefix, one CSV file per interval.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true,
-          args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-pub struct Cli {
-    /// Those of the daemon, which runs where there is no command.
-    #[command(flatten)]
-    pub flags: Flags,
-    /// What to do instead of running.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
-
-/// What acctd does besides accounting.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// Print the nftables or iptables rules that fit the flags given, load, remove or check them.
-    Rules(rules::Args),
-    /// Look for what would keep packets from being counted, each finding with its cure.
-    Doctor(Box<doctor::Args>),
-    /// Say what a running acctd is doing.
-    Status(status::Args),
-}
 
 /// The groups, which rules log to and acctd reads.
 #[derive(Clone, Debug, Args)]
@@ -254,59 +217,6 @@ pub struct Flags {
     pub cpuprofile: Option<PathBuf>,
 }
 
-impl Cli {
-    /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
-    pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command().mut_args(as_typed);
-        command = command.mut_subcommands(|subcommand| subcommand.mut_args(as_typed));
-        let args: Vec<OsString> = args.into_iter().collect();
-        let asked_for = args.get(1).and_then(|word| command.find_subcommand(word));
-        let flags_of = asked_for.unwrap_or(&command).clone();
-        let args = go_flags::to_clap(args, |name| takes_value(&flags_of, name));
-        let matches = command.try_get_matches_from_mut(args);
-        let matches = matches.map_err(|error| stray(&mut command, error))?;
-        Self::from_arg_matches(&matches)
-    }
-}
-
-/// A word that is no flag is no command that does not go with the flags either.
-fn stray(command: &mut clap::Command, error: clap::Error) -> clap::Error {
-    match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(word)) if command.find_subcommand(word).is_none() => {
-            let message = format!("unexpected argument '{word}' found");
-            command.error(ErrorKind::UnknownArgument, message)
-        }
-        _ => error,
-    }
-}
-
-/// What only matters where arguments are parsed, not where they are described.
-fn as_typed(arg: clap::Arg) -> clap::Arg {
-    // An empty line in an environment file says nothing.
-    let is_empty = arg
-        .get_env()
-        .and_then(std::env::var_os)
-        .is_some_and(|value| value.is_empty());
-    let arg = if is_empty {
-        arg.env(Resettable::Reset)
-    } else {
-        arg
-    };
-    // A flag whose value was forgotten takes the next flag for it, and says so.
-    if arg.get_action().takes_values() {
-        arg.allow_hyphen_values(true)
-    } else {
-        arg
-    }
-}
-
-fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
-    command
-        .get_arguments()
-        .find(|arg| arg.get_long().is_some_and(|long| long.as_bytes() == name))
-        .is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
-}
-
 fn parse_interval(text: &str) -> Result<crate::model::interval::Interval, String> {
     let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     crate::model::interval::Interval::new(length).map_err(|error| error.to_string())
@@ -320,31 +230,6 @@ fn parse_checkpoint(text: &str) -> Result<Duration, String> {
         Ok(pause)
     } else {
         Err("is below 100 ms: use 1s or more, or 0 for never".to_owned())
-    }
-}
-
-impl FromStr for Watched {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (interface, end) = match text.trim().rsplit_once(':') {
-            Some((interface, "far")) => (interface, End::Far),
-            Some((interface, "near")) => (interface, End::Near),
-            Some((_, other)) => {
-                return Err(format!(
-                    "{other:?} is neither \"far\" (the addresses beyond the interface) nor \"near\""
-                ));
-            }
-            None => (text.trim(), End::Far),
-        };
-        // IFNAMSIZ of linux/if.h, the NUL at the end included.
-        if interface.is_empty() || interface.len() >= 16 || interface.contains(['/', ' ']) {
-            return Err(format!("{interface:?} cannot be the name of an interface"));
-        }
-        Ok(Self {
-            interface: interface.to_owned(),
-            end,
-        })
     }
 }
 
@@ -393,129 +278,19 @@ fn parse_group(text: &str) -> Result<NflogGroup, String> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(text: &str) -> Result<Vec<u16>, String> {
-        text.parse::<GroupList>()
-            .map(|list| list.0.iter().map(|group| group.0).collect())
+impl ValueEnum for AttachMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Tcx, Self::Clsact]
     }
 
-    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
-        Cli::parse_args(["acctd"].iter().chain(args).map(OsString::from)).map(|cli| cli.flags)
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn groups_are_a_number_a_list_or_ranges() {
-        assert_eq!(list("0"), Ok(vec![]));
-        assert_eq!(list("5"), Ok(vec![5]));
-        assert_eq!(list("4,14-16"), Ok(vec![4, 14, 15, 16]));
-        assert_eq!(list("65535"), Ok(vec![65_535]));
-        for bad in [
-            "", "x", "-1", "65536", "0,4", "4,0", "4,4", "3-5,4", "5-3", "1-65535", "4,", "0-3",
-        ] {
-            assert!(list(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_seeds_command_line_is_understood() {
-        let flags = parse(&[
-            "-interval",
-            "1h",
-            "-ip4-dst-group=4",
-            "-ip4-src-group",
-            "5",
-            "--ip6-dst-group=6",
-            "-ip6-src-group=7",
-            "-priority",
-            "-5",
-            "-syslog=false",
-            "-verbose",
-            "-cpus=-1",
-        ])
-        .unwrap();
-        assert_eq!(flags.interval.length(), Duration::from_secs(3_600));
-        assert_eq!(flags.groups.ip4_dst_group.0, [NflogGroup(4)]);
-        assert_eq!(flags.groups.ip6_src_group.0, [NflogGroup(7)]);
-        assert_eq!((flags.priority, flags.cpus), (-5, -1));
-        assert_eq!(
-            (flags.syslog, flags.verbose, flags.debug),
-            (false, true, false)
-        );
-    }
-
-    #[test]
-    fn a_command_takes_the_daemons_flags_behind_its_name() {
-        let cli = Cli::parse_args(["acctd", "doctor", "-ip4-src-group", "5"].map(OsString::from));
-        let Some(Command::Doctor(args)) = cli.unwrap().command else {
-            panic!("not the doctor");
-        };
-        assert_eq!(args.flags.groups.ip4_src_group.0, [NflogGroup(5)]);
-        let before = ["acctd", "-ip4-src-group=5", "doctor"].map(OsString::from);
-        assert!(Cli::parse_args(before).is_err());
-    }
-
-    #[test]
-    fn interfaces_are_a_list_each_with_its_end() {
-        let flags = parse(&["-crosscheck", "eth0,wg0:near,eth1:far"]).unwrap();
-        let shown: Vec<String> = flags.crosscheck.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["eth0:far", "wg0:near", "eth1:far"]);
-        for bad in [
-            "",
-            "eth0:",
-            "eth0:middle",
-            ":far",
-            "a-name-that-is-too-long",
-            "a/b",
-        ] {
-            assert!(parse(&["-crosscheck", bad]).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_flag_given_twice_counts_the_last_time() {
-        let flags = parse(&[
-            "-ip4-src-group=5",
-            "-syslog",
-            "-ip4-src-group=6",
-            "-syslog=f",
-        ])
-        .unwrap();
-        assert_eq!(flags.groups.ip4_src_group.0, [NflogGroup(6)]);
-        assert!(!flags.syslog);
-    }
-
-    #[test]
-    fn impossible_values_are_refused() {
-        for bad in [
-            "-interval=999ms",
-            "-interval=7s",
-            "-interval=25h",
-            "-interval=300",
-            "-interval=-5m",
-            "-ip4-prefix-length=33",
-            "-ip6-prefix-length=129",
-            "-ip4-prefix-length=-1",
-            "-ip4-src-group=65536",
-            "-ip4-src-group=five",
-            "-priority=20",
-            "-max-prefixes=0",
-            "-backlog=0",
-            "-checkpoint=99ms",
-            "-checkpoint=-30s",
-            "-syslog=maybe",
-            "-no-such-flag",
-            "stray",
-        ] {
-            let error = parse(&[bad]).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{bad}");
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => {
+                PossibleValue::new("auto").help("TCX where the kernel has it, else clsact")
+            }
+            Self::Tcx => PossibleValue::new("tcx")
+                .help("TCX links (Linux 6.6), in front of all others; they go with the process"),
+            Self::Clsact => PossibleValue::new("clsact").help("Filters of the clsact qdisc"),
+        })
     }
 }

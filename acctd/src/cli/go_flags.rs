@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cli::flags::Cli;
+    use crate::cli::commands::Cli;
     use crate::config::Config;
 
     fn spelled(args: &[&str]) -> Vec<String> {

@@ -14,23 +14,27 @@ use log::{info, warn};
 use tokio::task::spawn_blocking;
 
 use crate::close::timeline::{Due, Timeline};
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
 use crate::count::accumulator::ClosedSlot;
+use crate::count::position::Position;
 use crate::count::reader::{Command, ReaderHandle};
-use crate::crosscheck::ClosedEpoch;
-use crate::crosscheck::verdicts::KernelInterval;
+use crate::crosscheck::epochs::ClosedEpoch;
+use crate::model::closed_interval::KernelInterval;
+use crate::model::closed_interval::{ClosedInterval, Gap, GroupInterval};
+use crate::model::group::GroupConfig;
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::model::shutdown_mode::ShutdownMode;
+use crate::model::zone::Zone;
 use crate::nflog::binding::{Bindings, Change};
 use crate::nflog::rule_watch::{RuleSocket, RuleWatch};
-use crate::nflog::socket::NflogGroup;
 use crate::observe::state::Vitals;
 use crate::observe::warnings::Monitor;
 use crate::output::checkpoint::Checkpoint;
-use crate::output::naming::Zone;
 use crate::output::recovery::Recovered;
-use crate::output::rows::{ClosedInterval, Gap, GroupInterval};
-use crate::output::writer::{Destination, Writer, yield_to_readers};
-use crate::restart::handover::{Handover, Parting, Position};
+use crate::output::writer::{Destination, Writer};
+use crate::process::priority::yield_to_readers;
+use crate::restart::handover::Handover;
 
 pub use kernel::KernelCount;
 
@@ -375,9 +379,9 @@ impl Engine {
 
     /// Ends what is open and has it written. Returns what the next process needs to know if the groups
     /// are left to it.
-    pub async fn stop(&mut self, parting: Parting) -> Result<Handover> {
+    pub async fn stop(&mut self, parting: ShutdownMode) -> Result<Handover> {
         let now = (self.clock)();
-        if parting == Parting::HandOver {
+        if parting == ShutdownMode::KeepBound {
             // What the kernel holds back of it comes to the next process.
             let incomplete = now.minus(self.flush_timeout);
             self.uneven.from = Some(self.saving.interval.index_of(incomplete));

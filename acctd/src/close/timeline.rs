@@ -4,18 +4,12 @@
 //! Invariant: the periods that it names follow each other without gap or overlap, but for a
 //! clock set back, after which they begin anew at the new time.
 
+use crate::model::interval::SETTLE_TIME;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 
-/// How long the kernel may hold a packet back before it hands its batch over; the group's flush
-/// timeout is set to it.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// On top of the flush timeout: the kernel's timer and our own may both be late.
-const GRACE: Duration = Duration::from_millis(250);
-/// A period stays open for this long after its end.
-pub const SETTLE_TIME: Duration = FLUSH_TIMEOUT.saturating_add(GRACE);
 /// After a jump of the clock each skipped period has its (empty) file, as the seed writes them,
 /// but no more than these: a router without a clock battery starts in 1970.
 const MAX_SKIPPED_FILES: i64 = 300;

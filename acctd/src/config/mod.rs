@@ -1,32 +1,19 @@
 //! What the command line means: everything downstream takes a [`Config`], whose values are
 //! possible and fit together.
 
+pub mod crosscheck;
+pub mod listen_address;
+
+use crate::model::group::GroupConfig;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acctd_common::contract;
-use thiserror::Error;
-
-use crate::cli::flags::Flags;
-use crate::close::timeline::FLUSH_TIMEOUT;
-use crate::crosscheck::CrossCheckConfig;
+use crate::config::crosscheck::CrossCheckConfig;
+use crate::config::listen_address::ListenAddress;
+use crate::model::group::NflogGroup;
 use crate::model::interval::Interval;
-use crate::model::prefix::{Family, PrefixLength, Side};
-use crate::nflog::socket::NflogGroup;
-use crate::observe::http::ListenAddress;
-use crate::output::naming::Zone;
+use crate::model::zone::Zone;
 use crate::process::user::User;
-
-/// A group and what it is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupConfig {
-    /// The NFLOG group.
-    pub group: NflogGroup,
-    /// Which address is accounted.
-    pub side: Side,
-    /// To which prefix; its family is the group's.
-    pub prefix_length: PrefixLength,
-}
 
 /// A run of acctd, resolved.
 #[derive(Clone, Debug)]
@@ -67,25 +54,6 @@ pub struct Config {
     pub crosscheck: Option<CrossCheckConfig>,
 }
 
-/// Why values that are each possible do not fit together.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum UsageError {
-    /// Nothing to read.
-    #[error(
-        "no NFLOG group given: nothing to count. For what this host receives and sends:\n\
-         \n  acctd rules --apply\
-         \n  acctd --ip4-dst-group=4 --ip4-src-group=5 --ip6-dst-group=6 --ip6-src-group=7\
-         \n\nSee acctd rules --help for routers and bridges."
-    )]
-    NoGroup,
-    /// The kernel hands a group to one socket only, and a socket is read for one direction.
-    #[error("group {0} is used twice: each direction needs groups of its own (--{1} and --{2})")]
-    GroupTwice(NflogGroup, &'static str, &'static str),
-    /// Its packets would be counted twice.
-    #[error("interface {0} stands in --crosscheck twice: its packets would be counted twice")]
-    InterfaceTwice(String),
-}
-
 impl Config {
     /// The lowest group: by it, processes that share a log directory tell their files apart.
     #[must_use]
@@ -93,156 +61,5 @@ impl Config {
         // There is at least one.
         let groups = self.groups.iter().map(|group| group.group);
         groups.min().unwrap_or(NflogGroup(0))
-    }
-
-    /// Checks what no single flag can know.
-    pub fn resolve(flags: Flags) -> Result<Self, UsageError> {
-        let groups = resolve_groups(&flags)?;
-        let crosscheck = resolve_crosscheck(&flags, &groups)?;
-        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let wanted = usize::try_from(flags.cpus).ok().filter(|&cpus| cpus > 0);
-        Ok(Self {
-            max_prefixes: flags.max_prefixes as usize,
-            interval: flags.interval,
-            checkpoint: Some(flags.checkpoint).filter(|pause| !pause.is_zero()),
-            backlog: flags.backlog as usize,
-            log_directory: flags.log_directory,
-            zone: if flags.utc { Zone::Utc } else { Zone::Local },
-            syslog: flags.syslog,
-            verbose: flags.verbose || flags.debug,
-            debug: flags.debug,
-            listen: flags.listen,
-            // One for each group and one for the clock keep all cores busy that there are.
-            n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
-            groups,
-            priority: flags.priority,
-            user: flags.user,
-            cpuprofile: flags.cpuprofile,
-            flush_timeout: if crosscheck.is_some() {
-                CROSS_CHECK_FLUSH_TIMEOUT
-            } else {
-                FLUSH_TIMEOUT
-            },
-            crosscheck,
-        })
-    }
-}
-
-/// Packets without a time stamp of the kernel's are uncertain for as long as the kernel may hold
-/// them back, so that is kept short. It is part of `contract::BEFORE_END_NANOS`.
-const CROSS_CHECK_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
-
-fn resolve_crosscheck(
-    flags: &Flags,
-    groups: &[GroupConfig],
-) -> Result<Option<CrossCheckConfig>, UsageError> {
-    for (at, watched) in flags.crosscheck.iter().enumerate() {
-        if flags.crosscheck[..at]
-            .iter()
-            .any(|other| other.interface == watched.interface)
-        {
-            return Err(UsageError::InterfaceTwice(watched.interface.clone()));
-        }
-    }
-    let mut accounted = 0;
-    let mut prefix_lengths = Vec::new();
-    for group in groups {
-        let side = match group.side {
-            Side::Source => contract::SIDE_SOURCE,
-            Side::Dest => contract::SIDE_DEST,
-        };
-        accounted |= contract::accounted_bit(group.prefix_length.family().version(), side);
-        if !prefix_lengths.contains(&group.prefix_length) {
-            prefix_lengths.push(group.prefix_length);
-        }
-    }
-    Ok((!flags.crosscheck.is_empty()).then(|| CrossCheckConfig {
-        watched: flags.crosscheck.clone(),
-        attach: flags.crosscheck_attach,
-        max_prefixes: flags.crosscheck_max_prefixes,
-        object: flags.crosscheck_object.clone(),
-        pin: flags.crosscheck_pin.clone(),
-        prefix_lengths,
-        accounted,
-        debug: flags.debug,
-    }))
-}
-
-fn resolve_groups(flags: &Flags) -> Result<Vec<GroupConfig>, UsageError> {
-    let mut groups: Vec<(GroupConfig, &'static str)> = Vec::new();
-    for (flag, family, side, list) in flags.groups.directions() {
-        let bits = match family {
-            Family::Ip4 => flags.ip4_prefix_length,
-            Family::Ip6 => flags.ip6_prefix_length,
-        };
-        #[expect(
-            clippy::expect_used,
-            reason = "clap's ranges are those of PrefixLength"
-        )]
-        let prefix_length = PrefixLength::new(family, bits).expect("a length that clap let pass");
-        for &group in &list.0 {
-            if let Some((_, other)) = groups.iter().find(|(taken, _)| taken.group == group) {
-                return Err(UsageError::GroupTwice(group, other, flag));
-            }
-            let config = GroupConfig {
-                group,
-                side,
-                prefix_length,
-            };
-            groups.push((config, flag));
-        }
-    }
-    if groups.is_empty() {
-        return Err(UsageError::NoGroup);
-    }
-    Ok(groups.into_iter().map(|(group, _)| group).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::flags::Cli;
-
-    fn resolve(args: &[&str]) -> Result<Config, UsageError> {
-        let args = ["acctd"].iter().chain(args).map(Into::into);
-        Config::resolve(Cli::parse_args(args).unwrap().flags)
-    }
-
-    #[test]
-    fn no_group_at_all_is_refused_with_what_would_give_some() {
-        let text = resolve(&[]).unwrap_err().to_string();
-        assert!(text.contains("acctd rules --apply"), "{text}");
-        assert!(resolve(&["-ip4-src-group=0"]).is_err());
-    }
-
-    #[test]
-    fn one_group_for_two_directions_is_refused() {
-        assert_eq!(
-            resolve(&["-ip4-src-group=4-6", "-ip6-src-group=5"]).unwrap_err(),
-            UsageError::GroupTwice(NflogGroup(5), "ip4-src-group", "ip6-src-group")
-        );
-    }
-
-    #[test]
-    fn the_cross_check_knows_what_has_a_group() {
-        assert!(resolve(&["-ip4-src-group=4"]).unwrap().crosscheck.is_none());
-        let args = ["-ip4-dst-group=4", "-ip6-src-group=6,7", "-crosscheck=eth0"];
-        let config = resolve(&args).unwrap();
-        assert_eq!(config.flush_timeout, Duration::from_millis(100));
-        let crosscheck = config.crosscheck.unwrap();
-        assert_eq!(crosscheck.accounted, 0b0110);
-        assert_eq!(crosscheck.prefix_lengths.len(), 2);
-        assert_eq!(
-            resolve(&["-ip4-src-group=4", "-crosscheck=eth0,eth0:near"]).unwrap_err(),
-            UsageError::InterfaceTwice("eth0".into())
-        );
-    }
-
-    #[test]
-    fn debug_implies_verbose_and_cpus_bound_the_threads() {
-        let config = resolve(&["-ip4-src-group=4-9", "-debug", "-cpus=3"]).unwrap();
-        assert!(config.verbose);
-        assert_eq!(config.n_threads, 3);
-        assert_eq!(config.groups.len(), 6);
     }
 }

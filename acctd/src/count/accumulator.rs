@@ -4,21 +4,23 @@
 //! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one of
 //! that slot's counters that say why not.
 
+use crate::model::entries::Entries;
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use log::debug;
-use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, GroupConfig};
-use crate::count::ledger::{BATCH, Entry, Index, Ledger};
+use crate::config::Config;
+use crate::count::ledger::{BATCH, Index, Ledger};
 use crate::count::overruns::Overruns;
+use crate::count::position::Position;
 use crate::model::counts::Counts;
+use crate::model::entries::Entry;
+use crate::model::group::GroupConfig;
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::nflog::decode::{self, Packet, Record, Records, Undecodable};
-use crate::nflog::socket::NflogGroup;
-use crate::restart::handover::Position;
 
 /// What an accumulator needs to know of its group.
 #[derive(Clone, Copy, Debug)]
@@ -49,35 +51,6 @@ impl Rules {
             max_prefixes: config.max_prefixes,
             debug: config.debug,
         }
-    }
-}
-
-/// The closed ledger of one group for one period, as its family and prefix length hold it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Entries {
-    /// IPv4 prefixes.
-    Ip4(Vec<Entry<u32>>),
-    /// IPv6 prefixes of at most 64 bits.
-    Ip6Half(Vec<Entry<u64>>),
-    /// IPv6 prefixes of more than 64 bits.
-    Ip6(Vec<Entry<u128>>),
-}
-
-impl Entries {
-    /// How many.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Ip4(entries) => entries.len(),
-            Self::Ip6Half(entries) => entries.len(),
-            Self::Ip6(entries) => entries.len(),
-        }
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

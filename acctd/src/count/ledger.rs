@@ -5,76 +5,13 @@
 //! closed ledger is already the list that the writer sorts: it is handed over whole, without a
 //! copy.
 
+use crate::model::entries::Entry;
 use std::hash::BuildHasher;
 
 use acctd_common::Counters;
 use foldhash::fast::RandomState;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::prefix::PrefixKey;
-
-/// One prefix and what it sent or received.
-///
-/// Aligned to four bytes: 20 instead of 24 for an IPv4 prefix. Fields are read by copy.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, packed(4))]
-pub struct Entry<K: Copy> {
-    key: K,
-    bytes: u64,
-    packets: u64,
-}
-
-const _: () = assert!(size_of::<Entry<u32>>() == 20);
-const _: () = assert!(size_of::<Entry<u64>>() == 24);
-const _: () = assert!(size_of::<Entry<u128>>() == 32);
-
-impl<K: PrefixKey> Entry<K> {
-    /// An entry on its own, for the row that gathers what was over the limit.
-    #[must_use]
-    pub fn new(key: K, counters: Counters) -> Self {
-        Self {
-            key,
-            bytes: counters.bytes,
-            packets: counters.packets,
-        }
-    }
-
-    /// The prefix.
-    #[must_use]
-    #[inline]
-    pub fn key(&self) -> K {
-        self.key
-    }
-
-    #[inline]
-    fn count(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.packets += 1;
-    }
-
-    /// What was counted.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        Counters {
-            bytes: self.bytes,
-            packets: self.packets,
-        }
-    }
-}
-
-/// As the key and the two counters, whatever its layout in memory.
-impl<K: PrefixKey + Serialize> Serialize for Entry<K> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.key(), self.bytes, self.packets).serialize(serializer)
-    }
-}
-
-impl<'de, K: PrefixKey + Deserialize<'de>> Deserialize<'de> for Entry<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (key, bytes, packets) = Deserialize::deserialize(deserializer)?;
-        Ok(Self::new(key, Counters { bytes, packets }))
-    }
-}
 
 /// Where the entries are, by the hash of their keys: open addressing with linear probing.
 ///

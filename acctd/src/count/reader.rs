@@ -9,12 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::count::accumulator::{Accumulator, Closed};
 use crate::model::counts::SharedCounts;
+use crate::model::group::NflogGroup;
 use crate::model::interval::{PeriodIndex, UnixNanos};
+use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::{Answer, Change};
 use crate::nflog::message;
 use crate::nflog::pace::Pace;
-use crate::nflog::socket::{MAX_DATAGRAM, NflogGroup, NflogSocket, Received};
-use crate::restart::handover::Parting;
+use crate::nflog::socket::{MAX_DATAGRAM, NflogSocket, Received};
 
 /// Datagrams read before the task looks for a command and lets others run.
 const BURST: usize = 64;
@@ -34,7 +35,7 @@ pub enum Command {
     /// Hand over everything and begin anew at this time: the clock was set back.
     Restart(UnixNanos),
     /// Hand over everything, what the kernel still holds included if the group is let go of.
-    Finish(Parting),
+    Finish(ShutdownMode),
 }
 
 /// What is asked of a reader, and where the answer goes.
@@ -268,7 +269,7 @@ impl Reader {
         if let Err(error) = self.drain() {
             warn!("group {group}: cannot read what waits in the socket: {error}");
         }
-        if matches!(command, Command::Finish(Parting::LetGo))
+        if matches!(command, Command::Finish(ShutdownMode::Unbind))
             && let Err(error) = self.unbind_and_drain()
         {
             warn!("group {group}: cannot let go of it cleanly: {error}");
@@ -282,9 +283,9 @@ impl Reader {
             Command::CloseBefore(first_open) => self.accumulator.close_before(first_open),
             Command::Copy => self.accumulator.copy(),
             Command::Restart(now) => self.accumulator.restart(now),
-            Command::Finish(Parting::LetGo) => self.accumulator.finish(UnixNanos::now()),
+            Command::Finish(ShutdownMode::Unbind) => self.accumulator.finish(UnixNanos::now()),
             // A loss that is not known yet shows to the next process.
-            Command::Finish(Parting::HandOver) => self.accumulator.restart(UnixNanos::now()),
+            Command::Finish(ShutdownMode::KeepBound) => self.accumulator.restart(UnixNanos::now()),
         };
         self.counts.publish(self.accumulator.totals());
         Closed {

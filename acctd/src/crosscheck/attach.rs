@@ -1,6 +1,9 @@
 //! Attaches the programs to an interface's hooks, sees whether they are there and in front, and takes
 //! them off when dropped.
 
+use crate::config::crosscheck::End;
+use crate::crosscheck::tc_netlink::index_of;
+use acctd_common::contract::{EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE};
 use std::fmt;
 
 use anyhow::{Context, Result, anyhow};
@@ -10,7 +13,8 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use log::{debug, info};
 
 use super::clsact::{self, Clsact};
-use super::{AttachMode, Watched, bpf_syscall, claims, object};
+use super::{bpf_syscall, claims, object};
+use crate::config::crosscheck::{AttachMode, Watched};
 
 /// Acctd's programs on one interface.
 #[derive(Debug)]
@@ -148,7 +152,7 @@ impl Attached {
         let interface = &watched.interface;
         if mode != AttachMode::Clsact {
             // An acctd that was killed may have used it.
-            clsact::clean_up(interface, index, &super::PROGRAMS)?;
+            clsact::clean_up(interface, index, &PROGRAMS)?;
         }
         let attached = match mode {
             AttachMode::Clsact => Self::by_clsact(ebpf, watched, index, may_add_qdisc)?,
@@ -171,7 +175,7 @@ impl Attached {
             },
         };
         // They were attached by the name.
-        if super::index_of(interface) != Some(index) {
+        if index_of(interface) != Some(index) {
             let changed = anyhow!("{interface} became another interface meanwhile");
             return Err(AttachError::ForNow(changed));
         }
@@ -293,7 +297,7 @@ impl Attached {
         may_add_qdisc: bool,
     ) -> Result<Self> {
         let interface = &watched.interface;
-        let clsact = Clsact::ensure(interface, index, &super::PROGRAMS, may_add_qdisc)?;
+        let clsact = Clsact::ensure(interface, index, &PROGRAMS, may_add_qdisc)?;
         let mut hooked = Vec::new();
         for (hook, name) in watched.programs() {
             if hook == TcAttachType::Egress && !clsact.has_egress {
@@ -361,5 +365,24 @@ fn is_unsupported(error: &ProgramError) -> bool {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EINVAL),
         _ => false,
+    }
+}
+
+/// All programs of the contract.
+pub(crate) const PROGRAMS: [&str; 4] = [INGRESS_SOURCE, INGRESS_DEST, EGRESS_SOURCE, EGRESS_DEST];
+
+impl Watched {
+    /// The hooks and the programs for them.
+    pub(crate) fn programs(&self) -> [(TcAttachType, &'static str); 2] {
+        match self.end {
+            End::Far => [
+                (TcAttachType::Ingress, INGRESS_SOURCE),
+                (TcAttachType::Egress, EGRESS_DEST),
+            ],
+            End::Near => [
+                (TcAttachType::Ingress, INGRESS_DEST),
+                (TcAttachType::Egress, EGRESS_SOURCE),
+            ],
+        }
     }
 }

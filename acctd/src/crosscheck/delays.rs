@@ -6,7 +6,7 @@
 use log::{debug, info};
 
 use super::tc_netlink::{self, CLSACT_INGRESS};
-use super::{End, Watched};
+use crate::config::crosscheck::{End, Watched};
 use crate::model::prefix::Side;
 
 /// What is known of each of the watched interfaces.

@@ -13,23 +13,22 @@
 //! Invariant: each packet that a program counts is in exactly one epoch's map, and each map is handed
 //! over exactly once.
 
+use crate::config::crosscheck::n_ahead;
+use crate::config::crosscheck::n_entries;
+use crate::model::kernel_counts::reason_keys;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use acctd_common::contract::{
-    CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, MAX_STEPS, SLOTS, reason,
-};
+use acctd_common::contract::{CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, SLOTS};
 use anyhow::{Context, Result};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
 use super::bpf_syscall::{self, EpochMap};
-use super::counts::{EpochCounts, VERSIONS};
 use super::object::{BPF_F_NO_PREALLOC, kind};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
+use crate::model::kernel_counts::EpochCounts;
 
-/// How long acctd may be kept from looking after the epochs without two running together.
-const STALL: Duration = Duration::from_secs(3);
 /// How long packets may be on their way from their stamp to the program and to NFLOG's rule, when
 /// the last period ends.
 const IN_FLIGHT: Duration = Duration::from_millis(30);
@@ -330,23 +329,6 @@ impl Epochs {
     }
 }
 
-/// How many epochs are kept ready behind the open one.
-#[must_use]
-pub fn n_ahead(interval: Interval) -> u32 {
-    let length = interval.length().as_millis().max(1);
-    let n_ahead = STALL.as_millis().div_ceil(length);
-    u32::try_from(n_ahead)
-        .unwrap_or(MAX_STEPS)
-        .clamp(1, MAX_STEPS)
-}
-
-/// The entries of an epoch's map for so many prefixes and sides: the reasons have theirs besides.
-#[must_use]
-pub fn n_entries(capacity: u32) -> u32 {
-    let n_reasons = u32::try_from(reason_keys().len()).unwrap_or(0);
-    capacity.saturating_add(n_reasons)
-}
-
 /// NFLOG's stamps are cut to microseconds. A packet is before `end` for NFLOG if and only if it is
 /// before this for a program.
 fn end_nanos(end: UnixNanos) -> u64 {
@@ -393,19 +375,4 @@ fn insert_zero(
         }
     }
     Err(io::Error::from_raw_os_error(libc::ENOMEM).into())
-}
-
-fn reason_keys() -> Vec<EpochKey> {
-    let mut keys = Vec::new();
-    for version in VERSIONS {
-        for side in 0..2 {
-            keys.extend((reason::NONE + 1..reason::END).map(|reason| EpochKey {
-                version,
-                side,
-                reason,
-                ..EpochKey::default()
-            }));
-        }
-    }
-    keys
 }

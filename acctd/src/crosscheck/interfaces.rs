@@ -11,7 +11,8 @@ use log::{debug, info, warn};
 
 use super::attach::{AttachError, Attached, Condition, InFront};
 use super::link_events::LinkEvents;
-use super::{AttachMode, CrossCheckConfig, End, Watched, index_of};
+use crate::config::crosscheck::{AttachMode, CrossCheckConfig, End, Watched};
+use crate::crosscheck::tc_netlink::index_of;
 
 /// How long to wait for whoever has removed a qdisc that acctd shared to put it back, before acctd adds one of
 /// its own, in whose place none of theirs can be put. A shaper that is started again takes some seconds.

@@ -18,7 +18,7 @@ use log::debug;
 use object::{Object as _, ObjectSection as _};
 use rustix::thread::CapabilitySet;
 
-use super::CrossCheckConfig;
+use crate::config::crosscheck::CrossCheckConfig;
 use crate::model::prefix::Family;
 
 /// Built by `cargo xtask build-ebpf`, which also writes the stamp that a test checks.

@@ -18,6 +18,7 @@
 //!   that the findings of a prefix add up to all that was missing, once nothing is pending.
 //! - Loss excuses no more packets than were lost, in all intervals together.
 
+use crate::model::verdict::{Difference, Finding, Verdict};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
@@ -26,45 +27,6 @@ use acctd_common::Counters;
 use acctd_common::contract::EpochValue;
 use foldhash::fast::RandomState;
 
-/// What is to be said of a prefix in an interval. Ordered by severity, so that the worse of two
-/// is their maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// NFLOG counted what the kernel counted, but for what is explained.
-    Match,
-    /// One of the two could not count all, and that may be the difference.
-    NotChecked,
-    /// NFLOG counted less, and is known to have lost as much.
-    Lost,
-    /// NFLOG counted more: logged twice, or seen on another interface.
-    Extra,
-    /// The kernel counted more than the rules logged.
-    Uncovered,
-}
-
-impl Verdict {
-    /// All of them, in their order.
-    pub const ALL: [Self; 5] = [
-        Self::Match,
-        Self::NotChecked,
-        Self::Lost,
-        Self::Extra,
-        Self::Uncovered,
-    ];
-
-    /// The word for it in the column and in log lines.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Match => "match",
-            Self::NotChecked => "not checked",
-            Self::Lost => "lost",
-            Self::Extra => "extra",
-            Self::Uncovered => "uncovered",
-        }
-    }
-}
-
 /// What both sides counted for one prefix in one interval; zero where one saw nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -72,15 +34,6 @@ pub struct Observed {
     pub nflog: Counters,
     /// The TC program's count, over all CPUs and interfaces.
     pub kernel: EpochValue,
-}
-
-/// The kernel's count less NFLOG's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// Packets.
-    pub packets: i64,
-    /// Bytes.
-    pub bytes: i64,
 }
 
 /// What is known of an interval for this family and side.
@@ -103,18 +56,6 @@ pub struct Circumstances {
     /// The two sides did not watch for the same time: an interface came or went, the clock was
     /// set back, or epochs ran together.
     pub incomparable: bool,
-}
-
-/// A prefix that does not match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding<K> {
-    /// The prefix.
-    pub key: K,
-    /// Never [`Verdict::Match`].
-    pub verdict: Verdict,
-    /// What is certain of the difference. Over the intervals it adds up to all that is missing or
-    /// too much; only while a loss is open, [`Verdict::Lost`] gives all that waits each time.
-    pub difference: Difference,
 }
 
 /// What an interval has come to.

@@ -1,10 +1,10 @@
 //! The cross-check's log lines: what is not covered, in words.
 
-use super::Watched;
-use super::reconcile::Verdict;
-use super::verdicts::{Tally, VerdictSummary, WorstFinding, magnitude};
+use crate::config::crosscheck::Watched;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::Side;
+use crate::model::verdict::Verdict;
+use crate::model::verdict::{Tally, VerdictSummary, WorstFinding, magnitude};
 
 /// A line for each verdict and side that an operator should know of.
 #[must_use]
@@ -94,8 +94,8 @@ mod tests {
     use acctd_common::Counters;
 
     use super::*;
-    use crate::crosscheck::End;
-    use crate::crosscheck::reconcile::Difference;
+    use crate::config::crosscheck::End;
+    use crate::model::verdict::Difference;
 
     fn summary(n_prefixes: u64) -> VerdictSummary {
         let mut summary = VerdictSummary::default();

@@ -2,6 +2,7 @@
 //! anything. Answers are read leniently: filters of any kind may be there, and of most only the header
 //! matters.
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 
 use netlink_packet_core::{
@@ -274,4 +275,16 @@ fn ask_by<T>(
             rest = rest.get(length..).unwrap_or_default();
         }
     }
+}
+
+/// The index of an interface, while there is one of this name.
+pub fn index_of(interface: &str) -> Option<u32> {
+    let any = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .ok()?;
+    rustix::net::netdevice::name_to_index(&any, interface).ok()
 }

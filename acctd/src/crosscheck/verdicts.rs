@@ -1,205 +1,30 @@
 //! Judges a closed interval: hands the ledgers and the kernel's counts to the reconciler of each
 //! family and side, and sums up what comes of it.
 
-use std::cmp::Reverse;
+use crate::model::closed_interval::KernelInterval;
+use crate::model::stored_key::StoredKey;
+use crate::model::verdict::Judgement;
+use crate::model::verdict::N_WORST;
+use crate::model::verdict::Tally;
+use crate::model::verdict::VerdictSummary;
+use crate::model::verdict::WorstFinding;
+use crate::model::verdict::magnitude;
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use acctd_common::Counters;
 use acctd_common::contract::{BEFORE_END_NANOS, EpochValue, NEAR_END_NANOS, reason};
 use itertools::{EitherOrBoth, Itertools};
 
-use super::counts::{EpochCounts, KernelFamily, KernelSide};
-use super::reconcile::{
-    Circumstances, Difference, Finding, Observed, Outcome, Reconciler, Verdict,
-};
-use crate::count::accumulator::Entries;
-use crate::count::ledger::Entry;
+use super::reconcile::{Circumstances, Observed, Outcome, Reconciler};
+use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, GroupInterval};
 use crate::model::counts::Counts;
+use crate::model::entries::Entry;
+use crate::model::kernel_counts::KernelSide;
 use crate::model::prefix::{PrefixKey, Side};
-use crate::output::rows::{ClosedInterval, Gap, GapCause, GroupInterval};
+use crate::model::verdict::{Finding, Verdict};
 
 /// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];
-/// How many of the worst findings are kept.
-const N_WORST: usize = 10;
-
-/// What the kernel counted in a closed period.
-#[derive(Debug, Default)]
-pub struct KernelInterval {
-    /// Per prefix and by reason.
-    pub counts: EpochCounts,
-    /// What it counted just before the first period, and just after the last.
-    pub outside: Vec<EpochCounts>,
-    /// Whether it watched for the same time as NFLOG.
-    pub is_comparable: bool,
-    /// For each side, whether packets were held back between the kernel's count and NFLOG's.
-    pub is_delayed: [bool; 2],
-    /// How long it took to read the kernel's map.
-    pub drained_in: Duration,
-    /// The verdicts, once they are given.
-    pub judgement: Option<Judgement>,
-}
-
-impl KernelInterval {
-    /// Takes the next interval in. Both have their verdicts.
-    pub fn append(&mut self, next: Self) {
-        self.counts.append(next.counts);
-        self.outside = Vec::new();
-        self.is_comparable &= next.is_comparable;
-        for (own, next) in self.is_delayed.iter_mut().zip(next.is_delayed) {
-            *own |= next;
-        }
-        self.drained_in += next.drained_in;
-        match (&mut self.judgement, next.judgement) {
-            (Some(judgement), Some(next)) => judgement.append(next),
-            (judgement, next) => *judgement = judgement.take().or(next),
-        }
-    }
-}
-
-/// The verdicts on an interval: all but `match`, in order of prefixes.
-#[derive(Debug, Default)]
-pub struct Judgement {
-    ip4: [Vec<Finding<u32>>; 2],
-    ip6_half: [Vec<Finding<u64>>; 2],
-    ip6: [Vec<Finding<u128>>; 2],
-    /// What they come to.
-    pub summary: VerdictSummary,
-}
-
-impl Judgement {
-    fn append(&mut self, next: Self) {
-        append_findings(&mut self.ip4, next.ip4);
-        append_findings(&mut self.ip6_half, next.ip6_half);
-        append_findings(&mut self.ip6, next.ip6);
-        self.summary.append(next.summary);
-    }
-}
-
-/// A prefix may have one in each interval; its row shows the worse.
-fn append_findings<K: Ord + Copy>(own: &mut [Vec<Finding<K>>; 2], next: [Vec<Finding<K>>; 2]) {
-    for (own, next) in own.iter_mut().zip(next) {
-        own.extend(next);
-        own.sort_unstable_by_key(|finding| finding.key);
-    }
-}
-
-/// What the verdicts on an interval come to; a prefix is counted for each of its sides.
-#[derive(Clone, Debug, Default)]
-pub struct VerdictSummary {
-    /// For each verdict, the prefixes and what is different. For `match`, what the kernel counted
-    /// of those prefixes.
-    pub tallies: [Tally; Verdict::ALL.len()],
-    /// For each side the same, without its matches, and what the kernel counted.
-    pub sides: [SideSummary; 2],
-    /// Prefixes that match only thanks to the uncertain window.
-    pub n_allowed: u64,
-    /// Prefixes that match because of fragments that were put together.
-    pub n_explained_by_fragments: u64,
-    /// The widest window that was allowed for, in nanoseconds: none where all packets carry a
-    /// common time stamp.
-    pub window_nanos: u64,
-    /// The findings with the largest differences, the worst verdicts first.
-    pub worst: Vec<WorstFinding>,
-}
-
-/// Prefixes and amounts with the same verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Prefixes.
-    pub prefixes: u64,
-    /// Packets and bytes, whichever side had more of them.
-    pub amount: Counters,
-}
-
-/// One side's part.
-#[derive(Clone, Debug, Default)]
-pub struct SideSummary {
-    /// By verdict.
-    pub tallies: [Tally; Verdict::ALL.len()],
-    /// What the kernel counted in all.
-    pub kernel: Counters,
-    /// Packets among them whose header has no length, with the bytes of their frames: both counts have
-    /// these packets, and none of their bytes.
-    pub without_length: Counters,
-}
-
-/// A prefix that does not match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorstFinding {
-    /// The prefix's address.
-    pub address: IpAddr,
-    /// The side.
-    pub side: Side,
-    /// What is wrong with it.
-    pub verdict: Verdict,
-    /// Kernel less NFLOG.
-    pub difference: Difference,
-}
-
-/// Where a key's entries are kept.
-pub trait StoredKey: PrefixKey {
-    /// The ledger, if it has such keys.
-    fn entries(entries: &Entries) -> Option<&[Entry<Self>]>;
-    /// What the kernel counted for such keys.
-    fn family(counts: &EpochCounts) -> &KernelFamily<Self>;
-    /// The verdicts on such keys.
-    fn findings(judgement: &Judgement, side: Side) -> &[Finding<Self>];
-}
-
-impl StoredKey for u32 {
-    fn entries(entries: &Entries) -> Option<&[Entry<Self>]> {
-        match entries {
-            Entries::Ip4(entries) => Some(entries),
-            _ => None,
-        }
-    }
-
-    fn family(counts: &EpochCounts) -> &KernelFamily<Self> {
-        &counts.ip4
-    }
-
-    fn findings(judgement: &Judgement, side: Side) -> &[Finding<Self>] {
-        &judgement.ip4[side as usize]
-    }
-}
-
-impl StoredKey for u64 {
-    fn entries(entries: &Entries) -> Option<&[Entry<Self>]> {
-        match entries {
-            Entries::Ip6Half(entries) => Some(entries),
-            _ => None,
-        }
-    }
-
-    fn family(counts: &EpochCounts) -> &KernelFamily<Self> {
-        &counts.ip6_half
-    }
-
-    fn findings(judgement: &Judgement, side: Side) -> &[Finding<Self>] {
-        &judgement.ip6_half[side as usize]
-    }
-}
-
-impl StoredKey for u128 {
-    fn entries(entries: &Entries) -> Option<&[Entry<Self>]> {
-        match entries {
-            Entries::Ip6(entries) => Some(entries),
-            _ => None,
-        }
-    }
-
-    fn family(counts: &EpochCounts) -> &KernelFamily<Self> {
-        &counts.ip6
-    }
-
-    fn findings(judgement: &Judgement, side: Side) -> &[Finding<Self>] {
-        &judgement.ip6[side as usize]
-    }
-}
-
 /// Gives the verdicts, interval after interval: what is uncertain at an interval's end must be
 /// settled in the next one.
 #[derive(Debug)]
@@ -449,54 +274,5 @@ impl VerdictSummary {
             0
         };
         self.window_nanos = self.window_nanos.max(window);
-    }
-
-    /// A prefix counts for each interval that it was in.
-    pub fn append(&mut self, next: Self) {
-        add_tallies(&mut self.tallies, next.tallies);
-        for (own, next) in self.sides.iter_mut().zip(next.sides) {
-            add_tallies(&mut own.tallies, next.tallies);
-            own.kernel.add(next.kernel);
-            own.without_length.add(next.without_length);
-        }
-        self.n_allowed += next.n_allowed;
-        self.n_explained_by_fragments += next.n_explained_by_fragments;
-        self.window_nanos = self.window_nanos.max(next.window_nanos);
-        self.worst.extend(next.worst);
-        self.keep_worst();
-    }
-
-    fn tally_mut(&mut self, verdict: Verdict) -> &mut Tally {
-        &mut self.tallies[verdict as usize]
-    }
-
-    fn keep_worst(&mut self) {
-        self.worst.sort_unstable_by_key(|finding| {
-            let amount = magnitude(finding.difference);
-            Reverse((finding.verdict, amount.bytes, amount.packets))
-        });
-        self.worst.truncate(N_WORST);
-    }
-}
-
-fn add_tallies(own: &mut [Tally], next: [Tally; Verdict::ALL.len()]) {
-    for (own, next) in own.iter_mut().zip(next) {
-        own.add(next);
-    }
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.prefixes += other.prefixes;
-        self.amount.add(other.amount);
-    }
-}
-
-/// A difference without its sign.
-#[must_use]
-pub fn magnitude(difference: Difference) -> Counters {
-    Counters {
-        bytes: difference.bytes.unsigned_abs(),
-        packets: difference.packets.unsigned_abs(),
     }
 }

@@ -26,12 +26,14 @@ use anyhow::{Context as _, Result, bail};
 
 use super::facts::Facts;
 use super::findings::Finding;
-use crate::config::{Config, GroupConfig};
-use crate::count::ledger::Entry;
-use crate::crosscheck::counts::{EpochCounts, KernelFamily};
-use crate::crosscheck::{AttachMode, CrossCheck, CrossCheckConfig, End, Watched};
+use crate::config::Config;
+use crate::config::crosscheck::{AttachMode, CrossCheckConfig, End, Watched};
+use crate::crosscheck::session::CrossCheck;
 use crate::fault_points;
+use crate::model::entries::Entry;
+use crate::model::group::GroupConfig;
 use crate::model::interval::{Interval, UnixNanos};
+use crate::model::kernel_counts::{EpochCounts, KernelFamily};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::process::signals::Shutdown;
 use hooks::{OwnTable, Snapshot};

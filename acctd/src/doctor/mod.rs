@@ -17,44 +17,22 @@ mod loaded_rules;
 mod nft_json;
 pub mod ruleset;
 
+use crate::cli::commands::DoctorArgs;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::flags::Flags;
-use crate::cli::go_flags;
 use crate::config::Config;
 use facts::Facts;
 use findings::{Finding, Severity, findings};
 use live::measured::Measured;
 
-/// The flags of `acctd doctor`: those of the acctd that it looks at.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// As JSON: a list of what is found, with the severity, an id, what it is and the cure.
-    #[arg(long)]
-    pub json: bool,
-
-    /// Measure for so long instead of judging alone: what passes the interfaces, meets the rules, and is logged.
-    ///
-    /// On the interfaces of --crosscheck, or those with a default route. It sets counters in a table of its own
-    /// and attaches the cross-check's programs, and takes both away again. Groups that nobody reads it reads itself;
-    /// of those that acctd reads, it asks the one behind --listen. --json has a group's numbers in one object.
-    #[arg(long, value_name = "DURATION", value_parser = parse_live)]
-    pub live: Option<Duration>,
-
-    /// Those of the daemon. With --verbose it says what is good to know besides.
-    #[command(flatten)]
-    pub flags: Flags,
-}
-
 const WARNINGS: u8 = 1;
 const WILL_NOT_WORK: u8 = 2;
 
 /// Looks around and says what is found: worst first, a line each, or OK and what the groups see.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let config = match Config::resolve(args.flags.clone()) {
         Ok(config) => config,
         Err(error) => {
@@ -101,15 +79,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         _ if !is_whole => ExitCode::from(WARNINGS),
         Some(Severity::Note) | None => ExitCode::SUCCESS,
     })
-}
-
-fn parse_live(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let length = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
-    if length.is_zero() || length > LONGEST {
-        return Err("is no time to measure for: use 10s, at most 24h".to_owned());
-    }
-    Ok(length)
 }
 
 fn line(finding: &Finding) -> String {

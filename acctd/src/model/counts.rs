@@ -3,6 +3,7 @@
 //! For what the kernel handed over: `packets` (in rows) + `undecodable()` = all of it. What it
 //! could not hand over is `lost`, from the gaps in its own numbering.
 
+use acctd_common::Counters;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,21 @@ impl Counts {
     pub fn undecodable(&self) -> u64 {
         self.truncated + self.not_ip + self.other_family + self.malformed
     }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileTotals {
+    /// Rows, the header not counted.
+    pub rows: u64,
+    /// The sum of the source columns.
+    pub source: Counters,
+    /// The sum of the destination columns.
+    pub dest: Counters,
+    /// The sum of the cross-check's source columns.
+    pub tc_source: Counters,
+    /// The sum of the cross-check's destination columns.
+    pub tc_dest: Counters,
 }
 
 #[cfg(test)]

@@ -6,6 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// How long the kernel may hold a packet back before it hands its batch over; the group's flush
+/// timeout is set to it.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// On top of the flush timeout: the kernel's timer and our own may both be late.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// A period stays open for this long after its end.
+pub const SETTLE_TIME: Duration = FLUSH_TIMEOUT.saturating_add(GRACE);
+
 /// A point of the wall clock: nanoseconds since 1970-01-01 00:00 UTC.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -1,6 +1,14 @@
 //! Words that all parts use: prefixes, intervals, counts. No I/O.
 
+pub mod closed_interval;
 pub mod counts;
+pub mod entries;
+pub mod group;
 pub mod human;
 pub mod interval;
+pub mod kernel_counts;
 pub mod prefix;
+pub mod shutdown_mode;
+pub mod stored_key;
+pub mod verdict;
+pub mod zone;

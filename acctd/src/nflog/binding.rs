@@ -13,12 +13,14 @@ use log::{info, warn};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
+use crate::model::closed_interval::{Gap, GapCause};
+use crate::model::group::GroupConfig;
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
 use crate::nflog::network_namespace::Home;
-use crate::nflog::socket::{NflogGroup, NflogSocket};
-use crate::output::rows::{Gap, GapCause};
-use crate::process::preflight;
+use crate::nflog::open;
+use crate::nflog::socket::NflogSocket;
 use crate::restart::handover::socket_name;
 use crate::restart::systemd;
 
@@ -272,7 +274,7 @@ impl Bindings {
         let flush_timeout = self.flush_timeout;
         let opened = self
             .home
-            .run(|| preflight::open_group(&config, flush_timeout))
+            .run(|| open::open_group(&config, flush_timeout))
             .context("cannot enter its network namespace")
             .flatten();
         let socket = match opened {
@@ -368,7 +370,7 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::cli::flags::Cli;
+    use crate::cli::commands::Cli;
 
     fn bindings() -> Bindings {
         let args = ["acctd", "-ip4-src-group=5"];

@@ -4,6 +4,7 @@ pub mod binding;
 pub mod decode;
 pub mod message;
 pub mod network_namespace;
+pub mod open;
 pub mod pace;
 pub mod rule_watch;
 pub(crate) mod shape;

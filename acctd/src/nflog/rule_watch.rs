@@ -21,10 +21,11 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use crate::model::closed_interval::{Gap, GapCause};
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
-use crate::nflog::socket::{NflogGroup, set_receive_buffer};
-use crate::output::rows::{Gap, GapCause};
-use crate::output::writer::yield_to_readers;
+use crate::nflog::socket::set_receive_buffer;
+use crate::process::priority::yield_to_readers;
 use legacy::Legacy;
 use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset, split_message};
 

@@ -19,7 +19,7 @@
 //! packets) to group 0 and has no part in NFLOG rules, which find their logger by type
 //! (`nf_log_packet` in `net/netfilter/nf_log.c`).
 
-use std::fmt;
+use crate::model::group::NflogGroup;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -29,7 +29,6 @@ use errno::{Errno, errno, set_errno};
 use nflog::{CfgFlags, CopyMode, Queue};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
-use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -57,16 +56,6 @@ const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
 
 /// Its netlink port id.
 const KERNEL: u32 = 0;
-
-/// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct NflogGroup(pub u16);
-
-impl fmt::Display for NflogGroup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A socket that the kernel sends the packets of one group to.
 #[derive(Debug)]

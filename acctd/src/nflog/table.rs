@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::nflog::socket::NflogGroup;
+use crate::model::group::NflogGroup;
 
 /// Of the network namespace that this thread is in; `/proc/net` is that of the first one.
 const TABLE: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";

@@ -3,15 +3,14 @@
 //! for it, nor does another program that has no priority of its own. Each address has its own clients:
 //! those of one take no place from those of another.
 
+use crate::config::listen_address::ListenAddress;
 use std::convert::Infallible;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::observe::metrics::{Format, Metrics};
 use crate::observe::state::Vitals;
 use crate::observe::status::Status;
-use crate::output::writer;
+use crate::process::priority::yield_to_readers_and_others;
 
 /// Clients of one address at once; a further one takes the place of the one that has been quiet for the
 /// longest.
@@ -47,48 +46,6 @@ const CONNECTION_PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Of a socket's file: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// `ADDR:PORT`.
-    Tcp(SocketAddr),
-    /// `unix:PATH`.
-    Unix(PathBuf),
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        if let Some(path) = text.strip_prefix("unix:") {
-            // sun_path of sys/un.h, the NUL at the end included.
-            return match path.len() {
-                0 => Err("no path behind unix:".into()),
-                1..108 => Ok(Self::Unix(path.into())),
-                _ => Err("the path has more than 107 bytes, the most for a socket".into()),
-            };
-        }
-        // As others have it: all addresses.
-        let everywhere = text.strip_prefix(':').map(|port| format!("[::]:{port}"));
-        let address = everywhere.as_deref().unwrap_or(text);
-        address.parse().map(Self::Tcp).map_err(|_no_address| {
-            format!(
-                "{text:?} is neither ADDRESS:PORT (127.0.0.1:9745, [::1]:9745) nor unix:PATH (unix:/run/acctd/acctd.sock)"
-            )
-        })
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// Sockets that are bound, though nobody is answered yet.
 #[derive(Debug, Default)]
@@ -156,7 +113,7 @@ impl Listeners {
         thread::Builder::new()
             .name("listen".into())
             .spawn(move || {
-                writer::yield_to_readers_and_others();
+                yield_to_readers_and_others();
                 if let Err(error) = serve(tcp, unix, vitals) {
                     warn!("nobody is answered any more on --listen: {error:#}; accounting goes on");
                 }

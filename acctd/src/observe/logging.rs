@@ -8,7 +8,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::model::interval::UnixNanos;
-use crate::output::naming::Zone;
+use crate::model::zone::Zone;
 
 /// Starts logging; from here on the `log` macros write.
 pub fn start(to_syslog: bool, debug: bool) -> Result<()> {

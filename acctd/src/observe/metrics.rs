@@ -2,6 +2,7 @@
 //!
 //! Never one series for each address. Whatever an alert may ask for is there from the start, as 0.
 
+use crate::model::kernel_counts::REASONS;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,16 +14,15 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::config::GroupConfig;
-use crate::crosscheck::InterfaceState;
-use crate::crosscheck::reconcile::Verdict;
-use crate::crosscheck::verdicts::Tally;
+use crate::crosscheck::interfaces::InterfaceState;
 use crate::model::counts::Counts;
+use crate::model::group::GroupConfig;
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Side;
+use crate::model::verdict::Tally;
+use crate::model::verdict::Verdict;
 use crate::observe::process_usage::ProcessUsage;
 use crate::observe::state::{Noted, Vitals};
-use crate::output::journal;
 
 /// The formats that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +279,7 @@ impl Page<'_> {
         self.interfaces(&crosscheck.interfaces)?;
         let tallies = Verdict::ALL.map(|verdict| {
             let tally = crosscheck.total.tallies[verdict as usize];
-            (label("verdict", journal::field(verdict)), tally)
+            (label("verdict", Verdict::field_name(verdict)), tally)
         });
         let prefixes = tallies
             .iter()
@@ -332,7 +332,7 @@ impl Page<'_> {
             "Bytes of frames whose packets are counted with 0 bytes, as their header has no length",
             missing,
         )?;
-        let uncounted = journal::REASONS.iter().map(|(_, reason)| {
+        let uncounted = REASONS.iter().map(|(_, reason)| {
             let packets = crosscheck.uncounted.get(reason).copied();
             (label("reason", reason), packets.unwrap_or(0))
         });

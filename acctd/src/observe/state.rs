@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-use crate::config::{Config, GroupConfig};
-use crate::crosscheck::verdicts::VerdictSummary;
-use crate::crosscheck::{InterfaceState, ProgramRun, Watched};
+use crate::config::Config;
+use crate::config::crosscheck::Watched;
+use crate::crosscheck::interfaces::InterfaceState;
+use crate::crosscheck::session::ProgramRun;
+use crate::model::closed_interval::ClosedInterval;
+use crate::model::counts::FileTotals;
 use crate::model::counts::{Counts, SharedCounts};
+use crate::model::group::GroupConfig;
 use crate::model::interval::{Period, UnixNanos};
-use crate::output::csv::FileTotals;
-use crate::output::journal;
-use crate::output::naming::Zone;
-use crate::output::rows::ClosedInterval;
+use crate::model::verdict::VerdictSummary;
+use crate::model::zone::Zone;
 
 /// Rates are of this time.
 const RATE_OVER: Duration = Duration::from_secs(10);
@@ -265,7 +267,7 @@ impl Vitals {
         };
         self.drain_seconds.observe(kernel.drained_in.as_secs_f64());
         let crosscheck = &mut noted.crosscheck;
-        for (reason, counters) in journal::uncounted(kernel) {
+        for (reason, counters) in kernel.uncounted() {
             *crosscheck.uncounted.entry(reason).or_default() += counters.packets;
         }
         if let Some(judgement) = &kernel.judgement {
@@ -401,7 +403,7 @@ mod tests {
 
     fn noted() -> Noted {
         let args = ["acctd", "-ip4-src-group=5"].map(Into::into);
-        let flags = crate::cli::flags::Cli::parse_args(args).unwrap().flags;
+        let flags = crate::cli::commands::Cli::parse_args(args).unwrap().flags;
         let config = Config::resolve(flags).unwrap();
         Vitals::new(&config, [Arc::default()], UnixNanos(0)).noted()
     }
@@ -430,7 +432,7 @@ mod tests {
     fn a_group_that_is_not_bound_and_an_engine_that_hangs_are_problems() {
         let groups = |noted: &Noted| {
             let args = ["acctd", "-ip4-src-group=5"].map(Into::into);
-            let flags = crate::cli::flags::Cli::parse_args(args).unwrap().flags;
+            let flags = crate::cli::commands::Cli::parse_args(args).unwrap().flags;
             let config = Config::resolve(flags).unwrap();
             noted.problems(&[(config.groups[0], Arc::default())])
         };

@@ -1,5 +1,6 @@
 //! What acctd is doing, for people and for programs: `/status` as JSON, `acctd status` and SIGUSR1 as text.
 
+use crate::cli::commands::StatusArgs;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -15,40 +16,20 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::crosscheck::reconcile::Verdict;
-use crate::crosscheck::verdicts::VerdictSummary;
+use crate::config::listen_address::ListenAddress;
 use crate::model::counts::Counts;
 use crate::model::human::{bytes, thousands};
 use crate::model::interval::{Period, UnixNanos};
-use crate::observe::http::ListenAddress;
+use crate::model::verdict::Verdict;
+use crate::model::verdict::VerdictSummary;
+use crate::model::zone::Zone;
 use crate::observe::state::{Noted, Vitals};
-use crate::output::journal;
-use crate::output::naming::Zone;
-
-/// The flags of `acctd status`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// Where acctd listens, as it was given to it with --listen; of several the first counts.
-    #[arg(
-        long,
-        env = "ACCTD_LISTEN",
-        hide_env = true,
-        value_name = "ADDR",
-        value_delimiter = ',',
-        default_value = "unix:/run/acctd/acctd.sock"
-    )]
-    pub listen: Vec<ListenAddress>,
-
-    /// As JSON, as acctd gives it.
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// How long acctd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks and prints.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &StatusArgs) -> Result<ExitCode> {
     let Some(address) = args.listen.first() else {
         bail!("no address to ask: give --listen");
     };
@@ -321,7 +302,7 @@ fn by_verdict(summary: &VerdictSummary) -> BTreeMap<String, u64> {
     let verdicts = Verdict::ALL.into_iter();
     let prefixes = |verdict: Verdict| summary.tallies[verdict as usize].prefixes;
     verdicts
-        .map(|verdict| (journal::field(verdict).to_owned(), prefixes(verdict)))
+        .map(|verdict| (Verdict::field_name(verdict).to_owned(), prefixes(verdict)))
         .collect()
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::config::GroupConfig;
 use crate::model::counts::Counts;
+use crate::model::group::GroupConfig;
 use crate::model::prefix::Family;
 use crate::nflog::socket::copy_range;
 
@@ -133,8 +133,8 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::group::NflogGroup;
     use crate::model::prefix::{PrefixLength, Side};
-    use crate::nflog::socket::NflogGroup;
 
     fn config() -> GroupConfig {
         GroupConfig {

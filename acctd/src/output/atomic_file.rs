@@ -7,7 +7,7 @@ use std::io;
 use log::warn;
 use rustix::fs::OFlags;
 
-use crate::nflog::socket::NflogGroup;
+use crate::model::group::NflogGroup;
 use crate::output::log_directory::{FileId, LogDirectory};
 
 /// How the names of files end that are not whole.

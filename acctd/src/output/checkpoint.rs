@@ -7,16 +7,16 @@ use std::time::Duration;
 use acctd_common::Counters;
 use serde::{Deserialize, Serialize};
 
-use crate::config::GroupConfig;
-use crate::count::accumulator::Entries;
-use crate::count::ledger::Entry;
+use crate::model::closed_interval::{Gap, GroupInterval};
 use crate::model::counts::Counts;
+use crate::model::entries::Entries;
+use crate::model::entries::Entry;
+use crate::model::group::GroupConfig;
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
-use crate::nflog::socket::NflogGroup;
 use crate::output::atomic_file;
-use crate::output::checksummed::{Damage, Sealed};
-use crate::output::rows::{Gap, GroupInterval};
+use crate::restart::checksummed::{Damage, Sealed};
 
 /// What a period that is not over had counted.
 #[derive(Clone, Debug)]
@@ -217,7 +217,7 @@ fn checked_sum(one: Counters, other: Counters) -> Option<Counters> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::checksummed;
+    use crate::restart::checksummed;
 
     fn checkpoint(bits: u8, entries: Entries, packets: u64) -> Checkpoint {
         let interval = Interval::new(Duration::from_secs(10)).unwrap();
@@ -306,7 +306,7 @@ mod tests {
                 end: UnixNanos(73_000_000_000),
             },
             groups: vec![NflogGroup(5)],
-            cause: crate::output::rows::GapCause::Killed,
+            cause: crate::model::closed_interval::GapCause::Killed,
         });
         checksummed::testing::ensure_format("checkpoint-1", &written.clone().into_saved());
         read_back(written).unwrap();

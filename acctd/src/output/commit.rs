@@ -21,12 +21,12 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::fault_points::{self, reached};
+use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
-use crate::nflog::socket::NflogGroup;
 use crate::output::atomic_file;
-use crate::output::checksummed::{self, Damage, Sealed};
 use crate::output::journal;
 use crate::output::log_directory::{FileId, LogDirectory};
+use crate::restart::checksummed::{self, Damage, Sealed};
 
 /// How the names of records end.
 pub const ENDING: &str = "commit";

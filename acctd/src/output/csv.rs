@@ -1,5 +1,6 @@
 //! Rows → the text of a CSV file, in the seed's format.
 
+use crate::model::counts::FileTotals;
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -26,21 +27,6 @@ const CROSS_CHECK_HEADER: [&str; 5] = [
     "TcDestPackets",
     "Verdict",
 ];
-
-/// What a file holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileTotals {
-    /// Rows, the header not counted.
-    pub rows: u64,
-    /// The sum of the source columns.
-    pub source: Counters,
-    /// The sum of the destination columns.
-    pub dest: Counters,
-    /// The sum of the cross-check's source columns.
-    pub tc_source: Counters,
-    /// The sum of the cross-check's destination columns.
-    pub tc_dest: Counters,
-}
 
 /// Writes header and rows; `time` is the first column of each. Rows have the cross-check's part if
 /// and only if `with_crosscheck`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use crate::nflog::socket::NflogGroup;
+use crate::model::group::NflogGroup;
 use crate::nflog::table;
 use crate::output::log_directory::{FileId, LogDirectory};
 

@@ -6,20 +6,20 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
 
 use acctd_common::Counters;
-use acctd_common::contract::reason;
 use log::warn;
 use rustix::fs::OFlags;
 use serde::Serialize;
 
-use crate::crosscheck::Watched;
-use crate::crosscheck::reconcile::Verdict;
-use crate::crosscheck::verdicts::{Judgement, KernelInterval};
+use crate::config::crosscheck::Watched;
+use crate::model::closed_interval::KernelInterval;
+use crate::model::closed_interval::{ClosedInterval, GapCause};
 use crate::model::counts::Counts;
+use crate::model::counts::FileTotals;
 use crate::model::prefix::Side;
-use crate::output::csv::FileTotals;
+use crate::model::verdict::Judgement;
+use crate::model::verdict::Verdict;
+use crate::model::zone::Zone;
 use crate::output::log_directory::LogDirectory;
-use crate::output::naming::Zone;
-use crate::output::rows::{ClosedInterval, GapCause};
 
 /// The file's name in the log directory.
 pub const FILE_NAME: &str = "intervals.jsonl";
@@ -126,16 +126,16 @@ impl CrossCheckSummary {
                 packets: tally.amount.packets,
                 bytes: tally.amount.bytes,
             };
-            (field(verdict), amount)
+            (verdict.field_name(), amount)
         });
-        let uncounted = uncounted(kernel);
+        let uncounted = kernel.uncounted();
         let uncounted = uncounted.filter(|(_, counters)| counters.packets > 0);
         let uncounted = uncounted
             .map(|(reason, Counters { packets, bytes })| (reason, Counted { packets, bytes }));
         let worst = summary.worst.iter().map(|worst| Worst {
             ip: worst.address.to_string(),
             side: worst.side.name(),
-            verdict: field(worst.verdict),
+            verdict: worst.verdict.field_name(),
             packets: worst.difference.packets,
             bytes: worst.difference.bytes,
         });
@@ -158,35 +158,6 @@ impl CrossCheckSummary {
         }
     }
 }
-
-/// What the kernel counted for no prefix, by the reason.
-pub fn uncounted(kernel: &KernelInterval) -> impl Iterator<Item = (&'static str, Counters)> {
-    let reasons = REASONS.iter();
-    reasons.map(|&(reason, name)| (name, kernel.counts.reasons.sum(reason)))
-}
-
-/// The verdict as a field of JSON is named.
-#[must_use]
-pub fn field(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::NotChecked => "not_checked",
-        verdict => verdict.text(),
-    }
-}
-
-/// The names of the map contract's reasons.
-pub const REASONS: [(u8, &str); 10] = [
-    (reason::NOT_IP, "not_ip"),
-    (reason::OTHER_HOST, "other_host"),
-    (reason::BAD_HEADER, "bad_header"),
-    (reason::BAD_CHECKSUM, "bad_checksum"),
-    (reason::TRUNCATED, "truncated"),
-    (reason::BAD_OPTIONS, "bad_options"),
-    (reason::UNKNOWN_VLAN, "unknown_vlan"),
-    (reason::OVERFLOW, "overflow"),
-    (reason::UNACCOUNTED, "unaccounted"),
-    (reason::WITHOUT_LENGTH, "without_length"),
-];
 
 #[derive(Debug, Serialize)]
 struct GroupSummary {

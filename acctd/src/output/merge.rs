@@ -2,15 +2,12 @@
 //! what is lost is where one interval ended and the next began, and at last which of the smallest
 //! prefixes it was, but no packet.
 
-use std::cmp::Reverse;
+use crate::model::entries::fold;
+use crate::model::entries::join;
 use std::collections::VecDeque;
 
-use acctd_common::Counters;
-
-use crate::count::accumulator::Entries;
-use crate::count::ledger::Entry;
-use crate::model::prefix::PrefixKey;
-use crate::output::rows::{ClosedInterval, GroupInterval};
+use crate::model::closed_interval::{ClosedInterval, GroupInterval};
+use crate::model::entries::Entries;
 
 impl ClosedInterval {
     /// Entries that it has in memory.
@@ -84,41 +81,6 @@ impl GroupInterval {
     }
 }
 
-/// Adds entries to others of the same kind: each prefix once, in order.
-pub fn join<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
-    all.extend(more);
-    sort_and_join(all);
-    all.shrink_to_fit();
-}
-
-/// Puts entries in order where they lie, each prefix once; linear where they are so already.
-pub fn sort_and_join<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
-    entries.sort_unstable_by_key(Entry::key);
-    entries.dedup_by(|next, kept| {
-        let is_same = next.key() == kept.key();
-        if is_same {
-            let mut sum = kept.counters();
-            sum.add(next.counters());
-            *kept = Entry::new(kept.key(), sum);
-        }
-        is_same
-    });
-}
-
-/// Returns the packets that went to the zero address.
-pub fn fold<K: PrefixKey>(entries: &mut Vec<Entry<K>>, limit: usize) -> u64 {
-    if entries.len() <= limit {
-        return 0;
-    }
-    entries.select_nth_unstable_by_key(limit, |entry| Reverse(entry.counters().packets));
-    let mut folded = Counters::default();
-    for entry in entries.drain(limit..) {
-        folded.add(entry.counters());
-    }
-    join(entries, vec![Entry::new(K::ZERO, folded)]);
-    folded.packets
-}
-
 /// How many intervals are to be put together, and where: the neighbours that have the fewest rows, so
 /// that none is moved often. `None` where there are not two.
 #[must_use]
@@ -132,11 +94,13 @@ pub fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::GroupConfig;
     use crate::model::counts::Counts;
+    use crate::model::entries::Entry;
+    use crate::model::group::GroupConfig;
+    use crate::model::group::NflogGroup;
     use crate::model::interval::{Period, UnixNanos};
     use crate::model::prefix::{Family, PrefixLength, Side};
-    use crate::nflog::socket::NflogGroup;
+    use acctd_common::Counters;
 
     fn interval(start: i64, entries: &[(u32, u64)]) -> ClosedInterval {
         let entries: Vec<Entry<u32>> = entries

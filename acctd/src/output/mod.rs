@@ -2,14 +2,12 @@
 
 pub mod atomic_file;
 pub mod checkpoint;
-pub mod checksummed;
 pub mod commit;
 pub mod csv;
 pub mod directory_lock;
 pub mod journal;
 pub mod log_directory;
 pub mod merge;
-pub mod naming;
 pub mod recovery;
 pub mod rows;
 pub mod writer;

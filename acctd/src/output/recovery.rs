@@ -13,16 +13,16 @@ use log::{info, warn};
 use rustix::fs::OFlags;
 
 use crate::config::Config;
-use crate::crosscheck::verdicts::KernelInterval;
+use crate::model::closed_interval::KernelInterval;
+use crate::model::closed_interval::{ClosedInterval, Gap, GapCause};
+use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
-use crate::nflog::socket::NflogGroup;
 use crate::output::atomic_file;
 use crate::output::checkpoint::{self, Checkpoint};
-use crate::output::checksummed::{self, Damage, Sealed};
 use crate::output::commit::{self, Record};
 use crate::output::directory_lock::{DirectoryLock, LockError};
 use crate::output::log_directory::LogDirectory;
-use crate::output::rows::{ClosedInterval, Gap, GapCause};
+use crate::restart::checksummed::{self, Damage, Sealed};
 
 /// How long ago a run may have been killed whose interval goes on.
 const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);

@@ -2,88 +2,15 @@
 //! address. The ledgers are sorted where they lie and merged while they are written, so a file
 //! takes no memory beyond them.
 
+use crate::model::closed_interval::ClosedInterval;
 use std::net::IpAddr;
 
 use acctd_common::Counters;
 use itertools::Itertools;
-use serde::{Deserialize, Serialize};
 
-use crate::config::GroupConfig;
-use crate::count::accumulator::Entries;
-use crate::count::ledger::Entry;
-use crate::crosscheck::reconcile::Verdict;
-use crate::crosscheck::verdicts::{KernelInterval, StoredKey};
-use crate::model::counts::Counts;
-use crate::model::interval::Period;
 use crate::model::prefix::{PrefixKey, Side};
-use crate::nflog::socket::NflogGroup;
-
-/// A period that is over, with all that was counted in it. Only [`crate::close::engine`] makes one,
-/// from ledgers that their readers have let go of, so an open period cannot be written.
-#[derive(Debug)]
-pub struct ClosedInterval {
-    /// The span it covers; the first and the last of a run are partial.
-    pub period: Period,
-    /// Each group's part.
-    pub groups: Vec<GroupInterval>,
-    /// What the kernel counted, with a cross-check.
-    pub kernel: Option<KernelInterval>,
-    /// Times in it of which it is not known what was logged.
-    pub gaps: Vec<Gap>,
-    /// The files of its checkpoints, which go when it has its own.
-    pub checkpoints: Vec<String>,
-    /// How many intervals were put together to this one because too many rows waited for the disk.
-    pub n_merged: u32,
-}
-
-/// A time in which packets may have been logged that nobody received and no number tells of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// From the last moment that is accounted for to the first one that is again.
-    pub period: Period,
-    /// The groups that it concerns.
-    pub groups: Vec<NflogGroup>,
-    /// How it came about, as a word of `intervals.jsonl`.
-    pub cause: GapCause,
-}
-
-/// What has made a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapCause {
-    /// acctd was killed: what came after its last checkpoint is gone, and nothing was received until
-    /// it was started again.
-    Killed,
-    /// The kernel's side of the group was gone, until the group was bound again.
-    Unbound,
-    /// No rule logged to the group, where one had before.
-    RulesGone,
-}
-
-/// What one group counted in a period.
-#[derive(Clone, Debug)]
-pub struct GroupInterval {
-    /// The group.
-    pub config: GroupConfig,
-    /// What happened to its packets.
-    pub counts: Counts,
-    /// Its prefixes, in ledgers each of which has a prefix once; none where no datagram came.
-    pub entries: Vec<Entries>,
-    /// It may lack packets whose loss is counted in a later period, or not known yet.
-    pub loss_is_open: bool,
-}
-
-impl From<GroupConfig> for GroupInterval {
-    /// Nothing counted yet.
-    fn from(config: GroupConfig) -> Self {
-        Self {
-            config,
-            counts: Counts::default(),
-            entries: Vec::new(),
-            loss_is_open: false,
-        }
-    }
-}
+use crate::model::stored_key::StoredKey;
+use crate::model::verdict::Verdict;
 
 /// One row of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,43 +37,6 @@ pub struct KernelRow {
 }
 
 impl ClosedInterval {
-    /// An interval with nothing but what its groups counted.
-    #[must_use]
-    pub fn new(period: Period, groups: Vec<GroupInterval>) -> Self {
-        Self {
-            period,
-            groups,
-            kernel: None,
-            gaps: Vec::new(),
-            checkpoints: Vec::new(),
-            n_merged: 1,
-        }
-    }
-
-    /// The counters of all groups together.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
-        for group in &self.groups {
-            sum.add(&group.counts);
-        }
-        sum
-    }
-
-    /// Puts everything in order where it lies; linear where that was done before.
-    pub fn sort(&mut self) {
-        for ledger in self.groups.iter_mut().flat_map(|group| &mut group.entries) {
-            match ledger {
-                Entries::Ip4(entries) => entries.sort_unstable_by_key(Entry::key),
-                Entries::Ip6Half(entries) => entries.sort_unstable_by_key(Entry::key),
-                Entries::Ip6(entries) => entries.sort_unstable_by_key(Entry::key),
-            }
-        }
-        if let Some(kernel) = &mut self.kernel {
-            kernel.counts.sort();
-        }
-    }
-
     /// The rows in order, each prefix once.
     pub fn rows(&mut self) -> impl Iterator<Item = Row> {
         self.sort();
@@ -285,9 +175,15 @@ const NOTHING: Counters = Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::closed_interval::GroupInterval;
+    use crate::model::counts::Counts;
+    use crate::model::entries::Entries;
+    use crate::model::entries::Entry;
+    use crate::model::group::GroupConfig;
+    use crate::model::group::NflogGroup;
+    use crate::model::interval::Period;
     use crate::model::interval::UnixNanos;
     use crate::model::prefix::{Family, PrefixLength};
-    use crate::nflog::socket::NflogGroup;
 
     fn group(side: Side, family: Family, entries: Entries) -> GroupInterval {
         GroupInterval {

@@ -4,6 +4,7 @@
 
 mod attempt;
 
+use crate::process::priority::yield_to_readers;
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future;
@@ -18,10 +19,12 @@ use log::{info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::crosscheck::Watched;
+use crate::config::crosscheck::Watched;
 use crate::crosscheck::verdicts::Judge;
+use crate::model::closed_interval::ClosedInterval;
+use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
-use crate::nflog::socket::NflogGroup;
+use crate::model::zone::Zone;
 use crate::observe::state::Vitals;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::commit::Place;
@@ -29,8 +32,6 @@ use crate::output::csv;
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
 use crate::output::merge;
-use crate::output::naming::Zone;
-use crate::output::rows::ClosedInterval;
 
 use attempt::{Attempt, DiskThread, Failure, Line, Outcome, Unwritten};
 
@@ -44,12 +45,6 @@ const LAST_ANSWER: Duration = Duration::from_secs(45);
 /// A disk that has not answered for so long is in trouble, though it has refused nothing: a dead one, or a
 /// network file system without its server.
 const NO_ANSWER: Duration = Duration::from_secs(10);
-
-/// By how much the nice value of the thread that sorts and writes is above the readers', up to 0: on a
-/// busy core they come first, with three quarters of it where both want all. A file may be late, a packet
-/// cannot wait. No more than that, or the writer gets too little where there is too little for all,
-/// and falls further behind with each interval.
-const BEHIND_READERS: i32 = 5;
 
 /// Where and how files are written.
 #[derive(Clone, Debug)]
@@ -678,30 +673,5 @@ fn coarsen_all(
             "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
             files.len()
         );
-    }
-}
-
-/// Nice values are a thread's own on Linux, and lowering one's priority is always allowed. The readers'
-/// is that of the process's first thread, which has started them.
-pub(crate) fn yield_to_readers() {
-    set_behind_readers(|behind| behind.min(0));
-}
-
-/// The same, and not in front of other programs either: for work that whoever can connect may ask for without end.
-pub(crate) fn yield_to_readers_and_others() {
-    set_behind_readers(|behind| behind.max(0));
-}
-
-fn set_behind_readers(within: impl Fn(i32) -> i32) {
-    let this_thread = Some(rustix::thread::gettid());
-    let first_thread = Some(rustix::process::getpid());
-    let nice_value = rustix::process::getpriority_process;
-    let (Ok(own), Ok(readers)) = (nice_value(this_thread), nice_value(first_thread)) else {
-        return;
-    };
-    let wanted = within(readers + BEHIND_READERS);
-    if own < wanted {
-        // Should it fail, the work is done at the readers' priority.
-        let _no_matter = rustix::process::setpriority_process(this_thread, wanted);
     }
 }

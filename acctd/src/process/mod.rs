@@ -1,7 +1,6 @@
 //! What acctd needs of and gives up in its own process.
 
-pub mod preflight;
-pub mod privilege;
+pub mod priority;
 pub mod signals;
 pub mod time_zone;
 pub mod user;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use signal_hook::consts::{SIGUSR1, SIGXFSZ};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::restart::handover::Parting;
+use crate::model::shutdown_mode::ShutdownMode;
 
 /// A file that would grow beyond the limit (`ulimit -f`, `LimitFSIZE=`) is a write that fails, tried
 /// again like any other, and not the end of the process.
@@ -89,7 +89,7 @@ pub struct Received {
     /// The name that Go has for it.
     pub name: &'static str,
     /// What is to become of the groups.
-    pub parting: Parting,
+    pub parting: ShutdownMode,
 }
 
 impl Shutdown {
@@ -114,12 +114,12 @@ impl Shutdown {
             () = received(self.hang_up.as_mut()) => "hangup",
             _ = self.hand_over.recv() => return Received {
                 name: "user defined signal 2",
-                parting: Parting::HandOver,
+                parting: ShutdownMode::KeepBound,
             },
         };
         Received {
             name,
-            parting: Parting::LetGo,
+            parting: ShutdownMode::Unbind,
         }
     }
 }

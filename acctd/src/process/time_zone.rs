@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tz::TimeZone;
 
-use crate::output::naming::Zone;
+use crate::model::zone::Zone;
 
 /// Where chrono looks for zones, in this order.
 const DIRECTORIES: [&str; 4] = [

@@ -10,6 +10,7 @@
 //! is a sealed piece of memory, kept by the manager beside the sockets. After a kill there are sockets
 //! and no note: the first packet that waits is where accounting begins again.
 
+use crate::count::position::Position;
 use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,11 +20,12 @@ use log::{info, warn};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::close::timeline::SETTLE_TIME;
-use crate::config::GroupConfig;
+use crate::model::group::GroupConfig;
+use crate::model::group::NflogGroup;
+use crate::model::interval::SETTLE_TIME;
 use crate::model::interval::UnixNanos;
-use crate::nflog::socket::{NflogGroup, Waiting};
-use crate::output::checksummed::{self, Sealed};
+use crate::nflog::socket::Waiting;
+use crate::restart::checksummed::{self, Sealed};
 use crate::restart::inherited::Named;
 use crate::restart::systemd;
 
@@ -33,26 +35,6 @@ const NOTE: &str = "acctd-state";
 const SEALS: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SHRINK);
-
-/// How acctd parts with its groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parting {
-    /// It lets go of them: the kernel hands over what it holds, and logs nothing more.
-    LetGo,
-    /// It leaves them to the next acctd, for which the kernel goes on logging.
-    HandOver,
-}
-
-/// Where a group's reader is in what the kernel logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// The number that the next packet has; unknown until the first one came.
-    pub next_sequence: Option<u32>,
-    /// The time of the last packet.
-    pub last_time: UnixNanos,
-    /// Overruns of the socket of which no number has shown yet how many packets they cost.
-    pub open_overruns: u32,
-}
 
 /// The note.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

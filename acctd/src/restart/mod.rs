@@ -1,5 +1,6 @@
 //! What outlives one process: sockets and positions handed to the next.
 
+pub mod checksummed;
 pub mod handover;
 #[expect(
     unsafe_code,

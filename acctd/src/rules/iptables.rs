@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 
 use super::nft;
 use super::plan::{Hook, Plan, Rule};
+use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
-use crate::nflog::socket::NflogGroup;
 use crate::rules::external::{self, ExternalError};
 
 const TABLE: &str = "mangle";

@@ -10,6 +10,8 @@ pub mod iptables;
 pub mod nft;
 pub mod plan;
 
+use crate::cli::commands::Format;
+use crate::cli::commands::RulesArgs;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,78 +19,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli::flags::{GroupFlags, GroupList};
-use plan::{Hook, Plan, Scenario};
-
-/// The flags of `acctd rules`.
-#[derive(Clone, Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
-pub struct Args {
-    /// Whose packets are counted.
-    #[arg(value_enum, default_value_t = Scenario::Host)]
-    pub scenario: Scenario,
-
-    /// Interfaces behind which the accounted addresses are; ports, for a bridge.
-    ///
-    /// A list. A name may end in * for all that begin so (ppp*).
-    #[arg(long, value_name = "IFACE", value_delimiter = ',')]
-    pub lan: Vec<String>,
-
-    /// Only what passes from one interface to another, not what the router itself receives or sends.
-    #[arg(long)]
-    pub forwarded: bool,
-
-    /// Log what goes out on the netdev egress hook of these interfaces, where packets carry a time stamp.
-    ///
-    /// It takes Linux 5.16. Packets are counted when they are given to the interface, behind all other
-    /// rules and with the addresses that NAT gives them. Without it they are counted in the interval in which
-    /// they are received: up to a second late.
-    #[arg(long, value_name = "IFACE", value_delimiter = ',')]
-    pub egress_hook: Vec<String>,
-
-    /// Spread each direction over this many groups, by CPU: the one given and those behind it.
-    ///
-    /// A direction whose flag has a list is spread over that.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
-    pub fan_out: Option<u16>,
-
-    /// Bytes to copy of each packet; without it, the IP header and no more.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(20..=65_535))]
-    pub snaplen: Option<u32>,
-
-    /// Packets that the kernel collects before it hands them over.
-    #[arg(long, value_name = "PACKETS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    pub threshold: u32,
-
-    /// What to write them for.
-    #[arg(long, value_enum, default_value_t = Format::Nft)]
-    pub format: Format,
-
-    /// Load them, in the place of those that were loaded before, be it for the other program.
-    #[arg(long, group = "what")]
-    pub apply: bool,
-
-    /// Take away those that were loaded before.
-    #[arg(long, group = "what")]
-    pub remove: bool,
-
-    /// Say how what is loaded differs from them; exit code 1 if it does.
-    #[arg(long, group = "what")]
-    pub check: bool,
-
-    /// The groups that the rules log to; without any, 4 to 7 as in go-nflog-acctd's manual.
-    #[command(flatten)]
-    pub groups: GroupFlags,
-}
-
-/// The program that loads them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A table of its own for nft.
-    Nft,
-    /// Chains of their own for iptables and ip6tables, in the table mangle.
-    Iptables,
-}
+use crate::cli::flags::GroupList;
+use plan::{Hook, Plan};
 
 /// Flags that do not fit together.
 const USAGE: u8 = 2;
@@ -96,7 +28,7 @@ const USAGE: u8 = 2;
 const DIFFERS: u8 = 1;
 
 /// Prints, loads, removes or checks the rules.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &RulesArgs) -> Result<ExitCode> {
     if args.remove {
         // Of all programs, whatever the format: what is left would log each packet a second time.
         nft::remove()?;

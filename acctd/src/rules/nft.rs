@@ -11,8 +11,8 @@ use super::plan::{Hook, Plan, Rule};
 use crate::doctor::facts;
 use crate::doctor::live::hooks;
 use crate::doctor::ruleset::Devices;
+use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
-use crate::nflog::socket::NflogGroup;
 use crate::rules::external::{self, ExternalError};
 
 /// Before anything else looks at a packet, conntrack included.

@@ -4,25 +4,16 @@
 //! And each is counted on a hook where the kernel stamps it (prerouting, input, forward, and netdev's egress)
 //! if there is one: `nfulnl_log_packet` gives no stamp on output and postrouting.
 
+use crate::cli::commands::Format;
+use crate::cli::commands::Scenario;
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use super::Args;
+use crate::cli::commands::RulesArgs;
 use crate::cli::flags::{GroupFlags, GroupList};
+use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
-use crate::nflog::socket::NflogGroup;
-
-/// Whose packets are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
-    /// What this host receives, by source, and what it sends, by destination.
-    Host,
-    /// What comes from --lan, by source, and what goes there, by destination.
-    Router,
-    /// The same for the ports of a bridge.
-    Bridge,
-}
 
 /// Where packets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,12 +104,12 @@ const SEEDS_GROUPS: [u16; 4] = [4, 5, 6, 7];
 
 impl Plan {
     /// What these flags ask for.
-    pub fn new(args: &Args) -> Result<Self, PlanError> {
+    pub fn new(args: &RulesArgs) -> Result<Self, PlanError> {
         Self::for_cpus(args, n_possible_cpus())
     }
 
     /// The same on a machine with so many CPUs.
-    pub fn for_cpus(args: &Args, n_cpus: usize) -> Result<Self, PlanError> {
+    pub fn for_cpus(args: &RulesArgs, n_cpus: usize) -> Result<Self, PlanError> {
         let lan = interfaces("lan", &args.lan, true)?;
         let egress = interfaces("egress-hook", &args.egress_hook, false)?;
         match args.scenario {
@@ -128,7 +119,7 @@ impl Plan {
             _ => {}
         }
         let is_bridge = args.scenario == Scenario::Bridge;
-        if args.format == super::Format::Iptables {
+        if args.format == Format::Iptables {
             if is_bridge {
                 return Err(PlanError::NeedsNft("a bridge"));
             }
@@ -378,7 +369,7 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cli::flags::{Cli, Command};
+    use crate::cli::commands::{Cli, Command};
 
     pub(in crate::rules) fn plan(args: &[&str]) -> Result<Plan, PlanError> {
         let args = ["acctd", "rules"].iter().chain(args).map(Into::into);

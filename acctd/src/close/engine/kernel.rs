@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use crate::crosscheck::{ClosedEpoch, CrossCheck, InterfaceState, ProgramRun};
+use crate::crosscheck::epochs::ClosedEpoch;
+use crate::crosscheck::interfaces::InterfaceState;
+use crate::crosscheck::session::{CrossCheck, ProgramRun};
 use crate::model::interval::{PeriodIndex, UnixNanos};
 
 /// What counts the same packets in the kernel, into an epoch for each period. An error ends it.

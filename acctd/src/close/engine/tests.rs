@@ -15,11 +15,12 @@ use super::*;
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue};
 
-use crate::cli::flags::Cli;
+use crate::cli::commands::Cli;
 use crate::count::accumulator::{Accumulator, Closed, Rules};
 use crate::count::reader::Request;
-use crate::crosscheck::counts::EpochCounts;
-use crate::crosscheck::{InterfaceState, ProgramRun};
+use crate::crosscheck::interfaces::InterfaceState;
+use crate::crosscheck::session::ProgramRun;
+use crate::model::kernel_counts::EpochCounts;
 use crate::nflog::binding::Answer;
 use crate::nflog::network_namespace::Home;
 use crate::testing::{Logged, datagram, ip4};
@@ -140,7 +141,7 @@ impl Rig {
     /// Stops, and gives each file with the hosts in its rows. All packets must be in them, and they
     /// must follow each other but where the clock was set back.
     async fn finish(mut self) -> BTreeMap<String, Vec<u8>> {
-        self.engine.stop(Parting::LetGo).await.unwrap();
+        self.engine.stop(ShutdownMode::Unbind).await.unwrap();
         self.engine.finish(std::future::pending()).await.unwrap();
         let files = read_files(self.directory.path());
         let totals = files.values().flatten().fold([0; 4], |mut sum, row| {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Findings, Severity};
-use crate::config::GroupConfig;
 use crate::doctor::ruleset::Hook;
 use crate::doctor::ruleset::LogRule;
 use crate::doctor::ruleset::model::Quote;
+use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 
 /// What to do.

@@ -2,9 +2,10 @@
 
 use super::causes::{flags, group_list};
 use super::{Findings, rules};
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
+use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 
 /// The host forwards, and no rule sees it.

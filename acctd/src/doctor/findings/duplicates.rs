@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::Findings;
 use super::causes::group_list;
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Conditions, Key};
 use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
+use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 use crate::rules::plan::match_alike;
 

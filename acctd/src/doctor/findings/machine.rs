@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 
 use super::{Findings, Severity};
 use crate::config::Config;
-use crate::crosscheck::AttachMode;
+use crate::config::crosscheck::AttachMode;
 use crate::doctor::facts::{Directory, Facts};
 use crate::model::prefix::Family;
 use crate::nflog::socket::WANTED_RECEIVE_BUFFER;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Severity;
 use super::causes::{Causes, Cure};
-use crate::config::GroupConfig;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Conditions, Key};
 use crate::doctor::ruleset::{Hook, LogRule, Nat, Ruleset};
+use crate::model::group::GroupConfig;
 use crate::model::prefix::Side;
 use crate::rules::plan::match_alike;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Severity;
 use super::causes::{Causes, Cure};
-use crate::config::GroupConfig;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::condition::{Key, Match};
 use crate::doctor::ruleset::model::Verdict;
 use crate::doctor::ruleset::{Hook, LogRule, Obstacle, Reach};
+use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 
 /// Whether no packet comes to any of them.

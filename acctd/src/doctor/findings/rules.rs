@@ -2,9 +2,10 @@
 
 use super::causes::{Causes, Cure, group_list};
 use super::{Findings, Severity, coverage, duplicates, place, reach};
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::ruleset::{Hook, LogRule, Ruleset};
+use crate::model::group::GroupConfig;
 use crate::model::prefix::Family;
 use crate::nflog::socket::copy_range;
 

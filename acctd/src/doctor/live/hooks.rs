@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::rules::{self, LogCount};
-use crate::config::GroupConfig;
 use crate::doctor::nft_json;
+use crate::model::group::GroupConfig;
 use crate::rules::external::{self, ExternalError};
 
 /// What the names of tables begin with; the process id follows.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::hooks::Snapshot;
 use crate::config::Config;
+use crate::config::listen_address::ListenAddress;
 use crate::doctor::facts::Facts;
 use crate::nflog::decode::{Record, Records};
 use crate::nflog::socket::{MAX_DATAGRAM, NflogSocket, Received};
-use crate::observe::http::ListenAddress;
 use crate::observe::status;
 
 /// Batches do not wait for long: what was logged before the beginning is not to be counted.

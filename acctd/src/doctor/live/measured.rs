@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::hooks::{Count, Snapshot};
 use super::logged::{self, Logged};
 use crate::config::Config;
-use crate::crosscheck::{End, Watched};
+use crate::config::crosscheck::{End, Watched};
 use crate::doctor::findings::Finding;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::{Family, Side};
@@ -168,7 +168,7 @@ impl Direction {
     /// `None` without a group.
     fn new(parts: &Parts<'_>, family: Family, side: Side) -> Option<Self> {
         let [first, last] = parts.snapshots;
-        let is_of = |it: &&crate::config::GroupConfig| {
+        let is_of = |it: &&crate::model::group::GroupConfig| {
             it.side == side && it.prefix_length.family() == family
         };
         let numbers = parts.config.groups.iter().filter(is_of);

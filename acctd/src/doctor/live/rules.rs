@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::hooks::Count;
-use crate::config::GroupConfig;
 use crate::doctor::ruleset::Devices;
+use crate::model::group::GroupConfig;
 use crate::rules::external::{self, ExternalError};
 
 /// A rule that logs to a group, and what it has counted.

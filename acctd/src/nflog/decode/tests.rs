@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::count::accumulator::{Accumulator, Rules};
 use crate::model::counts::Counts;
+use crate::model::group::NflogGroup;
 use crate::model::interval::Interval;
 use crate::model::prefix::{PrefixLength, Side};
-use crate::nflog::socket::NflogGroup;
 use crate::testing::*;
 
 const ETHERNET_IP4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];

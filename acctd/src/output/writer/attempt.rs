@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Destination, SaveJob, yield_to_readers};
+use super::{Destination, SaveJob};
 use crate::crosscheck::report;
 use crate::fault_points::reached;
+use crate::model::closed_interval::ClosedInterval;
+use crate::model::counts::FileTotals;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::Vitals;
 use crate::output::atomic_file;
-use crate::output::checksummed;
 use crate::output::commit::{self, Prepared};
-use crate::output::csv::{self, FileTotals};
+use crate::output::csv;
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
-use crate::output::rows::ClosedInterval;
+use crate::process::priority::yield_to_readers;
+use crate::restart::checksummed;
 
 /// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
 const MOST_LINES: usize = 10_000;

@@ -4,9 +4,9 @@
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, reason};
 
-use crate::count::ledger::Entry;
+use crate::model::entries;
+use crate::model::entries::Entry;
 use crate::model::prefix::{PrefixKey, Side};
-use crate::output::merge;
 
 /// One side's prefixes of one family.
 #[derive(Debug)]
@@ -90,17 +90,17 @@ impl<K: PrefixKey> KernelSide<K> {
     /// Takes in what was counted in the next epoch. Allowances are of no use any more.
     fn append(&mut self, next: Self) {
         self.allowances = Vec::new();
-        merge::join(&mut self.totals, next.totals);
+        entries::join(&mut self.totals, next.totals);
     }
 
     fn fold(&mut self, limit: usize) {
-        merge::fold(&mut self.totals, limit);
+        entries::fold(&mut self.totals, limit);
     }
 
     /// Both lists by key; linear where they are sorted already. A program of the user's own may have
     /// several entries for a prefix, which differ where the contract wants zeros: they are one.
     pub fn sort(&mut self) {
-        merge::sort_and_join(&mut self.totals);
+        entries::sort_and_join(&mut self.totals);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
         self.allowances.dedup_by(|more, first| {
             let is_same = more.0 == first.0;
@@ -263,6 +263,37 @@ impl Reasons {
         }
         sum
     }
+}
+
+/// The names of the map contract's reasons.
+pub const REASONS: [(u8, &str); 10] = [
+    (reason::NOT_IP, "not_ip"),
+    (reason::OTHER_HOST, "other_host"),
+    (reason::BAD_HEADER, "bad_header"),
+    (reason::BAD_CHECKSUM, "bad_checksum"),
+    (reason::TRUNCATED, "truncated"),
+    (reason::BAD_OPTIONS, "bad_options"),
+    (reason::UNKNOWN_VLAN, "unknown_vlan"),
+    (reason::OVERFLOW, "overflow"),
+    (reason::UNACCOUNTED, "unaccounted"),
+    (reason::WITHOUT_LENGTH, "without_length"),
+];
+
+/// The keys of all reasons.
+#[must_use]
+pub fn reason_keys() -> Vec<EpochKey> {
+    let mut keys = Vec::new();
+    for version in VERSIONS {
+        for side in 0..2 {
+            keys.extend((reason::NONE + 1..reason::END).map(|reason| EpochKey {
+                version,
+                side,
+                reason,
+                ..EpochKey::default()
+            }));
+        }
+    }
+    keys
 }
 
 #[cfg(test)]
