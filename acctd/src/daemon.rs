@@ -10,10 +10,12 @@ use anyhow::{Context, Result, anyhow};
 use log::{info, warn};
 use tokio::sync::oneshot;
 
-use crate::close::engine::{Engine, KernelCount};
+use crate::close::engine::Engine;
+use crate::close::kernel::KernelCount;
 use crate::config::Config;
-use crate::count::accumulator::{Accumulator, Rules};
+use crate::count::accumulator::Accumulator;
 use crate::count::reader::{Reader, ReaderHandle};
+use crate::count::slots::Rules;
 use crate::crosscheck::session::CrossCheck;
 use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
@@ -153,7 +155,7 @@ async fn serve(
 fn goes_on(handover: Option<&Handover>, groups: &[OpenGroup], start: UnixNanos) -> GoesOn {
     let kept = || groups.iter().filter_map(|group| group.kept);
     let now = UnixNanos::now();
-    let start = handover::begins_at(handover, kept(), start);
+    let start = handover::begins_at(handover, kept().map(|waiting| waiting.since), start);
     let is_kept = kept().count() == groups.len();
     let known_from = match handover {
         _ if !is_kept => now,

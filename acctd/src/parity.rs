@@ -10,7 +10,8 @@ use itertools::Itertools as _;
 
 use crate::cli::commands::Cli;
 use crate::config::Config;
-use crate::count::accumulator::{Accumulator, Rules};
+use crate::count::accumulator::Accumulator;
+use crate::count::slots::Rules;
 use crate::model::closed_interval::{ClosedInterval, GroupInterval};
 use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, UnixNanos};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use acctd::count::accumulator::{Accumulator, Rules};
+use acctd::count::accumulator::Accumulator;
+use acctd::count::slots::Rules;
 use acctd::model::group::NflogGroup;
 use acctd::model::interval::Interval;
 use acctd::model::prefix::{Family, PrefixLength, Side};

@@ -6,7 +6,7 @@ use acctd::model::prefix::Side;
 use acctd::model::zone::Zone;
 use acctd::output::checkpoint::Checkpoint;
 use acctd::output::csv::write_rows;
-use acctd::output::journal;
+use acctd::output::journal_line;
 use acctd::restart::checksummed;
 use acctd::restart::checksummed::Damage;
 use acctd_common::Counters;
@@ -48,7 +48,7 @@ pub(crate) fn take(data: &[u8]) {
     let mut file = Vec::new();
     let totals = write_rows(&mut file, "time", closed.rows(), false).expect("memory takes it");
     assert_eq!((totals.source, totals.dest), (source, dest));
-    let line = journal::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
+    let line = journal_line::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
     assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
 }
 

@@ -20,7 +20,7 @@ use acctd::model::kernel_counts::EpochCounts;
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use acctd::model::zone::Zone;
 use acctd::output::csv::write_rows;
-use acctd::output::journal;
+use acctd::output::journal_line;
 use acctd::output::rows::Row;
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, reason};
@@ -207,7 +207,7 @@ fn check(closed: &mut ClosedInterval, expected: &Sums) {
     let totals: FileTotals =
         write_rows(&mut file, "time", closed.rows(), true).expect("memory takes it");
     assert_eq!([totals.tc_source, totals.tc_dest], sum);
-    let line = journal::line(closed, &[], Zone::Utc, "file", &totals, 0.0);
+    let line = journal_line::line(closed, &[], Zone::Utc, "file", &totals, 0.0);
     let line: serde_json::Value = serde_json::from_slice(&line).expect("a line of JSON");
     assert_eq!(line["crosscheck"]["tc_source_bytes"], sum[0].bytes);
     let judgement = closed

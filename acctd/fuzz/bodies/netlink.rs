@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use acctd::close::timeline::{Due, Timeline};
-use acctd::count::accumulator::{Accumulator, ClosedSlot, Rules};
+use acctd::count::accumulator::Accumulator;
+use acctd::count::slots::{ClosedSlot, Rules};
 use acctd::model::counts::Counts;
 use acctd::model::entries::Entries;
 use acctd::model::entries::Entry;

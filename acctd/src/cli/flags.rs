@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, FromArgMatches, Parser};
+use clap::{ArgAction, Args};
 
 use crate::cli::go_flags;
 use crate::config::crosscheck::{AttachMode, Watched};

@@ -1,29 +1,27 @@
 //! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
 //! two together to the writer. The clock is passed in, so that the tests can step it.
 
-mod kernel;
-
-use std::collections::{BTreeMap, BTreeSet};
+use super::comparable::NotComparable;
+use crate::close::closed_slots::ClosedSlots;
+use crate::close::kernel::KernelCount;
+use crate::close::kernel::KernelWatch;
+use crate::close::saving::Saving;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use log::{info, warn};
-use tokio::task::spawn_blocking;
 
 use crate::close::timeline::{Due, Timeline};
 use crate::config::Config;
-use crate::count::accumulator::ClosedSlot;
-use crate::count::position::Position;
 use crate::count::reader::{Command, ReaderHandle};
-use crate::crosscheck::epochs::ClosedEpoch;
-use crate::model::closed_interval::KernelInterval;
+use crate::count::slots::ClosedSlot;
 use crate::model::closed_interval::{ClosedInterval, Gap, GroupInterval};
 use crate::model::group::GroupConfig;
 use crate::model::group::NflogGroup;
-use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::model::interval::{Period, PeriodIndex, UnixNanos};
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::model::zone::Zone;
 use crate::nflog::binding::{Bindings, Change};
@@ -32,24 +30,12 @@ use crate::observe::state::Vitals;
 use crate::observe::warnings::Monitor;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::recovery::Recovered;
-use crate::output::writer::{Destination, Writer};
-use crate::process::priority::yield_to_readers;
+use crate::output::writer::Writer;
+use crate::output::writer::destination::Destination;
 use crate::restart::handover::Handover;
-
-pub use kernel::KernelCount;
 
 /// The wall clock.
 pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
-
-/// The cross-check, as the engine knows it.
-enum KernelWatch {
-    /// Not asked for.
-    Off,
-    /// At work; `None` while a thread of its own has it.
-    Active(Option<Box<dyn KernelCount>>),
-    /// It has failed: the files keep its columns, and nothing in them is checked.
-    Failed,
-}
 
 /// The readers, the open interval, and the writer.
 pub struct Engine {
@@ -61,7 +47,7 @@ pub struct Engine {
     clock: Clock,
     writer: Writer,
     kernel: KernelWatch,
-    uneven: Uneven,
+    not_comparable: NotComparable,
     /// How long the kernel may hold a packet back.
     flush_timeout: Duration,
     saving: Saving,
@@ -73,38 +59,6 @@ pub struct Engine {
     verbose: bool,
     /// The group of a reader that has panicked.
     failed: Option<NflogGroup>,
-}
-
-/// Periods around a restart in which NFLOG went on, and the kernel's own count did not.
-#[derive(Debug, Default)]
-struct Uneven {
-    /// This one and those before.
-    through: Option<PeriodIndex>,
-    /// This one and those after.
-    from: Option<PeriodIndex>,
-}
-
-impl Uneven {
-    fn has(&self, index: PeriodIndex) -> bool {
-        self.through.is_some_and(|through| index <= through)
-            || self.from.is_some_and(|from| index >= from)
-    }
-}
-
-/// What is known of the open periods' checkpoints.
-#[derive(Debug)]
-struct Saving {
-    interval: Interval,
-    tag: NflogGroup,
-    /// How often to save; `None` is never.
-    pause: Option<Duration>,
-    due_at: Instant,
-    /// The files that may be there, by period.
-    files: BTreeMap<PeriodIndex, String>,
-    /// The current period as an acctd that was killed had saved it: a part of what is open.
-    resumed: Option<Checkpoint>,
-    /// Datagrams read when it was last saved.
-    n_datagrams: u64,
 }
 
 impl fmt::Debug for Engine {
@@ -161,7 +115,7 @@ impl Engine {
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(crosscheck))
             }),
-            uneven: Uneven::default(),
+            not_comparable: NotComparable::default(),
             flush_timeout: config.flush_timeout,
             saving,
             bindings,
@@ -200,7 +154,7 @@ impl Engine {
     /// kept for this process.
     pub fn mark_taken_over(&mut self) {
         let received = (self.clock)().plus(self.flush_timeout);
-        self.uneven.through = Some(self.saving.interval.index_of(received));
+        self.not_comparable.through = Some(self.saving.interval.index_of(received));
     }
 
     /// When the period that is open by the clock ends: with a short interval, the oldest that is not
@@ -231,7 +185,8 @@ impl Engine {
         self.hear_of_losses().await;
         let found = self.bindings.look((self.clock)())?;
         if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
-            self.give_up_kernel(&anyhow!("its interfaces went with their network namespace"));
+            self.kernel
+                .give_up(&anyhow!("its interfaces went with their network namespace"));
         }
         for (reader, change) in found.changes {
             self.change(reader, change).await;
@@ -314,7 +269,8 @@ impl Engine {
                 let begun = Instant::now();
                 let mut closed = self.ask_readers(Command::CloseBefore(first_open)).await;
                 closed.kernel = self
-                    .ask_kernel(move |kernel| kernel.close_before(first_open, now))
+                    .kernel
+                    .ask(move |kernel| kernel.close_before(first_open, now))
                     .await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
                 self.log_next();
@@ -328,12 +284,12 @@ impl Engine {
                      a file name that is taken gets a suffix"
                 );
                 let mut closed = self.ask_readers(Command::Restart(now)).await;
-                closed.kernel = self.ask_kernel(move |kernel| kernel.restart(now)).await;
+                closed.kernel = self.kernel.ask(move |kernel| kernel.restart(now)).await;
                 closed.join_epochs_after(self.timeline.last_period(now));
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
                 let received = now.plus(self.flush_timeout);
-                let through = &mut self.uneven.through;
+                let through = &mut self.not_comparable.through;
                 *through = through.map(|_| self.saving.interval.index_of(received));
                 self.log_next();
                 self.write(periods, closed)?;
@@ -348,7 +304,8 @@ impl Engine {
 
     /// What the cross-check has to do every second.
     pub async fn look_around(&mut self) {
-        self.ask_kernel(|kernel| kernel.look_around().map(|()| Vec::new()))
+        self.kernel
+            .ask(|kernel| kernel.look_around().map(|()| Vec::new()))
             .await;
     }
 
@@ -384,14 +341,15 @@ impl Engine {
         if parting == ShutdownMode::KeepBound {
             // What the kernel holds back of it comes to the next process.
             let incomplete = now.minus(self.flush_timeout);
-            self.uneven.from = Some(self.saving.interval.index_of(incomplete));
+            self.not_comparable.from = Some(self.saving.interval.index_of(incomplete));
         }
         // Before the groups are let go: what the kernel counts after that NFLOG cannot.
         let end = self.timeline.latest(now);
-        self.ask_kernel(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
+        self.kernel
+            .ask(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
             .await;
         let mut closed = self.ask_readers(Command::Finish(parting)).await;
-        closed.kernel = self.finish_kernel().await;
+        closed.kernel = self.kernel.finish().await;
         closed.join_epochs_after(self.timeline.last_period(now));
         // The cross-check has ended its last epoch then, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
@@ -449,57 +407,6 @@ impl Engine {
         }
         self.hear_of_losses().await;
         closed
-    }
-
-    /// Lets the cross-check do something on a thread where it may wait. If it fails, NFLOG's own
-    /// accounting goes on.
-    async fn ask_kernel<F>(&mut self, work: F) -> Vec<ClosedEpoch>
-    where
-        F: FnOnce(&mut dyn KernelCount) -> Result<Vec<ClosedEpoch>> + Send + 'static,
-    {
-        let KernelWatch::Active(kernel) = &mut self.kernel else {
-            return Vec::new();
-        };
-        let Some(mut crosscheck) = kernel.take() else {
-            return Vec::new();
-        };
-        let done = spawn_blocking(move || {
-            yield_to_readers();
-            let result = work(crosscheck.as_mut());
-            (crosscheck, result)
-        });
-        let result = match done.await {
-            Ok((crosscheck, Ok(closed))) => {
-                self.kernel = KernelWatch::Active(Some(crosscheck));
-                return closed;
-            }
-            Ok((_crosscheck, Err(error))) => error,
-            Err(panicked) => panicked.into(),
-        };
-        self.give_up_kernel(&result)
-    }
-
-    /// Takes the cross-check off the interfaces.
-    async fn finish_kernel(&mut self) -> Vec<ClosedEpoch> {
-        let KernelWatch::Active(kernel) = &mut self.kernel else {
-            return Vec::new();
-        };
-        let Some(crosscheck) = kernel.take() else {
-            return Vec::new();
-        };
-        match spawn_blocking(move || crosscheck.finish()).await {
-            Ok(Ok(closed)) => closed,
-            Ok(Err(error)) => self.give_up_kernel(&error),
-            Err(panicked) => self.give_up_kernel(&panicked.into()),
-        }
-    }
-
-    fn give_up_kernel(&mut self, error: &anyhow::Error) -> Vec<ClosedEpoch> {
-        log::error!(
-            "the cross-check has failed: {error:#}; accounting goes on without it, start acctd again to have it back"
-        );
-        self.kernel = KernelWatch::Failed;
-        Vec::new()
     }
 
     fn no_reader_failed(&self) -> Result<()> {
@@ -560,7 +467,7 @@ impl Engine {
                 KernelWatch::Active(_) | KernelWatch::Failed => {
                     let mut kernel = closed.take_kernel(index);
                     // What was counted before acctd was killed went with it.
-                    kernel.is_comparable &= !is_resumed && !self.uneven.has(index);
+                    kernel.is_comparable &= !is_resumed && !self.not_comparable.has(index);
                     Some(kernel)
                 }
             };
@@ -576,113 +483,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-}
-
-/// What was saved of a period that is over now.
-struct Saved {
-    files: Vec<String>,
-    resumed: Option<Checkpoint>,
-}
-
-impl Saving {
-    /// That of this period, and of any before it that was not named.
-    fn take_through(&mut self, index: PeriodIndex) -> Saved {
-        let later = self.files.split_off(&index.next());
-        let files = std::mem::replace(&mut self.files, later);
-        Saved {
-            files: files.into_values().collect(),
-            resumed: self.resumed.take_if(|resumed| resumed.index <= index),
-        }
-    }
-}
-
-/// What was handed over at once.
-#[derive(Default)]
-struct ClosedSlots {
-    /// By the readers: by period, with each the number of its reader.
-    slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
-    /// Periods in which a reader may lack packets, with the number of the reader.
-    open_losses: Vec<(usize, Range<PeriodIndex>)>,
-    /// How far each reader has come, with its number.
-    positions: Vec<(usize, Position)>,
-    /// By the cross-check, in the order of time.
-    kernel: Vec<ClosedEpoch>,
-}
-
-impl ClosedSlots {
-    fn with_data(&self) -> BTreeSet<PeriodIndex> {
-        let epochs = self.kernel.iter().filter_map(|epoch| epoch.period);
-        self.slots.keys().copied().chain(epochs).collect()
-    }
-
-    /// Epochs lie ready for periods that have not come. If the clock is set back, they are handed over with
-    /// the others, and nothing of NFLOG's is in them: what a program has counted there, by a clock that
-    /// it was told of too late, goes with the last period, whose numbers are compared no more.
-    fn join_epochs_after(&mut self, last: PeriodIndex) {
-        let last = self
-            .slots
-            .keys()
-            .next_back()
-            .map_or(last, |data| last.max(*data));
-        let (ahead, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.kernel)
-            .into_iter()
-            .partition(|epoch| epoch.period.is_some_and(|period| period > last));
-        self.kernel = kept;
-        let own = self.kernel.iter_mut().rfind(|epoch| epoch.period.is_some());
-        let Some(own) = own else {
-            return;
-        };
-        for epoch in ahead {
-            if epoch.counts.n_entries() > 0 || !own.is_exact {
-                own.is_exact = false;
-                own.counts.append(epoch.counts);
-            }
-        }
-    }
-
-    /// Those of this period, and of any before it that was not named.
-    fn take_through(&mut self, index: PeriodIndex) -> impl Iterator<Item = (usize, ClosedSlot)> {
-        let later = self.slots.split_off(&index.next());
-        std::mem::replace(&mut self.slots, later)
-            .into_values()
-            .flatten()
-    }
-
-    fn has_open_loss(&self, reader: usize, index: PeriodIndex) -> bool {
-        self.open_losses
-            .iter()
-            .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
-    }
-
-    /// The period's epoch; where there is none, nothing can be compared. What was counted before the
-    /// first period or after the last goes with the epoch beside it.
-    fn take_kernel(&mut self, index: PeriodIndex) -> KernelInterval {
-        let at = self
-            .kernel
-            .iter()
-            .position(|epoch| epoch.period == Some(index));
-        let Some(at) = at else {
-            return KernelInterval::default();
-        };
-        let mut outside = Vec::new();
-        let epoch = self.kernel.remove(at);
-        let is_outside =
-            |epoch: Option<&ClosedEpoch>| epoch.is_some_and(|one| one.period.is_none());
-        if is_outside(self.kernel.get(at)) {
-            outside.push(self.kernel.remove(at).counts);
-        }
-        if at > 0 && is_outside(self.kernel.get(at - 1)) {
-            outside.push(self.kernel.remove(at - 1).counts);
-        }
-        KernelInterval {
-            counts: epoch.counts,
-            outside,
-            is_comparable: epoch.is_exact,
-            is_delayed: epoch.is_delayed,
-            drained_in: epoch.drained_in,
-            ..KernelInterval::default()
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the cross-check is asked to do.
 
-use crate::model::kernel_counts::reason_keys;
 use acctd_common::contract::MAX_STEPS;
+use acctd_common::contract::reason;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -125,11 +125,13 @@ pub fn n_ahead(interval: Interval) -> u32 {
         .clamp(1, MAX_STEPS)
 }
 
+/// The keys that count packets without a prefix: each reason for each version (0, 4, 6) and side.
+pub const N_REASON_KEYS: u32 = 3 * 2 * (reason::END - reason::NONE - 1) as u32;
+
 /// The entries of an epoch's map for so many prefixes and sides: the reasons have theirs besides.
 #[must_use]
 pub fn n_entries(capacity: u32) -> u32 {
-    let n_reasons = u32::try_from(reason_keys().len()).unwrap_or(0);
-    capacity.saturating_add(n_reasons)
+    capacity.saturating_add(N_REASON_KEYS)
 }
 
 impl Watched {
@@ -146,3 +148,14 @@ impl Watched {
 
 /// How long acctd may be kept from looking after the epochs without two running together.
 pub const STALL: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kernel_counts::reason_keys;
+
+    #[test]
+    fn a_map_has_room_for_the_keys_of_all_reasons() {
+        assert_eq!(reason_keys().len(), N_REASON_KEYS as usize);
+    }
+}

@@ -3,5 +3,5 @@
 pub mod accumulator;
 pub mod ledger;
 pub mod overruns;
-pub mod position;
 pub mod reader;
+pub mod slots;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use log::warn;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::count::accumulator::{Accumulator, Closed};
+use crate::count::accumulator::Accumulator;
+use crate::count::slots::Closed;
 use crate::model::counts::SharedCounts;
 use crate::model::group::NflogGroup;
 use crate::model::interval::{PeriodIndex, UnixNanos};

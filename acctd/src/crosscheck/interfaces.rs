@@ -2,6 +2,7 @@
 //! whenever they are not, or not in front, any more. None of that keeps acctd from accounting: what differs
 //! in an interval in which one of them was not seen whole is not checked.
 
+use crate::model::crosscheck_state::InterfaceState;
 use std::time::{Duration, Instant};
 
 use acctd_common::contract::{SIDE_DEST, SIDE_SOURCE, accounted_bit};
@@ -20,29 +21,6 @@ const QDISC_COMES_BACK: Duration = Duration::from_secs(10);
 
 /// How many programs that acctd went in front of are remembered.
 const MOST_PASSED: usize = 64;
-
-/// How an interface is checked, for whoever asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceState {
-    /// Its name.
-    pub interface: String,
-    /// Whether acctd's programs are on it.
-    pub is_attached: bool,
-    /// What keeps its packets, or some of them, from being checked.
-    pub trouble: Option<String>,
-}
-
-impl InterfaceState {
-    /// Of one that acctd has not looked at, or does not look at any more.
-    #[must_use]
-    pub fn unattached(watched: &Watched) -> Self {
-        Self {
-            interface: watched.interface.clone(),
-            is_attached: false,
-            trouble: None,
-        }
-    }
-}
 
 /// All that the command line names.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub mod epochs;
 pub mod interfaces;
 pub mod link_events;
 pub mod object;
+pub mod outcome;
 pub mod pins;
 pub mod reconcile;
 pub mod report;

@@ -4,9 +4,10 @@ use crate::config::crosscheck::CrossCheckConfig;
 use crate::config::crosscheck::Watched;
 use crate::crosscheck::attach::PROGRAMS;
 use crate::crosscheck::epochs::ClosedEpoch;
-use crate::crosscheck::interfaces::InterfaceState;
 use crate::crosscheck::tc_netlink::index_of;
 use crate::crosscheck::{addresses, object, vlans};
+use crate::model::crosscheck_state::InterfaceState;
+use crate::model::crosscheck_state::ProgramRun;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -31,17 +32,6 @@ use crate::model::prefix::PrefixLength;
 
 /// How often to look for what the programs have logged.
 const LOG_PAUSE: Duration = Duration::from_millis(50);
-
-/// What a program has done, where the kernel measures it (`kernel.bpf_stats_enabled`).
-#[derive(Clone, Copy, Debug)]
-pub struct ProgramRun {
-    /// Its name.
-    pub program: &'static str,
-    /// How often it ran.
-    pub n_runs: u64,
-    /// For how long.
-    pub time: Duration,
-}
 
 /// A cross-check at work. Dropping it takes the programs off.
 pub struct CrossCheck {

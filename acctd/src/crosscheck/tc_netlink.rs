@@ -278,6 +278,7 @@ fn ask_by<T>(
 }
 
 /// The index of an interface, while there is one of this name.
+#[must_use]
 pub fn index_of(interface: &str) -> Option<u32> {
     let any = rustix::net::socket_with(
         AddressFamily::UNIX,

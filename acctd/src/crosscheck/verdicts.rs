@@ -15,12 +15,13 @@ use acctd_common::Counters;
 use acctd_common::contract::{BEFORE_END_NANOS, EpochValue, NEAR_END_NANOS, reason};
 use itertools::{EitherOrBoth, Itertools};
 
-use super::reconcile::{Circumstances, Observed, Outcome, Reconciler};
+use super::reconcile::Reconciler;
+use crate::crosscheck::outcome::{Circumstances, Observed, Outcome};
 use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, GroupInterval};
 use crate::model::counts::Counts;
 use crate::model::entries::Entry;
 use crate::model::kernel_counts::KernelSide;
-use crate::model::prefix::{PrefixKey, Side};
+use crate::model::prefix::Side;
 use crate::model::verdict::{Finding, Verdict};
 
 /// The sides, as they are numbered here.

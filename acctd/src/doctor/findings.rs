@@ -18,44 +18,18 @@
 //! | `flowtable`, `hardware-offload`, `ip6-not-counted`, `group-unread` | beside the rules |
 
 mod causes;
-mod coverage;
+pub mod coverage;
 mod duplicates;
+mod interfaces;
 mod machine;
 mod place;
 mod reach;
 mod rules;
 
-use serde::Serialize;
+use crate::doctor::finding::{Finding, Findings};
 
 use super::facts::Facts;
-use super::interfaces;
 use crate::config::Config;
-pub use coverage::coverage;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It will not work.
-    Error,
-    /// Something is not counted, or not as one thinks.
-    Warning,
-    /// Good to know.
-    Note,
-}
-
-/// One thing that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Its name, the same in all versions.
-    pub id: &'static str,
-    /// What is wrong and where.
-    pub what: String,
-    /// What to do: a command, if there is one.
-    pub cure: String,
-}
 
 /// All that is wrong, worst first.
 #[must_use]
@@ -78,29 +52,4 @@ pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     // Those that were found first stay first.
     all.0.sort_by_key(|finding| finding.severity);
     all.0
-}
-
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, severity: Severity, id: &'static str, what: String, cure: String) {
-        self.0.push(Finding {
-            severity,
-            id,
-            what,
-            cure,
-        });
-    }
-
-    fn error(&mut self, id: &'static str, what: String, cure: String) {
-        self.add(Severity::Error, id, what, cure);
-    }
-
-    fn warning(&mut self, id: &'static str, what: String, cure: String) {
-        self.add(Severity::Warning, id, what, cure);
-    }
-
-    fn note(&mut self, id: &'static str, what: String, cure: String) {
-        self.add(Severity::Note, id, what, cure);
-    }
 }

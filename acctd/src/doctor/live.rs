@@ -11,11 +11,13 @@
 //! The table is acctd's own, by its name `acctd_doctor_PID`; programs go with the process. Both are taken away on
 //! every way out. What a killed one has left, the next one takes away, or `acctd rules --remove`.
 
+pub mod count;
 pub mod hooks;
 pub mod logged;
 pub mod measured;
 pub mod rules;
 
+use crate::rules::doctor_table;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -25,10 +27,10 @@ use acctd_common::Counters;
 use anyhow::{Context as _, Result, bail};
 
 use super::facts::Facts;
-use super::findings::Finding;
 use crate::config::Config;
 use crate::config::crosscheck::{AttachMode, CrossCheckConfig, End, Watched};
 use crate::crosscheck::session::CrossCheck;
+use crate::doctor::finding::Finding;
 use crate::fault_points;
 use crate::model::entries::Entry;
 use crate::model::group::GroupConfig;
@@ -68,7 +70,7 @@ pub fn measure(
 
     let mut notes = Vec::new();
     let names: Vec<&str> = watched.iter().map(|it| it.interface.as_str()).collect();
-    hooks::remove_left_over().context("cannot read the rules that are to be measured")?;
+    doctor_table::remove_left_over().context("cannot read the rules that are to be measured")?;
     let table = OwnTable::load(&names)?;
     let rules = table.beside_rules(&config.groups)?;
     let mut crosscheck = match start_crosscheck(config, &watched) {

@@ -9,13 +9,12 @@
 #[expect(unsafe_code, reason = "adjtimex(2) has no safe interface")]
 pub mod clock_sync;
 pub mod facts;
+pub mod finding;
 pub mod findings;
-pub mod interfaces;
+mod gather;
+pub mod interface_facts;
 pub mod links;
 pub mod live;
-mod loaded_rules;
-mod nft_json;
-pub mod ruleset;
 
 use crate::cli::commands::DoctorArgs;
 use std::io::{self, Write as _};
@@ -25,7 +24,9 @@ use anyhow::Result;
 
 use crate::config::Config;
 use facts::Facts;
-use findings::{Finding, Severity, findings};
+use finding::{Finding, Severity};
+use findings::coverage::coverage;
+use findings::findings;
 use live::measured::Measured;
 
 const WARNINGS: u8 = 1;
@@ -69,7 +70,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
             .all(|finding| finding.severity == Severity::Note)
             && measured.as_ref().is_none_or(Measured::is_whole)
         {
-            writeln!(out, "OK: {}", findings::coverage(&config, &facts))?;
+            writeln!(out, "OK: {}", coverage(&config, &facts))?;
         }
     }
     let is_whole = measured.is_none_or(|it| it.is_whole());

@@ -2,11 +2,13 @@
 
 pub mod closed_interval;
 pub mod counts;
+pub mod crosscheck_state;
 pub mod entries;
 pub mod group;
 pub mod human;
 pub mod interval;
 pub mod kernel_counts;
+pub mod position;
 pub mod prefix;
 pub mod shutdown_mode;
 pub mod stored_key;

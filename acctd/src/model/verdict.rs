@@ -209,3 +209,53 @@ impl VerdictSummary {
         self.worst.truncate(N_WORST);
     }
 }
+
+/// Saturating: a program of one's own may count whatever it likes.
+impl Difference {
+    pub(crate) fn between(kernel: Counters, nflog: Counters) -> Self {
+        Self::from(kernel).minus(Self::from(nflog))
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        self.zip(other, i64::saturating_add)
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        self.zip(other, i64::saturating_sub)
+    }
+
+    /// Where it is positive, less by up to `by`, and never below zero.
+    pub(crate) fn lowered(self, by: Counters) -> Self {
+        self.zip(by.into(), |value, by| value - value.clamp(0, by))
+    }
+
+    /// Where it is negative, more by up to `by`, and never above zero.
+    pub(crate) fn raised(self, by: Counters) -> Self {
+        self.zip(by.into(), |value, by| value - value.clamp(-by, 0))
+    }
+
+    pub(crate) fn or_zero_below(self) -> Self {
+        self.zip(Self::default(), Ord::max)
+    }
+
+    pub(crate) fn or_zero_above(self) -> Self {
+        self.zip(Self::default(), Ord::min)
+    }
+
+    pub(crate) fn zip(self, other: Self, combine: impl Fn(i64, i64) -> i64) -> Self {
+        Self {
+            packets: combine(self.packets, other.packets),
+            bytes: combine(self.bytes, other.bytes),
+        }
+    }
+}
+
+impl From<Counters> for Difference {
+    fn from(counters: Counters) -> Self {
+        let signed = |counter| i64::try_from(counter).unwrap_or(i64::MAX);
+        Self {
+            packets: signed(counters.packets),
+            bytes: signed(counters.bytes),
+        }
+    }
+}

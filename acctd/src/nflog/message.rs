@@ -1,4 +1,4 @@
-//! The frame of a message to and from nfnetlink_log (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`).
+//! The frame of a message to and from `nfnetlink_log` (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`).
 
 /// `struct nlmsghdr`.
 pub const NETLINK_HEADER: usize = 16;

@@ -54,6 +54,7 @@ pub struct OpenGroup {
     pub kept: Option<Waiting>,
 }
 
+/// Says which group is read, and for what.
 pub fn announce(config: &GroupConfig) {
     info!(
         "Monitoring NFLog multicast group {} for IPv{} {} mask /{}",
@@ -224,6 +225,7 @@ fn verify(config: &GroupConfig, socket: &NflogSocket, flush_timeout: Duration) -
     Ok(())
 }
 
+/// Warns of a receive buffer that is smaller than asked for.
 pub fn check_receive_buffer(socket: &NflogSocket) {
     let granted = socket.receive_buffer();
     if granted < WANTED_RECEIVE_BUFFER {

@@ -14,8 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::crosscheck::interfaces::InterfaceState;
 use crate::model::counts::Counts;
+use crate::model::crosscheck_state::InterfaceState;
 use crate::model::group::GroupConfig;
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Side;

@@ -11,7 +11,7 @@ use pprof::protos::Message;
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use tempfile::TempDir;
 
-use crate::output::log_directory::FILE_MODE;
+use crate::process::user::FILE_MODE;
 
 /// Samples a second of CPU time, as Go's profiler takes.
 const FREQUENCY: i32 = 100;

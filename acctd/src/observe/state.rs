@@ -11,11 +11,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::config::Config;
 use crate::config::crosscheck::Watched;
-use crate::crosscheck::interfaces::InterfaceState;
-use crate::crosscheck::session::ProgramRun;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::counts::FileTotals;
 use crate::model::counts::{Counts, SharedCounts};
+use crate::model::crosscheck_state::InterfaceState;
+use crate::model::crosscheck_state::ProgramRun;
 use crate::model::group::GroupConfig;
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::VerdictSummary;
@@ -184,7 +184,10 @@ impl Vitals {
                 save_error: None,
                 crosscheck: CrossCheckNoted {
                     is_active: config.crosscheck.is_some(),
-                    interfaces: watched.iter().map(InterfaceState::unattached).collect(),
+                    interfaces: watched
+                        .iter()
+                        .map(|it| InterfaceState::unattached(&it.interface))
+                        .collect(),
                     ..CrossCheckNoted::default()
                 },
             }),
@@ -240,7 +243,9 @@ impl Vitals {
     /// No interface has a program.
     fn unattached(&self) -> Vec<InterfaceState> {
         let watched = self.watched.iter();
-        watched.map(InterfaceState::unattached).collect()
+        watched
+            .map(|it| InterfaceState::unattached(&it.interface))
+            .collect()
     }
 
     /// An interval has its file.

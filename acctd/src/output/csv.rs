@@ -2,10 +2,7 @@
 
 use crate::model::counts::FileTotals;
 use std::fmt::Write as _;
-use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 
 use acctd_common::Counters;
 
@@ -73,12 +70,4 @@ pub fn write_rows(
     }
     csv.flush()?;
     Ok(totals)
-}
-
-/// Makes a log directory with its parents, mode 0750 as the seed does.
-pub fn make_directory(directory: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
 }

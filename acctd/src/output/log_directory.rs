@@ -2,9 +2,12 @@
 //! are opened there. A symbolic link would have acctd read or write another file, with rights that whoever made
 //! the link may not have; a FIFO would have it wait for ever.
 
+use crate::process::user::FILE_MODE;
+use std::fs::DirBuilder;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +15,6 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::fault_points::{self, reached};
-
-/// Who may read accounting data: the owner and its group.
-pub const FILE_MODE: u32 = 0o640;
 
 /// The directory, open.
 #[derive(Debug)]
@@ -185,6 +185,14 @@ impl LogDirectory {
 
 fn irregular() -> io::Error {
     io::Error::other("it is no regular file")
+}
+
+/// Makes a log directory with its parents, mode 0750 as the seed does.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod commit;
 pub mod csv;
 pub mod directory_lock;
 pub mod journal;
+pub mod journal_line;
 pub mod log_directory;
 pub mod merge;
 pub mod recovery;

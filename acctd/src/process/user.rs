@@ -54,6 +54,9 @@ impl fmt::Display for User {
     }
 }
 
+/// Who may read accounting data: the owner and its group.
+pub const FILE_MODE: u32 = 0o640;
+
 #[cfg(test)]
 mod tests {
     use super::*;

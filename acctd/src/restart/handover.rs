@@ -10,7 +10,7 @@
 //! is a sealed piece of memory, kept by the manager beside the sockets. After a kill there are sockets
 //! and no note: the first packet that waits is where accounting begins again.
 
-use crate::count::position::Position;
+use crate::model::position::Position;
 use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -24,7 +24,6 @@ use crate::model::group::GroupConfig;
 use crate::model::group::NflogGroup;
 use crate::model::interval::SETTLE_TIME;
 use crate::model::interval::UnixNanos;
-use crate::nflog::socket::Waiting;
 use crate::restart::checksummed::{self, Sealed};
 use crate::restart::inherited::Named;
 use crate::restart::systemd;
@@ -157,18 +156,18 @@ impl Kept {
 }
 
 /// Where the first interval begins: where the last one has ended; after a kill, with the oldest packet that
-/// waits in a socket that was kept; else now.
+/// waits in a socket that was kept (`oldest_waiting`: of each socket, `None` where none waits); else now.
 ///
 /// An end that lies long ago is no reason to doubt it: the kernel has gone on numbering. The clock may
 /// have been set forward meanwhile, and then `timeline` deals with it as if acctd had run on.
 #[must_use]
 pub fn begins_at(
     handover: Option<&Handover>,
-    kept: impl IntoIterator<Item = Waiting>,
+    oldest_waiting: impl IntoIterator<Item = Option<UnixNanos>>,
     now: UnixNanos,
 ) -> UnixNanos {
     let Some(handover) = handover else {
-        let oldest = kept.into_iter().filter_map(|waiting| waiting.since).min();
+        let oldest = oldest_waiting.into_iter().flatten().min();
         return oldest.map_or(now, |oldest| oldest.min(now));
     };
     if handover.end > now.plus(SETTLE_TIME) {
@@ -197,13 +196,6 @@ mod tests {
         Handover {
             end,
             groups: vec![(NflogGroup(5), position)],
-        }
-    }
-
-    fn waiting_since(since: Option<UnixNanos>) -> Waiting {
-        Waiting {
-            since,
-            overran: false,
         }
     }
 
@@ -247,7 +239,7 @@ mod tests {
     fn the_first_interval_begins_where_the_last_one_has_ended() {
         let earlier = NOW.minus(Duration::from_secs(3));
         let much_earlier = NOW.minus(Duration::from_secs(300_000));
-        let kept = || [waiting_since(Some(earlier)), waiting_since(None)];
+        let kept = || [Some(earlier), None];
         assert_eq!(begins_at(Some(&handover(earlier)), kept(), NOW), earlier);
         let old = handover(much_earlier);
         assert_eq!(begins_at(Some(&old), kept(), NOW), much_earlier);
@@ -261,11 +253,11 @@ mod tests {
     #[test]
     fn after_a_kill_it_begins_with_the_oldest_packet_that_waits() {
         let at = |seconds| Some(NOW.minus(Duration::from_secs(seconds)));
-        let kept = [at(2), None, at(5)].map(waiting_since);
+        let kept = [at(2), None, at(5)];
         assert_eq!(Some(begins_at(None, kept, NOW)), at(5));
-        assert_eq!(begins_at(None, [waiting_since(None)], NOW), NOW);
+        assert_eq!(begins_at(None, [None], NOW), NOW);
         assert_eq!(begins_at(None, [], NOW), NOW);
-        let ahead = waiting_since(Some(NOW.plus(Duration::from_secs(1))));
+        let ahead = Some(NOW.plus(Duration::from_secs(1)));
         assert_eq!(begins_at(None, [ahead], NOW), NOW);
     }
 }

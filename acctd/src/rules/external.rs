@@ -97,3 +97,11 @@ fn package_of(program: &str) -> &'static str {
         _ => "iptables",
     }
 }
+
+/// Where there is no nft, nothing is loaded.
+pub fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
+    match listed {
+        Err(ExternalError::Missing { .. }) => Ok(String::new()),
+        listed => listed,
+    }
+}

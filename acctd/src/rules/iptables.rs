@@ -1,6 +1,8 @@
 //! The rules for iptables and ip6tables: chains of acctd's own in the table mangle, which all packets
 //! pass before the filter, and one jump to each.
 
+use crate::rules::compare::compare;
+use crate::rules::names::OURS;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
@@ -14,8 +16,6 @@ use crate::model::prefix::{Family, Side};
 use crate::rules::external::{self, ExternalError};
 
 const TABLE: &str = "mangle";
-/// What the names of chains of ours begin with.
-pub const OURS: &str = "ACCTD-";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
 const FAMILIES: [Family; 2] = [Family::Ip4, Family::Ip6];
 
@@ -112,7 +112,7 @@ pub fn differences(plan: &Plan) -> Result<Vec<String>> {
         }
         let back_end = BackEnd::default_of(family)?;
         let loaded = back_end.loaded()?;
-        let mut lines = super::compare(&needed, &ours(&loaded));
+        let mut lines = compare(&needed, &ours(&loaded));
         for (hook, _) in by_hook(plan, family) {
             if n_jumps(&hook, &loaded) > 0 && !is_jump_first(&hook, &loaded) {
                 lines.push(format!("not in front: {}", jump(&hook)));

@@ -5,13 +5,23 @@
 //!              └──► iptables  the same
 //! ```
 
+mod compare;
+pub mod devices;
+pub mod doctor_table;
 pub mod external;
 pub mod iptables;
+pub mod loaded;
+pub mod names;
 pub mod nft;
+pub mod nft_json;
+mod nft_loaded;
+mod nft_table;
 pub mod plan;
+pub mod ruleset;
 
 use crate::cli::commands::Format;
 use crate::cli::commands::RulesArgs;
+use crate::rules::plan::list_text;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -124,28 +134,9 @@ fn command_line(plan: &Plan) -> String {
     line
 }
 
-fn list_text(list: &GroupList) -> String {
-    let numbers: Vec<String> = list.0.iter().map(ToString::to_string).collect();
-    numbers.join(",")
-}
-
-/// What is needed and not loaded, and what is loaded and not needed, each a line.
-fn compare(needed: &[String], loaded: &[String]) -> Vec<String> {
-    let mut left = loaded.to_vec();
-    let mut differences = Vec::new();
-    for line in needed {
-        match left.iter().position(|other| other == line) {
-            Some(at) => drop(left.remove(at)),
-            None => differences.push(format!("missing: {line}")),
-        }
-    }
-    differences.extend(left.iter().map(|line| format!("not needed: {line}")));
-    differences
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::rules::compare::compare;
 
     #[test]
     fn differences_are_what_is_missing_and_what_is_too_much() {

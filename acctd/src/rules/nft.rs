@@ -1,49 +1,28 @@
 //! The rules for nft: tables named acctd and nothing else. What is loaded is compared as nft's JSON has it
 //! (libnftables-json(5)), since its text differs between versions.
 
-use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use crate::rules::compare::compare;
+use crate::rules::external::if_installed;
+use crate::rules::names::OURS;
+use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
+use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
+use crate::rules::plan::list_text;
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::plan::{Hook, Plan, Rule};
-use crate::doctor::facts;
-use crate::doctor::live::hooks;
-use crate::doctor::ruleset::Devices;
 use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
+use crate::process::kernel::kernel_version;
+use crate::rules::doctor_table;
 use crate::rules::external::{self, ExternalError};
 
 /// Before anything else looks at a packet, conntrack included.
 const PRIORITY: i32 = -300;
 /// The only one that is used on the egress hook.
 const EGRESS_PRIORITY: i32 = 0;
-const TABLE: &str = "acctd";
-
-/// A table of one of nft's families.
-#[derive(Debug)]
-struct Table {
-    family: &'static str,
-    chains: Vec<Chain>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Chain {
-    name: String,
-    /// `None` for one that is jumped to.
-    base: Option<Base>,
-    rules: Vec<String>,
-}
-
-/// Where a chain is hooked.
-#[derive(Debug, PartialEq, Eq)]
-struct Base {
-    hook: String,
-    device: Option<String>,
-    priority: i64,
-}
-
 /// A script that puts the rules in the place of those that were there, all at once. Chains stay where they are:
 /// a packet that is in an old one must not come to a new one behind it.
 #[must_use]
@@ -69,7 +48,7 @@ pub fn script(plan: &Plan) -> String {
 #[must_use]
 pub fn needs_all_devices() -> bool {
     // Since 6.16 a chain may have no device ("nf_tables: Tolerate chains with no remaining hooks").
-    facts::kernel_version() < (6, 16)
+    kernel_version() < (6, 16)
 }
 
 /// The flags of groups that have the rules of the egress hook printed alone.
@@ -78,7 +57,7 @@ pub fn flags_of_egress(plan: &Plan) -> String {
     let mut flags = String::new();
     for (flag, _, side, list) in plan.groups.directions() {
         if side == Side::Dest && !list.0.is_empty() {
-            let _always = write!(flags, " -{flag}={}", super::list_text(list));
+            let _always = write!(flags, " -{flag}={}", list_text(list));
         }
     }
     flags
@@ -166,7 +145,7 @@ pub fn remove() -> Result<()> {
 
 /// And what a doctor has left that was killed.
 pub fn remove_of_doctor() -> Result<()> {
-    match hooks::remove_left_over() {
+    match doctor_table::remove_left_over() {
         Err(ExternalError::Missing { .. }) => Ok(()),
         removed => removed.context("cannot remove what acctd doctor --live has left"),
     }
@@ -175,7 +154,7 @@ pub fn remove_of_doctor() -> Result<()> {
 /// Whether iptables-nft has chains of ours in this family (`ip` or `ip6`).
 pub fn has_chains_of_iptables(family: &str) -> Result<bool> {
     let text = if_installed(external::run("nft", &["list", "chains", family], ""))?;
-    Ok(text.contains(&format!("chain {}", super::iptables::OURS)))
+    Ok(text.contains(&format!("chain {OURS}")))
 }
 
 /// Takes a table of iptables-nft's away in which there is nothing but its empty chains.
@@ -197,20 +176,12 @@ pub fn remove_if_empty(family: &str, table: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where there is no nft, nothing is loaded.
-fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
-    match listed {
-        Err(ExternalError::Missing { .. }) => Ok(String::new()),
-        listed => listed,
-    }
-}
-
 /// How what is loaded differs, in lines; none if it does not.
 pub fn differences(plan: &Plan) -> Result<Vec<String>> {
     let needed = lines(&tables(plan));
     let loaded = loaded()?;
     let loaded: Vec<String> = loaded.into_iter().flat_map(|it| it.lines).collect();
-    Ok(super::compare(&needed, &loaded))
+    Ok(compare(&needed, &loaded))
 }
 
 /// Lines of what is loaded, none of which is needed.
@@ -218,39 +189,6 @@ pub fn left_over() -> Result<Vec<String>> {
     let families = loaded_families()?.into_iter();
     let lines = families.map(|family| format!("not needed: table {family} {TABLE}"));
     Ok(lines.collect())
-}
-
-/// A table of ours as it is loaded.
-#[derive(Debug)]
-struct Loaded {
-    family: String,
-    /// There is more in it than chains and rules, or it is dormant.
-    has_others: bool,
-    /// Names, and the line of each.
-    chains: Vec<(String, String)>,
-    lines: Vec<String>,
-}
-
-fn loaded() -> Result<Vec<Loaded>> {
-    let mut loaded = Vec::new();
-    for family in loaded_families()? {
-        let json = external::run("nft", &["-j", "list", "table", &family, TABLE], "")?;
-        let json: Value = serde_json::from_str(&json).context("nft prints no JSON")?;
-        let text = external::run("nft", &["list", "table", &family, TABLE], "")?;
-        loaded.push(Loaded::of(family, &json, &text));
-    }
-    Ok(loaded)
-}
-
-/// The families in which there is a table of ours.
-fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
-    let text = if_installed(external::run("nft", &["list", "tables"], ""))?;
-    let words = text.lines().map(|line| line.split_whitespace().collect());
-    let ours = words.filter_map(|words: Vec<&str>| match words[..] {
-        ["table", family, TABLE] => Some(family.to_owned()),
-        _ => None,
-    });
-    Ok(ours.collect())
 }
 
 fn tables(plan: &Plan) -> Vec<Table> {
@@ -365,173 +303,6 @@ impl Base {
             priority: priority.into(),
         }
     }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table {} {TABLE} {{", self.family)?;
-        for chain in &self.chains {
-            writeln!(f, "    chain {} {{", chain.name)?;
-            if let Some(base) = &chain.base {
-                writeln!(f, "        {base};")?;
-            }
-            for rule in &chain.rules {
-                writeln!(f, "        {rule}")?;
-            }
-            writeln!(f, "    }}")?;
-        }
-        writeln!(f, "}}")
-    }
-}
-
-impl fmt::Display for Base {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "type filter hook {}", self.hook)?;
-        if let Some(device) = &self.device {
-            write!(f, " device \"{device}\"")?;
-        }
-        write!(f, " priority {}", self.priority)
-    }
-}
-
-/// A line for each chain and each rule.
-fn lines(tables: &[Table]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for Table { family, chains } in tables {
-        for Chain { name, base, rules } in chains {
-            lines.push(chain_line(family, name, base.as_ref()));
-            for rule in rules {
-                lines.push(format!("rule {family} {TABLE} {name} {rule}"));
-            }
-        }
-    }
-    lines
-}
-
-fn chain_line(family: &str, name: &str, base: Option<&Base>) -> String {
-    let base = base.map(|base| format!(" {{ {base}; }}"));
-    format!("chain {family} {TABLE} {name}{}", base.unwrap_or_default())
-}
-
-/// The devices of chains by table and chain, which the JSON of nft 1.0.6 lacks, out of its text.
-#[must_use]
-pub fn devices(text: &str) -> Devices {
-    let mut devices = Devices::new();
-    let (mut table, mut chain) = (String::new(), String::new());
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["table", family, name, "{"] => table = format!("{family} {name}"),
-            ["chain", name, "{"] => name.clone_into(&mut chain),
-            ["type", "filter", "hook", _, "device", device, ..] => {
-                let names = vec![device.trim_matches('"').to_owned()];
-                devices.insert((table.clone(), chain.clone()), names);
-            }
-            // devices = { lan0, lan1 }
-            ["type", "filter", "hook", _, "devices", "=", "{", ..] => {
-                let list = line.split(['{', '}']).nth(1).unwrap_or_default();
-                let names = list
-                    .split(',')
-                    .map(|name| name.trim().trim_matches('"').to_owned());
-                devices.insert((table.clone(), chain.clone()), names.collect());
-            }
-            _ => {}
-        }
-    }
-    devices
-}
-
-impl Loaded {
-    /// `json` and `text` are two listings of the same table. Lines are as [`lines`] has them.
-    fn of(family: String, json: &Value, text: &str) -> Self {
-        let devices = devices(text);
-        let mut loaded = Self {
-            has_others: false,
-            chains: Vec::new(),
-            lines: Vec::new(),
-            family,
-        };
-        let family = &loaded.family;
-        let words = |value: &Value| value.as_str().map(str::to_owned);
-        // The JSON of nft 1.0.6 does not have it.
-        if text.lines().any(|line| line.trim() == "flags dormant") {
-            loaded.has_others = true;
-            let line = format!("table {family} {TABLE} {{ flags dormant; }}");
-            loaded.lines.push(line);
-        }
-        for object in json["nftables"].as_array().into_iter().flatten() {
-            if let Some(chain) = object.get("chain") {
-                let name = words(&chain["name"]).unwrap_or_default();
-                let base = words(&chain["hook"]).map(|hook| Base {
-                    hook,
-                    device: devices
-                        .get(&(format!("{family} {TABLE}"), name.clone()))
-                        .map(|names| names.join(", ")),
-                    priority: chain["prio"].as_i64().unwrap_or_default(),
-                });
-                let mut line = chain_line(family, &name, base.as_ref());
-                if let Some(policy) = chain["policy"].as_str().filter(|it| *it != "accept") {
-                    let _always = write!(line, " policy {policy}");
-                }
-                loaded.lines.push(line.clone());
-                loaded.chains.push((name, line));
-            } else if let Some(rule) = object.get("rule") {
-                let expressions = rule["expr"].as_array().into_iter().flatten();
-                let mut text: Vec<String> = expressions.map(expression).collect();
-                text.extend(words(&rule["comment"]).map(|it| format!("comment \"{it}\"")));
-                let chain = words(&rule["chain"]).unwrap_or_default();
-                let line = format!("rule {family} {TABLE} {chain} {}", text.join(" "));
-                loaded.lines.push(line);
-            } else if object.get("table").is_none() && object.get("metainfo").is_none() {
-                loaded.has_others = true;
-            }
-        }
-        loaded
-    }
-}
-
-/// An expression as it is written here, or as JSON if it is none that is.
-fn expression(json: &Value) -> String {
-    known_expression(json).unwrap_or_else(|| json.to_string())
-}
-
-fn known_expression(json: &Value) -> Option<String> {
-    if json.get("counter").is_some() {
-        return Some("counter".into());
-    }
-    if let Some(log) = json.get("log") {
-        let log = log.as_object()?;
-        let known = ["group", "snaplen", "queue-threshold"];
-        if log.keys().any(|key| !known.contains(&key.as_str())) {
-            return None;
-        }
-        let words = known
-            .iter()
-            .filter_map(|key| Some(format!(" {key} {}", log.get(*key)?.as_u64()?)));
-        return Some(format!("log{}", words.collect::<String>()));
-    }
-    if let Some(matched) = json.get("match") {
-        let key = matched["left"]["meta"]["key"].as_str()?;
-        let right = matched["right"].as_str()?;
-        return match (matched["op"].as_str()?, key) {
-            ("==", "iifname" | "oifname") => Some(format!("{key} \"{right}\"")),
-            ("==", _) => Some(format!("meta {key} {right}")),
-            _ => None,
-        };
-    }
-    let vmap = json.get("vmap")?;
-    let key = vmap["key"]["meta"]["key"].as_str()?;
-    let mut elements = Vec::new();
-    for element in vmap["data"]["set"].as_array()? {
-        let target = element[1]["jump"]["target"].as_str()?;
-        elements.push((element[0].as_u64()?, target));
-    }
-    elements.sort_unstable();
-    let elements = elements
-        .iter()
-        .map(|(value, target)| format!("{value} : jump {target}"));
-    let elements: Vec<String> = elements.collect();
-    Some(format!("meta {key} vmap {{ {} }}", elements.join(", ")))
 }
 
 #[cfg(test)]

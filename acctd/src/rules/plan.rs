@@ -6,6 +6,7 @@
 
 use crate::cli::commands::Format;
 use crate::cli::commands::Scenario;
+use crate::rules::devices::match_alike;
 use std::collections::BTreeSet;
 
 use thiserror::Error;
@@ -305,17 +306,6 @@ fn interfaces(
     Ok(names.to_vec())
 }
 
-/// Whether there may be an interface that both names or patterns match.
-#[must_use]
-pub fn match_alike(one: &str, other: &str) -> bool {
-    match (one.strip_suffix('*'), other.strip_suffix('*')) {
-        (None, None) => one == other,
-        (Some(stem), None) => other.starts_with(stem),
-        (None, Some(stem)) => one.starts_with(stem),
-        (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
-    }
-}
-
 /// Each direction's groups after spreading, none of which is in two.
 fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanError> {
     let mut groups = given.clone();
@@ -364,6 +354,11 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
         }
     }
     Ok(groups)
+}
+
+pub(super) fn list_text(list: &GroupList) -> String {
+    let numbers: Vec<String> = list.0.iter().map(ToString::to_string).collect();
+    numbers.join(",")
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ use rustix::fs::Access;
 use crate::config::Config;
 use crate::nflog::socket::NflogSocket;
 use crate::observe::http::MOST_CLIENTS;
-use crate::output::csv;
 use crate::output::journal;
-use crate::output::log_directory::LogDirectory;
+use crate::output::log_directory::{self, LogDirectory};
 use crate::process::user::User;
 use crate::restart::handover::Kept;
 
@@ -32,7 +31,7 @@ pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
-    csv::make_directory(directory).map_err(|error| {
+    log_directory::make_directory(directory).map_err(|error| {
         if let Some((link, error)) = link_that_leads_nowhere(directory) {
             return anyhow!(
                 "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; make its target, or choose another directory with --log-directory",

@@ -22,6 +22,7 @@ mod support;
 mod program {
     mod account;
     mod clock;
+    mod hook;
     mod maps;
     mod packet;
 
@@ -31,7 +32,8 @@ mod program {
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
 
-    use account::{Hook, Side, account};
+    use account::account;
+    use hook::{Hook, Side};
 
     /// `TCX_NEXT`, `TC_ACT_UNSPEC`: acctd only looks, whoever else is on the hook decides.
     const PASS_ON: i32 = -1;

@@ -1,6 +1,8 @@
 //! The engine, its readers' accumulators and the writer, all real but for the clock and the
 //! socket: the clock is stepped by hand and datagrams are handed in.
 
+use crate::crosscheck::epochs::ClosedEpoch;
+use crate::model::interval::Interval;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,10 +18,11 @@ use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue};
 
 use crate::cli::commands::Cli;
-use crate::count::accumulator::{Accumulator, Closed, Rules};
+use crate::count::accumulator::Accumulator;
 use crate::count::reader::Request;
-use crate::crosscheck::interfaces::InterfaceState;
-use crate::crosscheck::session::ProgramRun;
+use crate::count::slots::{Closed, Rules};
+use crate::model::crosscheck_state::InterfaceState;
+use crate::model::crosscheck_state::ProgramRun;
 use crate::model::kernel_counts::EpochCounts;
 use crate::nflog::binding::Answer;
 use crate::nflog::network_namespace::Home;

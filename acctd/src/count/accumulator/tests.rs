@@ -1,3 +1,9 @@
+use crate::model::entries::Entry;
+use crate::model::group::NflogGroup;
+use crate::model::interval::Interval;
+use crate::model::prefix::Family;
+use crate::model::prefix::PrefixKey;
+use crate::model::prefix::Side;
 use std::time::Duration;
 
 use super::*;

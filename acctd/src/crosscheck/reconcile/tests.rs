@@ -1,9 +1,14 @@
+use crate::crosscheck::outcome::Circumstances;
+use crate::crosscheck::outcome::Observed;
+use crate::crosscheck::outcome::{Outcome, Tally};
+use acctd_common::contract::EpochValue;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::model::verdict::{Difference, Finding};
 
 type Key = u32;
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Findings, Severity};
-use crate::doctor::ruleset::Hook;
-use crate::doctor::ruleset::LogRule;
-use crate::doctor::ruleset::model::Quote;
+use crate::doctor::finding::{Findings, Severity};
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
+use crate::rules::ruleset::log_rule::LogRule;
+use crate::rules::ruleset::model::Hook;
+use crate::rules::ruleset::model::Quote;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +168,12 @@ pub(super) fn apply(groups: &[GroupConfig], rules: &[LogRule]) -> String {
         return format!("{first}{load}");
     }
     format!("{}; {load}", removals.join("; "))
+}
+
+/// The numbers of groups, in words.
+pub(super) fn numbers(groups: &[&GroupConfig]) -> String {
+    let numbers: Vec<u16> = groups.iter().map(|it| it.group.0).collect();
+    group_list(&numbers)
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Which packets the groups see, said where all is well, and forwarded ones that none sees.
 
-use super::causes::{flags, group_list};
-use super::{Findings, rules};
+use super::causes::{flags, group_list, numbers};
 use crate::config::Config;
 use crate::doctor::facts::Facts;
-use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
+use crate::doctor::finding::Findings;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
+use crate::rules::ruleset::log_rule::{LogRule, Reach, Ruleset};
+use crate::rules::ruleset::model::Hook;
 
 /// The host forwards, and no rule sees it.
 pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
@@ -52,7 +53,7 @@ pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: 
         "forwarded-not-counted",
         format!(
             "{}: this host forwards ({} is 1), and no rule sees forwarded packets",
-            rules::numbers(&shown),
+            numbers(&shown),
             sysctls.join(" and ")
         ),
         format!(

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Findings;
 use super::causes::group_list;
 use crate::config::Config;
 use crate::doctor::facts::Facts;
-use crate::doctor::ruleset::condition::{Conditions, Key};
-use crate::doctor::ruleset::{Hook, LogRule, Reach, Ruleset};
+use crate::doctor::finding::Findings;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
-use crate::rules::plan::match_alike;
+use crate::rules::devices::match_alike;
+use crate::rules::ruleset::condition::{Conditions, Key};
+use crate::rules::ruleset::log_rule::{LogRule, Reach, Ruleset};
+use crate::rules::ruleset::model::Hook;
 
 pub(super) fn duplicates(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
     // What is met twice, with the families and the groups.

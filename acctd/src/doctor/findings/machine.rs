@@ -2,10 +2,10 @@
 
 use rustix::thread::CapabilitySet;
 
-use super::{Findings, Severity};
 use crate::config::Config;
 use crate::config::crosscheck::AttachMode;
 use crate::doctor::facts::{Directory, Facts};
+use crate::doctor::finding::{Findings, Severity};
 use crate::model::prefix::Family;
 use crate::nflog::socket::WANTED_RECEIVE_BUFFER;
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Severity;
 use super::causes::{Causes, Cure};
 use crate::doctor::facts::Facts;
-use crate::doctor::ruleset::condition::{Conditions, Key};
-use crate::doctor::ruleset::{Hook, LogRule, Nat, Ruleset};
+use crate::doctor::finding::Severity;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::Side;
-use crate::rules::plan::match_alike;
+use crate::rules::devices::match_alike;
+use crate::rules::ruleset::condition::{Conditions, Key};
+use crate::rules::ruleset::log_rule::{LogRule, Nat, Ruleset};
+use crate::rules::ruleset::model::Hook;
 
 /// `NF_IP_PRI_NAT_DST` of `linux/netfilter_ipv4.h`.
 const DEST_NAT: i64 = -100;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Severity;
 use super::causes::{Causes, Cure};
 use crate::doctor::facts::Facts;
-use crate::doctor::ruleset::condition::{Key, Match};
-use crate::doctor::ruleset::model::Verdict;
-use crate::doctor::ruleset::{Hook, LogRule, Obstacle, Reach};
+use crate::doctor::finding::Severity;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
+use crate::rules::ruleset::condition::{Key, Match};
+use crate::rules::ruleset::log_rule::{LogRule, Obstacle, Reach};
+use crate::rules::ruleset::model::Hook;
+use crate::rules::ruleset::model::Verdict;
 
 /// Whether no packet comes to any of them.
 pub(super) fn reach(

@@ -1,13 +1,15 @@
 //! The rules that log to acctd's groups.
 
-use super::causes::{Causes, Cure, group_list};
-use super::{Findings, Severity, coverage, duplicates, place, reach};
+use super::causes::{Causes, Cure};
+use super::{coverage, duplicates, place, reach};
 use crate::config::Config;
 use crate::doctor::facts::Facts;
-use crate::doctor::ruleset::{Hook, LogRule, Ruleset};
+use crate::doctor::finding::{Findings, Severity};
 use crate::model::group::GroupConfig;
 use crate::model::prefix::Family;
 use crate::nflog::socket::copy_range;
+use crate::rules::ruleset::log_rule::{LogRule, Ruleset};
+use crate::rules::ruleset::model::Hook;
 
 /// Batches of fewer packets wake acctd too often to be cheap.
 const SMALL_THRESHOLD: u32 = 10;
@@ -235,10 +237,4 @@ fn badly_set(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
         };
         add(Severity::Warning, "no-snaplen", what, size);
     }
-}
-
-/// The numbers of groups, in words.
-pub(super) fn numbers(groups: &[&GroupConfig]) -> String {
-    let numbers: Vec<u16> = groups.iter().map(|it| it.group.0).collect();
-    group_list(&numbers)
 }

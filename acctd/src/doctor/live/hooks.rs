@@ -1,24 +1,22 @@
 //! A table of acctd's own with counters on the hooks, and beside rules that have none; and all counters read at
 //! one moment.
 
+use crate::doctor::live::count::Count;
+use crate::rules::doctor_table::{self, OWN};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic;
-use std::path::Path;
+use std::process;
 use std::sync::Once;
-use std::{fs, process};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::rules::{self, LogCount};
-use crate::doctor::nft_json;
 use crate::model::group::GroupConfig;
-use crate::rules::external::{self, ExternalError};
+use crate::rules::external::{self};
+use crate::rules::nft_json;
 
-/// What the names of tables begin with; the process id follows.
-pub const OWN: &str = "acctd_doctor_";
 /// Behind defragmentation (-400), in front of rules: these see the same packets.
 const PRIORITY: i32 = -399;
 /// The hooks, with the interfaces that are known there.
@@ -29,35 +27,6 @@ const HOOKS: [(&str, &[&str]); 5] = [
     ("output", &["oifname"]),
     ("postrouting", &["oifname"]),
 ];
-
-/// Packets and their bytes, as nft counts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl Count {
-    /// Out of nft's JSON.
-    #[must_use]
-    pub fn of(json: &Value) -> Option<Self> {
-        Some(Self {
-            packets: json["packets"].as_u64()?,
-            bytes: json["bytes"].as_u64()?,
-        })
-    }
-
-    /// What came after `earlier`; `None` if the counter was set back.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Option<Self> {
-        Some(Self {
-            packets: self.packets.checked_sub(earlier.packets)?,
-            bytes: self.bytes.checked_sub(earlier.bytes)?,
-        })
-    }
-}
 
 /// The table, until it is dropped.
 #[derive(Debug)]
@@ -110,7 +79,8 @@ impl OwnTable {
     pub fn beside_rules(&self, groups: &[GroupConfig]) -> Result<Beside> {
         let mut beside = Beside::default();
         let (json, _) = list()?;
-        let devices = crate::rules::nft::devices(&external::run("nft", &["list", "ruleset"], "")?);
+        let devices =
+            crate::rules::devices::devices(&external::run("nft", &["list", "ruleset"], "")?);
         for (at, mirror) in rules::mirrors(&json, groups, &devices)
             .into_iter()
             .enumerate()
@@ -142,7 +112,7 @@ impl OwnTable {
 impl Drop for OwnTable {
     fn drop(&mut self) {
         // Nobody is there to be told; the next one tries again.
-        let _gone = remove(|name| name == self.name);
+        let _gone = doctor_table::remove(|name| name == self.name);
     }
 }
 
@@ -153,38 +123,10 @@ fn remove_on_panic() {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let own = format!("{OWN}{}", process::id());
-            let _gone = remove(|name| name == own);
+            let _gone = doctor_table::remove(|name| name == own);
             others(info);
         }));
     });
-}
-
-/// Takes away the tables of those that were killed.
-pub fn remove_left_over() -> Result<(), ExternalError> {
-    remove(|name| {
-        let pid = name.strip_prefix(OWN);
-        let is_alive = |pid: &str| {
-            let comm = fs::read_to_string(Path::new("/proc").join(pid).join("comm"));
-            comm.is_ok_and(|it| it.trim_end() == "acctd")
-        };
-        pid.is_some_and(|pid| !is_alive(pid))
-    })
-}
-
-fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
-    let text = external::run("nft", &["list", "tables"], "")?;
-    let mut commands = String::new();
-    for line in text.lines() {
-        if let ["table", family, name] = line.split_whitespace().collect::<Vec<_>>()[..]
-            && is_meant(name)
-        {
-            let _always = writeln!(commands, "delete table {family} {name}");
-        }
-    }
-    if !commands.is_empty() {
-        external::run("nft", &["-f", "-"], &commands)?;
-    }
-    Ok(())
 }
 
 /// All rules, and whether some are of extensions that nft may not show.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::hooks::{Count, Snapshot};
+use super::hooks::Snapshot;
 use super::logged::{self, Logged};
 use crate::config::Config;
 use crate::config::crosscheck::{End, Watched};
-use crate::doctor::findings::Finding;
+use crate::doctor::finding::Finding;
+use crate::doctor::live::count::Count;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::{Family, Side};
 

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::hooks::Count;
-use crate::doctor::ruleset::Devices;
+use crate::doctor::live::count::Count;
 use crate::model::group::GroupConfig;
+use crate::rules::devices::Devices;
 use crate::rules::external::{self, ExternalError};
 
 /// A rule that logs to a group, and what it has counted.

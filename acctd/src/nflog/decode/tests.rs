@@ -3,7 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::count::accumulator::{Accumulator, Rules};
+use crate::count::accumulator::Accumulator;
+use crate::count::slots::Rules;
 use crate::model::counts::Counts;
 use crate::model::group::NflogGroup;
 use crate::model::interval::Interval;

@@ -1,20 +1,23 @@
 //! One attempt to write what waits, on a thread of its own: a disk that does not answer keeps only this
 //! thread waiting, and not those who count or who hold what waits within its bounds.
 
+use super::unwritten::Written;
+use crate::output::commit::Place;
+use crate::output::journal_line;
+use crate::output::writer::unwritten::Line;
+use crate::output::writer::unwritten::Unwritten;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Destination, SaveJob};
 use crate::crosscheck::report;
 use crate::fault_points::reached;
 use crate::model::closed_interval::ClosedInterval;
-use crate::model::counts::FileTotals;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::Vitals;
 use crate::output::atomic_file;
@@ -22,26 +25,12 @@ use crate::output::commit::{self, Prepared};
 use crate::output::csv;
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
+use crate::output::writer::destination::{Destination, SaveJob};
 use crate::process::priority::yield_to_readers;
 use crate::restart::checksummed;
 
 /// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
 const MOST_LINES: usize = 10_000;
-
-/// An interval without a file.
-pub(super) struct Unwritten {
-    /// It has its verdicts when it goes to the disk.
-    pub(super) closed: ClosedInterval,
-    /// Its file, complete. Once the disk was asked to record it or to give it its name, no other may be made: the
-    /// answer may be lost though it was done.
-    pub(super) prepared: Option<(Prepared, Written)>,
-}
-
-/// A line for intervals.jsonl, and the record that goes when it is there.
-pub(super) struct Line {
-    text: Vec<u8>,
-    record: Option<String>,
-}
 
 /// What one attempt is to write, in this order.
 pub(super) struct Attempt {
@@ -163,11 +152,6 @@ fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
     Ok(saved_at)
 }
 
-pub(super) struct Written {
-    totals: FileTotals,
-    took: Duration,
-}
-
 /// Gives the interval its file, by the steps of [`commit`]. On an error it may be tried again.
 fn write_file(
     interval: &mut Unwritten,
@@ -186,7 +170,7 @@ fn write_file(
     let (prepared, written) = interval.prepared.insert(prepared);
     let closed = &interval.closed;
     if !closed.checkpoints.is_empty() && !prepared.is_recorded() {
-        let place = destination.place(directory);
+        let place = place(destination, directory);
         let line = |file: &str| summary_line(closed, file, written, destination);
         prepared.record(place, closed.period.start, &closed.checkpoints, line)?;
     }
@@ -207,7 +191,7 @@ fn prepare(
     let begun = Instant::now();
     let stem = destination.zone.file_stem(closed.period);
     let time = destination.zone.row_time(closed.period.start);
-    let (prepared, totals) = Prepared::prepare(destination.place(directory), &stem, |target| {
+    let (prepared, totals) = Prepared::prepare(place(destination, directory), &stem, |target| {
         let with_crosscheck = closed.kernel.is_some();
         csv::write_rows(target, &time, closed.rows(), with_crosscheck)
     })?;
@@ -250,7 +234,7 @@ fn summary_line(
     written: &Written,
     destination: &Destination,
 ) -> Vec<u8> {
-    journal::line(
+    journal_line::line(
         closed,
         &destination.watched,
         destination.zone,
@@ -258,4 +242,11 @@ fn summary_line(
         &written.totals,
         written.took.as_secs_f64(),
     )
+}
+
+fn place<'a>(destination: &Destination, directory: &'a LogDirectory) -> Place<'a> {
+    Place {
+        directory,
+        tag: destination.tag,
+    }
 }

@@ -1,40 +1,20 @@
 //! One packet into its epoch's counters.
 
 use acctd_common::Counters;
-use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, accounted_bit, reason};
+use acctd_common::contract::{EpochKey, EpochValue, accounted_bit, reason};
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::info;
 
 use crate::atomic::atomic_add;
 
 use super::clock::{self, Place};
-use super::maps::{
-    ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH, LOG_RECORD,
-};
+use super::hook::{Hook, Side};
+use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH};
 use super::packet::{self, Counted, Reason, Version};
 use super::{ip4, ip6};
-
-#[derive(Clone, Copy)]
-pub(super) enum Hook {
-    Ingress,
-    Egress,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Side {
-    Source,
-    Dest,
-}
-
-impl Side {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Source => SIDE_SOURCE,
-            Self::Dest => SIDE_DEST,
-        }
-    }
-}
 
 /// Counts the packet. Without an epoch's map, which acctd puts in place before it attaches the
 /// programs, there is nothing to count in.
@@ -212,11 +192,15 @@ fn frame_bytes(ctx: &TcContext) -> u64 {
     u64::from(ctx.len())
 }
 
+/// What is to be logged of a packet; no part of the contract.
+#[btf_map]
+static LOG_RECORD: PerCpuArray<LogRecord, 1> = PerCpuArray::new();
+
 /// A packet that is to be logged when it has been counted. It waits in a map's memory, of which the
 /// verifier knows nothing: logging is long, and is verified once for all ways that lead to it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(super) struct LogRecord {
+struct LogRecord {
     bytes: u64,
     is_new: u64,
     prefix: EpochKey,

@@ -7,7 +7,7 @@ use acctd_common::contract::{
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 
-use super::account::Hook;
+use super::hook::Hook;
 use super::maps::ACCTD_CLOCK;
 
 /// A packet's place in time.

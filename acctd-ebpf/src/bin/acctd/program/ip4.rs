@@ -3,7 +3,7 @@
 use acctd_common::contract::reason;
 use aya_ebpf::programs::TcContext;
 
-use super::account::{Hook, Side};
+use super::hook::{Hook, Side};
 use super::packet::{Counted, Fragment, Header, Reason};
 
 /// The header without options, as 32-bit words.

@@ -1,11 +1,12 @@
 //! IPv6: what `ip6_rcv_core` (net/ipv6/ip6_input.c) lets pass, and what is counted of it.
 
 use acctd_common::contract::reason;
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use core::cell::UnsafeCell;
 
-use super::account::{Hook, Side};
-use super::maps::WALK;
+use super::hook::{Hook, Side};
 use super::packet::{Counted, Fragment, Header, Reason};
 
 const HEADER: u32 = 40;
@@ -142,11 +143,15 @@ const MAX_OPTIONS: u32 = 8;
 /// All of them, and as much padding in single bytes around each as there may be.
 const MAX_OPTION_STEPS: u32 = MAX_OPTIONS + (MAX_OPTIONS + 1) * MAX_PADDING;
 
+/// Where IPv6 headers and options are followed; no part of the contract.
+#[btf_map]
+static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
 /// How far extension headers or options are read. It is kept in a map's memory, of which the
 /// verifier knows nothing: so all ways through a step lead to the same state, and it need not follow
 /// each of them through all steps.
 #[repr(C)]
-pub(super) struct Walk {
+struct Walk {
     /// Where the IP header is, behind VLAN tags.
     header: Cell,
     /// From the IP header on.

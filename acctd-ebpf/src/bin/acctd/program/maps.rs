@@ -3,11 +3,8 @@
 use acctd_common::contract::{AddressKey, CLOCK_ENTRIES, EpochKey, EpochValue, SLOTS, VlanKey};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap};
 use aya_ebpf::macros::btf_map;
-
-use super::account::LogRecord;
-use super::ip6::Walk;
 
 /// One epoch's counters. acctd makes the maps that are used; this one is their pattern.
 pub(super) type Epoch = HashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
@@ -25,14 +22,6 @@ pub(super) static ACCTD_VLANS: HashMap<VlanKey, u32, 4096, { BPF_F_NO_PREALLOC a
 #[btf_map]
 pub(super) static ACCTD_ADDRESSES: HashMap<AddressKey, u32, 4096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
-
-/// Where IPv6 headers and options are followed; no part of the contract.
-#[btf_map]
-pub(super) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
-
-/// What is to be logged of a packet; no part of the contract.
-#[btf_map]
-pub(super) static LOG_RECORD: PerCpuArray<LogRecord, 1> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 pub(super) static IP4_PREFIX_LENGTH: Global<u8> = Global::new(32);

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
 
-use super::account::Hook;
+use super::hook::Hook;
 use super::maps::{ACCTD_ADDRESSES, ACCTD_VLANS};
 
 /// `linux/if_packet.h`.

@@ -1,5 +1,6 @@
 //! The rules that are loaded, from all that can show them: nft, and iptables in both of its kinds.
 
+use crate::rules::devices;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -7,17 +8,18 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::nft_json;
-use super::ruleset::{Devices, Reading, Ruleset};
 use crate::model::prefix::Family;
+use crate::rules::devices::Devices;
 use crate::rules::external::{self, ExternalError};
-use crate::rules::nft;
+use crate::rules::ruleset::log_rule::Ruleset;
+use crate::rules::ruleset::reading::Reading;
 
 /// The rules, or why they cannot be read, and whether nft is not there.
-pub(super) fn read() -> (Result<Ruleset, String>, bool) {
+pub fn read() -> (Result<Ruleset, String>, bool) {
     let mut reading = Reading::default();
     let mut lacks_nft = false;
     match nft_json::ruleset() {
-        Ok(json) => reading.add_nft(&json, &devices(&json), &dormant(&json)),
+        Ok(json) => reading.add_nft(&json, &devices_of(&json), &dormant(&json)),
         Err(ExternalError::Missing { .. }) => lacks_nft = true,
         Err(error) => return (Err(error.to_string()), false),
     }
@@ -104,14 +106,14 @@ fn save(program: &str, kind: &str) -> Result<String, String> {
 }
 
 /// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
-fn devices(json: &Value) -> Devices {
+fn devices_of(json: &Value) -> Devices {
     let on_device = |chain: &Value| chain["family"] == "netdev" || chain["hook"] == "ingress";
     let mut chains = objects(json, "chain");
     if !chains.any(on_device) {
         return Devices::new();
     }
     let text = external::run("nft", &["list", "ruleset", "netdev"], "");
-    nft::devices(&text.unwrap_or_default())
+    devices::devices(&text.unwrap_or_default())
 }
 
 /// The tables that are switched off.

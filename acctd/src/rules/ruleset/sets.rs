@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::condition::{Key, MANY_A_SECOND};
-use super::nft::table_of;
 use super::nft_text::{list, word};
+use crate::rules::ruleset::nft_text::table_of;
 
 /// A named set or map.
 pub(super) struct Set<'a> {

@@ -1,5 +1,7 @@
 //! Chains and rules, alike for what nft prints and for what iptables saves.
 
+use crate::rules::ruleset::condition::Key;
+use crate::rules::ruleset::condition::Test;
 use std::fmt;
 use std::sync::Arc;
 
@@ -158,7 +160,7 @@ impl Place {
     pub fn is_ours(&self) -> bool {
         match self {
             Self::Nft(table, _) => table.ends_with(" acctd"),
-            Self::Iptables(_, _, chain) => chain.starts_with(crate::rules::iptables::OURS),
+            Self::Iptables(_, _, chain) => chain.starts_with(crate::rules::names::OURS),
         }
     }
 }
@@ -302,4 +304,15 @@ pub(super) fn target(name: &str) -> Option<Vec<Step>> {
         | "TRACE" | "TTL" | "ULOG" => Vec::new(),
         _ => return None,
     })
+}
+
+/// An interface that packets do not have there.
+#[must_use]
+pub fn is_never_on(hook: Hook, found: &Match) -> bool {
+    let has_no = match hook {
+        Hook::Ingress | Hook::Prerouting | Hook::Input => Key::OutInterface,
+        Hook::Output | Hook::Egress => Key::InInterface,
+        Hook::Forward | Hook::Postrouting => return false,
+    };
+    found.key == has_no && matches!(found.test, Test::In(_))
 }

@@ -1,15 +1,16 @@
 //! Reads what `nft -j list ruleset` prints (libnftables-json(5)).
 
+use crate::rules::ruleset::nft_text::table_of;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Devices;
 use super::condition::{self, Conditions, Families, Key, Match, SetUse, Test};
 use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, Verdict, target};
 use super::nft_text::{self, list, word};
 use super::sets::{Sets, limit, limit_of_each, sets};
+use crate::rules::devices::Devices;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -74,10 +75,6 @@ pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) 
         });
     }
     read
-}
-
-pub(super) fn table_of(json: &Value) -> String {
-    format!("{} {}", word(&json["family"]), word(&json["table"]))
 }
 
 fn chain(json: &Value, devices: &Devices) -> Option<Chain> {

@@ -226,3 +226,7 @@ pub(super) fn list(json: &Value) -> &[Value] {
 pub(super) fn word(json: &Value) -> &str {
     json.as_str().unwrap_or_default()
 }
+
+pub(super) fn table_of(json: &Value) -> String {
+    format!("{} {}", word(&json["family"]), word(&json["table"]))
+}

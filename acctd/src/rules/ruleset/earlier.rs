@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Obstacle;
 use super::condition::{Conditions, Key, Match};
 use super::model::{Base, Chain, Hook, Quote, Verdict};
+use crate::rules::ruleset::log_rule::Obstacle;
 
 /// A bridge hands to IP what has passed its own hooks on the way in.
 pub(super) fn order(hook: Hook, is_bridge: bool) -> (u8, Hook) {

@@ -1,15 +1,15 @@
-//! What interfaces do to packets and to their lengths: facts, and findings, which are pure.
+//! What interfaces do to packets and to their lengths.
 
-use std::fs;
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Finding, Severity};
+use crate::doctor::interface_facts::BRIDGE_CALLS;
+use crate::doctor::interface_facts::InterfaceFacts;
+use crate::rules::ruleset::condition::{Key, Test, Value};
+use crate::rules::ruleset::log_rule::LogRule;
+use crate::rules::ruleset::model::Hook;
 
-use super::facts::Facts;
-use super::findings::{Finding, Severity};
-use super::links::{self, Link};
-use super::ruleset::condition::{Key, Test, Value};
-use super::ruleset::{Hook, LogRule};
 use crate::config::Config;
-use crate::model::prefix::Family;
-use crate::rules::plan::match_alike;
+use crate::rules::devices::match_alike;
 
 /// The kernel's own default of all settings: no packet is larger than its header can say.
 const LARGEST: u32 = 65_536;
@@ -17,49 +17,9 @@ const LARGEST: u32 = 65_536;
 /// this cures both families, also with an `ip` (before 6.3) that does not know those of IPv4.
 const CURE: &str = "gso_max_size 65535 gro_max_size 65535";
 
-/// What is to be known of interfaces beside what `ip` says.
-#[derive(Clone, Debug, Default)]
-pub struct InterfaceFacts {
-    /// All interfaces; none where the kernel does not say.
-    pub links: Vec<Link>,
-    /// The offloads that are on at those interfaces that are up, where ethtool says it; only with `--verbose`.
-    pub offloads: Vec<(String, Vec<&'static str>)>,
-    /// The families whose bridged packets pass the rules of IP too (`bridge-nf-call-iptables`).
-    pub bridged_families: Vec<Family>,
-}
-
-/// The settings of `br_netfilter`, below `net.bridge`.
-const BRIDGE_CALLS: [(Family, &str); 2] = [
-    (Family::Ip4, "bridge-nf-call-iptables"),
-    (Family::Ip6, "bridge-nf-call-ip6tables"),
-];
-
-impl InterfaceFacts {
-    /// Looks around.
-    #[must_use]
-    pub fn gather(config: &Config) -> Self {
-        let links = links::read().unwrap_or_default();
-        let up = links.iter().filter(|link| link.is_up && !link.is_loopback);
-        let offloads = up.filter(|_| config.verbose).filter_map(|link| {
-            let on = links::offloads(&link.name)?;
-            Some((link.name.clone(), on))
-        });
-        let is_set = |name: &str| {
-            fs::read_to_string(format!("/proc/sys/net/bridge/{name}"))
-                .is_ok_and(|value| value.trim() != "0")
-        };
-        let calls = BRIDGE_CALLS.iter().filter(|(_, name)| is_set(name));
-        Self {
-            offloads: offloads.collect(),
-            bridged_families: calls.map(|(family, _)| *family).collect(),
-            links,
-        }
-    }
-}
-
 /// All that is wrong with them.
 #[must_use]
-pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
+pub(super) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     all.extend(big_tcp(config, &facts.links));
     all.extend(bridged(config, facts));

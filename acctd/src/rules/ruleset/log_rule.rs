@@ -1,33 +1,13 @@
-//! The rules that are loaded, by nft and by iptables, and where a packet meets those that log to an NFLOG
-//! group. Pure: what the programs print is passed in.
-//!
-//! ```text
-//!  nft -j list ruleset ─► nft ──────┐
-//!                                   ├─► model ─► walk ─► log rules, each with what must hold and what is before it
-//!  iptables-…-save ─────► iptables ─┘
-//! ```
-//!
-//! nft also prints what iptables-nft has loaded, but not in full: such tables are read from what
-//! `iptables-nft-save` prints. The rules of the older iptables come from `iptables-legacy-save`.
+//! A rule that logs to a group, what must hold for a packet to meet it, and what is before it.
 
-pub mod condition;
-mod earlier;
-mod iptables;
-pub mod model;
-mod nft;
-mod nft_text;
-mod sets;
-mod walk;
-
-use std::collections::{BTreeMap, BTreeSet};
+use super::model::Hook;
+use crate::rules::ruleset::model::is_never_on;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::condition::{Conditions, Key, Match};
+use super::model::{Quote, Verdict, Ways};
 use crate::model::prefix::Family;
-use condition::{Conditions, Key, Match};
-pub use model::Hook;
-use model::{Chain, Quote, Verdict, Ways};
 
 /// A rule that logs to a group, as packets of one base chain meet it.
 #[derive(Clone, Debug)]
@@ -134,88 +114,6 @@ pub struct Unreadable {
     pub cure: String,
 }
 
-/// The devices of chains of the family netdev, by table and chain, since nft's JSON lacks them.
-pub type Devices = BTreeMap<(String, String), Vec<String>>;
-
-/// What is read before it is gone through.
-#[derive(Debug, Default)]
-pub struct Reading {
-    chains: Vec<Chain>,
-    hidden: BTreeMap<String, usize>,
-    with_extensions: BTreeSet<String>,
-    unreadable: Vec<Unreadable>,
-}
-
-impl Reading {
-    /// Adds what `nft -j list ruleset` prints; the tables in `dormant` are switched off.
-    pub fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
-        let read = nft::read(json, devices, dormant);
-        self.chains.extend(read.chains);
-        self.hidden.extend(read.hidden);
-        self.with_extensions.extend(read.with_extensions);
-    }
-
-    /// Whether nft has not shown all of what iptables has loaded for this family.
-    #[must_use]
-    pub fn lacks_iptables(&self, family: Family) -> bool {
-        let prefix = format!("{} ", nft_family(family));
-        let has = |table: &String| table.starts_with(&prefix);
-        self.with_extensions.iter().any(has) || self.hidden.keys().any(has)
-    }
-
-    /// Puts what `iptables-nft-save` prints in the place of the tables that nft has shown, so that they stay
-    /// in the order in which they were loaded.
-    pub fn replace_by_iptables_nft(&mut self, text: &str, family: Family) {
-        let mut saved = iptables::read(text, family);
-        for name in text.lines().filter_map(|line| line.strip_prefix('*')) {
-            let shown = format!("{} {name}", nft_family(family));
-            let at = self.chains.iter().position(|chain| chain.table == shown);
-            self.chains.retain(|chain| chain.table != shown);
-            self.hidden.remove(&shown);
-            let is_of_it = |chain: &Chain| chain.place.is_of_table(name);
-            let (own, others) = saved.into_iter().partition(is_of_it);
-            saved = others;
-            let own: Vec<Chain> = own;
-            let at = at.unwrap_or(self.chains.len());
-            self.chains.splice(at..at, own);
-        }
-    }
-
-    /// Adds what `iptables-save` or `ip6tables-save` prints.
-    pub fn add_iptables(&mut self, text: &str, family: Family) {
-        self.chains.extend(iptables::read(text, family));
-    }
-
-    /// Says what cannot be read.
-    pub fn add_unreadable(&mut self, what: String, cure: String) {
-        self.unreadable.push(Unreadable { what, cure });
-    }
-
-    /// Tables with rules of which something is not shown, and how many rules.
-    #[must_use]
-    pub fn hidden(&self) -> &BTreeMap<String, usize> {
-        &self.hidden
-    }
-
-    /// Goes through them.
-    #[must_use]
-    pub fn finish(self) -> Ruleset {
-        let mut ruleset = Ruleset {
-            unreadable: self.unreadable,
-            ..Ruleset::default()
-        };
-        walk::walk(&self.chains, &mut ruleset);
-        ruleset
-    }
-}
-
-fn nft_family(family: Family) -> &'static str {
-    match family {
-        Family::Ip4 => "ip",
-        Family::Ip6 => "ip6",
-    }
-}
-
 impl LogRule {
     /// How much of that family's packets come to it.
     #[must_use]
@@ -247,7 +145,7 @@ impl LogRule {
     pub fn never(&self) -> Option<&Match> {
         let matches = self.conditions.matches.iter();
         let of_hook = matches.map(|it| &**it);
-        let mut of_hook = of_hook.filter(|it| walk::is_never_on(self.hook, it));
+        let mut of_hook = of_hook.filter(|it| is_never_on(self.hook, it));
         of_hook
             .next()
             .or_else(|| self.conditions.impossible_match())
@@ -298,6 +196,3 @@ impl Obstacle {
         more.next().is_some_and(|first| is_state(&first)) && more.next().is_none()
     }
 }
-
-#[cfg(test)]
-mod tests;

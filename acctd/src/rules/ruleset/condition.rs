@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::model::prefix::Family;
-use crate::rules::plan::match_alike;
+use crate::rules::devices::match_alike;
 
 /// IPv4, IPv6, both or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

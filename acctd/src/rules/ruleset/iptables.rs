@@ -249,7 +249,7 @@ fn priority(table: &str, hook: Hook) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::ruleset::model::Verdict;
+    use crate::rules::ruleset::model::Verdict;
 
     #[test]
     fn each_condition_is_one_and_negations_stay_with_their_flag() {

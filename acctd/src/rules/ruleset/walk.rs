@@ -3,6 +3,7 @@
 //! What a chain stops is worked out once for each chain and not for each way to it, and a chain with rules
 //! that log is gone through a few times at most: nested jumps have more ways than can be counted.
 
+use crate::rules::ruleset::model::is_never_on;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use super::condition::{Conditions, Key, Match, Test, Value};
 use super::earlier::{drops, is_before_ip, order, over_a_bridge};
 use super::model::{Base, Chain, Hook, Log, Rule, Step, Verdict, Ways};
-use super::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
 use crate::model::prefix::Family;
+use crate::rules::ruleset::log_rule::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
 
 /// `NFT_JUMP_STACK_SIZE`.
 const DEEPEST: usize = 16;
@@ -415,16 +416,6 @@ fn is_kept(passed: &[Obstacle], conditions: &Conditions, from: Option<From>) -> 
         && !conditions.are_impossible()
         && !conditions.are_of_loopback()
         && from.is_none_or(is_of_hook)
-}
-
-/// An interface that packets do not have there.
-pub(super) fn is_never_on(hook: Hook, found: &Match) -> bool {
-    let has_no = match hook {
-        Hook::Ingress | Hook::Prerouting | Hook::Input => Key::OutInterface,
-        Hook::Output | Hook::Egress => Key::InInterface,
-        Hook::Forward | Hook::Postrouting => return false,
-    };
-    found.key == has_no && matches!(found.test, Test::In(_))
 }
 
 fn add(passed: &mut Vec<Obstacle>, here: &At<'_>, verdict: Verdict, conditions: Conditions) {

@@ -1,0 +1,266 @@
+//! What explains a difference: what is pending from the last interval, then what was lost.
+
+use crate::crosscheck::outcome::Circumstances;
+use crate::crosscheck::outcome::Observed;
+use crate::crosscheck::outcome::Outcome;
+use crate::model::verdict::Difference;
+use crate::model::verdict::Finding;
+use crate::model::verdict::Verdict;
+use acctd_common::Counters;
+use acctd_common::contract::EpochValue;
+use foldhash::fast::RandomState;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Packets that may be excused in all, each once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    /// Known since this interval, or since the loss was open: any prefix may have a share.
+    pub(super) fresh: u64,
+    /// Known earlier: only what was carried since then may have a share.
+    pub(super) held: u64,
+}
+
+impl Budget {
+    pub(super) fn grant(&mut self, n_packets: u64) {
+        self.fresh = self.fresh.saturating_add(n_packets);
+    }
+
+    /// What there is for a prefix that may have `excusable` packets pending from earlier.
+    pub(super) fn available(self, excusable: u64) -> u64 {
+        self.fresh.saturating_add(self.held.min(excusable))
+    }
+
+    /// Takes of what is available, the held first: others have a claim to the fresh.
+    pub(super) fn take(&mut self, n_packets: u64, excusable: u64) {
+        let from_held = n_packets.min(self.held).min(excusable);
+        self.held -= from_held;
+        self.fresh -= n_packets - from_held;
+    }
+
+    pub(super) fn hold(&mut self, pending: u64) {
+        self.held = self.fresh.saturating_add(self.held).min(pending);
+        self.fresh = 0;
+    }
+}
+
+/// What the kernel has counted of a prefix and NFLOG has still to count, as far as it can be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) least: Difference,
+    pub(super) most: Difference,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Carried {
+    pub(super) pending: Pending,
+    /// How many of the pending packets may be lost ones, for which there was a budget.
+    pub(super) excusable: u64,
+}
+
+/// A prefix that is beyond its allowance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<K> {
+    pub(super) key: K,
+    /// What is beyond the allowance.
+    pub(super) difference: Difference,
+    pub(super) is_observed: bool,
+    /// How many packets may be missing at most, the allowance included.
+    pub(super) most_packets: i64,
+    pub(super) excusable: u64,
+}
+
+impl<K> Candidate<K> {
+    pub(super) fn n_packets(&self) -> u64 {
+        self.difference.packets.unsigned_abs()
+    }
+
+    pub(super) fn found(self, verdict: Verdict) -> Finding<K> {
+        Finding {
+            key: self.key,
+            verdict,
+            difference: self.difference,
+        }
+    }
+}
+
+pub(super) fn smallest_first<K: Copy + Ord>(
+    mut candidates: Vec<Candidate<K>>,
+) -> impl Iterator<Item = Candidate<K>> {
+    candidates.sort_unstable_by_key(|candidate| (candidate.n_packets(), candidate.key));
+    candidates.into_iter()
+}
+
+/// One interval's work: prefix by prefix, into what matches, what is carried, and candidates.
+pub(super) struct Weighing<'a, K> {
+    pub(super) zero: K,
+    pub(super) circumstances: &'a Circumstances,
+    /// Late packets that have explained nothing yet.
+    pub(super) late: u64,
+    pub(super) carried: HashMap<K, Carried, RandomState>,
+    pub(super) kernel_has_more: Vec<Candidate<K>>,
+    pub(super) nflog_has_more: Vec<Candidate<K>>,
+    pub(super) outcome: Outcome<K>,
+}
+
+impl<K: Copy + Ord + Hash> Weighing<'_, K> {
+    /// Weighs one prefix; `observed` is none where it was silent and only has something pending.
+    pub(super) fn weigh(
+        &mut self,
+        key: K,
+        observed: Option<Observed>,
+        outside: Counters,
+        before: Carried,
+    ) {
+        let is_observed = observed.is_some();
+        let observed = observed.unwrap_or_default();
+        let allowance = self.allowance(&observed.kernel);
+        let own = Difference::between(observed.kernel.total, observed.nflog);
+        let unexplained = Pending {
+            least: before.pending.least.plus(own),
+            most: before.pending.most.plus(own),
+        };
+        let explained = self.explain(unexplained, observed.kernel.fragments, outside);
+
+        if self.circumstances.incomparable || self.is_overflow_row(key, explained) {
+            self.set_aside(key, is_observed, explained, allowance);
+            return;
+        }
+
+        let surplus = explained.least.minus(allowance).or_zero_below();
+        let deficit = explained.most.plus(allowance).or_zero_above();
+        let candidate = Candidate {
+            key,
+            difference: surplus.plus(deficit),
+            is_observed,
+            most_packets: explained.most.packets,
+            excusable: before.excusable,
+        };
+        let mut pending = explained.within(allowance);
+        if surplus != Difference::default() {
+            if self.circumstances.loss_is_open && explained.most.packets > 0 {
+                // What is lost is not known, so all of it waits. It is bounded by the prefixes
+                // that differ while the loss is open.
+                pending = explained;
+                if is_observed {
+                    self.outcome.findings.push(Finding {
+                        key,
+                        verdict: Verdict::Lost,
+                        difference: explained.certain(),
+                    });
+                }
+            } else {
+                self.kernel_has_more.push(candidate);
+            }
+        } else if deficit != Difference::default() {
+            self.nflog_has_more.push(candidate);
+        } else if is_observed {
+            self.outcome.n_match += 1;
+            let is_allowed = explained.certain() != Difference::default();
+            self.outcome.n_allowed += u64::from(is_allowed);
+            let by_fragments = unexplained.least.lowered(observed.kernel.fragments);
+            let is_explained = by_fragments != unexplained.least;
+            self.outcome.n_explained_by_fragments += u64::from(is_explained);
+        }
+        self.carry(key, pending, before.excusable);
+    }
+
+    /// What a time that the two sides do not share makes uncertain: packets that the kernel
+    /// counted before the interval's end, and NFLOG may count after it.
+    pub(super) fn allowance(&self, kernel: &EpochValue) -> Difference {
+        Difference::from(if self.circumstances.unstamped {
+            kernel.before_end
+        } else {
+            kernel.near_end
+        })
+    }
+
+    /// Takes away what has another reason. What may have been, but need not, widens the range.
+    pub(super) fn explain(
+        &mut self,
+        unexplained: Pending,
+        fragments: Counters,
+        outside: Counters,
+    ) -> Pending {
+        let Pending { least, most } = unexplained;
+        // If NFLOG saw the fragments one by one, the kernel's surplus is none of theirs: the most
+        // stays what it is.
+        let mut least = least.lowered(fragments).raised(outside);
+        let mut most = most.plus(Difference::from(outside));
+
+        let too_many = most.packets.saturating_neg().max(i64::from(most.bytes < 0));
+        let late = self.late.min(u64::try_from(too_many).unwrap_or(0));
+        if late > 0 {
+            // How long they are is not known, and how many are hidden behind pending ones.
+            self.late -= late;
+            let late = Counters {
+                packets: late,
+                bytes: u64::MAX,
+            };
+            least = least.raised(late);
+            most = most.plus(Difference::from(late));
+        }
+        Pending { least, most }
+    }
+
+    /// What the zero row has too much is that of other prefixes.
+    pub(super) fn is_overflow_row(&self, key: K, explained: Pending) -> bool {
+        self.circumstances.nflog_overflow > 0
+            && key == self.zero
+            && (explained.most.packets < 0 || explained.most.bytes < 0)
+    }
+
+    /// A difference that says nothing. What NFLOG may count of it later is not known either.
+    pub(super) fn set_aside(
+        &mut self,
+        key: K,
+        is_observed: bool,
+        explained: Pending,
+        allowance: Difference,
+    ) {
+        let difference = explained.certain();
+        if difference != Difference::default() {
+            self.outcome.findings.push(Finding {
+                key,
+                verdict: Verdict::NotChecked,
+                difference,
+            });
+        } else if is_observed {
+            self.outcome.n_match += 1;
+        }
+        let pending = Pending {
+            least: Difference::default(),
+            most: allowance,
+        };
+        self.carry(key, pending, 0);
+    }
+
+    pub(super) fn carry(&mut self, key: K, pending: Pending, excusable: u64) {
+        if pending != Pending::default() {
+            let excusable = excusable.min(pending.most_packets());
+            self.carried.insert(key, Carried { pending, excusable });
+        }
+    }
+}
+
+impl Pending {
+    /// The part of it that an allowance justifies.
+    pub(super) fn within(self, allowance: Difference) -> Self {
+        let clip = |difference: Difference| {
+            difference.zip(allowance, |value, limit| value.clamp(-limit, limit))
+        };
+        Self {
+            least: clip(self.least),
+            most: clip(self.most),
+        }
+    }
+
+    pub(super) fn most_packets(self) -> u64 {
+        u64::try_from(self.most.packets).unwrap_or(0)
+    }
+
+    /// What it is at least, to either side of zero.
+    pub(super) fn certain(self) -> Difference {
+        self.least.or_zero_below().plus(self.most.or_zero_above())
+    }
+}

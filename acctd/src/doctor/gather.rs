@@ -1,0 +1,186 @@
+//! Looks at this machine, without a judgement on it.
+
+use crate::config::Config;
+use crate::doctor::clock_sync;
+use crate::doctor::facts::{Directory, Facts, Interface, Kernel};
+use crate::doctor::interface_facts::InterfaceFacts;
+use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
+use crate::nflog::table;
+use crate::output::journal;
+use crate::output::log_directory::LogDirectory;
+use crate::process::kernel::kernel_version;
+use crate::process::time_zone::{self};
+use crate::rules::external::{self, ExternalError};
+use crate::rules::loaded;
+use ipnet::IpNet;
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+use serde_json::Value;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+impl Facts {
+    /// Looks around.
+    #[must_use]
+    pub fn gather(config: &Config) -> Self {
+        let sets = rustix::thread::capabilities(None);
+        let taken = match table::read() {
+            Ok(instances) => Some(instances),
+            // Nobody has bound a group yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
+            Err(_) => None,
+        };
+        let taken = taken.map(|instances| {
+            let named = instances
+                .iter()
+                .map(|it| (it.group.0, table::owner(it.port_id)));
+            named.collect()
+        });
+        let (ruleset, lacks_nft) = loaded::read();
+        Self {
+            capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
+            lowest_nice: lowest_nice(),
+            receive_buffer: receive_buffer().unwrap_or(WANTED_RECEIVE_BUFFER),
+            taken,
+            ruleset,
+            lacks_nft,
+            interfaces: interfaces(),
+            forwarding: ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(is_on),
+            has_global_ip6: has_global_ip6(),
+            directory: directory(&config.log_directory),
+            is_clock_synchronised: clock_sync::is_synchronised(),
+            time_zone: time_zone::trouble_of(config.zone),
+            kernel: kernel(),
+            links: InterfaceFacts::gather(config),
+        }
+    }
+}
+
+fn lowest_nice() -> i32 {
+    // RLIMIT_NICE is 20 less the nice value (getrlimit(2)).
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nice);
+    let limit = limit.current.unwrap_or(40).min(40);
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    own.min(20 - i32::try_from(limit).unwrap_or(40))
+}
+
+/// As acctd asks for it.
+fn receive_buffer() -> io::Result<usize> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_receive_buffer(&socket)
+}
+
+/// As `ip` sees them: what is under `/sys` is of the network namespace in which that was mounted.
+fn interfaces() -> Vec<Interface> {
+    let text = external::run("ip", &["-j", "-d", "addr"], "").unwrap_or_default();
+    let links: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+    let interfaces = links.iter().filter_map(|link| {
+        let name = link["ifname"].as_str()?.to_owned();
+        let flags = link["flags"].as_array().into_iter().flatten();
+        let is_port = link["linkinfo"]["info_slave_kind"] == "bridge";
+        let disabled = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        Some(Interface {
+            is_up: flags.into_iter().any(|flag| flag == "UP"),
+            bridge: link["master"]
+                .as_str()
+                .filter(|_| is_port)
+                .map(str::to_owned),
+            is_ip6_disabled: fs::read_to_string(disabled).is_ok_and(|it| it.trim() == "1"),
+            offloads_flows: link["parentdev"].is_string() && offloads_flows(&name),
+            addresses: addresses(&link["addr_info"]),
+            name,
+        })
+    });
+    interfaces.collect()
+}
+
+fn addresses(json: &Value) -> Vec<IpNet> {
+    let all = json.as_array().into_iter().flatten();
+    let addresses = all.filter_map(|it| {
+        let length = u8::try_from(it["prefixlen"].as_u64()?).ok()?;
+        IpNet::new(it["local"].as_str()?.parse().ok()?, length).ok()
+    });
+    addresses.collect()
+}
+
+/// Without ethtool it is not known, and most devices cannot.
+fn offloads_flows(name: &str) -> bool {
+    external::run("ethtool", &["-k", name], "")
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == "hw-tc-offload: on"))
+}
+
+/// A setting of `/proc/sys/net`.
+fn is_on(name: &str) -> bool {
+    let text = fs::read_to_string(Path::new("/proc/sys/net").join(name));
+    text.is_ok_and(|text| text.trim() != "0")
+}
+
+fn has_global_ip6() -> bool {
+    // Address, index, prefix length, scope (0 is global), flags, device; if_inet6 of proc_net(5).
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    addresses.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        // Not those of private networks (fc00::/7), which containers have.
+        let is_private = columns
+            .first()
+            .is_some_and(|it| it.starts_with("fc") || it.starts_with("fd"));
+        columns.get(3) == Some(&"00") && columns.get(5) != Some(&"lo") && !is_private
+    })
+}
+
+fn directory(wanted: &Path) -> Directory {
+    /// `linux/magic.h`.
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    let wanted = &std::path::absolute(wanted).unwrap_or_else(|_| wanted.to_owned());
+    let existing = wanted.ancestors().find(|path| path.exists());
+    let existing = existing.unwrap_or(Path::new("/")).to_owned();
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let jsonl = LogDirectory::open(wanted).and_then(|directory| journal::check(&directory));
+    let space = rustix::fs::statvfs(&existing).ok();
+    let kind = rustix::fs::statfs(&existing).ok();
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
+    let kind = kind.map(|found| found.f_type as i64);
+    Directory {
+        is_a_file: !existing.is_dir(),
+        is_writable: rustix::fs::accessat(CWD, &existing, access, AtFlags::EACCESS).is_ok(),
+        jsonl_error: jsonl
+            .err()
+            .filter(|error| error.kind() != io::ErrorKind::NotFound)
+            .map(|error| error.to_string()),
+        is_read_only: space
+            .as_ref()
+            .is_some_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY)),
+        is_in_memory: matches!(kind, Some(TMPFS_MAGIC | RAMFS_MAGIC)),
+        free_bytes: space
+            .as_ref()
+            .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize)),
+        free_files: space.filter(|it| it.f_files > 0).map(|it| it.f_favail),
+        existing,
+    }
+}
+
+fn kernel() -> Kernel {
+    let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
+    // The table is there with NFLOG; else a module is loaded when it is needed.
+    let has_nflog = Path::new("/proc/thread-self/net/netfilter/nfnetlink_log").exists()
+        || !matches!(
+            external::run("modprobe", &["--dry-run", "nfnetlink_log"], ""),
+            Err(ExternalError::Refused { .. })
+        );
+    let tracked = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+    Kernel {
+        version: kernel_version(),
+        has_nflog,
+        tracks_connections: tracked.is_ok_and(|count| count.trim() != "0"),
+        has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        compiles_bpf: compiles.map(|it| it.trim() != "0"),
+    }
+}

@@ -1,0 +1,250 @@
+//! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
+
+use std::collections::BTreeMap;
+
+use acctd_common::Counters;
+use serde::Serialize;
+
+use crate::config::crosscheck::Watched;
+use crate::model::closed_interval::KernelInterval;
+use crate::model::closed_interval::{ClosedInterval, GapCause};
+use crate::model::counts::Counts;
+use crate::model::counts::FileTotals;
+use crate::model::prefix::Side;
+use crate::model::verdict::Judgement;
+use crate::model::verdict::Verdict;
+use crate::model::zone::Zone;
+
+/// One line. Counters as in [`Counts`]; bytes are IP bytes, header included.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    start: String,
+    end: String,
+    file: &'a str,
+    rows: u64,
+    source_bytes: u64,
+    source_packets: u64,
+    dest_bytes: u64,
+    dest_packets: u64,
+    #[serde(flatten)]
+    losses: Losses,
+    write_seconds: f64,
+    /// How many intervals the file covers, where they had to be put together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged_intervals: Option<u32>,
+    /// Times of which it is not known what was logged; absent where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapSummary>,
+    groups: Vec<GroupSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crosscheck: Option<CrossCheckSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct GapSummary {
+    start: String,
+    end: String,
+    groups: Vec<u16>,
+    cause: GapCause,
+}
+
+/// The cross-check's part: `prefixes` count each side of a prefix by itself.
+#[derive(Debug, Serialize)]
+struct CrossCheckSummary {
+    interfaces: Vec<String>,
+    tc_source_bytes: u64,
+    tc_source_packets: u64,
+    tc_dest_bytes: u64,
+    tc_dest_packets: u64,
+    /// Bytes of frames, link-layer headers included, that the file's bytes lack: the headers have no length.
+    missing_source_bytes: u64,
+    missing_dest_bytes: u64,
+    /// By verdict: prefixes, and the difference between both counts (of `match`: the count).
+    verdicts: BTreeMap<&'static str, Amount>,
+    /// Prefixes that match only because of the uncertain window at the interval's end.
+    allowed: u64,
+    /// Prefixes that match only because fragments were put together.
+    explained_by_fragments: u64,
+    /// The width of that window.
+    window_ms: u64,
+    /// False where both did not watch for the same time: what differs is not checked.
+    comparable: bool,
+    /// Packets that the kernel counted for no prefix, by the reason.
+    uncounted: BTreeMap<&'static str, Counted>,
+    /// Time to read the kernel's map.
+    drain_seconds: f64,
+    worst: Vec<Worst>,
+}
+
+#[derive(Debug, Serialize)]
+struct Amount {
+    prefixes: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Counted {
+    packets: u64,
+    bytes: u64,
+}
+
+/// A prefix and by how much the kernel's count is larger than NFLOG's.
+#[derive(Debug, Serialize)]
+struct Worst {
+    ip: String,
+    side: &'static str,
+    verdict: &'static str,
+    packets: i64,
+    bytes: i64,
+}
+
+impl CrossCheckSummary {
+    fn new(
+        kernel: &KernelInterval,
+        judgement: &Judgement,
+        watched: &[Watched],
+        totals: &FileTotals,
+    ) -> Self {
+        let summary = &judgement.summary;
+        let verdicts = Verdict::ALL.into_iter().map(|verdict| {
+            let tally = summary.tallies[verdict as usize];
+            let amount = Amount {
+                prefixes: tally.prefixes,
+                packets: tally.amount.packets,
+                bytes: tally.amount.bytes,
+            };
+            (verdict.field_name(), amount)
+        });
+        let uncounted = kernel.uncounted();
+        let uncounted = uncounted.filter(|(_, counters)| counters.packets > 0);
+        let uncounted = uncounted
+            .map(|(reason, Counters { packets, bytes })| (reason, Counted { packets, bytes }));
+        let worst = summary.worst.iter().map(|worst| Worst {
+            ip: worst.address.to_string(),
+            side: worst.side.name(),
+            verdict: worst.verdict.field_name(),
+            packets: worst.difference.packets,
+            bytes: worst.difference.bytes,
+        });
+        Self {
+            interfaces: watched.iter().map(ToString::to_string).collect(),
+            tc_source_bytes: totals.tc_source.bytes,
+            tc_source_packets: totals.tc_source.packets,
+            tc_dest_bytes: totals.tc_dest.bytes,
+            tc_dest_packets: totals.tc_dest.packets,
+            missing_source_bytes: summary.sides[Side::Source as usize].without_length.bytes,
+            missing_dest_bytes: summary.sides[Side::Dest as usize].without_length.bytes,
+            verdicts: verdicts.collect(),
+            allowed: summary.n_allowed,
+            explained_by_fragments: summary.n_explained_by_fragments,
+            window_ms: summary.window_nanos / 1_000_000,
+            comparable: kernel.is_comparable,
+            uncounted: uncounted.collect(),
+            drain_seconds: kernel.drained_in.as_secs_f64(),
+            worst: worst.collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct GroupSummary {
+    group: u16,
+    ip_version: u8,
+    side: &'static str,
+    prefix_length: u8,
+    packets: u64,
+    bytes: u64,
+    datagrams: u64,
+    #[serde(flatten)]
+    losses: Losses,
+}
+
+#[derive(Debug, Serialize)]
+struct Losses {
+    lost: u64,
+    overruns: u64,
+    late: u64,
+    without_length: u64,
+    /// True where packets had no length in their header: they add 0 bytes, so the bytes are no more than a
+    /// lower bound.
+    bytes_are_lower_bound: bool,
+    overflow: u64,
+    undecodable: u64,
+    truncated: u64,
+    not_ip: u64,
+    other_family: u64,
+    malformed: u64,
+    /// False where the socket overflowed and no packet came after to show how many were lost.
+    lost_is_complete: bool,
+}
+
+impl From<&Counts> for Losses {
+    fn from(counts: &Counts) -> Self {
+        Self {
+            lost: counts.lost,
+            overruns: counts.overruns,
+            late: counts.late,
+            without_length: counts.without_length,
+            bytes_are_lower_bound: counts.without_length > 0,
+            overflow: counts.overflow,
+            undecodable: counts.undecodable(),
+            truncated: counts.truncated,
+            not_ip: counts.not_ip,
+            other_family: counts.other_family,
+            malformed: counts.malformed,
+            lost_is_complete: counts.unresolved == 0,
+        }
+    }
+}
+
+/// The line for `closed`, which is in `file`, its line end included.
+#[must_use]
+pub fn line(
+    closed: &ClosedInterval,
+    watched: &[Watched],
+    zone: Zone,
+    file: &str,
+    totals: &FileTotals,
+    write_seconds: f64,
+) -> Vec<u8> {
+    let groups = closed.groups.iter().map(|group| GroupSummary {
+        group: group.config.group.0,
+        ip_version: group.config.prefix_length.family().version(),
+        side: group.config.side.name(),
+        prefix_length: group.config.prefix_length.bits(),
+        packets: group.counts.packets,
+        bytes: group.counts.bytes,
+        datagrams: group.counts.datagrams,
+        losses: (&group.counts).into(),
+    });
+    let gaps = closed.gaps.iter().map(|gap| GapSummary {
+        start: zone.rfc3339(gap.period.start),
+        end: zone.rfc3339(gap.period.end),
+        groups: gap.groups.iter().map(|group| group.0).collect(),
+        cause: gap.cause,
+    });
+    let summary = Summary {
+        start: zone.rfc3339(closed.period.start),
+        end: zone.rfc3339(closed.period.end),
+        file,
+        rows: totals.rows,
+        source_bytes: totals.source.bytes,
+        source_packets: totals.source.packets,
+        dest_bytes: totals.dest.bytes,
+        dest_packets: totals.dest.packets,
+        losses: (&closed.counts()).into(),
+        write_seconds,
+        merged_intervals: (closed.n_merged > 1).then_some(closed.n_merged),
+        gaps: gaps.collect(),
+        groups: groups.collect(),
+        crosscheck: closed.kernel.as_ref().and_then(|kernel| {
+            let judgement = kernel.judgement.as_ref()?;
+            Some(CrossCheckSummary::new(kernel, judgement, watched, totals))
+        }),
+    };
+    // Strings and numbers with fixed names always serialise.
+    let mut line = serde_json::to_vec(&summary).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,92 @@
+//! What waits for the disk is kept within `--backlog`.
+
+use crate::crosscheck::verdicts::Judge;
+use crate::model::closed_interval::ClosedInterval;
+use crate::model::zone::Zone;
+use crate::output::merge;
+use crate::output::writer::unwritten::Unwritten;
+use log::warn;
+use std::collections::VecDeque;
+use std::time::Duration;
+use std::time::Instant;
+
+/// When the log last said what is done while too many rows wait: that may be each second.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Said {
+    joining: Option<Instant>,
+    folding: Option<Instant>,
+}
+
+pub(super) fn is_to_be_said(last: &mut Option<Instant>) -> bool {
+    let is_due = last.is_none_or(|at| at.elapsed() >= LONGEST_PAUSE);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
+}
+
+pub(super) fn n_rows(files: &VecDeque<Unwritten>) -> usize {
+    files.iter().map(|file| file.closed.n_entries()).sum()
+}
+
+pub(super) fn is_unjudged(closed: &ClosedInterval) -> bool {
+    let kernel = closed.kernel.as_ref();
+    kernel.is_some_and(|kernel| kernel.judgement.is_none())
+}
+
+/// However often it is tried: the next one's verdicts build on it.
+pub(super) fn judge_once(closed: &mut ClosedInterval, judge: &mut Judge) {
+    if is_unjudged(closed) {
+        judge.judge(closed);
+    }
+}
+
+/// Puts neighbours together until no more than `limit` rows wait, the newest interval's besides.
+pub(super) fn merge_all(
+    files: &mut VecDeque<Unwritten>,
+    limit: usize,
+    judge: &mut Judge,
+    zone: Zone,
+    said: &mut Said,
+) {
+    for file in files.iter_mut() {
+        judge_once(&mut file.closed, judge);
+    }
+    // Of one with a record, a complete file is on the disk.
+    let fixed = usize::from(files.front().is_some_and(|file| file.prepared.is_some()));
+    let n_before = files.len();
+    let mut n_rows: usize = files.iter().map(|file| file.closed.n_entries()).sum();
+    while n_rows > limit {
+        let sizes = files.iter().skip(fixed);
+        let sizes = sizes.map(|file| file.closed.n_entries()).collect();
+        let Some(at) = merge::smallest_neighbours(&sizes) else {
+            break;
+        };
+        let at = at + fixed;
+        let Some(next) = files.remove(at + 1) else {
+            break;
+        };
+        n_rows -= files[at].closed.n_entries() + next.closed.n_entries();
+        files[at].closed.append(next.closed);
+        n_rows += files[at].closed.n_entries();
+    }
+    let Some(last) = files.back_mut() else { return };
+    if n_rows > limit && last.closed.n_merged > 1 {
+        let n_ledgers = last.closed.groups.len().max(1);
+        last.closed.fold((limit / n_ledgers).max(1));
+        if is_to_be_said(&mut said.folding) {
+            warn!(
+                "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
+                zone.file_stem(last.closed.period)
+            );
+        }
+    }
+    if files.len() < n_before && is_to_be_said(&mut said.joining) {
+        warn!(
+            "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
+            files.len()
+        );
+    }
+}
+
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,0 +1,15 @@
+//! Rules that are loaded beside those that are needed.
+
+/// What is needed and not loaded, and what is loaded and not needed, each a line.
+pub(super) fn compare(needed: &[String], loaded: &[String]) -> Vec<String> {
+    let mut left = loaded.to_vec();
+    let mut differences = Vec::new();
+    for line in needed {
+        match left.iter().position(|other| other == line) {
+            Some(at) => drop(left.remove(at)),
+            None => differences.push(format!("missing: {line}")),
+        }
+    }
+    differences.extend(left.iter().map(|line| format!("not needed: {line}")));
+    differences
+}

@@ -1,0 +1,39 @@
+//! The tables with counters of `acctd doctor --live`, which go when it does.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::rules::external::{self, ExternalError};
+
+/// What the names of tables begin with; the process id follows.
+pub const OWN: &str = "acctd_doctor_";
+
+/// Takes away the tables of those that were killed.
+pub fn remove_left_over() -> Result<(), ExternalError> {
+    remove(|name| {
+        let pid = name.strip_prefix(OWN);
+        let is_alive = |pid: &str| {
+            let comm = fs::read_to_string(Path::new("/proc").join(pid).join("comm"));
+            comm.is_ok_and(|it| it.trim_end() == "acctd")
+        };
+        pid.is_some_and(|pid| !is_alive(pid))
+    })
+}
+
+/// Removes the tables whose name `is_meant`.
+pub fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
+    let text = external::run("nft", &["list", "tables"], "")?;
+    let mut commands = String::new();
+    for line in text.lines() {
+        if let ["table", family, name] = line.split_whitespace().collect::<Vec<_>>()[..]
+            && is_meant(name)
+        {
+            let _always = writeln!(commands, "delete table {family} {name}");
+        }
+    }
+    if !commands.is_empty() {
+        external::run("nft", &["-f", "-"], &commands)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! acctd's tables as nft has them loaded, line by line as [`super::nft`] writes them.
+
+use crate::rules::devices::devices;
+use crate::rules::external;
+use crate::rules::external::ExternalError;
+use crate::rules::external::if_installed;
+use crate::rules::nft_table::{Base, TABLE, chain_line};
+use anyhow::Context as _;
+use anyhow::Result;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// A table of ours as it is loaded.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) family: String,
+    /// There is more in it than chains and rules, or it is dormant.
+    pub(super) has_others: bool,
+    /// Names, and the line of each.
+    pub(super) chains: Vec<(String, String)>,
+    pub(super) lines: Vec<String>,
+}
+
+pub(super) fn loaded() -> Result<Vec<Loaded>> {
+    let mut loaded = Vec::new();
+    for family in loaded_families()? {
+        let json = external::run("nft", &["-j", "list", "table", &family, TABLE], "")?;
+        let json: Value = serde_json::from_str(&json).context("nft prints no JSON")?;
+        let text = external::run("nft", &["list", "table", &family, TABLE], "")?;
+        loaded.push(Loaded::of(family, &json, &text));
+    }
+    Ok(loaded)
+}
+
+/// The families in which there is a table of ours.
+pub(super) fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
+    let text = if_installed(external::run("nft", &["list", "tables"], ""))?;
+    let words = text.lines().map(|line| line.split_whitespace().collect());
+    let ours = words.filter_map(|words: Vec<&str>| match words[..] {
+        ["table", family, TABLE] => Some(family.to_owned()),
+        _ => None,
+    });
+    Ok(ours.collect())
+}
+
+impl Loaded {
+    /// `json` and `text` are two listings of the same table. Lines are as [`lines`] has them.
+    pub(super) fn of(family: String, json: &Value, text: &str) -> Self {
+        let devices = devices(text);
+        let mut loaded = Self {
+            has_others: false,
+            chains: Vec::new(),
+            lines: Vec::new(),
+            family,
+        };
+        let family = &loaded.family;
+        let words = |value: &Value| value.as_str().map(str::to_owned);
+        // The JSON of nft 1.0.6 does not have it.
+        if text.lines().any(|line| line.trim() == "flags dormant") {
+            loaded.has_others = true;
+            let line = format!("table {family} {TABLE} {{ flags dormant; }}");
+            loaded.lines.push(line);
+        }
+        for object in json["nftables"].as_array().into_iter().flatten() {
+            if let Some(chain) = object.get("chain") {
+                let name = words(&chain["name"]).unwrap_or_default();
+                let base = words(&chain["hook"]).map(|hook| Base {
+                    hook,
+                    device: devices
+                        .get(&(format!("{family} {TABLE}"), name.clone()))
+                        .map(|names| names.join(", ")),
+                    priority: chain["prio"].as_i64().unwrap_or_default(),
+                });
+                let mut line = chain_line(family, &name, base.as_ref());
+                if let Some(policy) = chain["policy"].as_str().filter(|it| *it != "accept") {
+                    let _always = write!(line, " policy {policy}");
+                }
+                loaded.lines.push(line.clone());
+                loaded.chains.push((name, line));
+            } else if let Some(rule) = object.get("rule") {
+                let expressions = rule["expr"].as_array().into_iter().flatten();
+                let mut text: Vec<String> = expressions.map(expression).collect();
+                text.extend(words(&rule["comment"]).map(|it| format!("comment \"{it}\"")));
+                let chain = words(&rule["chain"]).unwrap_or_default();
+                let line = format!("rule {family} {TABLE} {chain} {}", text.join(" "));
+                loaded.lines.push(line);
+            } else if object.get("table").is_none() && object.get("metainfo").is_none() {
+                loaded.has_others = true;
+            }
+        }
+        loaded
+    }
+}
+
+/// An expression as it is written here, or as JSON if it is none that is.
+fn expression(json: &Value) -> String {
+    known_expression(json).unwrap_or_else(|| json.to_string())
+}
+
+fn known_expression(json: &Value) -> Option<String> {
+    if json.get("counter").is_some() {
+        return Some("counter".into());
+    }
+    if let Some(log) = json.get("log") {
+        let log = log.as_object()?;
+        let known = ["group", "snaplen", "queue-threshold"];
+        if log.keys().any(|key| !known.contains(&key.as_str())) {
+            return None;
+        }
+        let words = known
+            .iter()
+            .filter_map(|key| Some(format!(" {key} {}", log.get(*key)?.as_u64()?)));
+        return Some(format!("log{}", words.collect::<String>()));
+    }
+    if let Some(matched) = json.get("match") {
+        let key = matched["left"]["meta"]["key"].as_str()?;
+        let right = matched["right"].as_str()?;
+        return match (matched["op"].as_str()?, key) {
+            ("==", "iifname" | "oifname") => Some(format!("{key} \"{right}\"")),
+            ("==", _) => Some(format!("meta {key} {right}")),
+            _ => None,
+        };
+    }
+    let vmap = json.get("vmap")?;
+    let key = vmap["key"]["meta"]["key"].as_str()?;
+    let mut elements = Vec::new();
+    for element in vmap["data"]["set"].as_array()? {
+        let target = element[1]["jump"]["target"].as_str()?;
+        elements.push((element[0].as_u64()?, target));
+    }
+    elements.sort_unstable();
+    let elements = elements
+        .iter()
+        .map(|(value, target)| format!("{value} : jump {target}"));
+    let elements: Vec<String> = elements.collect();
+    Some(format!("meta {key} vmap {{ {} }}", elements.join(", ")))
+}

@@ -1,0 +1,90 @@
+//! What the programs print, collected table by table, until the ruleset is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::log_rule::{Ruleset, Unreadable};
+use super::model::Chain;
+use super::{iptables, nft, walk};
+use crate::model::prefix::Family;
+use crate::rules::devices::Devices;
+
+/// What is read before it is gone through.
+#[derive(Debug, Default)]
+pub struct Reading {
+    chains: Vec<Chain>,
+    hidden: BTreeMap<String, usize>,
+    with_extensions: BTreeSet<String>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Reading {
+    /// Adds what `nft -j list ruleset` prints; the tables in `dormant` are switched off.
+    pub fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
+        let read = nft::read(json, devices, dormant);
+        self.chains.extend(read.chains);
+        self.hidden.extend(read.hidden);
+        self.with_extensions.extend(read.with_extensions);
+    }
+
+    /// Whether nft has not shown all of what iptables has loaded for this family.
+    #[must_use]
+    pub fn lacks_iptables(&self, family: Family) -> bool {
+        let prefix = format!("{} ", nft_family(family));
+        let has = |table: &String| table.starts_with(&prefix);
+        self.with_extensions.iter().any(has) || self.hidden.keys().any(has)
+    }
+
+    /// Puts what `iptables-nft-save` prints in the place of the tables that nft has shown, so that they stay
+    /// in the order in which they were loaded.
+    pub fn replace_by_iptables_nft(&mut self, text: &str, family: Family) {
+        let mut saved = iptables::read(text, family);
+        for name in text.lines().filter_map(|line| line.strip_prefix('*')) {
+            let shown = format!("{} {name}", nft_family(family));
+            let at = self.chains.iter().position(|chain| chain.table == shown);
+            self.chains.retain(|chain| chain.table != shown);
+            self.hidden.remove(&shown);
+            let is_of_it = |chain: &Chain| chain.place.is_of_table(name);
+            let (own, others) = saved.into_iter().partition(is_of_it);
+            saved = others;
+            let own: Vec<Chain> = own;
+            let at = at.unwrap_or(self.chains.len());
+            self.chains.splice(at..at, own);
+        }
+    }
+
+    /// Adds what `iptables-save` or `ip6tables-save` prints.
+    pub fn add_iptables(&mut self, text: &str, family: Family) {
+        self.chains.extend(iptables::read(text, family));
+    }
+
+    /// Says what cannot be read.
+    pub fn add_unreadable(&mut self, what: String, cure: String) {
+        self.unreadable.push(Unreadable { what, cure });
+    }
+
+    /// Tables with rules of which something is not shown, and how many rules.
+    #[must_use]
+    pub fn hidden(&self) -> &BTreeMap<String, usize> {
+        &self.hidden
+    }
+
+    /// Goes through them.
+    #[must_use]
+    pub fn finish(self) -> Ruleset {
+        let mut ruleset = Ruleset {
+            unreadable: self.unreadable,
+            ..Ruleset::default()
+        };
+        walk::walk(&self.chains, &mut ruleset);
+        ruleset
+    }
+}
+
+fn nft_family(family: Family) -> &'static str {
+    match family {
+        Family::Ip4 => "ip",
+        Family::Ip6 => "ip6",
+    }
+}
