@@ -1,7 +1,6 @@
 //! The story of a run: open the groups, start a reader for each, close intervals when they are
 //! over, and finish without losing what the kernel still holds.
 
-use crate::nflog::open;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
 use crate::nflog::network_namespace::Home;
+use crate::nflog::open;
 use crate::nflog::open::OpenGroup;
 use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
@@ -30,8 +30,7 @@ use crate::process::signals::{Question, Questions, Received, Shutdown};
 use crate::restart::handover::{self, Handover, Kept, socket_name};
 use crate::restart::inherited::Named;
 use crate::restart::systemd::{self, Pulse};
-use crate::startup::preflight;
-use crate::startup::privilege;
+use crate::startup::{preflight, privilege};
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
 /// set at any time, and a loss should be said while it lasts.

@@ -6,15 +6,11 @@ use std::process::ExitCode;
 use acctd::cli::commands::{Cli, Command};
 use acctd::cli::flags::Flags;
 use acctd::config::Config;
-use acctd::daemon;
-use acctd::doctor;
-use acctd::observe::logging;
-use acctd::observe::status;
-use acctd::process::signals;
-use acctd::process::time_zone;
+use acctd::observe::{logging, status};
+use acctd::process::{signals, time_zone};
 use acctd::restart::inherited;
 use acctd::restart::inherited::Named;
-use acctd::rules;
+use acctd::{daemon, doctor, rules};
 
 /// Wrong flags, as clap has it.
 const USAGE: u8 = 2;

@@ -3,12 +3,9 @@
 use std::hint::black_box;
 
 use acctd::crosscheck::verdicts::Judge;
-use acctd::model::closed_interval::KernelInterval;
-use acctd::model::closed_interval::{ClosedInterval, GroupInterval};
-use acctd::model::entries::Entries;
-use acctd::model::entries::Entry;
-use acctd::model::group::GroupConfig;
-use acctd::model::group::NflogGroup;
+use acctd::model::closed_interval::{ClosedInterval, GroupInterval, KernelInterval};
+use acctd::model::entries::{Entries, Entry};
+use acctd::model::group::{GroupConfig, NflogGroup};
 use acctd::model::interval::Period;
 use acctd::model::prefix::{PrefixKey, PrefixLength, Side};
 use acctd_common::Counters;

@@ -7,14 +7,10 @@ use std::net::IpAddr;
 
 use acctd::crosscheck::report;
 use acctd::crosscheck::verdicts::Judge;
-use acctd::model::closed_interval::KernelInterval;
-use acctd::model::closed_interval::{ClosedInterval, GroupInterval};
-use acctd::model::counts::Counts;
-use acctd::model::counts::FileTotals;
-use acctd::model::entries::Entries;
-use acctd::model::entries::Entry;
-use acctd::model::group::GroupConfig;
-use acctd::model::group::NflogGroup;
+use acctd::model::closed_interval::{ClosedInterval, GroupInterval, KernelInterval};
+use acctd::model::counts::{Counts, FileTotals};
+use acctd::model::entries::{Entries, Entry};
+use acctd::model::group::{GroupConfig, NflogGroup};
 use acctd::model::interval::{Period, UnixNanos};
 use acctd::model::kernel_counts::EpochCounts;
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};

@@ -1,12 +1,11 @@
 //! The command line as typed. The doc comments are the text of `--help` and of the man page.
 
-use clap::ValueEnum;
-use clap::builder::PossibleValue;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::builder::PossibleValue;
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::go_flags;
 use crate::config::crosscheck::{AttachMode, Watched};
@@ -55,7 +54,8 @@ impl GroupFlags {
     /// The directions, each with its flag's name, in the order in which the seed opens them.
     #[must_use]
     pub fn directions(&self) -> [(&'static str, Family, Side, &GroupList); 4] {
-        use {Family::Ip4, Family::Ip6, Side::Dest, Side::Source};
+        use Family::{Ip4, Ip6};
+        use Side::{Dest, Source};
         [
             ("ip4-dst-group", Ip4, Dest, &self.ip4_dst_group),
             ("ip4-src-group", Ip4, Source, &self.ip4_src_group),

@@ -1,13 +1,13 @@
 //! What the readers and the cross-check have handed over at once.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
 use crate::count::slots::ClosedSlot;
 use crate::crosscheck::epochs::ClosedEpoch;
 use crate::model::closed_interval::KernelInterval;
 use crate::model::interval::PeriodIndex;
 use crate::model::position::Position;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::ops::Range;
 
 /// What was handed over at once.
 #[derive(Default)]

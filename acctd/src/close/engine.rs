@@ -1,11 +1,6 @@
 //! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
 //! two together to the writer. The clock is passed in, so that the tests can step it.
 
-use super::comparable::NotComparable;
-use crate::close::closed_slots::ClosedSlots;
-use crate::close::kernel::KernelCount;
-use crate::close::kernel::KernelWatch;
-use crate::close::saving::Saving;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -14,13 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use log::{info, warn};
 
+use super::comparable::NotComparable;
+use crate::close::closed_slots::ClosedSlots;
+use crate::close::kernel::{KernelCount, KernelWatch};
+use crate::close::saving::Saving;
 use crate::close::timeline::{Due, Timeline};
 use crate::config::Config;
 use crate::count::reader::{Command, ReaderHandle};
 use crate::count::slots::ClosedSlot;
 use crate::model::closed_interval::{ClosedInterval, Gap, GroupInterval};
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
+use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{Period, PeriodIndex, UnixNanos};
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::model::zone::Zone;

@@ -1,14 +1,13 @@
 //! The cross-check as the engine knows it, so that the tests can step its clock too.
 
-use crate::process::priority::yield_to_readers;
 use anyhow::Result;
 use tokio::task::spawn_blocking;
 
 use crate::crosscheck::epochs::ClosedEpoch;
 use crate::crosscheck::session::CrossCheck;
-use crate::model::crosscheck_state::InterfaceState;
-use crate::model::crosscheck_state::ProgramRun;
+use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{PeriodIndex, UnixNanos};
+use crate::process::priority::yield_to_readers;
 
 /// What counts the same packets in the kernel, into an epoch for each period. An error ends it.
 pub trait KernelCount: Send {

@@ -1,12 +1,11 @@
 //! What is known of the open intervals' checkpoints.
 
-use crate::model::group::NflogGroup;
-use crate::model::interval::Interval;
-use crate::model::interval::PeriodIndex;
-use crate::output::checkpoint::Checkpoint;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::model::group::NflogGroup;
+use crate::model::interval::{Interval, PeriodIndex};
+use crate::output::checkpoint::Checkpoint;
 
 /// What is known of the open periods' checkpoints.
 #[derive(Debug)]

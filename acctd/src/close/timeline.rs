@@ -4,11 +4,10 @@
 //! Invariant: the periods that it names follow each other without gap or overlap, but for a
 //! clock set back, after which they begin anew at the new time.
 
-use crate::model::interval::SETTLE_TIME;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::model::interval::{Interval, Period, PeriodIndex, SETTLE_TIME, UnixNanos};
 
 /// After a jump of the clock each skipped period has its (empty) file, as the seed writes them,
 /// but no more than these: a router without a clock battery starts in 1970.

@@ -1,11 +1,11 @@
 //! What the cross-check is asked to do.
 
-use acctd_common::contract::MAX_STEPS;
-use acctd_common::contract::reason;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use acctd_common::contract::{MAX_STEPS, reason};
 
 use crate::model::interval::{Interval, SETTLE_TIME};
 use crate::model::prefix::{PrefixLength, Side};

@@ -4,13 +4,12 @@
 pub mod crosscheck;
 pub mod listen_address;
 
-use crate::model::group::GroupConfig;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::crosscheck::CrossCheckConfig;
 use crate::config::listen_address::ListenAddress;
-use crate::model::group::NflogGroup;
+use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::Interval;
 use crate::model::zone::Zone;
 use crate::process::user::User;

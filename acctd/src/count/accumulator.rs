@@ -4,13 +4,11 @@
 //! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one of
 //! that slot's counters that say why not.
 
-use crate::count::slots::ClosedSlot;
-use crate::count::slots::Rules;
-use crate::count::slots::Slots;
-use crate::model::entries::Entries;
 use std::ops::Range;
 
+use crate::count::slots::{ClosedSlot, Rules, Slots};
 use crate::model::counts::Counts;
+use crate::model::entries::Entries;
 use crate::model::interval::{Period, PeriodIndex, UnixNanos};
 use crate::model::position::Position;
 use crate::model::prefix::PrefixLength;

@@ -5,12 +5,12 @@
 //! closed ledger is already the list that the writer sorts: it is handed over whole, without a
 //! copy.
 
-use crate::model::entries::Entry;
 use std::hash::BuildHasher;
 
 use acctd_common::Counters;
 use foldhash::fast::RandomState;
 
+use crate::model::entries::Entry;
 use crate::model::prefix::PrefixKey;
 
 /// Where the entries are, by the hash of their keys: open addressing with linear probing.

@@ -1,32 +1,21 @@
 //! The open intervals of one group, for one kind of key.
 
-use crate::config::Config;
-use crate::count::ledger::BATCH;
-use crate::count::ledger::Index;
-use crate::count::ledger::Ledger;
-use crate::count::overruns::Overruns;
-use crate::model::counts::Counts;
-use crate::model::entries::Entries;
-use crate::model::entries::Entry;
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
-use crate::model::interval::Interval;
-use crate::model::interval::Period;
-use crate::model::interval::PeriodIndex;
-use crate::model::interval::UnixNanos;
-use crate::model::position::Position;
-use crate::model::prefix::Family;
-use crate::model::prefix::PrefixKey;
-use crate::model::prefix::PrefixLength;
-use crate::model::prefix::Side;
-use crate::nflog::decode;
-use crate::nflog::decode::Packet;
-use crate::nflog::decode::Record;
-use crate::nflog::decode::Records;
-use crate::nflog::decode::Undecodable;
-use log::debug;
 use std::collections::VecDeque;
 use std::ops::Range;
+
+use log::debug;
+
+use crate::config::Config;
+use crate::count::ledger::{BATCH, Index, Ledger};
+use crate::count::overruns::Overruns;
+use crate::model::counts::Counts;
+use crate::model::entries::{Entries, Entry};
+use crate::model::group::{GroupConfig, NflogGroup};
+use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
+use crate::model::position::Position;
+use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::nflog::decode;
+use crate::nflog::decode::{Packet, Record, Records, Undecodable};
 
 /// What an accumulator needs to know of its group.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,9 @@
 //! Attaches the programs to an interface's hooks, sees whether they are there and in front, and takes
 //! them off when dropped.
 
-use crate::config::crosscheck::End;
-use crate::crosscheck::tc_netlink::index_of;
-use acctd_common::contract::{EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE};
 use std::fmt;
 
+use acctd_common::contract::{EGRESS_DEST, EGRESS_SOURCE, INGRESS_DEST, INGRESS_SOURCE};
 use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
@@ -14,7 +12,8 @@ use log::{debug, info};
 
 use super::clsact::{self, Clsact};
 use super::{bpf_syscall, claims, object};
-use crate::config::crosscheck::{AttachMode, Watched};
+use crate::config::crosscheck::{AttachMode, End, Watched};
+use crate::crosscheck::tc_netlink::index_of;
 
 /// Acctd's programs on one interface.
 #[derive(Debug)]

@@ -12,7 +12,8 @@
 use std::io;
 
 use log::debug;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_USERSOCK};
+use netlink_sys::protocols::NETLINK_USERSOCK;
+use netlink_sys::{Socket, SocketAddr};
 
 /// Far from process ids, which are what other programs' sockets have for their ports, and below those
 /// that the kernel gives to the others.

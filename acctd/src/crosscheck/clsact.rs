@@ -16,9 +16,8 @@ use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
 use log::{info, warn};
 
 use super::claims;
-use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS};
-
 pub use super::tc_netlink::Filter;
+use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS};
 
 /// Of a filter of acctd's: two programs never have the same, so several acctds may be there.
 const HANDLES: u32 = 0x4000_0000;

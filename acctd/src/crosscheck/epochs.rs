@@ -13,9 +13,6 @@
 //! Invariant: each packet that a program counts is in exactly one epoch's map, and each map is handed
 //! over exactly once.
 
-use crate::config::crosscheck::n_ahead;
-use crate::config::crosscheck::n_entries;
-use crate::model::kernel_counts::reason_keys;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
@@ -26,8 +23,9 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
 use super::bpf_syscall::{self, EpochMap};
 use super::object::{BPF_F_NO_PREALLOC, kind};
+use crate::config::crosscheck::{n_ahead, n_entries};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
-use crate::model::kernel_counts::EpochCounts;
+use crate::model::kernel_counts::{EpochCounts, reason_keys};
 
 /// How long packets may be on their way from their stamp to the program and to NFLOG's rule, when
 /// the last period ends.

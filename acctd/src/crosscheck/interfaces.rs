@@ -2,7 +2,6 @@
 //! whenever they are not, or not in front, any more. None of that keeps acctd from accounting: what differs
 //! in an interval in which one of them was not seen whole is not checked.
 
-use crate::model::crosscheck_state::InterfaceState;
 use std::time::{Duration, Instant};
 
 use acctd_common::contract::{SIDE_DEST, SIDE_SOURCE, accounted_bit};
@@ -14,6 +13,7 @@ use super::attach::{AttachError, Attached, Condition, InFront};
 use super::link_events::LinkEvents;
 use crate::config::crosscheck::{AttachMode, CrossCheckConfig, End, Watched};
 use crate::crosscheck::tc_netlink::index_of;
+use crate::model::crosscheck_state::InterfaceState;
 
 /// How long to wait for whoever has removed a qdisc that acctd shared to put it back, before acctd adds one of
 /// its own, in whose place none of theirs can be put. A shaper that is started again takes some seconds.

@@ -4,7 +4,8 @@
 use std::io;
 
 use netlink_packet_core::NetlinkBuffer;
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 /// `linux/rtnetlink.h`.
 const RTNLGRP_LINK: u32 = 1;

@@ -20,17 +20,17 @@
 
 mod weighing;
 
-use super::outcome::Outcome;
-use crate::crosscheck::outcome::Circumstances;
-use crate::crosscheck::outcome::Observed;
-use crate::model::verdict::Verdict;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
-use weighing::{Budget, Candidate, Carried, Weighing, smallest_first};
 
 use acctd_common::Counters;
 use foldhash::fast::RandomState;
+use weighing::{Budget, Candidate, Carried, Weighing, smallest_first};
+
+use super::outcome::Outcome;
+use crate::crosscheck::outcome::{Circumstances, Observed};
+use crate::model::verdict::Verdict;
 
 /// The comparison of one family and side, with what it carries from one interval to the next.
 #[derive(Debug)]

@@ -3,8 +3,7 @@
 use crate::config::crosscheck::Watched;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::Side;
-use crate::model::verdict::Verdict;
-use crate::model::verdict::{Tally, VerdictSummary, WorstFinding, magnitude};
+use crate::model::verdict::{Tally, Verdict, VerdictSummary, WorstFinding, magnitude};
 
 /// A line for each verdict and side that an operator should know of.
 #[must_use]

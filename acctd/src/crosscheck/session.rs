@@ -1,16 +1,7 @@
 //! A cross-check at work: the programs, the interfaces that they are attached to, and their maps.
 
-use crate::config::crosscheck::CrossCheckConfig;
-use crate::config::crosscheck::Watched;
-use crate::crosscheck::attach::PROGRAMS;
-use crate::crosscheck::epochs::ClosedEpoch;
-use crate::crosscheck::tc_netlink::index_of;
-use crate::crosscheck::{addresses, object, vlans};
-use crate::model::crosscheck_state::InterfaceState;
-use crate::model::crosscheck_state::ProgramRun;
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use acctd_common::contract::{self, AddressKey, VlanKey};
 use anyhow::{Context, Result, bail};
@@ -20,13 +11,18 @@ use aya::programs::{Program, ProgramInfo};
 use log::{debug, info};
 use rustix::time::ClockId;
 
+use crate::config::crosscheck::{CrossCheckConfig, Watched};
+use crate::crosscheck::attach::PROGRAMS;
 use crate::crosscheck::claims::Claim;
 use crate::crosscheck::delays::Delays;
 use crate::crosscheck::device_map::DeviceMap;
-use crate::crosscheck::epochs::Epochs;
+use crate::crosscheck::epochs::{ClosedEpoch, Epochs};
 use crate::crosscheck::interfaces::Interfaces;
 use crate::crosscheck::pins::Pins;
 use crate::crosscheck::stamps::ReceiveStamps;
+use crate::crosscheck::tc_netlink::index_of;
+use crate::crosscheck::{addresses, object, vlans};
+use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::model::prefix::PrefixLength;
 

@@ -2,7 +2,6 @@
 //! anything. Answers are read leniently: filters of any kind may be there, and of most only the header
 //! matters.
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 
 use netlink_packet_core::{
@@ -11,7 +10,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// `linux/pkt_sched.h`: `TC_H_CLSACT`, and its `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
 const CLSACT: u32 = 0xffff_fff1;

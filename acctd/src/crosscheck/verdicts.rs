@@ -1,14 +1,6 @@
 //! Judges a closed interval: hands the ledgers and the kernel's counts to the reconciler of each
 //! family and side, and sums up what comes of it.
 
-use crate::model::closed_interval::KernelInterval;
-use crate::model::stored_key::StoredKey;
-use crate::model::verdict::Judgement;
-use crate::model::verdict::N_WORST;
-use crate::model::verdict::Tally;
-use crate::model::verdict::VerdictSummary;
-use crate::model::verdict::WorstFinding;
-use crate::model::verdict::magnitude;
 use std::collections::HashMap;
 
 use acctd_common::Counters;
@@ -17,12 +9,15 @@ use itertools::{EitherOrBoth, Itertools};
 
 use super::reconcile::Reconciler;
 use crate::crosscheck::outcome::{Circumstances, Observed, Outcome};
-use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, GroupInterval};
+use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, GroupInterval, KernelInterval};
 use crate::model::counts::Counts;
 use crate::model::entries::Entry;
 use crate::model::kernel_counts::KernelSide;
 use crate::model::prefix::Side;
-use crate::model::verdict::{Finding, Verdict};
+use crate::model::stored_key::StoredKey;
+use crate::model::verdict::{
+    Finding, Judgement, N_WORST, Tally, Verdict, VerdictSummary, WorstFinding, magnitude,
+};
 
 /// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];

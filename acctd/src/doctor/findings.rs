@@ -26,10 +26,9 @@ mod place;
 mod reach;
 mod rules;
 
-use crate::doctor::finding::{Finding, Findings};
-
 use super::facts::Facts;
 use crate::config::Config;
+use crate::doctor::finding::{Finding, Findings};
 
 /// All that is wrong, worst first.
 #[must_use]

@@ -1,5 +1,14 @@
 //! Looks at this machine, without a judgement on it.
 
+use std::path::Path;
+use std::{fs, io};
+
+use ipnet::IpNet;
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+use serde_json::Value;
+
 use crate::config::Config;
 use crate::doctor::clock_sync;
 use crate::doctor::facts::{Directory, Facts, Interface, Kernel};
@@ -12,14 +21,6 @@ use crate::process::kernel::kernel_version;
 use crate::process::time_zone::{self};
 use crate::rules::external::{self, ExternalError};
 use crate::rules::loaded;
-use ipnet::IpNet;
-use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::thread::CapabilitySet;
-use serde_json::Value;
-use std::fs;
-use std::io;
-use std::path::Path;
 
 impl Facts {
     /// Looks around.

@@ -1,10 +1,11 @@
 //! What is to be known of one interface.
 
+use std::fs;
+
 use crate::config::Config;
 use crate::doctor::links;
 use crate::doctor::links::Link;
 use crate::model::prefix::Family;
-use std::fs;
 
 /// What is to be known of interfaces beside what `ip` says.
 #[derive(Clone, Debug, Default)]

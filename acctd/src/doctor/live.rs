@@ -17,7 +17,6 @@ pub mod logged;
 pub mod measured;
 pub mod rules;
 
-use crate::rules::doctor_table;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -25,6 +24,9 @@ use std::time::{Duration, Instant};
 
 use acctd_common::Counters;
 use anyhow::{Context as _, Result, bail};
+use hooks::{OwnTable, Snapshot};
+use logged::Readers;
+use measured::{Measured, Passed};
 
 use super::facts::Facts;
 use crate::config::Config;
@@ -38,9 +40,7 @@ use crate::model::interval::{Interval, UnixNanos};
 use crate::model::kernel_counts::{EpochCounts, KernelFamily};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::process::signals::Shutdown;
-use hooks::{OwnTable, Snapshot};
-use logged::Readers;
-use measured::{Measured, Passed};
+use crate::rules::doctor_table;
 
 /// One prefix for each family and side is all that is asked for.
 const MAX_PREFIXES: u32 = 1_000;

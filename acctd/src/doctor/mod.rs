@@ -16,18 +16,18 @@ pub mod interface_facts;
 pub mod links;
 pub mod live;
 
-use crate::cli::commands::DoctorArgs;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::config::Config;
 use facts::Facts;
 use finding::{Finding, Severity};
 use findings::coverage::coverage;
 use findings::findings;
 use live::measured::Measured;
+
+use crate::cli::commands::DoctorArgs;
+use crate::config::Config;
 
 const WARNINGS: u8 = 1;
 const WILL_NOT_WORK: u8 = 2;

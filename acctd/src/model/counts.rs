@@ -3,9 +3,9 @@
 //! For what the kernel handed over: `packets` (in rows) + `undecodable()` = all of it. What it
 //! could not hand over is `lost`, from the gaps in its own numbering.
 
-use acctd_common::Counters;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use acctd_common::Counters;
 use serde::{Deserialize, Serialize};
 
 macro_rules! counts {

@@ -15,8 +15,7 @@ use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::model::closed_interval::{Gap, GapCause};
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
+use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{Period, UnixNanos};
 use crate::nflog::network_namespace::Home;
 use crate::nflog::open;

@@ -5,11 +5,10 @@
 //! `linux/netfilter/nfnetlink_log.h` (attributes, their values in network order), and
 //! `net/netfilter/nfnetlink_log.c` for what the kernel puts into them.
 
-use crate::model::interval::UnixNanos;
-use crate::model::prefix::Family;
-
 use super::message::{MESSAGE_PACKET, NETLINK_HEADER, NLMSG_ERROR, align};
 use super::shape::{Layout, Shape};
+use crate::model::interval::UnixNanos;
+use crate::model::prefix::Family;
 
 /// `nfgenmsg.nfgen_family`: `enum nf_inet... NFPROTO_*` of `linux/netfilter.h`.
 mod nfproto {

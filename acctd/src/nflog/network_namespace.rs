@@ -3,11 +3,10 @@
 //! anything ever coming there: so acctd follows the name.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::{io, thread};
 
 use anyhow::{Result, anyhow};
 use log::warn;

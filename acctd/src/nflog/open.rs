@@ -1,21 +1,22 @@
 //! Opens a group, and says what to do if that fails.
 
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use log::{debug, info, warn};
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+
+use crate::model::group::{GroupConfig, NflogGroup};
 use crate::nflog::decode::{self, Record};
 use crate::nflog::message::{MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG};
 use crate::nflog::socket::{NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range};
 use crate::nflog::table::{self, COPY_PACKET, Instance};
 use crate::restart::handover::{Kept, socket_name};
 use crate::restart::systemd;
-use anyhow::{Context as _, Result, anyhow, bail};
-use log::{debug, info, warn};
-use rustix::net::netlink::NETFILTER;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::thread::CapabilitySet;
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Duration;
 
 /// Opens one group, and has the service manager keep its socket.
 pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {

@@ -9,13 +9,14 @@
 pub mod legacy;
 pub mod ruleset;
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
+use legacy::Legacy;
 use log::{info, warn};
+use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset, split_message};
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{self, Timeout};
@@ -26,8 +27,6 @@ use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
 use crate::nflog::socket::set_receive_buffer;
 use crate::process::priority::yield_to_readers;
-use legacy::Legacy;
-use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset, split_message};
 
 /// `NFNLGRP_NFTABLES`, as the bit of a group.
 const NOTIFICATIONS: u32 = 1 << (7 - 1);

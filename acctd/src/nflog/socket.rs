@@ -19,7 +19,6 @@
 //! packets) to group 0 and has no part in NFLOG rules, which find their logger by type
 //! (`nf_log_packet` in `net/netfilter/nf_log.c`).
 
-use crate::model::group::NflogGroup;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Family;
 use crate::nflog::decode::{Record, Records};

@@ -4,9 +4,8 @@
 //! owner's socket, packets in the batch, copy mode, copy range, flush timeout (1/100 s), use
 //! count. Readable by the root of the network namespace alone.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::model::group::NflogGroup;
 

@@ -3,17 +3,14 @@
 //! for it, nor does another program that has no priority of its own. Each address has its own clients:
 //! those of one take no place from those of another.
 
-use crate::config::listen_address::ListenAddress;
 use std::convert::Infallible;
-use std::fs;
-use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::Full;
@@ -26,6 +23,7 @@ use log::{info, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 
+use crate::config::listen_address::ListenAddress;
 use crate::observe::metrics::{Format, Metrics};
 use crate::observe::state::Vitals;
 use crate::observe::status::Status;

@@ -2,7 +2,6 @@
 //!
 //! Never one series for each address. Whatever an alert may ask for is there from the start, as 0.
 
-use crate::model::kernel_counts::REASONS;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,9 +17,9 @@ use crate::model::counts::Counts;
 use crate::model::crosscheck_state::InterfaceState;
 use crate::model::group::GroupConfig;
 use crate::model::interval::UnixNanos;
+use crate::model::kernel_counts::REASONS;
 use crate::model::prefix::Side;
-use crate::model::verdict::Tally;
-use crate::model::verdict::Verdict;
+use crate::model::verdict::{Tally, Verdict};
 use crate::observe::process_usage::ProcessUsage;
 use crate::observe::state::{Noted, Vitals};
 

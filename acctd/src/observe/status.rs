@@ -1,6 +1,5 @@
 //! What acctd is doing, for people and for programs: `/status` as JSON, `acctd status` and SIGUSR1 as text.
 
-use crate::cli::commands::StatusArgs;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -16,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::cli::commands::StatusArgs;
 use crate::config::listen_address::ListenAddress;
 use crate::model::counts::Counts;
 use crate::model::human::{bytes, thousands};
 use crate::model::interval::{Period, UnixNanos};
-use crate::model::verdict::Verdict;
-use crate::model::verdict::VerdictSummary;
+use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
 use crate::observe::state::{Noted, Vitals};
 

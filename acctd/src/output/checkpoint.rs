@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::closed_interval::{Gap, GroupInterval};
 use crate::model::counts::Counts;
-use crate::model::entries::Entries;
-use crate::model::entries::Entry;
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
+use crate::model::entries::{Entries, Entry};
+use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::output::atomic_file;

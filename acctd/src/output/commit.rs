@@ -23,9 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault_points::{self, reached};
 use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
-use crate::output::atomic_file;
-use crate::output::journal;
 use crate::output::log_directory::{FileId, LogDirectory};
+use crate::output::{atomic_file, journal};
 use crate::restart::checksummed::{self, Damage, Sealed};
 
 /// How the names of records end.

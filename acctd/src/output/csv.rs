@@ -1,11 +1,11 @@
 //! Rows → the text of a CSV file, in the seed's format.
 
-use crate::model::counts::FileTotals;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use acctd_common::Counters;
 
+use crate::model::counts::FileTotals;
 use crate::output::rows::Row;
 
 const HEADER: [&str; 6] = [

@@ -1,12 +1,14 @@
 //! `intervals.jsonl` as a file: lines are appended whole or not at all.
 
-use crate::output::log_directory::LogDirectory;
-use log::warn;
-use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::FileExt as _;
+
+use log::warn;
+use rustix::fs::OFlags;
+
+use crate::output::log_directory::LogDirectory;
 
 /// The file's name in the log directory.
 pub const FILE_NAME: &str = "intervals.jsonl";

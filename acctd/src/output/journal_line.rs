@@ -6,13 +6,10 @@ use acctd_common::Counters;
 use serde::Serialize;
 
 use crate::config::crosscheck::Watched;
-use crate::model::closed_interval::KernelInterval;
-use crate::model::closed_interval::{ClosedInterval, GapCause};
-use crate::model::counts::Counts;
-use crate::model::counts::FileTotals;
+use crate::model::closed_interval::{ClosedInterval, GapCause, KernelInterval};
+use crate::model::counts::{Counts, FileTotals};
 use crate::model::prefix::Side;
-use crate::model::verdict::Judgement;
-use crate::model::verdict::Verdict;
+use crate::model::verdict::{Judgement, Verdict};
 use crate::model::zone::Zone;
 
 /// One line. Counters as in [`Counts`]; bytes are IP bytes, header included.

@@ -2,19 +2,17 @@
 //! are opened there. A symbolic link would have acctd read or write another file, with rights that whoever made
 //! the link may not have; a FIFO would have it wait for ever.
 
-use crate::process::user::FILE_MODE;
-use std::fs::DirBuilder;
-use std::fs::{File, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::fault_points::{self, reached};
+use crate::process::user::FILE_MODE;
 
 /// The directory, open.
 #[derive(Debug)]

@@ -2,12 +2,10 @@
 //! what is lost is where one interval ended and the next began, and at last which of the smallest
 //! prefixes it was, but no packet.
 
-use crate::model::entries::fold;
-use crate::model::entries::join;
 use std::collections::VecDeque;
 
 use crate::model::closed_interval::{ClosedInterval, GroupInterval};
-use crate::model::entries::Entries;
+use crate::model::entries::{Entries, fold, join};
 
 impl ClosedInterval {
     /// Entries that it has in memory.
@@ -93,14 +91,14 @@ pub fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use acctd_common::Counters;
+
     use super::*;
     use crate::model::counts::Counts;
     use crate::model::entries::Entry;
-    use crate::model::group::GroupConfig;
-    use crate::model::group::NflogGroup;
+    use crate::model::group::{GroupConfig, NflogGroup};
     use crate::model::interval::{Period, UnixNanos};
     use crate::model::prefix::{Family, PrefixLength, Side};
-    use acctd_common::Counters;
 
     fn interval(start: i64, entries: &[(u32, u64)]) -> ClosedInterval {
         let entries: Vec<Entry<u32>> = entries

@@ -13,8 +13,7 @@ use log::{info, warn};
 use rustix::fs::OFlags;
 
 use crate::config::Config;
-use crate::model::closed_interval::KernelInterval;
-use crate::model::closed_interval::{ClosedInterval, Gap, GapCause};
+use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, KernelInterval};
 use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
 use crate::output::atomic_file;

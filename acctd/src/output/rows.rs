@@ -2,12 +2,12 @@
 //! address. The ledgers are sorted where they lie and merged while they are written, so a file
 //! takes no memory beyond them.
 
-use crate::model::closed_interval::ClosedInterval;
 use std::net::IpAddr;
 
 use acctd_common::Counters;
 use itertools::Itertools;
 
+use crate::model::closed_interval::ClosedInterval;
 use crate::model::prefix::{PrefixKey, Side};
 use crate::model::stored_key::StoredKey;
 use crate::model::verdict::Verdict;
@@ -177,12 +177,9 @@ mod tests {
     use super::*;
     use crate::model::closed_interval::GroupInterval;
     use crate::model::counts::Counts;
-    use crate::model::entries::Entries;
-    use crate::model::entries::Entry;
-    use crate::model::group::GroupConfig;
-    use crate::model::group::NflogGroup;
-    use crate::model::interval::Period;
-    use crate::model::interval::UnixNanos;
+    use crate::model::entries::{Entries, Entry};
+    use crate::model::group::{GroupConfig, NflogGroup};
+    use crate::model::interval::{Period, UnixNanos};
     use crate::model::prefix::{Family, PrefixLength};
 
     fn group(side: Side, family: Family, entries: Entries) -> GroupInterval {

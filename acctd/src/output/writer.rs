@@ -8,16 +8,12 @@ mod bounds;
 pub mod destination;
 mod unwritten;
 
-use crate::output::writer::backlog::{Backlog, FIRST_PAUSE, Job};
-use crate::output::writer::bounds::Said;
-use crate::output::writer::destination::CountedIn;
-use crate::output::writer::destination::Destination;
-use crate::output::writer::destination::SaveJob;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
+use attempt::DiskThread;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -25,8 +21,9 @@ use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
 use crate::observe::state::Vitals;
 use crate::output::checkpoint::Checkpoint;
-
-use attempt::DiskThread;
+use crate::output::writer::backlog::{Backlog, FIRST_PAUSE, Job};
+use crate::output::writer::bounds::Said;
+use crate::output::writer::destination::{CountedIn, Destination, SaveJob};
 
 /// Takes closed intervals and checkpoints, and writes them in that order.
 #[derive(Debug)]

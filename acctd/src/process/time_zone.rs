@@ -1,10 +1,9 @@
 //! Whether the local time that names have is the one that was asked for. chrono takes UTC without a word
 //! where it does not find or understand the zone, and hours would stand on the wrong day's bill.
 
-use std::env;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use thiserror::Error;
 use tz::TimeZone;

@@ -10,7 +10,6 @@
 //! is a sealed piece of memory, kept by the manager beside the sockets. After a kill there are sockets
 //! and no note: the first packet that waits is where accounting begins again.
 
-use crate::model::position::Position;
 use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -20,10 +19,9 @@ use log::{info, warn};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::model::group::GroupConfig;
-use crate::model::group::NflogGroup;
-use crate::model::interval::SETTLE_TIME;
-use crate::model::interval::UnixNanos;
+use crate::model::group::{GroupConfig, NflogGroup};
+use crate::model::interval::{SETTLE_TIME, UnixNanos};
+use crate::model::position::Position;
 use crate::restart::checksummed::{self, Sealed};
 use crate::restart::inherited::Named;
 use crate::restart::systemd;

@@ -1,8 +1,6 @@
 //! The rules for iptables and ip6tables: chains of acctd's own in the table mangle, which all packets
 //! pass before the filter, and one jump to each.
 
-use crate::rules::compare::compare;
-use crate::rules::names::OURS;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
@@ -13,7 +11,9 @@ use super::nft;
 use super::plan::{Hook, Plan, Rule};
 use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
+use crate::rules::compare::compare;
 use crate::rules::external::{self, ExternalError};
+use crate::rules::names::OURS;
 
 const TABLE: &str = "mangle";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];

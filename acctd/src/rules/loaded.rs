@@ -1,6 +1,5 @@
 //! The rules that are loaded, from all that can show them: nft, and iptables in both of its kinds.
 
-use crate::rules::devices;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::nft_json;
 use crate::model::prefix::Family;
+use crate::rules::devices;
 use crate::rules::devices::Devices;
 use crate::rules::external::{self, ExternalError};
 use crate::rules::ruleset::log_rule::Ruleset;

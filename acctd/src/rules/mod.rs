@@ -19,18 +19,17 @@ mod nft_table;
 pub mod plan;
 pub mod ruleset;
 
-use crate::cli::commands::Format;
-use crate::cli::commands::RulesArgs;
-use crate::rules::plan::list_text;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::cli::flags::GroupList;
 use plan::{Hook, Plan};
+
+use crate::cli::commands::{Format, RulesArgs};
+use crate::cli::flags::GroupList;
+use crate::rules::plan::list_text;
 
 /// Flags that do not fit together.
 const USAGE: u8 = 2;

@@ -1,12 +1,6 @@
 //! The rules for nft: tables named acctd and nothing else. What is loaded is compared as nft's JSON has it
 //! (libnftables-json(5)), since its text differs between versions.
 
-use crate::rules::compare::compare;
-use crate::rules::external::if_installed;
-use crate::rules::names::OURS;
-use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
-use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
-use crate::rules::plan::list_text;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -16,8 +10,13 @@ use super::plan::{Hook, Plan, Rule};
 use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
 use crate::process::kernel::kernel_version;
+use crate::rules::compare::compare;
 use crate::rules::doctor_table;
-use crate::rules::external::{self, ExternalError};
+use crate::rules::external::{self, ExternalError, if_installed};
+use crate::rules::names::OURS;
+use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
+use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
+use crate::rules::plan::list_text;
 
 /// Before anything else looks at a packet, conntrack included.
 const PRIORITY: i32 = -300;

@@ -1,15 +1,15 @@
 //! acctd's tables as nft has them loaded, line by line as [`super::nft`] writes them.
 
-use crate::rules::devices::devices;
-use crate::rules::external;
-use crate::rules::external::ExternalError;
-use crate::rules::external::if_installed;
-use crate::rules::nft_table::{Base, TABLE, chain_line};
-use anyhow::Context as _;
-use anyhow::Result;
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::rules::devices::devices;
+use crate::rules::external;
+use crate::rules::external::{ExternalError, if_installed};
+use crate::rules::nft_table::{Base, TABLE, chain_line};
 
 /// A table of ours as it is loaded.
 #[derive(Debug)]

@@ -4,17 +4,15 @@
 //! And each is counted on a hook where the kernel stamps it (prerouting, input, forward, and netdev's egress)
 //! if there is one: `nfulnl_log_packet` gives no stamp on output and postrouting.
 
-use crate::cli::commands::Format;
-use crate::cli::commands::Scenario;
-use crate::rules::devices::match_alike;
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::cli::commands::RulesArgs;
+use crate::cli::commands::{Format, RulesArgs, Scenario};
 use crate::cli::flags::{GroupFlags, GroupList};
 use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
+use crate::rules::devices::match_alike;
 
 /// Where packets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,6 @@
 //! Whatever could go wrong at the start, found out before anything runs, and said in one line
 //! with what to do about it.
 
-use crate::nflog::open::OpenGroup;
-use crate::nflog::open::announce;
-use crate::nflog::open::check_receive_buffer;
-use crate::nflog::open::open_group;
-use crate::nflog::open::take_over;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::lchown;
@@ -15,6 +10,7 @@ use anyhow::{Result, anyhow};
 use rustix::fs::Access;
 
 use crate::config::Config;
+use crate::nflog::open::{OpenGroup, announce, check_receive_buffer, open_group, take_over};
 use crate::nflog::socket::NflogSocket;
 use crate::observe::http::MOST_CLIENTS;
 use crate::output::journal;

@@ -15,10 +15,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
 use crate::nflog::network_namespace::Home;
-use crate::output::atomic_file;
-use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
-use crate::output::recovery;
+use crate::output::{atomic_file, journal, recovery};
 use crate::process::user::User;
 
 /// What gets past file permissions and makes another user of one. To read remains up to the end of the

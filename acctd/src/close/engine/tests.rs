@@ -1,28 +1,26 @@
 //! The engine, its readers' accumulators and the writer, all real but for the clock and the
 //! socket: the clock is stepped by hand and datagrams are handed in.
 
-use crate::crosscheck::epochs::ClosedEpoch;
-use crate::model::interval::Interval;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use acctd_common::Counters;
+use acctd_common::contract::{EpochKey, EpochValue};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use acctd_common::Counters;
-use acctd_common::contract::{EpochKey, EpochValue};
-
 use crate::cli::commands::Cli;
 use crate::count::accumulator::Accumulator;
 use crate::count::reader::Request;
 use crate::count::slots::{Closed, Rules};
-use crate::model::crosscheck_state::InterfaceState;
-use crate::model::crosscheck_state::ProgramRun;
+use crate::crosscheck::epochs::ClosedEpoch;
+use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
+use crate::model::interval::Interval;
 use crate::model::kernel_counts::EpochCounts;
 use crate::nflog::binding::Answer;
 use crate::nflog::network_namespace::Home;

@@ -1,12 +1,10 @@
-use crate::model::entries::Entry;
-use crate::model::group::NflogGroup;
-use crate::model::interval::Interval;
-use crate::model::prefix::Family;
-use crate::model::prefix::PrefixKey;
-use crate::model::prefix::Side;
 use std::time::Duration;
 
 use super::*;
+use crate::model::entries::Entry;
+use crate::model::group::NflogGroup;
+use crate::model::interval::Interval;
+use crate::model::prefix::{Family, PrefixKey, Side};
 use crate::testing::*;
 
 const SECOND: i64 = 1_000_000_000;

@@ -1,13 +1,11 @@
-use crate::crosscheck::outcome::Circumstances;
-use crate::crosscheck::outcome::Observed;
-use crate::crosscheck::outcome::{Outcome, Tally};
-use acctd_common::contract::EpochValue;
 use std::collections::BTreeMap;
 
+use acctd_common::contract::EpochValue;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::crosscheck::outcome::{Circumstances, Observed, Outcome, Tally};
 use crate::model::verdict::{Difference, Finding};
 
 type Key = u32;

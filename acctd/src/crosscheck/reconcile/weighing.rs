@@ -1,16 +1,14 @@
 //! What explains a difference: what is pending from the last interval, then what was lost.
 
-use crate::crosscheck::outcome::Circumstances;
-use crate::crosscheck::outcome::Observed;
-use crate::crosscheck::outcome::Outcome;
-use crate::model::verdict::Difference;
-use crate::model::verdict::Finding;
-use crate::model::verdict::Verdict;
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use acctd_common::Counters;
 use acctd_common::contract::EpochValue;
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
-use std::hash::Hash;
+
+use crate::crosscheck::outcome::{Circumstances, Observed, Outcome};
+use crate::model::verdict::{Difference, Finding, Verdict};
 
 /// Packets that may be excused in all, each once.
 #[derive(Clone, Copy, Debug, Default)]

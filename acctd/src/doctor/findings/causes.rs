@@ -6,8 +6,7 @@ use crate::doctor::finding::{Findings, Severity};
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 use crate::rules::ruleset::log_rule::LogRule;
-use crate::rules::ruleset::model::Hook;
-use crate::rules::ruleset::model::Quote;
+use crate::rules::ruleset::model::{Hook, Quote};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

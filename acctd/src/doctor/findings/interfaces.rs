@@ -1,15 +1,13 @@
 //! What interfaces do to packets and to their lengths.
 
+use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::interface_facts::BRIDGE_CALLS;
-use crate::doctor::interface_facts::InterfaceFacts;
+use crate::doctor::interface_facts::{BRIDGE_CALLS, InterfaceFacts};
+use crate::rules::devices::match_alike;
 use crate::rules::ruleset::condition::{Key, Test, Value};
 use crate::rules::ruleset::log_rule::LogRule;
 use crate::rules::ruleset::model::Hook;
-
-use crate::config::Config;
-use crate::rules::devices::match_alike;
 
 /// The kernel's own default of all settings: no packet is larger than its header can say.
 const LARGEST: u32 = 65_536;

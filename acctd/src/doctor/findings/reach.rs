@@ -9,8 +9,7 @@ use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
 use crate::rules::ruleset::condition::{Key, Match};
 use crate::rules::ruleset::log_rule::{LogRule, Obstacle, Reach};
-use crate::rules::ruleset::model::Hook;
-use crate::rules::ruleset::model::Verdict;
+use crate::rules::ruleset::model::{Hook, Verdict};
 
 /// Whether no packet comes to any of them.
 pub(super) fn reach(

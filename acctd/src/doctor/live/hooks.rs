@@ -1,19 +1,18 @@
 //! A table of acctd's own with counters on the hooks, and beside rules that have none; and all counters read at
 //! one moment.
 
-use crate::doctor::live::count::Count;
-use crate::rules::doctor_table::{self, OWN};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::panic;
-use std::process;
 use std::sync::Once;
+use std::{panic, process};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::rules::{self, LogCount};
+use crate::doctor::live::count::Count;
 use crate::model::group::GroupConfig;
+use crate::rules::doctor_table::{self, OWN};
 use crate::rules::external::{self};
 use crate::rules::nft_json;
 

@@ -1,31 +1,25 @@
 //! One attempt to write what waits, on a thread of its own: a disk that does not answer keeps only this
 //! thread waiting, and not those who count or who hold what waits within its bounds.
 
-use super::unwritten::Written;
-use crate::output::commit::Place;
-use crate::output::journal_line;
-use crate::output::writer::unwritten::Line;
-use crate::output::writer::unwritten::Unwritten;
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::Instant;
+use std::{io, thread};
 
 use log::{info, warn};
 use tokio::sync::oneshot;
 
+use super::unwritten::Written;
 use crate::crosscheck::report;
 use crate::fault_points::reached;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::Vitals;
-use crate::output::atomic_file;
-use crate::output::commit::{self, Prepared};
-use crate::output::csv;
-use crate::output::journal;
+use crate::output::commit::{self, Place, Prepared};
 use crate::output::log_directory::LogDirectory;
 use crate::output::writer::destination::{Destination, SaveJob};
+use crate::output::writer::unwritten::{Line, Unwritten};
+use crate::output::{atomic_file, csv, journal, journal_line};
 use crate::process::priority::yield_to_readers;
 use crate::restart::checksummed;
 

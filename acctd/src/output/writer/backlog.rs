@@ -1,42 +1,29 @@
 //! What waits for the disk, in order, and what is done with it.
 
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{future, io};
+
+use anyhow::{Context, bail};
+use log::{info, warn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+
 use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::Vitals;
 use crate::output::journal;
-use crate::output::writer::attempt::Attempt;
-use crate::output::writer::attempt::DiskThread;
-use crate::output::writer::attempt::Failure;
-use crate::output::writer::attempt::Outcome;
-use crate::output::writer::bounds::LONGEST_PAUSE;
-use crate::output::writer::bounds::Said;
-use crate::output::writer::bounds::is_unjudged;
-use crate::output::writer::bounds::judge_once;
-use crate::output::writer::bounds::merge_all;
-use crate::output::writer::bounds::n_rows;
-use crate::output::writer::destination::Destination;
-use crate::output::writer::destination::SaveJob;
-use crate::output::writer::unwritten::Line;
-use crate::output::writer::unwritten::Unwritten;
+use crate::output::writer::attempt::{Attempt, DiskThread, Failure, Outcome};
+use crate::output::writer::bounds::{
+    LONGEST_PAUSE, Said, is_unjudged, judge_once, merge_all, n_rows,
+};
+use crate::output::writer::destination::{Destination, SaveJob};
+use crate::output::writer::unwritten::{Line, Unwritten};
 use crate::process::priority::yield_to_readers;
-use anyhow::Context;
-use anyhow::bail;
-use log::info;
-use log::warn;
-use std::collections::VecDeque;
-use std::fmt::Display;
-use std::future;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use std::time::Instant;
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
-use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 /// What is on its way to the disk.
 pub(super) struct Backlog {

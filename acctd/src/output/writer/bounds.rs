@@ -1,14 +1,15 @@
 //! What waits for the disk is kept within `--backlog`.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
 use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::zone::Zone;
 use crate::output::merge;
 use crate::output::writer::unwritten::Unwritten;
-use log::warn;
-use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
 
 /// When the log last said what is done while too many rows wait: that may be each second.
 #[derive(Clone, Copy, Default)]

@@ -1,16 +1,17 @@
 //! Where files go, and what is written there.
 
-use crate::config::crosscheck::Watched;
-use crate::model::group::NflogGroup;
-use crate::model::zone::Zone;
-use crate::output::checkpoint::Checkpoint;
-use crate::output::log_directory::LogDirectory;
-use crate::output::log_directory::make_directory;
-use log::warn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use log::warn;
+
+use crate::config::crosscheck::Watched;
+use crate::model::group::NflogGroup;
+use crate::model::zone::Zone;
+use crate::output::checkpoint::Checkpoint;
+use crate::output::log_directory::{LogDirectory, make_directory};
 
 /// Where and how files are written.
 #[derive(Clone, Debug)]

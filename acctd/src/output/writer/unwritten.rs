@@ -1,9 +1,10 @@
 //! What waits to be written.
 
+use std::time::Duration;
+
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::counts::FileTotals;
 use crate::output::commit::Prepared;
-use std::time::Duration;
 
 /// An interval without a file.
 pub(super) struct Unwritten {

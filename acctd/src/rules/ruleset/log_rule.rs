@@ -1,13 +1,12 @@
 //! A rule that logs to a group, what must hold for a packet to meet it, and what is before it.
 
-use super::model::Hook;
-use crate::rules::ruleset::model::is_never_on;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::condition::{Conditions, Key, Match};
-use super::model::{Quote, Verdict, Ways};
+use super::model::{Hook, Quote, Verdict, Ways};
 use crate::model::prefix::Family;
+use crate::rules::ruleset::model::is_never_on;
 
 /// A rule that logs to a group, as packets of one base chain meet it.
 #[derive(Clone, Debug)]

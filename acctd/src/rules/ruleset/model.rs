@@ -1,11 +1,10 @@
 //! Chains and rules, alike for what nft prints and for what iptables saves.
 
-use crate::rules::ruleset::condition::Key;
-use crate::rules::ruleset::condition::Test;
 use std::fmt;
 use std::sync::Arc;
 
 use super::condition::{Conditions, Families, Match};
+use crate::rules::ruleset::condition::{Key, Test};
 
 /// Where in its way a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

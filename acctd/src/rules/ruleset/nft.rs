@@ -1,6 +1,5 @@
 //! Reads what `nft -j list ruleset` prints (libnftables-json(5)).
 
-use crate::rules::ruleset::nft_text::table_of;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, Verdict, ta
 use super::nft_text::{self, list, word};
 use super::sets::{Sets, limit, limit_of_each, sets};
 use crate::rules::devices::Devices;
+use crate::rules::ruleset::nft_text::table_of;
 
 /// What was read.
 #[derive(Debug, Default)]

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::log_rule::Ruleset;
 use super::model::Hook;
 use crate::model::prefix::Family;
@@ -5,7 +7,6 @@ use crate::rules::devices::Devices;
 use crate::rules::ruleset::condition::Key;
 use crate::rules::ruleset::log_rule::Reach;
 use crate::rules::ruleset::reading::Reading;
-use std::collections::BTreeSet;
 
 fn read(objects: &str, dormant: &[&str]) -> Ruleset {
     let json = format!("{{\"nftables\":[{objects}]}}");

@@ -3,7 +3,6 @@
 //! What a chain stops is worked out once for each chain and not for each way to it, and a chain with rules
 //! that log is gone through a few times at most: nested jumps have more ways than can be counted.
 
-use crate::rules::ruleset::model::is_never_on;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use super::earlier::{drops, is_before_ip, order, over_a_bridge};
 use super::model::{Base, Chain, Hook, Log, Rule, Step, Verdict, Ways};
 use crate::model::prefix::Family;
 use crate::rules::ruleset::log_rule::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
+use crate::rules::ruleset::model::is_never_on;
 
 /// `NFT_JUMP_STACK_SIZE`.
 const DEEPEST: usize = 16;
