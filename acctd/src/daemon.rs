@@ -19,17 +19,17 @@ use crate::crosscheck::session::CrossCheck;
 use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
-use crate::nflog::network_namespace::Home;
+use crate::nflog::network_namespace::NetworkNamespace;
 use crate::nflog::open;
 use crate::nflog::open::OpenGroup;
 use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
-use crate::output::recovery::{self, GoesOn, Recovered};
+use crate::output::recovery::{self, Recovered, ResumePoint};
 use crate::process::signals::{Question, Questions, Received, Shutdown};
 use crate::restart::handover::{self, Handover, Kept, socket_name};
 use crate::restart::inherited::Named;
-use crate::restart::systemd::{self, Pulse};
+use crate::restart::systemd::{self, Watchdog};
 use crate::startup::{preflight, privilege};
 
 /// The clock and the counters are looked at this often even if nothing is due: the clock may be
@@ -116,15 +116,15 @@ async fn serve(
     let groups = preflight::open_groups(config, &mut kept)?;
     // Behind all that may refuse the start: what was left stays as it is until then.
     let handover = kept.take_note();
-    let goes_on = goes_on(handover.as_ref(), &groups, start);
+    let resume_point = resume_point(handover.as_ref(), &groups, start);
     let recovered = if is_locked {
-        recovery::recover(config, goes_on)
+        recovery::recover(config, resume_point)
     } else {
         Recovered::default()
     };
-    let start = recovered.begins_at(goes_on.start);
+    let start = recovered.begins_at(resume_point.start);
     info!("Starting accounting");
-    let bindings = bindings(config, handover.as_ref(), &groups, goes_on.now);
+    let bindings = bindings(config, handover.as_ref(), &groups, resume_point.now);
     let is_taken_over = groups.iter().any(|group| group.kept.is_some());
     let readers = start_readers(config, groups, handover.as_ref(), start)?;
     if let Some(crosscheck) = &mut crosscheck {
@@ -138,7 +138,7 @@ async fn serve(
         engine.mark_taken_over();
     }
     info!("Started accounting");
-    let _answering = listeners.answer(Arc::clone(engine.vitals()))?;
+    let _answering = listeners.answer(Arc::clone(engine.state()))?;
     systemd::ready();
     let ended = run_until_over(&mut engine, &mut shutdown, &mut questions).await;
     info!("Stopping accounting");
@@ -151,7 +151,11 @@ async fn serve(
     ended.and(left).and(finished)
 }
 
-fn goes_on(handover: Option<&Handover>, groups: &[OpenGroup], start: UnixNanos) -> GoesOn {
+fn resume_point(
+    handover: Option<&Handover>,
+    groups: &[OpenGroup],
+    start: UnixNanos,
+) -> ResumePoint {
     let kept = || groups.iter().filter_map(|group| group.kept);
     let now = UnixNanos::now();
     let start = handover::begins_at(handover, kept().map(|waiting| waiting.since), start);
@@ -163,7 +167,7 @@ fn goes_on(handover: Option<&Handover>, groups: &[OpenGroup], start: UnixNanos) 
             .map(|waiting| waiting.since.unwrap_or(now))
             .fold(start, UnixNanos::max),
     };
-    GoesOn {
+    ResumePoint {
         start,
         known_from: known_from.min(now),
         now,
@@ -211,7 +215,7 @@ fn bindings(
     groups: &[OpenGroup],
     now: UnixNanos,
 ) -> Bindings {
-    let mut bindings = Bindings::new(config, Home::here(), now);
+    let mut bindings = Bindings::new(config, NetworkNamespace::current(), now);
     for group in groups.iter().filter(|group| group.kept.is_none()) {
         let group = group.socket.group();
         if let Some(handover) = handover
@@ -235,7 +239,7 @@ fn start_readers(
         if let Some(waiting) = kept {
             let position = handover.and_then(|handover| handover.position(group.group));
             if let Some(position) = position {
-                accumulator.go_on_from(position);
+                accumulator.resume_from(position);
             }
             if waiting.overran {
                 accumulator.overrun(start);
@@ -270,14 +274,14 @@ async fn run_until_over(
     shutdown: &mut Shutdown,
     questions: &mut Questions,
 ) -> Result<ShutdownMode> {
-    let mut pulse = Pulse::new();
+    let mut watchdog = Watchdog::new();
     loop {
-        pulse.beat(|| Status::of(engine.vitals()).line());
+        watchdog.ping(|| Status::of(engine.state()).line());
         // First, so that an interval is not closed before its gaps are known.
         engine.look_at_bindings().await?;
         engine.close_what_is_due().await?;
         engine.save_if_due().await;
-        engine.look_around().await;
+        engine.tick().await;
         engine.report();
         let pause = engine.until_due().min(LOOK_AROUND);
         let Received { name, parting } = tokio::select! {
@@ -302,7 +306,7 @@ async fn run_until_over(
 fn answer(question: Question, engine: &Engine) {
     match question {
         Question::Status => {
-            for line in Status::of(engine.vitals()).to_string().lines() {
+            for line in Status::of(engine.state()).to_string().lines() {
                 info!("{line}");
             }
         }

@@ -21,9 +21,9 @@ use crate::output::commit::{Place, Prepared};
 use crate::output::csv::write_rows;
 use crate::output::log_directory::LogDirectory;
 use crate::output::rows::Row;
-use crate::testing::{AF_INET, AF_INET6, Logged, SEED_IP4, SEED_IP6, datagram};
+use crate::testing::{AF_INET, AF_INET6, GO_IP4, GO_IP6, Logged, datagram};
 
-/// 2013-02-11 15:00:00 UTC, the hour of the sample in the seed's manual.
+/// 2013-02-11 15:00:00 UTC, the hour of the sample in go-nflog-acctd's manual.
 const SAMPLE_HOUR: i64 = 1_360_594_800;
 
 fn row(ip: &str, [source_bytes, source_packets, dest_bytes, dest_packets]: [u64; 4]) -> Row {
@@ -77,8 +77,8 @@ fn packets(address: IpAddr, side: Side, counters: Counters) -> impl Iterator<Ite
         let longer = u64::from(number < counters.bytes % counters.packets);
         let length = u16::try_from(counters.bytes / counters.packets + longer).unwrap();
         let (family, mut payload, length_at, length) = match address {
-            IpAddr::V4(_) => (AF_INET, SEED_IP4.to_vec(), 2, length),
-            IpAddr::V6(_) => (AF_INET6, SEED_IP6.to_vec(), 4, length - 40),
+            IpAddr::V4(_) => (AF_INET, GO_IP4.to_vec(), 2, length),
+            IpAddr::V6(_) => (AF_INET6, GO_IP6.to_vec(), 4, length - 40),
         };
         payload[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
         let octets = match address {

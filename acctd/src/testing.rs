@@ -8,13 +8,13 @@ pub(crate) const NFPROTO_NETDEV: u8 = 5;
 pub(crate) const NFPROTO_BRIDGE: u8 = 7;
 pub(crate) const AF_INET6: u8 = 10;
 
-/// The packets of the seed's own tests: 151 bytes from 10.21.0.1 to 10.21.0.9 …
-pub(crate) const SEED_IP4: [u8; 20] = [
+/// The packets of go-nflog-acctd's own tests: 151 bytes from 10.21.0.1 to 10.21.0.9 …
+pub(crate) const GO_IP4: [u8; 20] = [
     0x45, 0x00, 0x00, 0x97, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0x26, 0x23, 10, 21, 0, 1, 10, 21,
     0, 9,
 ];
 /// … and 64 bytes behind the header from 2001:470:1f08:2de:f00f:39aa:2b2:940c to `2a00:1450:400c:c00::69`.
-pub(crate) const SEED_IP6: [u8; 40] = [
+pub(crate) const GO_IP6: [u8; 40] = [
     0x60, 0x00, 0x00, 0x00, 0x00, 0x40, 0x3a, 0x40, 0x20, 0x01, 0x04, 0x70, 0x1f, 0x08, 0x02, 0xde,
     0xf0, 0x0f, 0x39, 0xaa, 0x02, 0xb2, 0x94, 0x0c, 0x2a, 0x00, 0x14, 0x50, 0x40, 0x0c, 0x0c, 0x00,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x69,
@@ -44,7 +44,7 @@ impl Default for Logged {
             sequence: None,
             stamp: None,
             link_header: Vec::new(),
-            payload: SEED_IP4.to_vec(),
+            payload: GO_IP4.to_vec(),
             extra: Vec::new(),
         }
     }
@@ -52,7 +52,7 @@ impl Default for Logged {
 
 /// The first 20 bytes of an IPv4 packet.
 pub(crate) fn ip4(source: [u8; 4], dest: [u8; 4], total_length: u16) -> Vec<u8> {
-    let mut header = SEED_IP4.to_vec();
+    let mut header = GO_IP4.to_vec();
     header[2..4].copy_from_slice(&total_length.to_be_bytes());
     header[12..16].copy_from_slice(&source);
     header[16..20].copy_from_slice(&dest);

@@ -235,9 +235,9 @@ impl Run {
         // These depend on periods.
         self.expected.late = self.closed.late;
         self.expected.overflow = self.closed.overflow;
-        self.expected.unresolved = self.closed.unresolved;
+        self.expected.overruns_without_gap = self.closed.overruns_without_gap;
         assert_eq!(self.closed, self.expected);
-        assert!(self.closed.unresolved <= self.closed.overruns);
+        assert!(self.closed.overruns_without_gap <= self.closed.overruns);
     }
 }
 

@@ -51,7 +51,7 @@ pub struct GroupFlags {
 }
 
 impl GroupFlags {
-    /// The directions, each with its flag's name, in the order in which the seed opens them.
+    /// The directions, each with its flag's name, in the order in which go-nflog-acctd opens them.
     #[must_use]
     pub fn directions(&self) -> [(&'static str, Family, Side, &GroupList); 4] {
         use Family::{Ip4, Ip6};

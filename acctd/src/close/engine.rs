@@ -24,7 +24,7 @@ use crate::model::shutdown_mode::ShutdownMode;
 use crate::model::zone::Zone;
 use crate::nflog::binding::{Bindings, Change};
 use crate::nflog::rule_watch::{RuleSocket, RuleWatch};
-use crate::observe::state::Vitals;
+use crate::observe::state::RuntimeState;
 use crate::observe::warnings::Monitor;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::recovery::Recovered;
@@ -52,7 +52,7 @@ pub struct Engine {
     bindings: Bindings,
     /// `None` where the kernel does not let them be watched.
     rules: Option<RuleWatch>,
-    vitals: Arc<Vitals>,
+    state: Arc<RuntimeState>,
     zone: Zone,
     verbose: bool,
     /// The group of a reader that has panicked.
@@ -102,14 +102,14 @@ impl Engine {
             saving.resumed = Some(resumed.checkpoint);
         }
         let counts = readers.iter().map(|reader| Arc::clone(&reader.counts));
-        let vitals = Arc::new(Vitals::new(config, counts, start));
+        let state = Arc::new(RuntimeState::new(config, counts, start));
         let engine = Self {
             groups: config.groups.clone(),
             readers,
             monitors: config.groups.iter().copied().map(Monitor::new).collect(),
             timeline: Timeline::start(config.interval, start),
             clock,
-            writer: Writer::start(destination, Arc::clone(&vitals))?,
+            writer: Writer::start(destination, Arc::clone(&state))?,
             kernel: crosscheck.map_or(KernelWatch::Off, |crosscheck| {
                 KernelWatch::Active(Some(crosscheck))
             }),
@@ -118,7 +118,7 @@ impl Engine {
             saving,
             bindings,
             rules: None,
-            vitals,
+            state,
             zone: config.zone,
             verbose: config.verbose,
             failed: None,
@@ -132,8 +132,8 @@ impl Engine {
 
     /// What it shows of itself.
     #[must_use]
-    pub fn vitals(&self) -> &Arc<Vitals> {
-        &self.vitals
+    pub fn state(&self) -> &Arc<RuntimeState> {
+        &self.state
     }
 
     /// Takes note from now on of rules that go away.
@@ -180,7 +180,7 @@ impl Engine {
     /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
     pub async fn look_at_bindings(&mut self) -> Result<()> {
         self.ask_whether_bound();
-        self.hear_of_losses().await;
+        self.collect_answers().await;
         let found = self.bindings.look((self.clock)())?;
         if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
             self.kernel
@@ -202,7 +202,7 @@ impl Engine {
         self.bindings.asked(now, answers);
     }
 
-    async fn hear_of_losses(&mut self) {
+    async fn collect_answers(&mut self) {
         for (reader, change) in self.bindings.hear((self.clock)()).await {
             self.change(reader, change).await;
         }
@@ -243,7 +243,7 @@ impl Engine {
             let end = saved_at.max(start);
             let resumed = self.saving.resumed.as_ref();
             let resumed = resumed.filter(|resumed| resumed.index == index).cloned();
-            let (groups, gaps) = self.put_together(Period { start, end }, slots, resumed);
+            let (groups, gaps) = self.assemble(Period { start, end }, slots, resumed);
             let file = Checkpoint::file_name(self.saving.tag, start);
             self.saving.files.insert(index, file.clone());
             let checkpoint = Checkpoint {
@@ -274,7 +274,7 @@ impl Engine {
                 self.log_next();
                 self.write(periods, closed)?;
                 let took = begun.elapsed().as_secs_f64();
-                self.vitals.close_seconds.observe(took);
+                self.state.close_seconds.observe(took);
             }
             Some(Due::Restart) => {
                 warn!(
@@ -301,9 +301,9 @@ impl Engine {
     }
 
     /// What the cross-check has to do every second.
-    pub async fn look_around(&mut self) {
+    pub async fn tick(&mut self) {
         self.kernel
-            .ask(|kernel| kernel.look_around().map(|()| Vec::new()))
+            .ask(|kernel| kernel.tick().map(|()| Vec::new()))
             .await;
     }
 
@@ -318,17 +318,17 @@ impl Engine {
             start: self.timeline.start_of(self.saving.interval.index_of(now)),
             end: self.timeline.end_of_period(now),
         };
-        self.vitals.note_look(open, self.bindings.are_bound());
+        self.state.note_look(open, self.bindings.are_bound());
         if let Some(rules) = &self.rules {
-            self.vitals.note_rules(rules.are_gone());
+            self.state.note_rules(rules.are_gone());
         }
         match &self.kernel {
             KernelWatch::Off | KernelWatch::Active(None) => {}
             KernelWatch::Active(Some(crosscheck)) => {
                 let looked = (crosscheck.runs().to_vec(), crosscheck.interfaces());
-                self.vitals.note_crosscheck(Some(looked));
+                self.state.note_crosscheck(Some(looked));
             }
-            KernelWatch::Failed => self.vitals.note_crosscheck(None),
+            KernelWatch::Failed => self.state.note_crosscheck(None),
         }
     }
 
@@ -403,7 +403,7 @@ impl Engine {
                 .open_losses
                 .extend(answer.open_loss.map(|periods| (reader, periods)));
         }
-        self.hear_of_losses().await;
+        self.collect_answers().await;
         closed
     }
 
@@ -418,7 +418,7 @@ impl Engine {
 
     /// What the readers have handed over of a period, each with its number, and what an acctd that was
     /// killed had saved of it.
-    fn put_together(
+    fn assemble(
         &self,
         period: Period,
         slots: impl IntoIterator<Item = (usize, ClosedSlot)>,
@@ -456,7 +456,7 @@ impl Engine {
             let saved = self.saving.take_through(index);
             let is_resumed = saved.resumed.is_some();
             let slots = closed.take_through(index);
-            let (mut groups, gaps) = self.put_together(period, slots, saved.resumed);
+            let (mut groups, gaps) = self.assemble(period, slots, saved.resumed);
             for (reader, group) in groups.iter_mut().enumerate() {
                 group.loss_is_open = closed.has_open_loss(reader, index);
             }

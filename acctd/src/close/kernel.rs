@@ -12,7 +12,7 @@ use crate::process::priority::yield_to_readers;
 /// What counts the same packets in the kernel, into an epoch for each period. An error ends it.
 pub trait KernelCount: Send {
     /// What is to be done every second.
-    fn look_around(&mut self) -> Result<()>;
+    fn tick(&mut self) -> Result<()>;
 
     /// Closes the periods before `first_open`, which has begun at `now`.
     fn close_before(&mut self, first_open: PeriodIndex, now: UnixNanos)
@@ -36,8 +36,8 @@ pub trait KernelCount: Send {
 }
 
 impl KernelCount for CrossCheck {
-    fn look_around(&mut self) -> Result<()> {
-        Self::look_around(self)
+    fn tick(&mut self) -> Result<()> {
+        Self::tick(self)
     }
 
     fn close_before(

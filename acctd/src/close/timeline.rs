@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::model::interval::{Interval, Period, PeriodIndex, SETTLE_TIME, UnixNanos};
 
-/// After a jump of the clock each skipped period has its (empty) file, as the seed writes them,
+/// After a jump of the clock each skipped period has its (empty) file, as go-nflog-acctd writes them,
 /// but no more than these: a router without a clock battery starts in 1970.
 const MAX_SKIPPED_FILES: i64 = 300;
 

@@ -17,7 +17,7 @@ use crate::process::user::User;
 /// A run of acctd, resolved.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The groups, in the order in which the seed opens them. No group stands in it twice.
+    /// The groups, in the order in which go-nflog-acctd opens them. No group stands in it twice.
     pub groups: Vec<GroupConfig>,
     /// The most prefixes in one group's ledger.
     pub max_prefixes: usize,

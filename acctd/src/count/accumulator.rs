@@ -124,11 +124,11 @@ impl Accumulator {
     }
 
     /// Goes on where another one has ended.
-    pub fn go_on_from(&mut self, position: Position) {
+    pub fn resume_from(&mut self, position: Position) {
         match self {
-            Self::Ip4(slots) => slots.go_on_from(position),
-            Self::Ip6Half(slots) => slots.go_on_from(position),
-            Self::Ip6(slots) => slots.go_on_from(position),
+            Self::Ip4(slots) => slots.resume_from(position),
+            Self::Ip6Half(slots) => slots.resume_from(position),
+            Self::Ip6(slots) => slots.resume_from(position),
         }
     }
 

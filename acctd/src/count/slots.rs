@@ -280,7 +280,7 @@ impl<K: PrefixKey> Slots<K> {
                 end: known.end.max(time),
             },
         });
-        counted.unresolved += u64::from(self.overruns.open() > 0);
+        counted.overruns_without_gap += u64::from(self.overruns.open() > 0);
         self.overruns = Overruns::default();
         self.next_sequence = None;
     }
@@ -329,7 +329,7 @@ impl<K: PrefixKey> Slots<K> {
         }
         let slot = self.slot_for(now).0;
         let mut counted = Counts {
-            unresolved: 1,
+            overruns_without_gap: 1,
             ..Counts::default()
         };
         self.settle(slot, &mut counted);
@@ -343,7 +343,7 @@ impl<K: PrefixKey> Slots<K> {
         }
     }
 
-    pub(super) fn go_on_from(&mut self, position: Position) {
+    pub(super) fn resume_from(&mut self, position: Position) {
         self.next_sequence = position.next_sequence;
         // The clock may have been set back since.
         self.last_time = position.last_time.min(self.last_time);

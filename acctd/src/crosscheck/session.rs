@@ -131,7 +131,7 @@ impl CrossCheck {
 
     /// What is to be done every second: the wall clock may have been set, interfaces and VLAN devices
     /// come and go.
-    pub fn look_around(&mut self) -> Result<()> {
+    pub fn tick(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
         self.look_at_devices(UnixNanos::now());
         self.runs = runs(&self.ebpf);

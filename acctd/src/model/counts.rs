@@ -69,7 +69,7 @@ counts! {
     /// Times that the kernel said (ENOBUFS) that the socket had overflowed.
     overruns,
     /// Overruns after which no packet came before the end, to show how many are lost.
-    unresolved,
+    overruns_without_gap,
     /// Packets in rows of a later period than their time stamp's, which was written already.
     late,
     /// Packets in rows that carry no time stamp of the kernel's: theirs is that of the receive.

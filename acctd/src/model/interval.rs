@@ -106,7 +106,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Checks the rules that the seed has for `-interval`.
+    /// Checks the rules that go-nflog-acctd has for `-interval`.
     pub fn new(length: Duration) -> Result<Self, IntervalError> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         if length < Duration::from_secs(1) {

@@ -50,7 +50,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The word for it in the columns and in the seed's log lines.
+    /// The word for it in the columns and in go-nflog-acctd's log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Times as text: in rows, in file names, in `intervals.jsonl`. The layouts are the seed's.
+//! Times as text: in rows, in file names, in `intervals.jsonl`. The layouts are go-nflog-acctd's.
 
 use chrono::{DateTime, Local, TimeZone, Utc};
 
@@ -7,7 +7,7 @@ use crate::model::interval::{Period, UnixNanos};
 /// The zone in which times are written. The arithmetic of intervals knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
-    /// The machine's, as in the seed.
+    /// The machine's, as in go-nflog-acctd.
     Local,
     /// UTC: names that never repeat when summer time ends.
     Utc,
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn times_are_written_as_the_seed_writes_them() {
-        // The sample row and file name of the seed's manual.
+        // The sample row and file name of go-nflog-acctd's manual.
         let period = Period {
             start: UnixNanos(1_360_594_800 * SECOND + 7),
             end: UnixNanos(1_360_598_400 * SECOND),

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::model::closed_interval::{Gap, GapCause};
 use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{Period, UnixNanos};
-use crate::nflog::network_namespace::Home;
+use crate::nflog::network_namespace::NetworkNamespace;
 use crate::nflog::open;
 use crate::nflog::socket::NflogSocket;
 use crate::restart::handover::socket_name;
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The bindings of all groups, and what was missed while one was gone.
 #[derive(Debug)]
 pub struct Bindings {
-    home: Home,
+    namespace: NetworkNamespace,
     flush_timeout: Duration,
     /// In the order of the readers.
     groups: Vec<Binding>,
@@ -107,7 +107,7 @@ pub enum Change {
 impl Bindings {
     /// Begins with all groups bound.
     #[must_use]
-    pub fn new(config: &Config, home: Home, now: UnixNanos) -> Self {
+    pub fn new(config: &Config, namespace: NetworkNamespace, now: UnixNanos) -> Self {
         let groups = config.groups.iter().map(|&config| Binding {
             config,
             state: State::Bound {
@@ -118,7 +118,7 @@ impl Bindings {
             pause: FIRST_PAUSE,
         });
         Self {
-            home,
+            namespace,
             flush_timeout: config.flush_timeout,
             groups: groups.collect(),
             gaps: VecDeque::new(),
@@ -200,7 +200,7 @@ impl Bindings {
     /// another one and may not be entered.
     pub fn look(&mut self, now: UnixNanos) -> Result<Changes> {
         let mut changes = Vec::new();
-        let followed = self.home.follow();
+        let followed = self.namespace.follow();
         let has_moved = !matches!(followed, Ok(false));
         if has_moved {
             for at in 0..self.groups.len() {
@@ -217,7 +217,7 @@ impl Bindings {
 
     /// Does something in the network namespace of the groups.
     pub fn in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        self.home.run(work)
+        self.namespace.run(work)
     }
 
     /// A reader could not go on with a new socket.
@@ -272,7 +272,7 @@ impl Bindings {
         let config = binding.config;
         let flush_timeout = self.flush_timeout;
         let opened = self
-            .home
+            .namespace
             .run(|| open::open_group(&config, flush_timeout))
             .context("cannot enter its network namespace")
             .flatten();
@@ -375,7 +375,7 @@ mod tests {
         let args = ["acctd", "-ip4-src-group=5"];
         let cli = Cli::parse_args(args.iter().map(OsString::from)).unwrap();
         let config = Config::resolve(cli.flags).unwrap();
-        Bindings::new(&config, Home::here(), UnixNanos(0))
+        Bindings::new(&config, NetworkNamespace::current(), UnixNanos(0))
     }
 
     /// What a try does that succeeds, as far as is known here.

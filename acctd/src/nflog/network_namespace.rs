@@ -18,7 +18,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 
 /// The namespace in which sockets are made.
 #[derive(Debug)]
-pub struct Home {
+pub struct NetworkNamespace {
     /// Its name, if it has one.
     name: Option<PathBuf>,
     /// Device and inode of what the name led to.
@@ -28,10 +28,10 @@ pub struct Home {
     has_warned: bool,
 }
 
-impl Home {
+impl NetworkNamespace {
     /// The namespace that this thread is in.
     #[must_use]
-    pub fn here() -> Self {
+    pub fn current() -> Self {
         let own = fs::metadata(OWN).map(|found| identity(&found)).ok();
         let entries = fs::read_dir(NAMES).into_iter().flatten().flatten();
         let name = entries.map(|entry| entry.path()).find(|path| {

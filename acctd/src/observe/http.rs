@@ -1,5 +1,5 @@
 //! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`. It has a thread and a runtime of its
-//! own, behind the readers', and reads only what `vitals` has: whatever clients do, no packet waits
+//! own, behind the readers', and reads only what `state` has: whatever clients do, no packet waits
 //! for it, nor does another program that has no priority of its own. Each address has its own clients:
 //! those of one take no place from those of another.
 
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::listen_address::ListenAddress;
 use crate::observe::metrics::{Format, Metrics};
-use crate::observe::state::Vitals;
+use crate::observe::state::RuntimeState;
 use crate::observe::status::Status;
 use crate::process::priority::yield_to_readers_and_others;
 
@@ -97,7 +97,7 @@ impl Listeners {
     }
 
     /// Answers from now on, until this process ends.
-    pub fn answer(self, vitals: Arc<Vitals>) -> Result<Answering> {
+    pub fn answer(self, state: Arc<RuntimeState>) -> Result<Answering> {
         if self.tcp.is_empty() && self.unix.is_empty() {
             return Ok(Answering { _files: Vec::new() });
         }
@@ -112,7 +112,7 @@ impl Listeners {
             .name("listen".into())
             .spawn(move || {
                 yield_to_readers_and_others();
-                if let Err(error) = serve(tcp, unix, vitals) {
+                if let Err(error) = serve(tcp, unix, state) {
                     warn!("nobody is answered any more on --listen: {error:#}; accounting goes on");
                 }
             })
@@ -156,13 +156,13 @@ fn remove_what_nobody_listens_on(path: &Path) -> Result<()> {
     }
 }
 
-fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, vitals: Arc<Vitals>) -> Result<()> {
+fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, state: Arc<RuntimeState>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let server = Arc::new(Server {
-        metrics: Metrics::new(Arc::clone(&vitals)),
-        vitals,
+        metrics: Metrics::new(Arc::clone(&state)),
+        state,
     });
     runtime.block_on(async {
         for listener in tcp {
@@ -270,7 +270,7 @@ where
 }
 
 struct Server {
-    vitals: Arc<Vitals>,
+    state: Arc<RuntimeState>,
     metrics: Metrics,
 }
 
@@ -285,7 +285,7 @@ impl Server {
         match request.uri().path() {
             "/metrics" => self.metrics(request),
             "/healthz" => self.health(),
-            "/status" => match serde_json::to_string_pretty(&Status::of(&self.vitals)) {
+            "/status" => match serde_json::to_string_pretty(&Status::of(&self.state)) {
                 Ok(text) => of_type("application/json", format!("{text}\n")),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
@@ -305,15 +305,15 @@ impl Server {
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
-        let noted = self.vitals.noted();
-        let mut lines = noted.problems(&self.vitals.groups);
+        let snapshot = self.state.snapshot();
+        let mut lines = snapshot.problems(&self.state.groups);
         let status = if lines.is_empty() {
             lines.push("ok".to_owned());
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        lines.extend(noted.notes());
+        lines.extend(snapshot.notes());
         plain(status, &format!("{}\n", lines.join("\n")))
     }
 }

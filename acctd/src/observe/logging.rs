@@ -40,7 +40,7 @@ fn start_stderr(level: LevelFilter) -> Result<()> {
         .context("cannot start logging")
 }
 
-/// The seed marks no levels; a warning should be found in a log all the same.
+/// go-nflog-acctd marks no levels; a warning should be found in a log all the same.
 fn prefix(level: Level) -> &'static str {
     match level {
         Level::Error => "error: ",

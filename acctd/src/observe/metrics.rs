@@ -21,7 +21,7 @@ use crate::model::kernel_counts::REASONS;
 use crate::model::prefix::Side;
 use crate::model::verdict::{Tally, Verdict};
 use crate::observe::process_usage::ProcessUsage;
-use crate::observe::state::{Noted, Vitals};
+use crate::observe::state::{RuntimeState, Snapshot};
 
 /// The formats that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +60,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Shows what is noted there.
+    /// Shows what is snapshot there.
     #[must_use]
-    pub fn new(vitals: Arc<Vitals>) -> Self {
+    pub fn new(state: Arc<RuntimeState>) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shown(vitals)));
+        registry.register_collector(Box::new(Shown(state)));
         Self { registry }
     }
 
@@ -80,17 +80,17 @@ impl Metrics {
 }
 
 #[derive(Debug)]
-struct Shown(Arc<Vitals>);
+struct Shown(Arc<RuntimeState>);
 
 impl Collector for Shown {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let noted = self.0.noted();
+        let snapshot = self.0.snapshot();
         let mut page = Page(encoder);
         page.build(&self.0)?;
-        page.groups(&self.0, &noted)?;
-        page.files(&self.0, &noted)?;
+        page.groups(&self.0, &snapshot)?;
+        page.files(&self.0, &snapshot)?;
         if !self.0.watched.is_empty() {
-            page.crosscheck(&self.0, &noted)?;
+            page.crosscheck(&self.0, &snapshot)?;
         }
         page.process(&self.0)
     }
@@ -159,7 +159,7 @@ type Labels = Vec<(&'static str, String)>;
 struct Page<'e>(DescriptorEncoder<'e>);
 
 impl Page<'_> {
-    fn build(&mut self, vitals: &Vitals) -> fmt::Result {
+    fn build(&mut self, state: &RuntimeState) -> fmt::Result {
         let version = label("version", env!("CARGO_PKG_VERSION"));
         self.gauges(
             "acctd_build_info",
@@ -169,12 +169,12 @@ impl Page<'_> {
         self.gauge(
             "acctd_interval_seconds",
             "Length of the period that one file covers",
-            vitals.interval.as_secs_f64(),
+            state.interval.as_secs_f64(),
         )
     }
 
-    fn groups(&mut self, vitals: &Vitals, noted: &Noted) -> fmt::Result {
-        let groups = vitals.groups.iter();
+    fn groups(&mut self, state: &RuntimeState, snapshot: &Snapshot) -> fmt::Result {
+        let groups = state.groups.iter();
         let groups: Vec<(Labels, Counts)> = groups
             .map(|(config, counts)| (labels(config), counts.load()))
             .collect();
@@ -198,7 +198,7 @@ impl Page<'_> {
         )?;
         let bound = groups
             .iter()
-            .zip(&noted.bound)
+            .zip(&snapshot.bound)
             .map(|((labels, _), is_bound)| (labels.clone(), flag(*is_bound)));
         self.gauges(
             "acctd_group_bound",
@@ -207,7 +207,7 @@ impl Page<'_> {
         )?;
         let gone = groups
             .iter()
-            .zip(&noted.rules_gone)
+            .zip(&snapshot.rules_gone)
             .map(|((labels, _), is_gone)| (labels.clone(), flag(*is_gone)));
         self.gauges(
             "acctd_group_rules_gone",
@@ -216,8 +216,8 @@ impl Page<'_> {
         )
     }
 
-    fn files(&mut self, vitals: &Vitals, noted: &Noted) -> fmt::Result {
-        let files = &noted.files;
+    fn files(&mut self, state: &RuntimeState, snapshot: &Snapshot) -> fmt::Result {
+        let files = &snapshot.files;
         self.counter(
             "acctd_files_written",
             "Files of intervals written",
@@ -234,7 +234,7 @@ impl Page<'_> {
         self.gauge(
             "acctd_last_file_timestamp_seconds",
             "When the last file was written; at first, when acctd was started",
-            seconds(last.map_or(vitals.started, |last| last.written)),
+            seconds(last.map_or(state.started, |last| last.written)),
         )?;
         self.gauge(
             "acctd_backlog_intervals",
@@ -249,27 +249,27 @@ impl Page<'_> {
         self.gauge(
             "acctd_disk_failing",
             "Whether the disk refuses what is to be written to the log directory",
-            flag(files.error.is_some() || noted.save_error.is_some()),
+            flag(files.error.is_some() || snapshot.save_error.is_some()),
         )?;
         self.gauge(
             "acctd_last_checkpoint_timestamp_seconds",
             "When the open interval was last saved; 0 for never",
-            noted.saved.map_or(0.0, seconds),
+            snapshot.saved.map_or(0.0, seconds),
         )?;
         self.histogram(
             "acctd_interval_close_seconds",
             "From when an interval is found to be over until its counts are with the writer",
-            &vitals.close_seconds,
+            &state.close_seconds,
         )?;
         self.histogram(
             "acctd_file_write_seconds",
             "To sort, write and sync a file",
-            &vitals.write_seconds,
+            &state.write_seconds,
         )
     }
 
-    fn crosscheck(&mut self, vitals: &Vitals, noted: &Noted) -> fmt::Result {
-        let crosscheck = &noted.crosscheck;
+    fn crosscheck(&mut self, state: &RuntimeState, snapshot: &Snapshot) -> fmt::Result {
+        let crosscheck = &snapshot.crosscheck;
         self.gauge(
             "acctd_crosscheck_active",
             "Whether the cross-check is at work; 0 if it has failed",
@@ -343,7 +343,7 @@ impl Page<'_> {
         self.histogram(
             "acctd_crosscheck_drain_seconds",
             "To read the kernel's map of an interval",
-            &vitals.drain_seconds,
+            &state.drain_seconds,
         )?;
         let programs = &crosscheck.programs;
         self.counters(
@@ -384,11 +384,11 @@ impl Page<'_> {
     }
 
     /// Under the names that all of Prometheus' clients have for them.
-    fn process(&mut self, vitals: &Vitals) -> fmt::Result {
+    fn process(&mut self, state: &RuntimeState) -> fmt::Result {
         self.gauge(
             "process_start_time_seconds",
             "When accounting was started",
-            seconds(vitals.started),
+            seconds(state.started),
         )?;
         let Ok(usage) = ProcessUsage::now() else {
             return Ok(());

@@ -30,7 +30,7 @@ const DISK_FAILS: Duration = Duration::from_secs(30);
 
 /// Shared by those who note and those who ask.
 #[derive(Debug)]
-pub struct Vitals {
+pub struct RuntimeState {
     /// When accounting began.
     pub started: UnixNanos,
     started_at: Instant,
@@ -50,12 +50,12 @@ pub struct Vitals {
     pub write_seconds: Histogram,
     /// To read the kernel's map of an interval.
     pub drain_seconds: Histogram,
-    noted: Mutex<Noted>,
+    snapshot: Mutex<Snapshot>,
 }
 
 /// What was noted last.
 #[derive(Clone, Debug)]
-pub struct Noted {
+pub struct Snapshot {
     /// When the engine last looked around.
     seen_at: Instant,
     /// The period that is open by the clock, from where its file will begin.
@@ -142,7 +142,7 @@ pub struct Rate {
     pub bytes: f64,
 }
 
-impl Vitals {
+impl RuntimeState {
     /// Begins with all groups bound and nothing written.
     #[must_use]
     pub fn new(
@@ -168,7 +168,7 @@ impl Vitals {
             close_seconds: seconds(),
             write_seconds: seconds(),
             drain_seconds: seconds(),
-            noted: Mutex::new(Noted {
+            snapshot: Mutex::new(Snapshot {
                 seen_at: Instant::now(),
                 open: Period {
                     start: started,
@@ -195,7 +195,7 @@ impl Vitals {
 
     /// A copy of what was noted.
     #[must_use]
-    pub fn noted(&self) -> Noted {
+    pub fn snapshot(&self) -> Snapshot {
         self.lock().clone()
     }
 
@@ -215,12 +215,12 @@ impl Vitals {
             at: Instant::now(),
             counts: counts.collect(),
         };
-        let mut noted = self.lock();
-        noted.seen_at = sample.at;
-        noted.open = open;
-        noted.bound.clear();
-        noted.bound.extend(bound);
-        noted.add(sample);
+        let mut snapshot = self.lock();
+        snapshot.seen_at = sample.at;
+        snapshot.open = open;
+        snapshot.bound.clear();
+        snapshot.bound.extend(bound);
+        snapshot.add(sample);
     }
 
     /// Whether the rules that logged to each group are gone.
@@ -231,8 +231,8 @@ impl Vitals {
     /// How often and for how long the cross-check's programs ran, and on which interfaces they are; `None` if
     /// it has failed.
     pub fn note_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
-        let mut noted = self.lock();
-        let crosscheck = &mut noted.crosscheck;
+        let mut snapshot = self.lock();
+        let crosscheck = &mut snapshot.crosscheck;
         crosscheck.is_active = looked.is_some();
         (crosscheck.programs, crosscheck.interfaces) =
             looked.unwrap_or_else(|| (Vec::new(), self.unattached()));
@@ -255,10 +255,10 @@ impl Vitals {
         took: Duration,
     ) {
         self.write_seconds.observe(took.as_secs_f64());
-        let mut noted = self.lock();
-        noted.files.n_written += 1;
-        noted.files.rows += totals.rows;
-        noted.files.last = Some(LastFile {
+        let mut snapshot = self.lock();
+        snapshot.files.n_written += 1;
+        snapshot.files.rows += totals.rows;
+        snapshot.files.last = Some(LastFile {
             name: name.to_owned(),
             period: closed.period,
             rows: totals.rows,
@@ -269,7 +269,7 @@ impl Vitals {
             return;
         };
         self.drain_seconds.observe(kernel.drained_in.as_secs_f64());
-        let crosscheck = &mut noted.crosscheck;
+        let crosscheck = &mut snapshot.crosscheck;
         for (reason, counters) in kernel.uncounted() {
             *crosscheck.uncounted.entry(reason).or_default() += counters.packets;
         }
@@ -296,23 +296,23 @@ impl Vitals {
 
     /// What is open was saved, as it was at this time, or was not.
     pub fn note_saved(&self, saved: &io::Result<UnixNanos>) {
-        let mut noted = self.lock();
+        let mut snapshot = self.lock();
         match saved {
             Ok(at) => {
-                noted.saved = Some(*at);
-                noted.save_error = None;
+                snapshot.saved = Some(*at);
+                snapshot.save_error = None;
             }
-            Err(error) => noted.save_error = Some(error.to_string()),
+            Err(error) => snapshot.save_error = Some(error.to_string()),
         }
     }
 
     /// A panic of who holds it leaves no half of anything.
-    fn lock(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Noted {
+impl Snapshot {
     fn add(&mut self, sample: Sample) {
         if let Some(last) = self.samples.back()
             && sample.at.duration_since(last.at) < SAMPLE_PAUSE
@@ -404,60 +404,60 @@ impl Noted {
 mod tests {
     use super::*;
 
-    fn noted() -> Noted {
+    fn snapshot() -> Snapshot {
         let args = ["acctd", "-ip4-src-group=5"].map(Into::into);
         let flags = crate::cli::commands::Cli::parse_args(args).unwrap().flags;
         let config = Config::resolve(flags).unwrap();
-        Vitals::new(&config, [Arc::default()], UnixNanos(0)).noted()
+        RuntimeState::new(&config, [Arc::default()], UnixNanos(0)).snapshot()
     }
 
     #[test]
     fn a_rate_is_of_the_last_ten_seconds() {
-        let mut noted = noted();
-        assert_eq!(noted.rate(0), Rate::default());
+        let mut snapshot = snapshot();
+        assert_eq!(snapshot.rate(0), Rate::default());
         let start = Instant::now();
         for second in 0..60 {
             // Ten a second, and from the fiftieth second on a hundred.
             let packets = 10 * second + 90 * u64::saturating_sub(second, 50);
-            noted.add(Sample {
+            snapshot.add(Sample {
                 at: start + Duration::from_secs(second),
                 counts: vec![(packets, 100 * packets)],
             });
         }
-        assert_eq!(noted.samples.len(), 11);
+        assert_eq!(snapshot.samples.len(), 11);
         let expected = (10.0 * 10.0 + 9.0 * 90.0) / 10.0;
-        let rate = noted.rate(0);
+        let rate = snapshot.rate(0);
         assert_eq!((rate.packets, rate.bytes), (expected, 100.0 * expected));
-        assert_eq!(noted.rate(1), Rate::default());
+        assert_eq!(snapshot.rate(1), Rate::default());
     }
 
     #[test]
     fn a_group_that_is_not_bound_and_an_engine_that_hangs_are_problems() {
-        let groups = |noted: &Noted| {
+        let groups = |snapshot: &Snapshot| {
             let args = ["acctd", "-ip4-src-group=5"].map(Into::into);
             let flags = crate::cli::commands::Cli::parse_args(args).unwrap().flags;
             let config = Config::resolve(flags).unwrap();
-            noted.problems(&[(config.groups[0], Arc::default())])
+            snapshot.problems(&[(config.groups[0], Arc::default())])
         };
-        let mut noted = noted();
-        assert_eq!(groups(&noted), [""; 0]);
-        noted.bound = vec![false];
+        let mut snapshot = snapshot();
+        assert_eq!(groups(&snapshot), [""; 0]);
+        snapshot.bound = vec![false];
         assert_eq!(
-            groups(&noted),
+            groups(&snapshot),
             ["group 5 is not bound: what it logs is not counted"]
         );
-        noted.bound = vec![true];
-        noted.rules_gone = vec![true];
+        snapshot.bound = vec![true];
+        snapshot.rules_gone = vec![true];
         assert_eq!(
-            groups(&noted),
+            groups(&snapshot),
             ["no rule logs to group 5 any more: what passes is not counted"]
         );
-        noted.rules_gone = vec![false];
+        snapshot.rules_gone = vec![false];
         let long_ago = Instant::now().checked_sub(ENGINE_HANGS).unwrap();
-        noted.seen_at = long_ago;
-        noted.files.error = Some(("cannot write".into(), Instant::now()));
-        assert_eq!(groups(&noted).len(), 1);
-        noted.files.error = Some(("cannot write".into(), long_ago));
-        assert_eq!(groups(&noted)[0], "cannot write");
+        snapshot.seen_at = long_ago;
+        snapshot.files.error = Some(("cannot write".into(), Instant::now()));
+        assert_eq!(groups(&snapshot).len(), 1);
+        snapshot.files.error = Some(("cannot write".into(), long_ago));
+        assert_eq!(groups(&snapshot)[0], "cannot write");
     }
 }

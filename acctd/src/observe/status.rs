@@ -22,7 +22,7 @@ use crate::model::human::{bytes, thousands};
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
-use crate::observe::state::{Noted, Vitals};
+use crate::observe::state::{RuntimeState, Snapshot};
 
 /// How long acctd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -186,20 +186,20 @@ struct CrossCheckStatus {
 impl Status {
     /// At this moment.
     #[must_use]
-    pub fn of(vitals: &Vitals) -> Self {
-        let noted = vitals.noted();
-        let zone = vitals.zone;
+    pub fn of(state: &RuntimeState) -> Self {
+        let snapshot = state.snapshot();
+        let zone = state.zone;
         let now = UnixNanos::now();
-        let groups = vitals.groups.iter().enumerate();
+        let groups = state.groups.iter().enumerate();
         let groups = groups.map(|(at, (config, counts))| {
-            let rate = noted.rate(at);
+            let rate = snapshot.rate(at);
             let counts = counts.load();
             GroupStatus {
                 group: config.group.0,
                 ip_version: config.prefix_length.family().version(),
                 side: config.side.name().to_owned(),
                 prefix_length: config.prefix_length.bits(),
-                bound: noted.bound.get(at).copied().unwrap_or(false),
+                bound: snapshot.bound.get(at).copied().unwrap_or(false),
                 packets_per_second: rate.packets,
                 bytes_per_second: rate.bytes,
                 undecodable: counts.undecodable(),
@@ -209,26 +209,26 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started: zone.rfc3339(vitals.started),
-            uptime_seconds: vitals.uptime().as_secs(),
-            problems: noted.problems(&vitals.groups),
-            interval_seconds: vitals.interval.as_secs(),
-            open_interval: Span::of(noted.open, zone),
+            started: zone.rfc3339(state.started),
+            uptime_seconds: state.uptime().as_secs(),
+            problems: snapshot.problems(&state.groups),
+            interval_seconds: state.interval.as_secs(),
+            open_interval: Span::of(snapshot.open, zone),
             groups: groups.collect(),
-            files: FilesStatus::of(&noted, zone, now),
+            files: FilesStatus::of(&snapshot, zone, now),
             checkpoint: CheckpointStatus {
-                every_seconds: vitals.checkpoint.unwrap_or_default().as_secs_f64(),
-                last: noted.saved.map(|at| zone.rfc3339(at)),
-                age_seconds: noted.saved.map(|at| at.until(now).as_secs()),
-                error: noted.save_error.clone(),
+                every_seconds: state.checkpoint.unwrap_or_default().as_secs_f64(),
+                last: snapshot.saved.map(|at| zone.rfc3339(at)),
+                age_seconds: snapshot.saved.map(|at| at.until(now).as_secs()),
+                error: snapshot.save_error.clone(),
             },
-            crosscheck: (!vitals.watched.is_empty()).then(|| CrossCheckStatus {
-                interfaces: vitals.watched.iter().map(ToString::to_string).collect(),
-                attached: attached(&noted),
-                notes: noted.notes(),
-                active: noted.crosscheck.is_active,
-                last: noted.crosscheck.last.as_ref().map(by_verdict),
-                total: by_verdict(&noted.crosscheck.total),
+            crosscheck: (!state.watched.is_empty()).then(|| CrossCheckStatus {
+                interfaces: state.watched.iter().map(ToString::to_string).collect(),
+                attached: attached(&snapshot),
+                notes: snapshot.notes(),
+                active: snapshot.crosscheck.is_active,
+                last: snapshot.crosscheck.last.as_ref().map(by_verdict),
+                total: by_verdict(&snapshot.crosscheck.total),
             }),
         }
     }
@@ -268,8 +268,8 @@ impl Span {
 }
 
 impl FilesStatus {
-    fn of(noted: &Noted, zone: Zone, now: UnixNanos) -> Self {
-        let files = &noted.files;
+    fn of(snapshot: &Snapshot, zone: Zone, now: UnixNanos) -> Self {
+        let files = &snapshot.files;
         let last = files.last.as_ref().map(|last| LastFileStatus {
             file: last.name.clone(),
             interval: Span::of(last.period, zone),
@@ -291,8 +291,8 @@ impl FilesStatus {
     }
 }
 
-fn attached(noted: &Noted) -> Vec<String> {
-    let interfaces = noted.crosscheck.interfaces.iter();
+fn attached(snapshot: &Snapshot) -> Vec<String> {
+    let interfaces = snapshot.crosscheck.interfaces.iter();
     let attached = interfaces.filter(|one| one.is_attached);
     attached.map(|one| one.interface.clone()).collect()
 }

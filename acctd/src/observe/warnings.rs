@@ -68,7 +68,7 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
             new.lost, total.lost, total.overruns
         ));
     }
-    if new.unresolved > 0 {
+    if new.overruns_without_gap > 0 {
         warnings.push(
             "the socket has overflowed and no packet came after: how many are lost is not known"
                 .into(),

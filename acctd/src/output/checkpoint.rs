@@ -14,7 +14,7 @@ use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{Interval, Period, PeriodIndex, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::output::atomic_file;
-use crate::restart::checksummed::{Damage, Sealed};
+use crate::restart::checksummed::{Checksummed, Damage};
 
 /// What a period that is not over had counted.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ pub struct Saved {
     gaps: Vec<Gap>,
 }
 
-impl Sealed for Saved {
+impl Checksummed for Saved {
     const TITLE: &'static str = "acctd checkpoint 1\n";
     /// A hundred million IPv6 prefixes.
     const LONGEST: u64 = 1 << 32;

@@ -25,7 +25,7 @@ use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
 use crate::output::log_directory::{FileId, LogDirectory};
 use crate::output::{atomic_file, journal};
-use crate::restart::checksummed::{self, Damage, Sealed};
+use crate::restart::checksummed::{self, Checksummed, Damage};
 
 /// How the names of records end.
 pub const ENDING: &str = "commit";
@@ -46,7 +46,7 @@ pub struct Record {
     line: Vec<u8>,
 }
 
-impl Sealed for Record {
+impl Checksummed for Record {
     const TITLE: &'static str = "acctd commit 1\n";
     /// A line has some hundred bytes for each group.
     const LONGEST: u64 = 1 << 26;

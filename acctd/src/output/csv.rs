@@ -1,4 +1,4 @@
-//! Rows → the text of a CSV file, in the seed's format.
+//! Rows → the text of a CSV file, in go-nflog-acctd's format.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

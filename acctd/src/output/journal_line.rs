@@ -190,7 +190,7 @@ impl From<&Counts> for Losses {
             not_ip: counts.not_ip,
             other_family: counts.other_family,
             malformed: counts.malformed,
-            lost_is_complete: counts.unresolved == 0,
+            lost_is_complete: counts.overruns_without_gap == 0,
         }
     }
 }

@@ -185,7 +185,7 @@ fn irregular() -> io::Error {
     io::Error::other("it is no regular file")
 }
 
-/// Makes a log directory with its parents, mode 0750 as the seed does.
+/// Makes a log directory with its parents, mode 0750 as go-nflog-acctd does.
 pub fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)

@@ -21,7 +21,7 @@ use crate::output::checkpoint::{self, Checkpoint};
 use crate::output::commit::{self, Record};
 use crate::output::directory_lock::{DirectoryLock, LockError};
 use crate::output::log_directory::LogDirectory;
-use crate::restart::checksummed::{self, Damage, Sealed};
+use crate::restart::checksummed::{self, Checksummed, Damage};
 
 /// How long ago a run may have been killed whose interval goes on.
 const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
@@ -93,7 +93,7 @@ pub fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
 
 /// When accounting goes on.
 #[derive(Clone, Copy, Debug)]
-pub struct GoesOn {
+pub struct ResumePoint {
     /// Where the first interval begins, if no checkpoint does before.
     pub start: UnixNanos,
     /// From when on all that was logged is received, or known to be lost.
@@ -106,7 +106,7 @@ pub struct GoesOn {
 
 /// Takes in what was left. The directory must be locked.
 #[must_use]
-pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
+pub fn recover(config: &Config, resume_point: ResumePoint) -> Recovered {
     let mut recovered = Recovered::default();
     let (directory, found) = match open(&config.log_directory) {
         Ok(opened) => opened,
@@ -128,12 +128,12 @@ pub fn recover(config: &Config, goes_on: GoesOn) -> Recovered {
         }
         for (name, checkpoint) in read_files(&directory, config.tag(), &files) {
             if taken_over.insert(name.clone()) {
-                take_over(config, checkpoint, &name, goes_on, &mut recovered);
+                take_over(config, checkpoint, &name, resume_point, &mut recovered);
             }
         }
     }
     if let Some(Resumed { checkpoint, .. }) = &mut recovered.resumed {
-        let gap = gap_after(config, checkpoint, goes_on.known_from);
+        let gap = gap_after(config, checkpoint, resume_point.known_from);
         checkpoint.gaps.extend(gap);
     }
     recovered
@@ -264,7 +264,7 @@ enum Left {
 }
 
 /// A file that is what it should be. Any other is set aside.
-fn take_in<T: Sealed, U>(
+fn take_in<T: Checksummed, U>(
     directory: &LogDirectory,
     name: &str,
     check: impl FnOnce(T) -> Result<U, Damage>,
@@ -323,14 +323,14 @@ fn take_over(
     config: &Config,
     checkpoint: Checkpoint,
     name: &str,
-    goes_on: GoesOn,
+    resume_point: ResumePoint,
     recovered: &mut Recovered,
 ) {
     let (n_packets, saved_at) = (checkpoint.n_packets(), checkpoint.saved_at);
     let at = config.zone.rfc3339(saved_at);
     let resumed = recovered.resumed.as_ref();
     let is_newest = resumed.is_none_or(|other| other.checkpoint.index < checkpoint.index);
-    if is_newest && is_current(config, &checkpoint, goes_on) {
+    if is_newest && is_current(config, &checkpoint, resume_point) {
         info!("{n_packets} packets of the current interval are recovered, as saved at {at}");
         let current = Resumed {
             checkpoint,
@@ -353,14 +353,14 @@ fn take_over(
 }
 
 /// Whether the first interval may begin with it.
-fn is_current(config: &Config, checkpoint: &Checkpoint, goes_on: GoesOn) -> bool {
-    let current = config.interval.index_of(goes_on.now);
-    let is_recent = goes_on.now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
+fn is_current(config: &Config, checkpoint: &Checkpoint, resume_point: ResumePoint) -> bool {
+    let current = config.interval.index_of(resume_point.now);
+    let is_recent = resume_point.now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
     checkpoint.interval == config.interval
-        && checkpoint.saved_at <= goes_on.now
+        && checkpoint.saved_at <= resume_point.now
         && checkpoint.is_of(&config.groups)
         && (checkpoint.index == current
-            || (goes_on.is_kept && is_recent && checkpoint.index < current))
+            || (resume_point.is_kept && is_recent && checkpoint.index < current))
 }
 
 /// The interval as it was saved, which ends at `end`, with a file of its own.

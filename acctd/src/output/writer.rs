@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
-use crate::observe::state::Vitals;
+use crate::observe::state::RuntimeState;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::writer::backlog::{Backlog, FIRST_PAUSE, Job};
 use crate::output::writer::bounds::Said;
@@ -38,17 +38,17 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the task, on the runtime that this is called in, and its thread. It notes in `vitals` what it
+    /// Starts the task, on the runtime that this is called in, and its thread. It notes in `state` what it
     /// does.
-    pub fn start(destination: Destination, vitals: Arc<Vitals>) -> anyhow::Result<Self> {
+    pub fn start(destination: Destination, state: Arc<RuntimeState>) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (impatient, impatience) = watch::channel(false);
         let is_saving_well = Arc::new(AtomicBool::new(true));
-        let disk = DiskThread::start(destination.clone(), Arc::clone(&vitals))
+        let disk = DiskThread::start(destination.clone(), Arc::clone(&state))
             .context("cannot start the thread that writes files")?;
         let backlog = Backlog {
             destination,
-            vitals,
+            state,
             jobs,
             impatience,
             judge: Some(Judge::default()),

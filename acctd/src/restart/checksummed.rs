@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// A value that is kept in a file.
-pub trait Sealed: Serialize + DeserializeOwned {
+pub trait Checksummed: Serialize + DeserializeOwned {
     /// The first line, its end included. It changes with the format of the value.
     const TITLE: &'static str;
     /// The most bytes that such a file has: a longer one is not read.
@@ -39,7 +39,7 @@ pub enum Damage {
 const CHECKSUM: usize = 4;
 
 /// Writes a value, as [`read`] reads it.
-pub fn write<T: Sealed>(value: &T, target: impl Write) -> io::Result<()> {
+pub fn write<T: Checksummed>(value: &T, target: impl Write) -> io::Result<()> {
     let mut summing = Summing {
         target: io::BufWriter::with_capacity(64 * 1024, target),
         checksum: crc32fast::Hasher::new(),
@@ -56,7 +56,7 @@ pub fn write<T: Sealed>(value: &T, target: impl Write) -> io::Result<()> {
 
 /// Reads a file that [`write()`] has written, from where it is read. No more of a foreign file is read than a title
 /// has, and no more of any than it may have.
-pub fn read_file<T: Sealed>(file: &File) -> io::Result<Result<T, Damage>> {
+pub fn read_file<T: Checksummed>(file: &File) -> io::Result<Result<T, Damage>> {
     let mut bytes = Vec::new();
     let title = T::TITLE.len() as u64;
     file.take(title).read_to_end(&mut bytes)?;
@@ -71,7 +71,7 @@ pub fn read_file<T: Sealed>(file: &File) -> io::Result<Result<T, Damage>> {
 }
 
 /// Reads what [`write()`] has written. The caller makes sure that the value makes sense.
-pub fn read<T: Sealed>(bytes: &[u8]) -> Result<T, Damage> {
+pub fn read<T: Checksummed>(bytes: &[u8]) -> Result<T, Damage> {
     if !bytes.starts_with(T::TITLE.as_bytes()) {
         return Err(Damage::Foreign);
     }
@@ -111,7 +111,7 @@ pub(crate) mod testing {
 
     /// Holds a value against its file of an earlier day: that is read, and what is written now is the same.
     /// `UPDATE=1` writes files that are to be new, and none whose title was in a version.
-    pub(crate) fn ensure_format<T: Sealed + Debug>(name: &str, value: &T) {
+    pub(crate) fn ensure_format<T: Checksummed + Debug>(name: &str, value: &T) {
         let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut written = Vec::new();
         write(value, &mut written).unwrap();
@@ -137,12 +137,12 @@ mod tests {
     #[derive(Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
     struct Sample(Vec<u64>);
 
-    impl Sealed for Sample {
+    impl Checksummed for Sample {
         const TITLE: &'static str = "acctd sample 1\n";
         const LONGEST: u64 = 64;
     }
 
-    fn sealed(value: &Sample) -> Vec<u8> {
+    fn checksummed(value: &Sample) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(value, &mut bytes).unwrap();
         bytes
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let sample = Sample((0..1_000).map(|n| n << 40).collect());
-        assert_eq!(read(&sealed(&sample)), Ok(sample));
+        assert_eq!(read(&checksummed(&sample)), Ok(sample));
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
             file
         };
         let sample = Sample(vec![1; 44]);
-        let bytes = sealed(&sample);
+        let bytes = checksummed(&sample);
         assert_eq!(bytes.len(), 64);
         assert_eq!(read_file(&file(&bytes, 64)).unwrap(), Ok(sample));
         let read = |file| read_file::<Sample>(&file).unwrap().unwrap_err();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn each_missing_or_changed_byte_is_noticed() {
-        let bytes = sealed(&Sample(vec![1, 2, 3]));
+        let bytes = checksummed(&Sample(vec![1, 2, 3]));
         for length in 0..bytes.len() {
             assert!(read::<Sample>(&bytes[..length]).is_err(), "{length} bytes");
         }

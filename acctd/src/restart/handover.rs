@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{SETTLE_TIME, UnixNanos};
 use crate::model::position::Position;
-use crate::restart::checksummed::{self, Sealed};
+use crate::restart::checksummed::{self, Checksummed};
 use crate::restart::inherited::Named;
 use crate::restart::systemd;
 
@@ -42,7 +42,7 @@ pub struct Handover {
     pub groups: Vec<(NflogGroup, Position)>,
 }
 
-impl Sealed for Handover {
+impl Checksummed for Handover {
     const TITLE: &'static str = "acctd handover 2\n";
     /// It has some 20 bytes for each group.
     const LONGEST: u64 = 64 * 1024;

@@ -38,14 +38,14 @@ pub fn stopping() {
 
 /// What `systemctl status` shows, and the sign of life that the manager may wait for (`WatchdogSec=`).
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Watchdog {
     /// How often a sign of life is due.
     life_every: Option<Duration>,
     shown_at: Option<Instant>,
     alive_at: Option<Instant>,
 }
 
-impl Pulse {
+impl Watchdog {
     /// As often as the manager wants it.
     #[must_use]
     pub fn new() -> Self {
@@ -59,7 +59,7 @@ impl Pulse {
     }
 
     /// To be called from the loop whose life it shows.
-    pub fn beat(&mut self, status: impl FnOnce() -> String) {
+    pub fn ping(&mut self, status: impl FnOnce() -> String) {
         if is_due(self.life_every, self.alive_at) {
             self.alive_at = Some(Instant::now());
             warn_of(sd_notify::notify(&[NotifyState::Watchdog]));
@@ -71,7 +71,7 @@ impl Pulse {
     }
 }
 
-impl Default for Pulse {
+impl Default for Watchdog {
     fn default() -> Self {
         Self::new()
     }

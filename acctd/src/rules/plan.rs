@@ -98,8 +98,8 @@ pub enum PlanError {
     NeedsNft(&'static str),
 }
 
-/// The flags of the seed's manual.
-const SEEDS_GROUPS: [u16; 4] = [4, 5, 6, 7];
+/// The flags of go-nflog-acctd's manual.
+const GO_NFLOG_ACCTD_GROUPS: [u16; 4] = [4, 5, 6, 7];
 
 impl Plan {
     /// What these flags ask for.
@@ -313,8 +313,8 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
         .all(|(.., list)| list.0.is_empty())
     {
         let step = fan_out.unwrap_or(1);
-        let firsts = SEEDS_GROUPS.map(|group| {
-            let first = (group - SEEDS_GROUPS[0]) * step + SEEDS_GROUPS[0];
+        let firsts = GO_NFLOG_ACCTD_GROUPS.map(|group| {
+            let first = (group - GO_NFLOG_ACCTD_GROUPS[0]) * step + GO_NFLOG_ACCTD_GROUPS[0];
             GroupList(vec![NflogGroup(first)])
         });
         let [ip4_dst_group, ip4_src_group, ip6_dst_group, ip6_src_group] = firsts;
@@ -390,7 +390,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_groups_they_are_the_seeds() {
+    fn without_groups_they_are_those_of_go_nflog_acctd() {
         let groups = plan(&[]).unwrap().groups;
         assert_eq!(numbers(&groups.ip4_dst_group), [4]);
         assert_eq!(numbers(&groups.ip4_src_group), [5]);

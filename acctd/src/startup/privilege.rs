@@ -14,7 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
-use crate::nflog::network_namespace::Home;
+use crate::nflog::network_namespace::NetworkNamespace;
 use crate::output::log_directory::LogDirectory;
 use crate::output::{atomic_file, journal, recovery};
 use crate::process::user::User;
@@ -117,7 +117,7 @@ fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
 /// What is kept without being in effect: a thread that needs it raises it for itself.
 fn in_reserve(permitted: CapabilitySet) -> CapabilitySet {
     // To follow a network namespace by its name. One without a name is never made again.
-    let to_follow = if Home::here().has_name() {
+    let to_follow = if NetworkNamespace::current().has_name() {
         CapabilitySet::SYS_ADMIN
     } else {
         CapabilitySet::empty()

@@ -23,7 +23,7 @@ use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::Interval;
 use crate::model::kernel_counts::EpochCounts;
 use crate::nflog::binding::Answer;
-use crate::nflog::network_namespace::Home;
+use crate::nflog::network_namespace::NetworkNamespace;
 use crate::testing::{Logged, datagram, ip4};
 
 const SECOND: i64 = 1_000_000_000;
@@ -77,7 +77,7 @@ impl Rig {
             readers.push(handle);
             accumulators.push(accumulator);
         }
-        let bindings = Bindings::new(&config, Home::here(), start);
+        let bindings = Bindings::new(&config, NetworkNamespace::current(), start);
         let kernel = is_checked.then(|| FakeKernel::begin(config.interval, start));
         let boxed = |kernel| Box::new(kernel) as Box<dyn KernelCount>;
         let now = Arc::clone(&clock);
@@ -291,7 +291,7 @@ fn closed_epoch(period: Option<PeriodIndex>, is_exact: bool, hosts: &[u8]) -> Cl
 }
 
 impl KernelCount for Arc<Mutex<FakeKernel>> {
-    fn look_around(&mut self) -> Result<()> {
+    fn tick(&mut self) -> Result<()> {
         Ok(())
     }
 

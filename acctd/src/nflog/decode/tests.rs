@@ -50,7 +50,7 @@ fn every_packet_of_a_batch_comes_out_in_order() {
         };
         assert_eq!(packet.sequence(), Some(expected));
         assert_eq!(packet.stamp().unwrap().0 / 1_000_000, 1_700_000_000_000);
-        assert_eq!(packet.ip_header(Family::Ip4), Ok(SEED_IP4.as_slice()));
+        assert_eq!(packet.ip_header(Family::Ip4), Ok(GO_IP4.as_slice()));
         expected += 1;
     }
     assert_eq!(expected, 880);
@@ -58,15 +58,15 @@ fn every_packet_of_a_batch_comes_out_in_order() {
 
 #[test]
 fn the_length_is_the_ip_headers_with_the_header() {
-    assert_eq!(wire_bytes(Family::Ip4, &SEED_IP4), Some(151));
-    assert_eq!(wire_bytes(Family::Ip6, &SEED_IP6), Some(64 + 40));
+    assert_eq!(wire_bytes(Family::Ip4, &GO_IP4), Some(151));
+    assert_eq!(wire_bytes(Family::Ip6, &GO_IP6), Some(64 + 40));
 }
 
 #[test]
 fn a_header_without_a_length_says_so() {
     let big_tcp = ip4([10, 0, 0, 1], [10, 0, 0, 2], 0);
     assert_eq!(wire_bytes(Family::Ip4, &big_tcp), None);
-    let mut jumbo = SEED_IP6;
+    let mut jumbo = GO_IP6;
     jumbo[4..6].copy_from_slice(&[0, 0]);
     for next_header in [0, 6] {
         jumbo[6] = next_header;
@@ -89,7 +89,7 @@ fn bridge_and_netdev_ingress_begin_at_the_network_header() {
             link_header: ETHERNET_IP4.to_vec(),
             ..Logged::default()
         };
-        assert_eq!(header_of(&packet, Family::Ip4), Ok(SEED_IP4.to_vec()));
+        assert_eq!(header_of(&packet, Family::Ip4), Ok(GO_IP4.to_vec()));
     }
 }
 
@@ -100,7 +100,7 @@ fn netdev_egress_begins_at_the_link_layer_header() {
         hook: NF_NETDEV_EGRESS,
         protocol,
         link_header: link.to_vec(),
-        payload: [link, behind_link, &SEED_IP4].concat(),
+        payload: [link, behind_link, &GO_IP4].concat(),
         ..Logged::default()
     };
     let mut tagged = ETHERNET_IP4;
@@ -114,7 +114,7 @@ fn netdev_egress_begins_at_the_link_layer_header() {
         egress(0x88a8, &tagged, &QINQ),
         egress(0x88a8, &with_tags_inside, &[]),
     ] {
-        assert_eq!(header_of(&packet, Family::Ip4), Ok(SEED_IP4.to_vec()));
+        assert_eq!(header_of(&packet, Family::Ip4), Ok(GO_IP4.to_vec()));
     }
     let cut = Logged {
         payload: ETHERNET_IP4[..10].to_vec(),
@@ -128,10 +128,10 @@ fn vlan_tags_that_the_kernel_left_in_the_packet_are_skipped() {
     let packet = Logged {
         family: NFPROTO_BRIDGE,
         protocol: 0x8100,
-        payload: [&[0, 7, 0x08, 0x00][..], &SEED_IP4].concat(),
+        payload: [&[0, 7, 0x08, 0x00][..], &GO_IP4].concat(),
         ..Logged::default()
     };
-    assert_eq!(header_of(&packet, Family::Ip4), Ok(SEED_IP4.to_vec()));
+    assert_eq!(header_of(&packet, Family::Ip4), Ok(GO_IP4.to_vec()));
     let cut = Logged {
         payload: vec![0, 7, 8],
         ..packet
@@ -145,7 +145,7 @@ fn what_has_no_row_says_why() {
         family: NFPROTO_BRIDGE,
         protocol: 0x0806,
         // Its first bytes would pass for IPv4.
-        payload: SEED_IP4.to_vec(),
+        payload: GO_IP4.to_vec(),
         ..Logged::default()
     };
     assert_eq!(header_of(&arp, Family::Ip4), Err(Undecodable::NotIp));
@@ -156,14 +156,14 @@ fn what_has_no_row_says_why() {
     assert_eq!(header_of(&arp_table, Family::Ip4), Err(Undecodable::NotIp));
     let ip6 = Logged {
         family: AF_INET6,
-        payload: SEED_IP6.to_vec(),
+        payload: GO_IP6.to_vec(),
         ..Logged::default()
     };
     assert_eq!(header_of(&ip6, Family::Ip4), Err(Undecodable::OtherFamily));
-    assert_eq!(header_of(&ip6, Family::Ip6), Ok(SEED_IP6.to_vec()));
+    assert_eq!(header_of(&ip6, Family::Ip6), Ok(GO_IP6.to_vec()));
     for length in 0..20 {
         let cut = Logged {
-            payload: SEED_IP4[..length].to_vec(),
+            payload: GO_IP4[..length].to_vec(),
             ..Logged::default()
         };
         assert_eq!(header_of(&cut, Family::Ip4), Err(Undecodable::Truncated));
@@ -268,8 +268,8 @@ prop_compose! {
         link_header in proptest::collection::vec(any::<u8>(), 0..24),
         payload in prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..64),
-            Just(SEED_IP4.to_vec()),
-            Just(SEED_IP6.to_vec()),
+            Just(GO_IP4.to_vec()),
+            Just(GO_IP6.to_vec()),
         ],
     ) -> Logged {
         Logged { family, hook, protocol, sequence, stamp, link_header, payload, extra: vec![] }

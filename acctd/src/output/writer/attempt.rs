@@ -14,7 +14,7 @@ use crate::crosscheck::report;
 use crate::fault_points::reached;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::interval::UnixNanos;
-use crate::observe::state::Vitals;
+use crate::observe::state::RuntimeState;
 use crate::output::commit::{self, Place, Prepared};
 use crate::output::log_directory::LogDirectory;
 use crate::output::writer::destination::{Destination, SaveJob};
@@ -60,13 +60,13 @@ pub(super) struct DiskThread {
 }
 
 impl DiskThread {
-    pub(super) fn start(destination: Destination, vitals: Arc<Vitals>) -> io::Result<Self> {
+    pub(super) fn start(destination: Destination, state: Arc<RuntimeState>) -> io::Result<Self> {
         let (attempts, queue) = mpsc::channel::<(Attempt, oneshot::Sender<Outcome>)>();
         let work = move || {
             for (attempt, answer) in queue {
                 yield_to_readers();
                 // Nobody waits any more for what was given up.
-                let _given_up = answer.send(attempt.carry_out(&destination, &vitals));
+                let _given_up = answer.send(attempt.carry_out(&destination, &state));
             }
         };
         thread::Builder::new().name("disk".into()).spawn(work)?;
@@ -83,11 +83,11 @@ impl DiskThread {
 }
 
 impl Attempt {
-    fn carry_out(self, destination: &Destination, vitals: &Vitals) -> Outcome {
+    fn carry_out(self, destination: &Destination, state: &RuntimeState) -> Outcome {
         let mut lines = self.lines;
         let (oldest, result) = match self.oldest {
             None => (None, Ok(())),
-            Some(mut interval) => match write_file(&mut interval, destination, vitals) {
+            Some(mut interval) => match write_file(&mut interval, destination, state) {
                 Ok(line) => {
                     lines.push_back(line);
                     (None, Ok(()))
@@ -150,7 +150,7 @@ fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
 fn write_file(
     interval: &mut Unwritten,
     destination: &Destination,
-    vitals: &Vitals,
+    state: &RuntimeState,
 ) -> io::Result<Line> {
     let directory = &destination.open()?;
     let there = match &interval.prepared {
@@ -170,7 +170,7 @@ fn write_file(
     }
     let file = prepared.publish(directory)?;
     log_written(closed, &file, written, destination);
-    vitals.note_file(closed, &file, &written.totals, written.took);
+    state.note_file(closed, &file, &written.totals, written.took);
     Ok(Line {
         text: summary_line(closed, &file, written, destination),
         record: prepared.retire(directory, &closed.checkpoints),

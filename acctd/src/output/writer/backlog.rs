@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::interval::UnixNanos;
-use crate::observe::state::Vitals;
+use crate::observe::state::RuntimeState;
 use crate::output::journal;
 use crate::output::writer::attempt::{Attempt, DiskThread, Failure, Outcome};
 use crate::output::writer::bounds::{
@@ -28,7 +28,7 @@ use crate::process::priority::yield_to_readers;
 /// What is on its way to the disk.
 pub(super) struct Backlog {
     pub(super) destination: Destination,
-    pub(super) vitals: Arc<Vitals>,
+    pub(super) state: Arc<RuntimeState>,
     pub(super) jobs: mpsc::UnboundedReceiver<Job>,
     pub(super) impatience: watch::Receiver<bool>,
     /// Gives the cross-check's verdicts; `None` while a thread has it.
@@ -311,7 +311,7 @@ impl Backlog {
 
     /// The next one comes soon, so this one is not tried again.
     pub(super) fn note_saved(&self, saved: &io::Result<UnixNanos>) {
-        self.vitals.note_saved(saved);
+        self.state.note_saved(saved);
         let directory = self.destination.directory.display();
         let was_well = self.is_saving_well.swap(saved.is_ok(), Ordering::Relaxed);
         match saved {
@@ -336,7 +336,7 @@ impl Backlog {
         let n_files = self.files.len() + usize::from(in_hand.is_some_and(|it| it.stem.is_some()));
         let n_rows = n_rows(&self.files) + in_hand.map_or(0, |it| it.n_rows);
         let n_lines = self.lines.len() + in_hand.map_or(0, |it| it.n_lines);
-        self.vitals
+        self.state
             .note_waiting(n_files, n_rows, n_lines, self.trouble.clone());
     }
 
