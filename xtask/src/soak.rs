@@ -9,7 +9,10 @@
 //! Faults that lose packets without a number (acctd is killed) come while nothing is sent and all is
 //! saved, so that the sum must be exact all the same. They come in the first half only: in the second
 //! one process lives, whose memory must not grow.
+//!
+//! Before that run those tests that take minutes each: of the same as others, but longer.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -38,6 +41,19 @@ pub(crate) struct Soak {
     minutes: u64,
 }
 
+/// By their names, with which they say why they are ignored otherwise.
+fn long_tests() -> Result<()> {
+    let status = Command::new(programs::cargo())
+        .args(["test", "-p", "acctd", "--features", "acctd/fault-points"])
+        .args(["--test", "namespaces", "--", "--ignored", "soak_"])
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the long tests failed, {status}");
+    }
+    Ok(())
+}
+
 impl Soak {
     pub(crate) fn run(&self) -> Result<()> {
         setup::run()?;
@@ -45,6 +61,7 @@ impl Soak {
             .available()
             .map_err(anyhow::Error::msg)
             .context("the soak needs root")?;
+        long_tests()?;
         let interrupt = Interrupt::catch()?;
         interrupt.instead_of_error(self.soak(&interrupt))
     }

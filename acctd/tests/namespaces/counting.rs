@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
@@ -12,11 +11,12 @@ use testkit::traffic::{Sizes, TrafficArgs};
 use testkit::usage;
 
 use crate::rig::{CsvFile, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
+use crate::waiting::wait_until;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "a_million_packets_at_full_speed_are_all_counted",
         a_million_packets_at_full_speed_are_all_counted,
     ),
@@ -41,7 +41,7 @@ pub(crate) const CASES: &[Case] = &[
         a_direction_spread_over_groups_is_one_count,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "a_million_prefixes_stay_within_a_hundred_mebibytes",
         a_million_prefixes_stay_within_a_hundred_mebibytes,
     ),
@@ -249,9 +249,14 @@ fn a_process_that_was_stopped_sorts_what_waited() -> Result<()> {
         count: 14_000,
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
-    std::thread::sleep(Duration::from_secs(1));
+    let wait_for = |packets| {
+        wait_until("so many packets are logged", || {
+            Ok(rig.counter("v4")?.packets >= packets)
+        })
+    };
+    wait_for(2_000)?;
     acctd.signal(Signal::STOP)?;
-    std::thread::sleep(Duration::from_secs(4));
+    wait_for(10_000)?;
     acctd.signal(Signal::CONT)?;
     let sent = traffic.finish()?;
     acctd.finish()?;

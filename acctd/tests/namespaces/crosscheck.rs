@@ -3,18 +3,24 @@
 //!
 //! All names of tests begin with `crosscheck_`: by that word they are run on another object.
 //!
-//! - `attaching`: both ways, beside others, what is left behind, devices that go away.
+//! - `attaching`: both ways, what is left behind, devices that go away.
+//! - `beside_others`: programs and filters of somebody else on the same interface.
 //! - `counting`: complete rules, so all is `match`, whichever way the packets come.
 //! - `devices`: macvlan devices above the interface, and a shaper behind it.
 //! - `frames`: crafted byte by byte, with all that a parser can get wrong.
 //! - `fuzz`: the same by chance.
-//! - `interfaces`: those that come late, go elsewhere and come back, and programs put in front on them.
+//! - `interfaces`: those that come late, go elsewhere and come back.
 //! - `holes`: those that real networks have.
 //! - `own_programs`: `--crosscheck-object`, and the other flags.
+//! - `pinning`: `--crosscheck-pin`.
+//! - `put_in_front`: programs that somebody puts in front of acctd's while it runs.
+//! - `room`: as many prefixes as there is room for, and more.
 //! - `streams`: TCP, whose packets the kernel puts together and cuts up.
-//! - `verdicts`: rules with a hole, packets logged twice, lost or not kept, each with its verdict.
+//! - `verdicts`: rules with a hole, packets logged twice or lost, each with its verdict.
+//! - `written`: what acctd has written, read again.
 
 mod attaching;
+mod beside_others;
 mod counting;
 mod devices;
 mod frames;
@@ -22,15 +28,17 @@ mod fuzz;
 mod holes;
 mod interfaces;
 mod own_programs;
+mod pinning;
+mod put_in_front;
+mod room;
 mod run;
 mod streams;
 mod verdicts;
+mod written;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use anyhow::{Result, ensure};
 use testkit::netns::Privilege;
 use testkit::nft::{self, Count};
 use testkit::traffic::TrafficArgs;
@@ -38,21 +46,32 @@ use testkit::veth::Veth;
 
 pub(crate) use holes::flowtables;
 pub(crate) use streams::main_from as stream_main_from;
+pub(crate) use written::sources;
+
+use written::{
+    Checked, CheckedRow, NOTHING, Sums, Tally, checked, lost, nflog_sums, read_rows, sum, tc_sums,
+};
 
 use crate::Case;
-use crate::rig::{Acctd, NONE, Rig};
+use crate::rig::{Acctd, Rig};
 
 pub(crate) fn cases() -> Vec<Case> {
     [
         counting::CASES,
         devices::CASES,
         frames::CASES,
+        frames::fragments::CASES,
+        frames::headers::CASES,
         fuzz::CASES,
         streams::CASES,
         holes::CASES,
         verdicts::CASES,
+        room::CASES,
         attaching::CASES,
+        beside_others::CASES,
+        pinning::CASES,
         interfaces::CASES,
+        put_in_front::CASES,
         own_programs::CASES,
     ]
     .concat()
@@ -190,270 +209,6 @@ fn prefix_of(address: IpAddr) -> IpAddr {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
         }
     }
-}
-
-/// A line of intervals.jsonl, and the file that it is about.
-#[derive(Debug, Deserialize)]
-struct Checked {
-    file: String,
-    lost: u64,
-    late: u64,
-    overruns: u64,
-    bytes_are_lower_bound: bool,
-    groups: Vec<Group>,
-    crosscheck: CrossCheck,
-    #[serde(skip)]
-    rows: Vec<CheckedRow>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Group {
-    group: u16,
-    lost: u64,
-}
-
-/// The cross-check's part of the line.
-#[derive(Debug, Deserialize)]
-struct CrossCheck {
-    interfaces: Vec<String>,
-    tc_source_bytes: u64,
-    tc_source_packets: u64,
-    tc_dest_bytes: u64,
-    tc_dest_packets: u64,
-    missing_source_bytes: u64,
-    missing_dest_bytes: u64,
-    verdicts: BTreeMap<String, Tally>,
-    allowed: u64,
-    explained_by_fragments: u64,
-    window_ms: u64,
-    comparable: bool,
-    uncounted: BTreeMap<String, Count>,
-    worst: Vec<Worst>,
-}
-
-/// What has one verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-struct Tally {
-    prefixes: u64,
-    packets: u64,
-    bytes: u64,
-}
-
-/// One of the largest differences.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Worst {
-    ip: IpAddr,
-    side: String,
-    verdict: String,
-    packets: i64,
-    bytes: i64,
-}
-
-/// A row with all eleven columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct CheckedRow {
-    ip: IpAddr,
-    source: Count,
-    dest: Count,
-    tc_source: Count,
-    tc_dest: Count,
-    verdict: String,
-}
-
-impl CheckedRow {
-    /// Both counts are the same, on both sides.
-    fn is_equal(&self) -> bool {
-        (self.source, self.dest) == (self.tc_source, self.tc_dest)
-    }
-}
-
-impl Checked {
-    fn tally(&self, verdict: &str) -> Tally {
-        self.crosscheck
-            .verdicts
-            .get(verdict)
-            .copied()
-            .unwrap_or_default()
-    }
-
-    fn uncounted(&self, reason: &str) -> Count {
-        self.crosscheck
-            .uncounted
-            .get(reason)
-            .copied()
-            .unwrap_or_default()
-    }
-
-    fn row(&self, ip: IpAddr) -> Option<&CheckedRow> {
-        self.rows.iter().find(|row| row.ip == ip)
-    }
-
-    /// The rows with this verdict.
-    fn with_verdict(&self, verdict: &str) -> Vec<&CheckedRow> {
-        self.rows
-            .iter()
-            .filter(|row| row.verdict == verdict)
-            .collect()
-    }
-
-    /// The summary says what the rows say.
-    fn ensure_consistent(&self) -> Result<()> {
-        let CrossCheck {
-            tc_source_bytes,
-            tc_source_packets,
-            tc_dest_bytes,
-            tc_dest_packets,
-            ..
-        } = self.crosscheck;
-        let source = sum(&self.rows, |row| row.tc_source);
-        let dest = sum(&self.rows, |row| row.tc_dest);
-        ensure!((source.bytes, source.packets) == (tc_source_bytes, tc_source_packets));
-        ensure!((dest.bytes, dest.packets) == (tc_dest_bytes, tc_dest_packets));
-        for (name, verdict) in [
-            ("uncovered", "uncovered"),
-            ("extra", "extra"),
-            ("lost", "lost"),
-            ("not_checked", "not checked"),
-        ] {
-            let n_rows = self.with_verdict(verdict).len();
-            let n_prefixes = self.tally(name).prefixes;
-            // A row may stand for two sides, and shows the worse of their verdicts.
-            ensure!(
-                n_rows as u64 <= n_prefixes,
-                "{}: {n_rows} rows are {verdict}, and the summary has {n_prefixes}",
-                self.file
-            );
-            ensure!(
-                name != "uncovered" || (n_rows > 0) == (n_prefixes > 0),
-                "{}: {n_prefixes} uncovered prefixes in no row",
-                self.file
-            );
-        }
-        Ok(())
-    }
-}
-
-/// All intervals of a run in order, each with its file.
-/// By source, what NFLOG and what the kernel counted of a family, over all files.
-pub(crate) fn sources(rig: &Rig, ip4: bool) -> Result<(Count, Count)> {
-    let intervals = checked(rig)?;
-    let rows = || {
-        let rows = intervals.iter().flat_map(|interval| &interval.rows);
-        rows.filter(|row| row.ip.is_ipv4() == ip4)
-    };
-    Ok((
-        sum(rows(), |row| row.source),
-        sum(rows(), |row| row.tc_source),
-    ))
-}
-
-fn checked(rig: &Rig) -> Result<Vec<Checked>> {
-    let mut intervals = Vec::new();
-    for line in rig.summaries()? {
-        let text = line.to_string();
-        let mut interval: Checked =
-            serde_json::from_value(line).with_context(|| format!("not as expected: {text}"))?;
-        interval.rows = read_rows(rig, &interval.file)?;
-        interval.ensure_consistent()?;
-        intervals.push(interval);
-    }
-    Ok(intervals)
-}
-
-fn read_rows(rig: &Rig, file: &str) -> Result<Vec<CheckedRow>> {
-    const HEADER: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets,\
-        TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict";
-    let mut csv = csv::Reader::from_path(rig.log_directory().join(file))?;
-    let header: Vec<&str> = csv.headers()?.iter().collect();
-    ensure!(header.join(",") == HEADER, "{file}: {header:?}");
-    let mut rows: Vec<CheckedRow> = Vec::new();
-    for record in csv.into_records() {
-        let record = record?;
-        let count = |bytes: usize| -> Result<Count> {
-            Ok(Count {
-                packets: record[bytes + 1].parse()?,
-                bytes: record[bytes].parse()?,
-            })
-        };
-        rows.push(CheckedRow {
-            ip: record[1].parse()?,
-            source: count(2)?,
-            dest: count(4)?,
-            tc_source: count(6)?,
-            tc_dest: count(8)?,
-            verdict: record[10].to_owned(),
-        });
-    }
-    ensure!(
-        rows.windows(2).all(|pair| pair[0].ip < pair[1].ip),
-        "{file}: rows are not in order"
-    );
-    Ok(rows)
-}
-
-fn sum<'a>(
-    rows: impl IntoIterator<Item = &'a CheckedRow>,
-    column: impl Fn(&CheckedRow) -> Count,
-) -> Count {
-    let mut sum = NONE;
-    for row in rows {
-        let Count { packets, bytes } = column(row);
-        sum.packets += packets;
-        sum.bytes += bytes;
-    }
-    sum
-}
-
-/// What one of the three counted, by family and side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sums {
-    source4: Count,
-    source6: Count,
-    dest4: Count,
-    dest6: Count,
-}
-
-const NOTHING: Sums = Sums {
-    source4: NONE,
-    source6: NONE,
-    dest4: NONE,
-    dest6: NONE,
-};
-
-/// Over all files.
-fn tc_sums(intervals: &[Checked]) -> Sums {
-    sums(intervals, |row| row.tc_source, |row| row.tc_dest)
-}
-
-/// Over all files.
-fn nflog_sums(intervals: &[Checked]) -> Sums {
-    sums(intervals, |row| row.source, |row| row.dest)
-}
-
-fn sums(
-    intervals: &[Checked],
-    source: fn(&CheckedRow) -> Count,
-    dest: fn(&CheckedRow) -> Count,
-) -> Sums {
-    let rows = |is_ip4: bool| {
-        let rows = intervals.iter().flat_map(|interval| &interval.rows);
-        rows.filter(move |row| row.ip.is_ipv4() == is_ip4)
-    };
-    Sums {
-        source4: sum(rows(true), source),
-        source6: sum(rows(false), source),
-        dest4: sum(rows(true), dest),
-        dest6: sum(rows(false), dest),
-    }
-}
-
-/// Packets that the group is known to have lost.
-fn lost(intervals: &[Checked], group: u16) -> u64 {
-    let groups = intervals.iter().flat_map(|interval| &interval.groups);
-    groups
-        .filter(|one| one.group == group)
-        .map(|group| group.lost)
-        .sum()
 }
 
 /// TC = nft = NFLOG + lost, for the rules of [`COMPLETE`]: to the byte where nothing was lost.

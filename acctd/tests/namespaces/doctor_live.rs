@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::process::Process;
 
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::Rig;
+use crate::waiting::PATIENCE;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[

@@ -3,28 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::netns::{Namespace, Privilege};
+use testkit::netns::Privilege;
 use testkit::process::Process;
 use testkit::traffic::TrafficArgs;
 
-use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
+use crate::rig::{LOG_AND_DROP, NONE, Rig, copy_program, totals};
+use crate::unwritable::mount_tmpfs;
+use crate::waiting::{PATIENCE, wait_until};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
-    (
-        Needs::Namespace,
-        "a_time_zone_that_is_none_is_refused",
-        a_time_zone_that_is_none,
-    ),
-    (
-        Needs::Root,
-        "without_time_zones_installed_that_is_said",
-        without_time_zones,
-    ),
     (
         Needs::Namespace,
         "a_taken_group_names_its_owner",
@@ -64,31 +54,6 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Namespace,
         "a_link_to_nowhere_in_the_directorys_place_is_refused",
         a_link_to_nowhere,
-    ),
-    (
-        Needs::Namespace,
-        "a_full_disk_delays_files_and_loses_nothing",
-        a_full_disk_delays_files,
-    ),
-    (
-        Needs::Namespace,
-        "a_file_size_limit_delays_files_and_loses_nothing",
-        a_file_size_limit_delays_files,
-    ),
-    (
-        Needs::Namespace,
-        "a_disk_that_stays_full_ends_in_an_error_that_says_what_is_lost",
-        a_disk_that_stays_full,
-    ),
-    (
-        Needs::Namespace,
-        "a_summary_file_that_cannot_be_written_holds_up_no_csv",
-        a_summary_file_that_cannot_be_written,
-    ),
-    (
-        Needs::Namespace,
-        "a_log_directory_that_was_removed_is_made_again",
-        a_log_directory_that_was_removed,
     ),
     (
         Needs::Namespace,
@@ -168,7 +133,7 @@ fn as_nobody(rig: &Rig) -> Result<Command> {
 pub(crate) fn as_nobody_with(rig: &Rig, capabilities: &str) -> Result<Command> {
     let program = rig.scratch().join("acctd");
     if !program.exists() {
-        fs::copy(rig.acctd_path(), &program)?;
+        copy_program(rig.acctd_path(), &program)?;
     }
     let mut command = rig.router.command("setpriv");
     command
@@ -320,197 +285,6 @@ fn a_link_to_nowhere() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn mount_tmpfs(namespace: &Namespace, rig: &Rig, options: &str) -> Result<()> {
-    let directory = rig.log_directory();
-    fs::create_dir_all(&directory)?;
-    let directory = directory.to_str().context("a path of ASCII")?;
-    namespace.run(&["mount", "-t", "tmpfs", "-o", options, "none", directory])?;
-    Ok(())
-}
-
-pub(crate) fn fill(rig: &Rig) -> Result<()> {
-    let filler = rig.log_directory().join("filler");
-    let filler = filler.to_str().context("a path of ASCII")?;
-    // Until nothing is left, to the last byte.
-    let script = format!("cat /dev/zero > {filler} 2>/dev/null; test -s {filler}");
-    rig.router.run(&["sh", "-c", &script])?;
-    Ok(())
-}
-
-fn a_full_disk_delays_files() -> Result<()> {
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    mount_tmpfs(&rig.router, &rig, "size=1m")?;
-    fill(&rig)?;
-    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
-    let traffic = TrafficArgs {
-        sources: 100,
-        rate: 10_000,
-        count: 40_000,
-        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
-    };
-    rig.send(&traffic)?;
-    let warning = acctd.wait_for_line("No space left on device")?;
-    ensure!(
-        warning.contains("are not written; counting goes on"),
-        "{warning}"
-    );
-    let directory = rig.log_directory();
-    let shown = directory.to_str().context("a path of ASCII")?;
-    // The directory's contents are only seen from within the mount namespace.
-    let listed = rig.router.run(&["ls", shown])?;
-    ensure!(
-        listed
-            .split_whitespace()
-            .all(|name| name == "filler" || name == "intervals.jsonl"),
-        "{listed}"
-    );
-    rig.router.run(&["rm", &format!("{shown}/filler")])?;
-    acctd.wait_for_line("Stats file")?;
-    acctd.finish()?;
-    copy_out(&rig)?;
-    let files = rig.files()?;
-    crate::rig::ensure_contiguous(&files)?;
-    let (counted, ip4) = (totals(&files, true), rig.counter("v4")?);
-    ensure!(
-        ip4.packets == 40_000 && counted == (ip4, NONE),
-        "{counted:?} != {ip4:?}"
-    );
-    ensure!(rig.summaries()?.len() == files.len());
-    Ok(())
-}
-
-/// `ulimit -f` or systemd's `LimitFSIZE=`: the kernel kills who does not handle SIGXFSZ.
-fn a_file_size_limit_delays_files() -> Result<()> {
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    let mut command = rig.router.command("sh");
-    command
-        .args(["-c", "ulimit -S -f 1 && exec \"$0\" \"$@\""])
-        .arg(rig.acctd_path())
-        .args(["-interval=1s", "-ip4-src-group=5", "-log-directory"])
-        .arg(rig.log_directory());
-    let acctd = Acctd::spawn(&mut command)?;
-    acctd.wait_for_line("Started accounting")?;
-    let traffic = TrafficArgs {
-        sources: 1_000,
-        count: 1_000,
-        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
-    };
-    rig.send(&traffic)?;
-    let warning = acctd.wait_for_line("File too large")?;
-    ensure!(
-        warning.contains("packets) are not written; counting goes on"),
-        "{warning}"
-    );
-    rig.send(&traffic)?;
-    lift_file_size_limit(acctd.pid())?;
-    acctd.finish()?;
-    let files = rig.files()?;
-    crate::rig::ensure_contiguous(&files)?;
-    let (counted, ip4) = (totals(&files, true), rig.counter("v4")?);
-    ensure!(
-        ip4.packets == 2_000 && counted == (ip4, NONE),
-        "{counted:?} != {ip4:?}"
-    );
-    ensure!(rig.summaries()?.len() == files.len());
-    Ok(())
-}
-
-fn lift_file_size_limit(pid: u32) -> Result<()> {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let pid = Pid::from_raw(i32::try_from(pid)?);
-    let unlimited = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    prlimit(pid, Resource::Fsize, unlimited).context("prlimit")?;
-    Ok(())
-}
-
-/// Copies the log directory of the mount namespace to where the test sees it.
-pub(crate) fn copy_out(rig: &Rig) -> Result<()> {
-    let directory = rig.log_directory();
-    let shown = directory.to_str().context("a path of ASCII")?;
-    let script = format!(
-        "cp -r {shown} {shown}.copy && umount {shown} && mv {shown}.copy/* {shown} && rmdir {shown}.copy"
-    );
-    rig.router.run(&["sh", "-c", &script])?;
-    Ok(())
-}
-
-fn a_disk_that_stays_full() -> Result<()> {
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    mount_tmpfs(&rig.router, &rig, "size=64k")?;
-    fill(&rig)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
-    rig.send(&TrafficArgs {
-        count: 100,
-        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
-    })?;
-    let ended = acctd.stop(rustix::process::Signal::TERM)?;
-    ensure!(ended.code == Some(1), "{:?}", ended.log);
-    ensure!(
-        ended.took > Duration::from_secs(5),
-        "it gave up after {:?}",
-        ended.took
-    );
-    let error = ended.line("error: ")?;
-    ensure!(error.contains("No space left on device"), "{error}");
-    ensure!(
-        error.contains("1 intervals (100 packets) are not written; gave up"),
-        "{error}"
-    );
-    Ok(())
-}
-
-fn a_summary_file_that_cannot_be_written() -> Result<()> {
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    let summary = rig.log_directory().join("intervals.jsonl");
-    fs::create_dir_all(&summary)?;
-    fails(&rig, &["-ip4-src-group=5"], 1, "cannot append to")?;
-    fs::remove_dir(&summary)?;
-    let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5"])?;
-    acctd.wait_for_line("Stats file")?;
-    fs::remove_file(&summary)?;
-    fs::create_dir(&summary)?;
-    rig.send(&TrafficArgs {
-        count: 3_000,
-        rate: 1_000,
-        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
-    })?;
-    acctd.wait_for_line("whose files are complete; counting goes on")?;
-    fs::remove_dir(&summary)?;
-    acctd.finish()?;
-    let files = rig.files()?;
-    crate::rig::ensure_contiguous(&files)?;
-    ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
-    // The lines came later, but for the first one, which went with its file.
-    ensure!(rig.summaries()?.len() == files.len() - 1);
-    Ok(())
-}
-
-fn a_log_directory_that_was_removed() -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
-    let mode =
-        || -> Result<u32> { Ok(fs::metadata(rig.log_directory())?.permissions().mode() & 0o777) };
-    ensure!(mode()? == 0o750, "{:o}", mode()?);
-    fs::remove_dir_all(rig.log_directory())?;
-    rig.send(&TrafficArgs {
-        count: 100,
-        ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
-    })?;
-    acctd.finish()?.line("was gone and is made again")?;
-    ensure!(mode()? == 0o750, "{:o}", mode()?);
-    ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
-    Ok(())
-}
-
 fn a_stderr_that_takes_nothing() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
@@ -529,17 +303,15 @@ fn a_stderr_that_takes_nothing() -> Result<()> {
         .args(["-interval=1s", "-ip4-src-group=5"])
         .stderr(full()?);
     let mut acctd = Process::spawn(&mut command)?;
-    let end = Instant::now() + Duration::from_secs(30);
-    while rig.files().map_or(0, |files| files.len()) == 0 {
-        ensure!(Instant::now() < end, "no file");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("there is a file", || {
+        Ok(rig.files().map_or(0, |files| files.len()) > 0)
+    })?;
     rig.send(&TrafficArgs {
         count: 100,
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
     acctd.signal(rustix::process::Signal::TERM)?;
-    let status = acctd.wait(Duration::from_secs(30))?;
+    let status = acctd.wait(PATIENCE)?;
     ensure!(status.success(), "{status:?}");
     ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
     Ok(())
@@ -616,78 +388,4 @@ fn each_bad_flag() -> Result<()> {
         1,
         "cannot create /nowhere/profile",
     )
-}
-
-const ONE_DAY: &[&str] = &["-interval=24h", "-ip4-src-group=5"];
-
-/// Runs acctd with this `TZ` to a clean end. Returns its log and the offset from UTC in its last line of
-/// `intervals.jsonl`.
-fn run_in_zone(rig: &Rig, tz: &str, args: &[&str]) -> Result<(Vec<String>, String)> {
-    let mut command = rig.acctd_command();
-    let acctd = Acctd::spawn(command.args(args).env("TZ", tz))?;
-    acctd.wait_for_line("Started accounting")?;
-    let log = acctd.finish()?.log;
-    let summaries = rig.summaries()?;
-    let start = summaries.last().context("a line")?["start"].as_str();
-    let start = start.context("a start")?;
-    Ok((log, start[start.len() - 6..].to_owned()))
-}
-
-fn a_time_zone_that_is_none() -> Result<()> {
-    let rig = Rig::new()?;
-    for tz in ["Europe/Berln", ":Europe/Berln", "CET-1CEST,M3.5.0"] {
-        let output = rig.acctd_command().args(ONE_DAY).env("TZ", tz).output()?;
-        complains(&output, 2, &format!("TZ={tz:?} is no time zone"))?;
-        ensure!(!rig.log_directory().exists(), "something was done before");
-        let doctor = rig
-            .router
-            .command(rig.acctd_path())
-            .args(["doctor", "-ip4-src-group=5"])
-            .env("TZ", tz)
-            .output()?;
-        let found = String::from_utf8(doctor.stdout)?;
-        ensure!(
-            doctor.status.code() == Some(2) && found.contains("[time-zone]"),
-            "{found}"
-        );
-    }
-    for (tz, offset) in [
-        ("Asia/Tokyo", "+09:00"),
-        (":Asia/Tokyo", "+09:00"),
-        ("/usr/share/zoneinfo/Asia/Tokyo", "+09:00"),
-        ("<+0330>-3:30", "+03:30"),
-        ("JST-9", "+09:00"),
-        ("", "+00:00"),
-    ] {
-        let (log, found) = run_in_zone(&rig, tz, ONE_DAY)?;
-        ensure!(found == offset, "{tz}: {found}");
-        ensure!(!log.iter().any(|line| line.contains("zone")), "{log:?}");
-    }
-    let args = [ONE_DAY, &["-utc"]].concat();
-    let (_, found) = run_in_zone(&rig, "Europe/Berln", &args)?;
-    ensure!(found == "+00:00", "{found}");
-    Ok(())
-}
-
-fn without_time_zones() -> Result<()> {
-    let rig = Rig::new()?;
-    let over = |directory: &str| rig.router.run(&["mount", "-t", "tmpfs", "none", directory]);
-    let has_other_place = [
-        "/share/zoneinfo",
-        "/etc/zoneinfo",
-        "/usr/share/lib/zoneinfo",
-    ]
-    .iter()
-    .any(|place| Path::new(place).exists());
-    ensure!(!has_other_place, "zones are elsewhere too");
-    // The directory that holds it: then there is none.
-    over("/usr/share")?;
-    let (log, found) = run_in_zone(&rig, "Asia/Tokyo", ONE_DAY)?;
-    ensure!(found == "+00:00", "{found}");
-    let told = "times are in UTC where TZ=\"Asia/Tokyo\" asks for another zone: install tzdata";
-    ensure!(log.iter().any(|line| line.contains(told)), "{log:?}");
-    let (log, found) = run_in_zone(&rig, "JST-9", ONE_DAY)?;
-    ensure!(found == "+09:00", "{found}");
-    ensure!(!log.iter().any(|line| line.contains("zone")), "{log:?}");
-    Ok(())
 }

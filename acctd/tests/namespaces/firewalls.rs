@@ -24,11 +24,11 @@ mod setup;
 mod traffic;
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use acctd::doctor::clock_sync;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use testkit::netns::Privilege;
@@ -96,10 +96,9 @@ pub(crate) fn run(path: &Path) -> Result<()> {
     let mut doctor = rig.router.command(rig.acctd_path());
     doctor.arg("doctor").args(&flags);
     doctor.arg("-log-directory").arg(rig.log_directory());
-    let begun = Instant::now();
     let output = doctor.output()?;
     if setup.is_timed {
-        in_time(&rig, begun.elapsed())?;
+        in_time(&rig, &mut doctor)?;
     }
     judge(&setup.expected, &output)
 }
@@ -124,15 +123,23 @@ fn ensure_measured(json: &Value, side: &str, passed: Count, counted: Count) -> R
     Ok(())
 }
 
-fn in_time(rig: &Rig, took: Duration) -> Result<()> {
-    let begun = Instant::now();
-    rig.router.run(&["nft", "-j", "list", "ruleset"])?;
-    let nft = begun.elapsed();
-    ensure!(
-        took <= nft * 2 + Duration::from_secs(1),
-        "doctor takes {took:?}, nft {nft:?}"
-    );
-    Ok(())
+/// By the best of several turns: what else runs makes some of them slow.
+fn in_time(rig: &Rig, doctor: &mut Command) -> Result<()> {
+    const TURNS: usize = 5;
+    let mut turns = Vec::new();
+    for _ in 0..TURNS {
+        let begun = Instant::now();
+        doctor.output()?;
+        let took = begun.elapsed();
+        let begun = Instant::now();
+        rig.router.run(&["nft", "-j", "list", "ruleset"])?;
+        let nft = begun.elapsed();
+        if took <= nft * 2 + Duration::from_secs(1) {
+            return Ok(());
+        }
+        turns.push((took, nft));
+    }
+    bail!("doctor and nft take {turns:?}")
 }
 
 fn sh(rig: &Rig, script: &str) -> Result<()> {

@@ -2,24 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use testkit::group_socket;
 use testkit::nft::Count;
-use testkit::process::Process;
 use testkit::traffic::TrafficArgs;
 
-use crate::errors::{complains, fails, fill, mount_tmpfs};
+use crate::errors::complains;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
+use crate::unwritable::{fill, mount_tmpfs};
+use crate::waiting::{PATIENCE, wait_until, wait_until_all_is_read};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -34,7 +33,7 @@ pub(crate) const CASES: &[Case] = &[
         metrics_of_a_cross_check,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "scraped_without_a_pause_no_packet_is_lost",
         scraped_without_a_pause,
     ),
@@ -58,36 +57,16 @@ pub(crate) const CASES: &[Case] = &[
         "intervals_that_wait_for_a_full_disk_are_in_the_metrics",
         a_full_disk_in_the_metrics,
     ),
-    (
-        Needs::Namespace,
-        "clients_that_say_nothing_keep_nobody_from_an_answer",
-        clients_that_say_nothing,
-    ),
-    (
-        Needs::Namespace,
-        "clients_are_answered_behind_the_readers_and_not_in_front_of_other_programs",
-        the_nice_value,
-    ),
-    (
-        Needs::Namespace,
-        "where_nobody_can_listen_is_said_in_one_line",
-        where_nobody_can_listen,
-    ),
-    (
-        Needs::Namespace,
-        "a_sockets_file_is_private_and_goes_with_acctd",
-        a_sockets_file,
-    ),
 ];
 
 const ONE_SECOND: &[&str] = &["-interval=1s", "-ip4-src-group=5", "-ip6-dst-group=7"];
-const ONE_HOUR: &[&str] = &["-interval=1h", "-ip4-src-group=5"];
+pub(crate) const ONE_HOUR: &[&str] = &["-interval=1h", "-ip4-src-group=5"];
 
 pub(crate) fn socket(rig: &Rig) -> PathBuf {
     rig.scratch().join("acctd.sock")
 }
 
-fn listening(rig: &Rig, args: &[&str]) -> Result<Acctd> {
+pub(crate) fn listening(rig: &Rig, args: &[&str]) -> Result<Acctd> {
     let listen = format!("-listen=unix:{}", socket(rig).display());
     let acctd = rig.acctd(&[args, &[&listen]].concat())?;
     acctd.wait_for_line("Listening on unix:")?;
@@ -97,7 +76,7 @@ fn listening(rig: &Rig, args: &[&str]) -> Result<Acctd> {
 /// The status code and the body.
 pub(crate) fn ask(socket: &Path, request: &str) -> Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
         "{request}\r\nHost: acctd\r\nConnection: close\r\n\r\n"
@@ -128,15 +107,6 @@ pub(crate) fn metrics(rig: &Rig) -> Result<BTreeMap<String, u64>> {
 
 const SOURCE_5: &str = r#"{group="5",direction="source",family="ipv4"}"#;
 const DEST_7: &str = r#"{group="7",direction="destination",family="ipv6"}"#;
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !is_so()? {
-        ensure!(Instant::now() < end, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
 
 fn metrics_say_what_is_in_the_files() -> Result<()> {
     let rig = Rig::new()?;
@@ -261,7 +231,7 @@ fn scraped_without_a_pause() -> Result<()> {
     Ok(())
 }
 
-fn status(rig: &Rig, args: &[&str]) -> Result<Output> {
+pub(crate) fn status(rig: &Rig, args: &[&str]) -> Result<Output> {
     let mut command = rig.router.command(rig.acctd_path());
     Ok(command.arg("status").args(args).output()?)
 }
@@ -331,8 +301,7 @@ fn questions_by_signal() -> Result<()> {
     })?;
     acctd.signal(Signal::HUP)?;
     acctd.wait_for_line("acctd does not read its flags again")?;
-    // Within its flush timeout the kernel hands over the last batch.
-    thread::sleep(Duration::from_millis(1_100));
+    wait_until_all_is_read(&acctd)?;
     acctd.signal(Signal::USR1)?;
     acctd.wait_for_line("; 1,000 packets, 100.0 kB, 0 lost")?;
     acctd.finish()?;
@@ -395,158 +364,5 @@ fn a_full_disk_in_the_metrics() -> Result<()> {
     })?;
     ensure!(metrics(&rig)?["acctd_disk_failing"] == 0);
     acctd.finish()?;
-    Ok(())
-}
-
-fn n_sockets(acctd: &Acctd) -> Result<usize> {
-    let mut n_sockets = 0;
-    for fd in fs::read_dir(format!("/proc/{}/fd", acctd.pid()))? {
-        // One may be closed meanwhile.
-        let target = fs::read_link(fd?.path()).unwrap_or_default();
-        n_sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
-    }
-    Ok(n_sockets)
-}
-
-/// Every place of either address is taken, and many more clients wait for one.
-fn clients_that_say_nothing() -> Result<()> {
-    /// `listen::MOST_CLIENTS`.
-    const PLACES: usize = 16;
-    /// Well below the ten seconds that a head may take.
-    const SOON: Duration = Duration::from_secs(5);
-    let rig = Rig::new()?;
-    let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
-    let before = n_sockets(&acctd)?;
-    // They connect within acctd's network namespace and say nothing until their input ends.
-    let script = "for client in {1..48}; do exec {fd}<>/dev/tcp/127.0.0.1/9745; done; echo connected; read -r";
-    let mut silent = rig.router.command("bash");
-    silent.args(["-c", script]).stdin(Stdio::piped());
-    let mut silent = Process::spawn(silent.stdout(Stdio::piped()))?;
-    let mut line = String::new();
-    let stdout = silent.child().stdout.take().context("a pipe")?;
-    BufReader::new(stdout).read_line(&mut line)?;
-    ensure!(line == "connected\n", "{line:?}");
-    wait_until("their places are taken", || {
-        Ok(n_sockets(&acctd)? >= before + PLACES)
-    })?;
-    let begun = Instant::now();
-    ensure!(get(&rig, "/healthz")?.0 == 200);
-    ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    let mut on_unix = Vec::new();
-    for _ in 0..48 {
-        on_unix.push(UnixStream::connect(socket(&rig))?);
-    }
-    let mut half = UnixStream::connect(socket(&rig))?;
-    half.write_all(b"GET /metrics HT")?;
-    let begun = Instant::now();
-    ensure!(get(&rig, "/healthz")?.0 == 200);
-    ensure!(
-        status(&rig, &["--listen", "127.0.0.1:9745"])?
-            .status
-            .success()
-    );
-    ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    // Those of either address, and one of each that waits for a place.
-    let open = n_sockets(&acctd)? - before;
-    ensure!(
-        (PLACES..=2 * (PLACES + 1)).contains(&open),
-        "{open} clients"
-    );
-    acctd.finish()?;
-    Ok(())
-}
-
-/// The nice value of each thread by its name.
-fn nice_values(acctd: &Acctd) -> Result<Vec<(String, i32)>> {
-    let mut threads = Vec::new();
-    for task in fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
-        let stat = fs::read_to_string(task?.path().join("stat"))?;
-        let (name, fields) = stat.rsplit_once(") ").context("a name")?;
-        let (_, name) = name.split_once('(').context("a name")?;
-        // The 19th field of proc_pid_stat(5); these begin with the third.
-        let nice = fields.split(' ').nth(16).context("a nice value")?;
-        threads.push((name.to_owned(), nice.parse()?));
-    }
-    Ok(threads)
-}
-
-fn the_nice_value() -> Result<()> {
-    let rig = Rig::new()?;
-    for (of_readers, of_listener) in [(-19, 0), (-7, 0), (-2, 3), (7, 12), (19, 19)] {
-        let priority = format!("-priority={of_readers}");
-        let acctd = listening(&rig, &[ONE_HOUR, &[&priority]].concat())?;
-        let listener = || -> Result<Option<i32>> {
-            let threads = nice_values(&acctd)?;
-            let listener = threads.iter().find(|(name, _)| name == "listen");
-            Ok(listener.map(|(_, nice)| *nice))
-        };
-        // It has its value when it answers.
-        ensure!(get(&rig, "/healthz")?.0 == 200);
-        ensure!(
-            listener()? == Some(of_listener),
-            "{priority}: {:?}",
-            listener()?
-        );
-        for (name, nice) in nice_values(&acctd)? {
-            let expected = match name.as_str() {
-                // It comes and goes, and may not have set its own yet.
-                "disk" => continue,
-                "listen" => of_listener,
-                // Behind the readers, but in front of other programs where they are.
-                "rules" => of_readers.max((of_readers + 5).min(0)),
-                _ => of_readers,
-            };
-            ensure!(nice == expected, "{priority}: {name} has {nice}");
-        }
-        acctd.finish()?;
-    }
-    Ok(())
-}
-
-fn where_nobody_can_listen() -> Result<()> {
-    let rig = Rig::new()?;
-    let fails_with = |listen: &str, code, part: &str| {
-        let listen = format!("-listen={listen}");
-        fails(&rig, &[ONE_HOUR, &[&listen]].concat(), code, part)
-    };
-    fails_with("nowhere", 2, "is neither ADDRESS:PORT")?;
-    fails_with(
-        "192.0.2.77:9745",
-        1,
-        "this machine does not have the address",
-    )?;
-    fails_with("unix:/nowhere/acctd.sock", 1, "its directory is not there")?;
-    let plain = rig.scratch().join("plain");
-    fs::write(&plain, "")?;
-    let plain = format!("unix:{}", plain.display());
-    fails_with(&plain, 1, "a file that is no socket stands there")?;
-    rig.router.run(&["ip", "link", "set", "lo", "up"])?;
-    let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
-    let unix = format!("unix:{}", socket(&rig).display());
-    for taken in ["127.0.0.1:9745", &unix] {
-        let listen = format!("-listen={taken}");
-        let elsewhere = rig.scratch().join("elsewhere");
-        let mut command = rig.router.command(rig.acctd_path());
-        command.args(["-ip4-src-group=6", &listen, "-log-directory"]);
-        complains(
-            &command.arg(elsewhere).output()?,
-            1,
-            "another program listens there",
-        )?;
-    }
-    acctd.finish()?;
-    Ok(())
-}
-
-fn a_sockets_file() -> Result<()> {
-    let rig = Rig::new()?;
-    // As one that was killed leaves it.
-    drop(UnixListener::bind(socket(&rig))?);
-    let acctd = listening(&rig, ONE_HOUR)?;
-    let mode = fs::metadata(socket(&rig))?.permissions().mode();
-    ensure!(mode & 0o777 == 0o660, "{mode:o}");
-    ensure!(get(&rig, "/healthz")?.0 == 200);
-    acctd.finish()?;
-    ensure!(!socket(&rig).exists());
     Ok(())
 }

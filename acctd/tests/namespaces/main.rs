@@ -12,32 +12,40 @@ mod crosscheck;
 mod databases;
 mod doctor;
 mod doctor_live;
+mod doctor_machine;
 mod doctor_rules;
 mod errors;
 mod faults;
 mod firewalls;
+mod go_manual;
 mod hooks;
 mod listen;
+mod listen_clients;
 mod logging;
 mod overload;
 mod prometheus;
 mod rig;
 mod rules;
 mod rules_of_readme;
+mod rules_printed;
 mod rules_replaced;
-mod seeds_manual;
 mod stopping;
+mod time_zones;
 mod unprivileged;
+mod unwritable;
+mod waiting;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
+use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use testkit::netns::Privilege;
 use testkit::{programs::exit_code, traffic};
 
-/// A test: whether it can only run as root, its name, and itself.
-type Case = (Needs, &'static str, fn() -> anyhow::Result<()>);
+/// A test: what it needs, its name, and itself.
+type Case = (Needs, &'static str, fn() -> Result<()>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
@@ -55,24 +63,40 @@ enum Needs {
     Databases,
     /// A network namespace, and acctd built with the feature `fault-points`.
     FaultPoints,
+    /// That, and no other test beside it: it sends at full speed, measures time, or changes what all namespaces share.
+    Alone(&'static Needs),
+    /// Root, no other test beside it, and minutes: `cargo xtask soak` runs it.
+    Soak,
 }
+
+/// How many tests run beside each other on each core. Most of them wait most of the time.
+const TESTS_PER_CORE: usize = 3;
+
+/// Held by every test, and by one that runs alone for itself.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 fn main() -> ExitCode {
     if let Some(done) = traffic::run_if_asked() {
         return exit_code("traffic", done);
     }
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "stream")
-    {
-        return exit_code(
-            "stream",
-            crosscheck::stream_main_from(std::env::args().skip(2)),
-        );
+    let mut args = std::env::args_os();
+    let word = args.by_ref().nth(1).unwrap_or_default();
+    match word.to_str() {
+        Some("stream") => {
+            let done = crosscheck::stream_main_from(std::env::args().skip(2));
+            exit_code("stream", done)
+        }
+        Some(faults::HAND_OVER) => exit_code(faults::HAND_OVER, faults::hand_over_from(args)),
+        _ => run_tests(),
     }
+}
+
+fn run_tests() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They measure what a machine can do at full speed, so not two at once.
-    arguments.test_threads.get_or_insert(1);
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments
+        .test_threads
+        .get_or_insert(n_cores * TESTS_PER_CORE);
     let firewalls = match firewalls::cases() {
         Ok(cases) => cases,
         Err(error) => {
@@ -81,15 +105,16 @@ fn main() -> ExitCode {
         }
     };
     let firewalls = firewalls.into_iter().map(|(name, path)| {
-        trial(&arguments, Needs::Root, &name, move || {
+        let test = trial(&arguments, Needs::Root, &name, move || {
             firewalls::run(&path)
-        })
+        });
+        (Needs::Root, test)
     });
-    let trials = [
+    let cases = [
         counting::CASES,
         &crosscheck::cases(),
         stopping::CASES,
-        seeds_manual::CASES,
+        go_manual::CASES,
         overload::CASES,
         databases::CASES,
         prometheus::CASES,
@@ -97,21 +122,43 @@ fn main() -> ExitCode {
         doctor::CASES,
         doctor_rules::CASES,
         doctor_live::CASES,
+        doctor_machine::CASES,
         errors::CASES,
+        time_zones::CASES,
+        unwritable::CASES,
         logging::CASES,
         listen::CASES,
+        listen_clients::CASES,
         unprivileged::CASES,
         rules::CASES,
         rules_of_readme::CASES,
+        rules_printed::CASES,
         rules_replaced::CASES,
         &faults::cases(),
     ]
-    .concat()
-    .into_iter()
-    .map(|(needs, name, test)| trial(&arguments, needs, name, test))
-    .chain(firewalls)
-    .collect();
+    .concat();
+    let cases = cases.into_iter();
+    let trials = cases.map(|(needs, name, test)| (needs, trial(&arguments, needs, name, test)));
+    // Some of the firewalls have thousands of rules, and so take the longest.
+    let mut trials: Vec<(Needs, Trial)> = firewalls.chain(trials).collect();
+    // They begin in this order: one that runs alone would hold up those behind it.
+    trials.sort_by_key(|(needs, _)| needs.is_alone());
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+impl Needs {
+    fn is_alone(self) -> bool {
+        matches!(self, Self::Alone(_) | Self::Soak)
+    }
+
+    /// The same for a test that may run beside others.
+    fn beside_others(self) -> Self {
+        match self {
+            Self::Alone(needs) => *needs,
+            needs => needs,
+        }
+    }
 }
 
 /// Whether a test is among those that were asked for, so that nothing is fetched for others.
@@ -123,21 +170,33 @@ fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
         && !arguments.list
 }
 
+/// Whether namespaces can be made: as root, and as whoever runs this.
+struct Available {
+    root: Result<(), String>,
+    own: Result<(), String>,
+}
+
+/// Found out once: each of them starts a program.
+fn available() -> &'static Available {
+    static AVAILABLE: OnceLock<Available> = OnceLock::new();
+    AVAILABLE.get_or_init(|| Available {
+        root: Privilege::Root.available(),
+        own: Privilege::of_this_process().available(),
+    })
+}
+
 fn trial(
     arguments: &Arguments,
     needs: Needs,
     name: &str,
-    test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    test: impl FnOnce() -> Result<()> + Send + 'static,
 ) -> Trial {
-    let privilege = match needs {
-        Needs::Root
-        | Needs::Flowtable
-        | Needs::BridgeNetfilter
-        | Needs::Prometheus
-        | Needs::Databases => Privilege::Root,
-        Needs::Namespace | Needs::FaultPoints => Privilege::of_this_process(),
+    let is_alone = needs.is_alone();
+    let needs = needs.beside_others();
+    let mut impossible = match needs {
+        Needs::Namespace | Needs::FaultPoints => available().own.clone().err(),
+        _ => available().root.clone().err(),
     };
-    let mut impossible = privilege.available().err();
     if impossible.is_none() && is_asked_for(arguments, name) {
         impossible = match needs {
             Needs::Prometheus => prometheus::available().err(),
@@ -154,6 +213,7 @@ fn trial(
         Needs::FaultPoints if !cfg!(feature = "fault-points") => {
             Some("acctd is built without --features acctd/fault-points".to_owned())
         }
+        Needs::Soak => Some("it takes minutes; `cargo xtask soak` runs it".to_owned()),
         _ => None,
     };
     if let Some(reason) = impossible.as_ref().or(missing.as_ref()) {
@@ -162,7 +222,14 @@ fn trial(
     // Where all must run, what cannot is a failure.
     let may_skip = std::env::var_os("CI").is_none();
     Trial::test(name, move || {
-        Ok(test().map_err(|error| format!("{error:#}"))?)
+        let result = if is_alone {
+            let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+            test()
+        } else {
+            let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+            test()
+        };
+        Ok(result.map_err(|error| format!("{error:#}"))?)
     })
     .with_ignored_flag(missing.is_some() || (impossible.is_some() && may_skip))
 }

@@ -1,12 +1,11 @@
 //! When packets come faster than they are read, each lost one is counted and the log says so.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use testkit::traffic::TrafficArgs;
 
 use crate::rig::{LOG_AND_DROP, Rig, totals};
+use crate::waiting::{wait_until_all_is_read, wait_until_handed_over};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -33,11 +32,11 @@ fn an_overflow_that_no_packet_follows() -> Result<()> {
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
     acctd.signal(Signal::STOP)?;
     rig.send(&TrafficArgs {
-        count: 1_000_000,
+        count: 400_000,
         ..rig.traffic("10.0.0.0/16", "10.255.0.1/32")?
     })?;
     // Until the last batch has been dropped as well.
-    std::thread::sleep(Duration::from_millis(1_200));
+    wait_until_handed_over(&acctd)?;
     acctd.signal(Signal::TERM)?;
     acctd.signal(Signal::CONT)?;
     let ended = acctd.wait()?;
@@ -84,7 +83,7 @@ fn after_an_overflow_rows_and_lost_are_all_packets() -> Result<()> {
     acctd.signal(Signal::STOP)?;
     // More than the socket has room for.
     rig.send(&TrafficArgs {
-        count: 1_000_000,
+        count: 400_000,
         ..load.clone()
     })?;
     let background = rig.send_in_background(&TrafficArgs {
@@ -94,7 +93,7 @@ fn after_an_overflow_rows_and_lost_are_all_packets() -> Result<()> {
     acctd.signal(Signal::CONT)?;
     background.finish()?;
     // The last gap shows with the packet behind it.
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until_all_is_read(&acctd)?;
     rig.send(&load)?;
     acctd.wait_for_line("group 5: ")?;
     let ended = acctd.finish()?;

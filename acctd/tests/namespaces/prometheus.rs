@@ -18,7 +18,7 @@ use crate::{Case, Needs, crosscheck};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Prometheus,
+        Needs::Alone(&Needs::Prometheus),
         "prometheus_has_the_numbers_of_the_files_and_the_dashboard_has_data",
         prometheus_has_the_numbers_of_the_files,
     ),

@@ -1,25 +1,27 @@
 //! Two namespaces joined by a veth pair, acctd in one of them, and what it left behind.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use testkit::netns::{Namespace, Privilege};
 use testkit::nft::{self, Count};
-use testkit::process::Process;
+use testkit::process::{self, Process};
 use testkit::traffic::{self, Sent, TrafficArgs};
 use testkit::veth::Veth;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use crate::waiting::PATIENCE;
 
 /// Packets are logged before routing and dropped, so that nothing answers them.
 pub(crate) const LOG_AND_DROP: &str = "
@@ -88,7 +90,7 @@ impl Rig {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o777))?;
         for program in [&mut self.acctd, &mut self.generator] {
             let copy = directory.join(program.file_name().context("a program's name")?);
-            fs::copy(&program, &copy)?;
+            copy_program(program, &copy)?;
             *program = copy;
         }
         Ok(())
@@ -204,6 +206,28 @@ impl Rig {
     }
 }
 
+/// Copies a program by another: until the copy is closed, nobody can start it, and each process that another test
+/// starts meanwhile would have what this one has open.
+pub(crate) fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    process::output(std::process::Command::new("cp").args([from, to])).map(drop)
+}
+
+/// Runs something on a thread that is in this network namespace.
+pub(crate) fn within<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let network = File::open(format!("/proc/{}/ns/net", namespace.pid()))?;
+    let done = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        thread.join()
+    });
+    done.map_err(|_panicked| anyhow!("the thread has panicked"))?
+}
+
 /// A running acctd and its log.
 pub(crate) struct Acctd {
     process: Process,
@@ -220,7 +244,12 @@ pub(crate) struct Ended {
 
 impl Acctd {
     pub(crate) fn spawn(command: &mut std::process::Command) -> Result<Self> {
-        let mut process = Process::spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
+        Self::spawn_with_input(command.stdin(Stdio::null()))
+    }
+
+    /// The command has its standard input already.
+    pub(crate) fn spawn_with_input(command: &mut std::process::Command) -> Result<Self> {
+        let mut process = Process::spawn(command.stderr(Stdio::piped()))?;
         let stderr = process.child().stderr.take().context("stderr is a pipe")?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
@@ -252,6 +281,12 @@ impl Acctd {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Lines with this in them.
+    pub(crate) fn count_lines(&self, part: &str) -> usize {
+        let log = self.log();
+        log.iter().filter(|line| line.contains(part)).count()
     }
 
     pub(crate) fn wait_for_line(&self, part: &str) -> Result<String> {

@@ -1,22 +1,20 @@
 //! Both ways of attaching: alone and beside others, what is left behind, and devices that go away.
 
 use std::fs;
-use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use testkit::netns::Privilege;
 use testkit::traffic::TrafficArgs;
 use testkit::veth::Veth;
 
 use super::{BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum};
 use crate::errors::{complains, fails};
-use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
+use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals, within};
+use crate::waiting::{wait_for_files, wait_for_lines};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -56,36 +54,6 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Root,
-        "crosscheck_two_acctds_share_an_interface_by_tcx",
-        two_acctds_by_tcx,
-    ),
-    (
-        Needs::Root,
-        "crosscheck_two_acctds_share_an_interface_by_clsact",
-        two_acctds_by_clsact,
-    ),
-    (
-        Needs::Root,
-        "crosscheck_foreign_filters_run_and_stay",
-        foreign_filters,
-    ),
-    (
-        Needs::Root,
-        "crosscheck_a_filter_in_front_is_warned_of",
-        a_filter_in_front,
-    ),
-    (
-        Needs::Root,
-        "crosscheck_an_ingress_qdisc_is_shared",
-        an_ingress_qdisc,
-    ),
-    (
-        Needs::Root,
-        "crosscheck_filters_that_somebody_removes_are_put_back",
-        filters_that_somebody_removes,
-    ),
-    (
-        Needs::Root,
         "crosscheck_after_a_kill_tcx_is_gone",
         after_a_kill_tcx_is_gone,
     ),
@@ -93,12 +61,6 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "crosscheck_after_a_kill_the_next_start_cleans_clsact",
         after_a_kill_the_next_start_cleans,
-    ),
-    (Needs::Root, "crosscheck_pins_are_there_while_it_runs", pins),
-    (
-        Needs::Root,
-        "crosscheck_pins_only_under_bpffs",
-        pins_only_under_bpffs,
     ),
 ];
 
@@ -130,24 +92,25 @@ pub(super) fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
     rig.send(&traffic).map(drop)
 }
 
-/// The TCX programs on `lan0`, in their order.
+/// The names of the TCX programs on `lan0`, in their order.
 pub(super) fn tcx_programs(rig: &Rig, hook: TcAttachType) -> Result<Vec<String>> {
-    let namespace = fs::File::open(format!("/proc/{}/ns/net", rig.router.pid()))?;
-    // A thread of its own, which alone enters the namespace.
-    let asking = thread::spawn(move || -> Result<Vec<String>> {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        let (_, programs) = SchedClassifier::query_tcx("lan0", hook)?;
-        Ok(programs
-            .iter()
-            .map(|program| program.name_as_str().unwrap_or_default().to_owned())
-            .collect())
-    });
-    asking
-        .join()
-        .map_err(|_panic| anyhow!("the query panicked"))?
+    let programs = query_tcx(rig, hook)?;
+    Ok(programs.into_iter().map(|(_, name)| name).collect())
 }
 
-fn filters(rig: &Rig, hook: &str) -> Result<String> {
+/// Their ids and names.
+pub(super) fn query_tcx(rig: &Rig, hook: TcAttachType) -> Result<Vec<(u32, String)>> {
+    within(&rig.router, || {
+        let (_, programs) = SchedClassifier::query_tcx("lan0", hook)?;
+        let programs = programs.iter().map(|program| {
+            let name = program.name_as_str().unwrap_or_default();
+            (program.id(), name.to_owned())
+        });
+        Ok(programs.collect())
+    })
+}
+
+pub(super) fn filters(rig: &Rig, hook: &str) -> Result<String> {
     rig.router
         .run(&["tc", "-s", "filter", "show", "dev", "lan0", hook])
 }
@@ -296,7 +259,7 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
         ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
     }
     // Two intervals later nothing of that is left.
-    thread::sleep(Duration::from_secs(2));
+    wait_for_files(&acctd, 2)?;
     wait_for_phase(200)?;
     send(&rig, 3_000)?;
     let ended = acctd.finish()?;
@@ -318,17 +281,6 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
     ensure!(last.crosscheck.comparable && last.with_verdict("match").len() == 100);
     ensure!(sum(&last.rows, |row| row.tc_source).packets == 3_000);
     Ok(())
-}
-
-pub(super) fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
-    for _ in 0..1_000 {
-        let log = acctd.log();
-        if log.iter().filter(|line| line.contains(part)).count() >= count {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Err(anyhow!("no {part:?}:\n{}", acctd.log().join("\n")))
 }
 
 /// As root who has these capabilities alone.
@@ -395,7 +347,7 @@ fn a_start_that_fails() -> Result<()> {
 }
 
 /// There are descriptors for the cross-check, but not for that many groups.
-fn fails_behind_the_attaching(rig: &Rig, more: &[&str]) -> Result<()> {
+pub(super) fn fails_behind_the_attaching(rig: &Rig, more: &[&str]) -> Result<()> {
     let output = rig
         .router
         .command("sh")
@@ -416,50 +368,7 @@ fn fails_behind_the_attaching(rig: &Rig, more: &[&str]) -> Result<()> {
     )
 }
 
-const TWO_GROUPS: &str = "
-    table inet rig {
-        counter v4 {}
-        chain prerouting {
-            type filter hook prerouting priority raw
-            counter name v4 log group 5 snaplen 20 queue-threshold 50
-            log group 15 snaplen 20 queue-threshold 50
-            drop
-        }
-    }";
-
-/// A second acctd in the same rig, with a directory of its own.
-fn second(rig: &Rig, args: &[&str]) -> Result<Acctd> {
-    let mut command = rig.router.command(rig.acctd_path());
-    command
-        .arg("-log-directory")
-        .arg(rig.scratch().join("second"))
-        .args([
-            "-interval=1s",
-            "-utc",
-            "-ip4-src-group=15",
-            "-crosscheck=lan0",
-        ])
-        .args(args);
-    let acctd = Acctd::spawn(&mut command)?;
-    acctd.wait_for_line("Started accounting")?;
-    Ok(acctd)
-}
-
-/// What the second one's files say.
-fn of_second(rig: &Rig) -> Result<Vec<CheckedRow>> {
-    let mut rows = Vec::new();
-    for entry in fs::read_dir(rig.scratch().join("second"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "csv") {
-            let name = path.to_str().context("a path of ASCII")?;
-            // Absolute, so the log directory does not matter.
-            rows.extend(super::read_rows(rig, name)?);
-        }
-    }
-    Ok(rows)
-}
-
-fn all_match<'a>(
+pub(super) fn all_match<'a>(
     rows: impl IntoIterator<Item = &'a CheckedRow> + Clone,
     truth: testkit::nft::Count,
 ) -> Result<()> {
@@ -475,68 +384,8 @@ pub(super) fn rows(intervals: &[Checked]) -> impl Iterator<Item = &CheckedRow> +
     intervals.iter().flat_map(|interval| &interval.rows)
 }
 
-fn two_acctds_by_tcx() -> Result<()> {
-    let rig = rig()?;
-    rig.router.run(&["nft", "flush", "ruleset"])?;
-    rig.rules(TWO_GROUPS)?;
-    let first = rig.acctd(&[
-        "-interval=1s",
-        "-utc",
-        "-ip4-src-group=5",
-        "-crosscheck=lan0",
-    ])?;
-    let other = second(&rig, &["-crosscheck-attach=tcx"])?;
-    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 2);
-    some_traffic(&rig, 20_000)?;
-    other.finish()?;
-    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
-    first.finish()?;
-    let truth = rig.counter("v4")?;
-    ensure!(truth.packets == 20_000);
-    all_match(rows(&checked(&rig)?), truth)?;
-    all_match(&of_second(&rig)?, truth)?;
-    ensure_nothing_left(&rig)
-}
-
-fn two_acctds_by_clsact() -> Result<()> {
-    let clsact = "-crosscheck-attach=clsact";
-    // Whoever of them goes first, the qdisc goes with the last.
-    for other_way in [clsact, "-crosscheck-attach=tcx"] {
-        for is_first_first in [true, false] {
-            let rig = rig()?;
-            rig.router.run(&["nft", "flush", "ruleset"])?;
-            rig.rules(TWO_GROUPS)?;
-            let first = rig.acctd(&with(&INGRESS_ONLY[..3], &["-crosscheck=lan0", clsact]))?;
-            let other = second(&rig, &[other_way])?;
-            let n_filters = 1 + usize::from(other_way == clsact);
-            let found = filters(&rig, "ingress")?;
-            ensure!(
-                found.matches("acctd_ingress_source").count() == n_filters,
-                "{found}"
-            );
-            some_traffic(&rig, 20_000)?;
-            // Each has looked at what is in front of its own.
-            thread::sleep(Duration::from_millis(1_100));
-            let ended = if is_first_first {
-                [first.finish()?, other.finish()?]
-            } else {
-                [other.finish()?, first.finish()?]
-            };
-            for ended in ended {
-                ensure!(ended.line("in front").is_err(), "{:?}", ended.log);
-                ensure!(ended.line("removed").is_err(), "{:?}", ended.log);
-            }
-            let truth = rig.counter("v4")?;
-            all_match(rows(&checked(&rig)?), truth)?;
-            all_match(&of_second(&rig)?, truth)?;
-            ensure_nothing_left(&rig)?;
-        }
-    }
-    Ok(())
-}
-
 /// A filter that copies packets from `source` to a device that is down, and so only counts them.
-fn add_foreign_filter(rig: &Rig, priority: u32, source: &str) -> Result<()> {
+pub(super) fn add_foreign_filter(rig: &Rig, priority: u32, source: &str) -> Result<()> {
     rig.router.run(&[
         "ip", "link", "add", "sink0", "type", "veth", "peer", "name", "sink1",
     ])?;
@@ -548,137 +397,12 @@ fn add_foreign_filter(rig: &Rig, priority: u32, source: &str) -> Result<()> {
     )
 }
 
-fn ensure_foreign_counted(rig: &Rig, count: u64) -> Result<()> {
+pub(super) fn ensure_foreign_counted(rig: &Rig, count: u64) -> Result<()> {
     let filters = filters(rig, "ingress")?;
     ensure!(filters.contains(&format!(" {count} pkt")), "{filters}");
     ensure!(!filters.contains("acctd"), "{filters}");
     ensure!(qdiscs(rig)?.contains("clsact"));
     Ok(())
-}
-
-fn foreign_filters() -> Result<()> {
-    for way in ["tcx", "clsact"] {
-        let rig = rig()?;
-        tc(&rig, "qdisc add dev lan0 clsact")?;
-        add_foreign_filter(&rig, 10, "10.1.0.0/16")?;
-        let flag = format!("-crosscheck-attach={way}");
-        let acctd = rig.acctd(&with(&INGRESS_ONLY, &[&flag]))?;
-        some_traffic(&rig, 10_000)?;
-        let ended = acctd.finish()?;
-        ensure!(ended.warnings().is_empty(), "{:?}", ended.log);
-        all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
-        ensure_foreign_counted(&rig, 10_000)?;
-    }
-    // The qdisc was acctd's, but somebody uses it now.
-    let rig = rig()?;
-    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
-    add_foreign_filter(&rig, 10, "10.1.0.0/16")?;
-    some_traffic(&rig, 10_000)?;
-    acctd.finish()?;
-    ensure_foreign_counted(&rig, 10_000)
-}
-
-/// Nothing can be put in front of a filter of another kind in the first priority, and what that one
-/// keeps to itself is not counted.
-fn a_filter_in_front() -> Result<()> {
-    let rig = rig()?;
-    tc(&rig, "qdisc add dev lan0 clsact")?;
-    add_foreign_filter(&rig, 1, "10.1.0.0/26")?;
-    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
-    some_traffic(&rig, 10_000)?;
-    let ended = acctd.finish()?;
-    ended.line("warning: u32 filter of priority 1 on lan0 ingress stays in front of")?;
-    let intervals = checked(&rig)?;
-    ensure!(sum(rows(&intervals), |row| row.source) == rig.counter("v4")?);
-    ensure!(sum(rows(&intervals), |row| row.tc_source).packets == 3_600);
-    let first_kept: IpAddr = "10.1.0.64".parse()?;
-    for row in rows(&intervals) {
-        let verdict = if row.ip < first_kept {
-            "not checked"
-        } else {
-            "match"
-        };
-        ensure!(row.verdict == verdict, "{row:?}");
-    }
-    ensure_foreign_counted(&rig, 6_400)
-}
-
-/// A shaper's: it has no egress, and acctd neither refuses it nor takes its place.
-fn an_ingress_qdisc() -> Result<()> {
-    const NO_EGRESS: &str = "warning: lan0 has the qdisc ingress, which acctd shares";
-    let clsact = "-crosscheck-attach=clsact";
-    let rig = rig()?;
-    tc(&rig, "qdisc add dev lan0 ingress")?;
-    // Two lives: a killed acctd's filter is found there too.
-    rig.acctd(&with(&INGRESS_ONLY, &[clsact]))?
-        .stop(Signal::KILL)?;
-    for way in [clsact, "-crosscheck-attach=auto"] {
-        let acctd = rig.acctd(&with(&INGRESS_ONLY, &[way]))?;
-        let found = filters(&rig, "ingress")?;
-        let n_filters = found.matches("acctd_ingress_source").count();
-        ensure!(n_filters == usize::from(way == clsact));
-        some_traffic(&rig, 1_000)?;
-        let ended = acctd.finish()?;
-        // No group accounts what is sent.
-        ensure!(ended.line(NO_EGRESS).is_err(), "{:?}", ended.log);
-        ensure!(qdiscs(&rig)?.contains("qdisc ingress") && filters(&rig, "ingress")?.is_empty());
-    }
-    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
-    // One does: what is sent has no count of the kernel's.
-    fs::remove_dir_all(rig.log_directory())?;
-    let acctd = rig.acctd(&with(&INGRESS_ONLY, &[clsact, "-ip4-dst-group=4"]))?;
-    some_traffic(&rig, 1_000)?;
-    let ended = acctd.finish()?;
-    ended.line(NO_EGRESS)?;
-    let n_said = ended.log.iter().filter(|line| line.contains(NO_EGRESS));
-    ensure!(n_said.count() == 1, "{:?}", ended.log);
-    let intervals = checked(&rig)?;
-    ensure!(intervals.iter().all(|one| !one.crosscheck.comparable));
-    ensure!(sum(rows(&intervals), |row| row.tc_source).packets == 1_000);
-    ensure!(qdiscs(&rig)?.contains("qdisc ingress"));
-    // A shaper that is started again finds its place free, and acctd shares it anew.
-    fs::remove_dir_all(rig.log_directory())?;
-    let acctd = rig.acctd(&with(&INGRESS_ONLY, &[clsact]))?;
-    tc(&rig, "qdisc del dev lan0 ingress")?;
-    acctd.wait_for_line("warning: lan0 has no qdisc for filters: somebody has removed the one")?;
-    tc(&rig, "qdisc add dev lan0 ingress")?;
-    acctd.wait_for_line("lan0 is back and is cross-checked again")?;
-    ensure!(filters(&rig, "ingress")?.contains("acctd_ingress_source"));
-    acctd.finish()?;
-    ensure!(qdiscs(&rig)?.contains("qdisc ingress") && filters(&rig, "ingress")?.is_empty());
-    Ok(())
-}
-
-fn filters_that_somebody_removes() -> Result<()> {
-    let rig = rig()?;
-    let acctd = rig.acctd(&with(&INGRESS_ONLY, &["-crosscheck-attach=clsact"]))?;
-    acctd.wait_for_line("lan0: acctd has added the clsact qdisc; while it is there, no ingress")?;
-    ensure!(tc(&rig, "qdisc add dev lan0 ingress").is_err());
-    for (round, line) in ["qdisc del dev lan0 clsact", "filter del dev lan0 ingress"]
-        .into_iter()
-        .enumerate()
-    {
-        tc(&rig, line)?;
-        some_traffic(&rig, 1_000)?;
-        acctd.wait_for_line("warning: somebody has removed the cross-check's filters from lan0")?;
-        wait_for_lines(&acctd, "lan0 is back and is cross-checked again", round + 1)?;
-        ensure!(filters(&rig, "ingress")?.contains("acctd_ingress_source"));
-        ensure!(filters(&rig, "egress")?.contains("acctd_egress_dest"));
-    }
-    thread::sleep(Duration::from_millis(1_100));
-    some_traffic(&rig, 2_000)?;
-    acctd.finish()?;
-    let intervals = checked(&rig)?;
-    ensure!(sum(rows(&intervals), |row| row.source) == rig.counter("v4")?);
-    for row in rows(&intervals) {
-        ensure!(
-            row.verdict == "not checked" || (row.verdict == "match" && row.is_equal()),
-            "{row:?}"
-        );
-    }
-    let matched = rows(&intervals).filter(|row| row.verdict == "match");
-    ensure!(sum(matched, |row| row.tc_source).packets == 2_000);
-    ensure_nothing_left(&rig)
 }
 
 fn after_a_kill_tcx_is_gone() -> Result<()> {
@@ -730,54 +454,4 @@ fn after_a_kill_the_next_start_cleans() -> Result<()> {
         ensure!(n_filters(&rig)? == 0 && qdiscs(&rig)?.contains("clsact"));
     }
     Ok(())
-}
-
-fn pins() -> Result<()> {
-    let rig = rig()?;
-    let bpffs = rig.scratch().join("bpf");
-    fs::create_dir(&bpffs)?;
-    let shown = bpffs.to_str().context("a path of ASCII")?;
-    rig.router.run(&["mount", "-t", "bpf", "bpf", shown])?;
-    let flag = format!("-crosscheck-pin={shown}/below/acctd");
-    let args = with(&INGRESS_ONLY, &[&flag]);
-    let directory = format!("{shown}/below/acctd");
-    let listed = || rig.router.run(&["ls", &directory]);
-    let all = "ACCTD_ADDRESSES\nACCTD_CLOCK\nACCTD_EPOCHS\nACCTD_VLANS\n";
-    let killed = rig.acctd(&args)?;
-    ensure!(listed()? == all, "{}", listed()?);
-    killed.stop(Signal::KILL)?;
-    ensure!(listed()? == all);
-    ensure_nothing_left(&rig)?;
-    let acctd = rig.acctd(&args)?;
-    ensure!(listed()? == all);
-    ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
-    fails(
-        &rig,
-        &["-ip4-src-group=15", "-crosscheck=lan0", &flag],
-        1,
-        "error: another acctd pins its maps in",
-    )?;
-    ensure!(listed()? == all);
-    some_traffic(&rig, 10_000)?;
-    acctd.finish()?;
-    ensure!(listed()?.is_empty(), "left are {}", listed()?);
-    all_match(rows(&checked(&rig)?), rig.counter("v4")?)?;
-    // Nor does a start that fails leave them.
-    fails_behind_the_attaching(&rig, &[&flag])?;
-    ensure!(listed()?.is_empty());
-    Ok(())
-}
-
-fn pins_only_under_bpffs() -> Result<()> {
-    let rig = rig()?;
-    let directory = rig.scratch().join("pins");
-    let flag = format!("-crosscheck-pin={}", directory.display());
-    let args = with(&INGRESS_ONLY, &[&flag]);
-    fails(&rig, &args, 1, "is not on bpffs: choose a directory below")?;
-    ensure!(!directory.exists(), "the directory was made");
-    fs::create_dir(&directory)?;
-    fs::write(directory.join("ACCTD_CLOCK"), "mine")?;
-    fails(&rig, &args, 1, "is not on bpffs: choose a directory below")?;
-    ensure!(fs::read_to_string(directory.join("ACCTD_CLOCK"))? == "mine");
-    ensure_nothing_left(&rig)
 }

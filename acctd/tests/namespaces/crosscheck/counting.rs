@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testkit::netns::Privilege;
@@ -14,11 +13,12 @@ use super::{
     ensure_no_false_verdict, ensure_sources_equal, ensure_totals, mixed, nflog_sums, sum, tc_sums,
 };
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::waiting::{wait_for_files, wait_until};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "crosscheck_a_million_packets_at_full_speed_match_in_every_row",
         a_million_packets_at_full_speed,
     ),
@@ -28,9 +28,14 @@ pub(crate) const CASES: &[Case] = &[
         on_ingress_nothing_is_allowed_for,
     ),
     (
-        Needs::Root,
-        "crosscheck_a_hundred_intervals_of_heavy_traffic_raise_no_alarm",
-        a_hundred_intervals_of_heavy_traffic,
+        Needs::Alone(&Needs::Root),
+        "crosscheck_ten_intervals_of_heavy_traffic_raise_no_alarm",
+        || intervals_of_heavy_traffic(10),
+    ),
+    (
+        Needs::Soak,
+        "soak_of_a_crosscheck_a_hundred_intervals_of_heavy_traffic_raise_no_alarm",
+        || intervals_of_heavy_traffic(100),
     ),
     (
         Needs::Root,
@@ -130,8 +135,8 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
     ])?;
     let load = |source, dest| -> Result<TrafficArgs> {
         Ok(TrafficArgs {
-            count: 600_000,
-            rate: 60_000,
+            count: 200_000,
+            rate: 20_000,
             ..mixed(rig.traffic(source, dest)?)
         })
     };
@@ -143,7 +148,7 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
     let intervals = checked(&rig)?;
     let tc = tc_sums(&intervals);
     ensure!((tc.source4, tc.source6) == (rig.counter("v4")?, rig.counter("v6")?));
-    ensure!(tc.source4.packets == 600_000 && tc.source6.packets == 600_000);
+    ensure!(tc.source4.packets == 200_000 && tc.source6.packets == 200_000);
     ensure!(intervals.len() >= 10);
     for interval in &intervals {
         ensure!(interval.crosscheck.allowed == 0 && interval.crosscheck.window_ms == 0);
@@ -153,13 +158,15 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
     ensure_sources_equal(&intervals)
 }
 
-fn a_hundred_intervals_of_heavy_traffic() -> Result<()> {
+fn intervals_of_heavy_traffic(count: u32) -> Result<()> {
+    const RATE: u32 = 50_000;
     let router = Router::new(COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
-    send_both(&router, 5_000_000, 50_000)?;
+    send_both(&router, u64::from(RATE * count), RATE)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
-    ensure!(intervals.len() >= 100, "{} intervals", intervals.len());
+    let n_intervals = u32::try_from(intervals.len())?;
+    ensure!(n_intervals >= count, "{n_intervals} intervals");
     say_how_often_allowed(&intervals);
     ensure_totals(&intervals, router.truth()?)?;
     ensure_no_false_verdict(&intervals)?;
@@ -188,7 +195,7 @@ fn groups_without_stamps_raise_no_alarm() -> Result<()> {
         "-ip6-dst-group=6",
         "-crosscheck=wan0",
     ])?;
-    send_both(&router, 600_000, 40_000)?;
+    send_both(&router, 300_000, 20_000)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     ensure!(intervals.len() >= 15, "{} intervals", intervals.len());
@@ -211,16 +218,19 @@ fn groups_without_stamps_raise_no_alarm() -> Result<()> {
 fn start_and_stop_amid_traffic() -> Result<()> {
     let router = Router::new(COMPLETE)?;
     let load = |traffic| TrafficArgs {
-        count: 600_000,
+        count: u64::MAX,
         rate: 20_000,
         ..traffic
     };
-    let mut ip4 = router.rig.send_in_background(&load(router.ip4()?))?;
-    let mut ip6 = router.rig.send_in_background(&load(router.ip6()?))?;
+    let _ip4 = router.rig.send_in_background(&load(router.ip4()?))?;
+    let _ip6 = router.rig.send_in_background(&load(router.ip6()?))?;
     for round in 0..5_u64 {
         let acctd = router.acctd(&BOTH_WAYS)?;
-        std::thread::sleep(Duration::from_millis(1_500 + 170 * round));
-        ensure!(ip4.process().try_wait()?.is_none() && ip6.process().try_wait()?.is_none());
+        // For about one and a half to two seconds, so that the stop comes at any time of an interval.
+        let before = router.rig.counter("in4")?.packets;
+        wait_until("so many packets have passed", || {
+            Ok(router.rig.counter("in4")?.packets > before + 30_000 + 3_400 * round)
+        })?;
         acctd.finish()?;
         let intervals = checked(&router.rig)?;
         let n_packets = tc_sums(&intervals).source4.packets;
@@ -349,7 +359,7 @@ fn an_idle_run_leaves_headers_alone() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
     rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"])?;
-    std::thread::sleep(Duration::from_millis(3_300));
+    wait_for_files(&acctd, 3)?;
     acctd.finish()?;
     // That the header has eleven columns is seen when a file is read.
     let intervals = checked(&rig)?;

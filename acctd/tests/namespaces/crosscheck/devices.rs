@@ -1,7 +1,7 @@
 //! What other devices do to an interface's packets: those that lie on it, and a shaper that they have to wait for.
 
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use testkit::netns::{Namespace, Privilege};
@@ -11,6 +11,7 @@ use testkit::veth::add_address;
 use super::run::{Run, count};
 use super::{checked, ensure_no_false_verdict, nflog_sums, tc_sums};
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::waiting::wait_until;
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -129,11 +130,9 @@ fn ingress_shaper() -> Result<()> {
         let ahead = Duration::from_millis(60);
         thread::sleep(until.saturating_sub(ahead));
         rig.send(&burst)?;
-        let patience = Instant::now() + Duration::from_secs(30);
-        while rig.counter("v4")?.packets < at * u64::from(BURST) {
-            ensure!(Instant::now() < patience, "{:?}", rig.counter("v4")?);
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("the burst has passed the shaper", || {
+            Ok(rig.counter("v4")?.packets >= at * u64::from(BURST))
+        })?;
         // Into the next second.
         thread::sleep(Duration::from_millis(100));
     }

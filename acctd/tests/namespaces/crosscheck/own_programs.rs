@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::netns::Privilege;
@@ -11,6 +10,7 @@ use testkit::traffic::TrafficArgs;
 use super::{checked, sum};
 use crate::errors::{complains, fails};
 use crate::rig::{LOG_AND_DROP, Rig};
+use crate::waiting::{wait_until, wait_until_all_is_read};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -258,11 +258,17 @@ fn programs_log_with_debug_alone() -> Result<()> {
             rate: 100,
             ..rig.traffic("10.1.2.3/32", "10.255.0.1/32")?
         })?;
-        std::thread::sleep(Duration::from_millis(500));
+        wait_until_all_is_read(&acctd)?;
+        let n_lines = |log: &[String]| {
+            let of_program = log.iter().filter(|line| line.contains("TC "));
+            of_program.filter(|line| line.contains("10.1.2.3")).count()
+        };
+        let expected = if is_debug { 3 } else { 0 };
+        wait_until("the program has said it", || {
+            Ok(n_lines(&acctd.log()) >= expected)
+        })?;
         let ended = acctd.finish()?;
-        let of_program = |line: &&String| line.contains("TC ") && line.contains("10.1.2.3");
-        let n_lines = ended.log.iter().filter(of_program).count();
-        ensure!(n_lines == if is_debug { 3 } else { 0 }, "{:?}", ended.log);
+        ensure!(n_lines(&ended.log) == expected, "{:?}", ended.log);
     }
     Ok(())
 }

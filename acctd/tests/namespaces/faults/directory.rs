@@ -4,8 +4,6 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -17,6 +15,7 @@ use super::killed::{
 };
 use crate::errors::fails;
 use crate::rig::{Acctd, LOG_AND_DROP, Rig, totals};
+use crate::waiting::wait_until_saved;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -57,9 +56,7 @@ fn killed_between_link_and_removal() -> Result<()> {
         let acctd = Acctd::spawn(command.env("ACCTD_KILL_AT", "linked").args(ONE_HOUR))?;
         acctd.wait_for_line("Started accounting")?;
         send(&rig, 1_000)?;
-        wait_for_checkpoint(&rig)?;
-        // The next one has what was on its way when that one was made.
-        thread::sleep(Duration::from_millis(250));
+        wait_until_saved(&rig.log_directory(), 1_000)?;
         acctd.signal(Signal::TERM)?;
         ensure_killed(acctd, "linked")?;
         ensure!(names(&rig.log_directory())?.len() >= 4, "it is under way");

@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use testkit::traffic::TrafficArgs;
 
-use crate::errors::{copy_out, fill, mount_tmpfs};
-use crate::listen;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
-use crate::{Case, Needs};
+use crate::unwritable::{copy_out, fill, mount_tmpfs};
+use crate::waiting::{wait_until, wait_until_all_is_read, wait_until_saved};
+use crate::{Case, Needs, listen};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -191,7 +190,6 @@ fn more_rows_wait_than_allowed() -> Result<()> {
         count: 20_000,
         ..rig.traffic("10.2.0.0/16", "10.255.0.1/32")?
     })?;
-    thread::sleep(Duration::from_secs(3));
     acctd.wait_for_line("are in the row of the zero address; totals are exact")?;
     let filler = rig.log_directory().join("filler");
     let filler = filler.to_str().context("a path of ASCII")?;
@@ -310,11 +308,11 @@ fn the_disk_does_not_answer() -> Result<()> {
         ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
     })?;
     let is_failing = || Ok(listen::metrics(&rig)?["acctd_disk_failing"] == 1);
-    wait_until(Duration::from_secs(40), "the disk is failing", is_failing)?;
+    wait_until("the disk is failing", is_failing)?;
     acctd.wait_for_line("the disk has not answered since")?;
     let before = resident_kib(&acctd)?;
     let mut most_rows = 0;
-    wait_until(Duration::from_secs(60), "acctd is not healthy", || {
+    wait_until("acctd is not healthy", || {
         most_rows = most_rows.max(listen::metrics(&rig)?["acctd_backlog_rows"]);
         Ok(listen::get(&rig, "/healthz")?.0 == 503)
     })?;
@@ -332,7 +330,7 @@ fn the_disk_does_not_answer() -> Result<()> {
     ensure!(after < before + 8 * 1024, "{before} KiB became {after} KiB");
     fs::remove_file(&hang)?;
     acctd.wait_for_line("has answered after")?;
-    wait_until(Duration::from_secs(30), "acctd is well again", || {
+    wait_until("acctd is well again", || {
         let is_well = listen::metrics(&rig)?["acctd_disk_failing"] == 0;
         Ok(is_well && listen::get(&rig, "/healthz")?.0 == 200)
     })?;
@@ -340,15 +338,6 @@ fn the_disk_does_not_answer() -> Result<()> {
     let ended = acctd.finish()?;
     ensure_in_order(&ended.log)?;
     ensure_all_is_there(&rig, 50 * A_SECOND)
-}
-
-fn wait_until(most: Duration, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + most;
-    while !is_so()? {
-        ensure!(Instant::now() < end, "not yet so: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }
 
 /// A disk that is slow gets its time. After a second signal it is given up, which is said; with a checkpoint, the
@@ -371,15 +360,7 @@ fn the_disk_does_not_answer_at_the_stop() -> Result<()> {
 
     let acctd = hanging_at("created", &hang, &rig, &args)?;
     rig.send(&traffic(&rig, 1)?)?;
-    let saved = || {
-        let mut files = fs::read_dir(rig.log_directory())?;
-        Ok(files.any(|file| {
-            file.is_ok_and(|file| file.path().extension().is_some_and(|it| it == "checkpoint"))
-        }))
-    };
-    wait_until(Duration::from_secs(10), "a checkpoint is saved", saved)?;
-    // The next one has what was on its way when that one was made.
-    thread::sleep(Duration::from_secs(1));
+    wait_until_saved(&rig.log_directory(), 10_000)?;
     acctd.signal(Signal::TERM)?;
     acctd.wait_for_line(said)?;
     acctd.signal(Signal::TERM)?;
@@ -406,7 +387,7 @@ fn a_checkpoint_is_refused() -> Result<()> {
     rig.send(&traffic(&rig, 1)?)?;
     acctd.wait_for_line("cannot save a checkpoint")?;
     // What was on its way when that one was made is in the next.
-    thread::sleep(Duration::from_secs(1));
+    wait_until_all_is_read(&acctd)?;
     let filler = rig.log_directory().join("filler");
     rig.router
         .run(&["rm", filler.to_str().context("a path of ASCII")?])?;

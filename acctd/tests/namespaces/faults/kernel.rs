@@ -1,10 +1,7 @@
 //! The kernel's side of a group goes away, or somebody else has taken it.
 
-use std::fs::{self, File};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::Command;
-use std::thread;
-use std::time::Duration;
+use std::fs;
+use std::os::fd::OwnedFd;
 
 use acctd::nflog::table;
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -12,16 +9,15 @@ use chrono::{DateTime, Utc};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect};
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use testkit::group_socket;
-use testkit::netns::{Namespace, Privilege};
+use testkit::netns::Privilege;
 use testkit::nft::Count;
-use testkit::process;
 use testkit::traffic::TrafficArgs;
 
-use super::restart::Manager;
+use super::manager::Manager;
 use crate::errors::{as_nobody_with, fails, set_mode};
-use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals};
+use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals, within};
+use crate::waiting::{wait_for_files, wait_for_lines, wait_until};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -67,21 +63,6 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Root,
-        "the_namespace_of_the_group_is_deleted_and_made_again",
-        the_namespace_is_made_again,
-    ),
-    (
-        Needs::Root,
-        "the_namespace_of_a_cross_check_is_deleted_and_made_again",
-        the_namespace_of_a_cross_check_is_made_again,
-    ),
-    (
-        Needs::Root,
-        "the_namespace_is_made_again_and_acctd_may_not_enter_it",
-        acctd_may_not_enter,
-    ),
-    (
-        Needs::Root,
         "nobody_but_the_kernel_can_send_to_a_groups_socket",
         nobody_but_the_kernel_can_send,
     ),
@@ -92,17 +73,19 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const ONE_HOUR: &[&str] = &["-interval=1h", "-utc", "-ip4-src-group=5"];
+pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-utc", "-ip4-src-group=5"];
 
 fn send(rig: &Rig, count: u64) -> Result<()> {
+    ensure!(count.is_multiple_of(50), "the kernel would hold some back");
+    let before = rig.counter("v4")?.packets;
     rig.send(&TrafficArgs {
         sources: 10,
         count,
         ..rig.traffic("10.0.0.0/24", "172.16.0.1/32")?
     })?;
-    // Within its flush timeout the kernel hands over the last batch.
-    thread::sleep(Duration::from_millis(1_100));
-    Ok(())
+    wait_until("all is logged", || {
+        Ok(rig.counter("v4")?.packets == before + count)
+    })
 }
 
 /// A copy of acctd's socket of the group: only the owner's socket may unbind it.
@@ -145,7 +128,7 @@ pub(super) fn span(of: &serde_json::Value) -> Result<Span> {
 }
 
 /// The gaps of group 5, each of which must lie in its interval.
-fn gaps(rig: &Rig, cause: &str) -> Result<Vec<Span>> {
+pub(super) fn gaps(rig: &Rig, cause: &str) -> Result<Vec<Span>> {
     let mut spans = Vec::new();
     for summary in rig.summaries()? {
         let (start, end) = span(&summary)?;
@@ -242,6 +225,8 @@ fn take_for_a_while(rig: &Rig, acctd: &Acctd) -> Result<Span> {
     let owner = format!("group 5 is taken by pid {} (acctd)", thief.pid());
     acctd.wait_for_line(&owner)?;
     send(rig, 250)?;
+    // For longer than three intervals of a second.
+    wait_for_lines(acctd, "next try in ", 4)?;
     send(rig, 250)?;
     let end = Utc::now();
     thief.finish()?;
@@ -399,173 +384,6 @@ fn the_group_was_taken_over() -> Result<()> {
     ensure_one_gap(&rig, "killed", (start, end))
 }
 
-/// A namespace with a name, as `ip netns` makes them, gone when dropped.
-pub(super) struct Named(String);
-
-impl Named {
-    pub(super) fn make() -> Result<Self> {
-        let named = Self(format!("acctd-test-{}", std::process::id()));
-        named.add()?;
-        Ok(named)
-    }
-
-    fn add(&self) -> Result<()> {
-        process::output(Command::new("ip").args(["netns", "add", &self.0]))?;
-        self.run(&["ip", "link", "set", "lo", "up"])?;
-        let rules = "table inet rig {
-            counter v4 {}
-            chain input {
-                type filter hook input priority 0
-                ip protocol icmp counter name v4 log group 5 snaplen 20 queue-threshold 50
-            }
-        }";
-        self.run(&["nft", rules])?;
-        Ok(())
-    }
-
-    fn delete(&self) -> Result<()> {
-        process::output(Command::new("ip").args(["netns", "del", &self.0]))?;
-        Ok(())
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .args(["netns", "exec", &self.0])
-            .args(words);
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Result<String> {
-        process::output(&mut self.command(words))
-    }
-
-    /// So many requests and as many replies, of 84 bytes.
-    fn ping(&self, count: u32) -> Result<()> {
-        let count = count.to_string();
-        self.run(&["ping", "-q", "-c", &count, "-i", "0.01", "127.0.0.1"])?;
-        thread::sleep(Duration::from_millis(1_100));
-        Ok(())
-    }
-
-    pub(super) fn acctd(&self, rig: &Rig, before: &[&str]) -> Result<Acctd> {
-        let mut command = self.command(before);
-        command
-            .arg(rig.acctd_path())
-            .args(ONE_HOUR)
-            .arg("-log-directory")
-            .arg(rig.log_directory());
-        let acctd = Acctd::spawn(&mut command)?;
-        acctd.wait_for_line("Started accounting")?;
-        Ok(acctd)
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        // A test that failed in between has no namespace.
-        let _gone = self.delete();
-    }
-}
-
-fn the_namespace_is_made_again() -> Result<()> {
-    let rig = Rig::new()?;
-    let named = Named::make()?;
-    let acctd = named.acctd(&rig, &[])?;
-    named.ping(10)?;
-    named.delete()?;
-    acctd.wait_for_line("is gone: nothing more is logged there")?;
-    // Twice, so that it is followed from one to the next.
-    for round in 1..=2 {
-        named.add()?;
-        acctd.wait_for_line("deleted and made again")?;
-        let end = std::time::Instant::now() + Duration::from_secs(20);
-        while acctd
-            .log()
-            .iter()
-            .filter(|line| line.contains("is bound again"))
-            .count()
-            < round
-        {
-            ensure!(std::time::Instant::now() < end, "{:?}", acctd.log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        named.ping(10)?;
-        if round == 1 {
-            named.delete()?;
-        }
-    }
-    acctd.finish()?;
-    let (counted, _) = totals(&rig.files()?, true);
-    ensure!(
-        (counted.packets, counted.bytes) == (60, 60 * 84),
-        "{counted:?}"
-    );
-    let summaries = rig.summaries()?;
-    let gaps = summaries[0]["gaps"].as_array().context("no gaps")?;
-    ensure!(gaps.len() == 2, "{gaps:?}");
-    Ok(())
-}
-
-/// Its interfaces are not those of the new one, so accounting goes on alone.
-fn the_namespace_of_a_cross_check_is_made_again() -> Result<()> {
-    let rig = Rig::new()?;
-    let named = Named::make()?;
-    let acctd = named.acctd(&rig, &["env", "ACCTD_CROSSCHECK=lo"])?;
-    named.ping(10)?;
-    named.delete()?;
-    named.add()?;
-    acctd.wait_for_line(
-        "the cross-check has failed: its interfaces went with their network namespace",
-    )?;
-    acctd.wait_for_line("is bound again")?;
-    named.ping(10)?;
-    acctd.finish()?;
-    let summaries = rig.summaries()?;
-    ensure!(summaries.len() == 1, "{summaries:?}");
-    ensure!(
-        summaries[0]["source_packets"] == 40 && summaries[0]["crosscheck"]["comparable"] == false,
-        "{summaries:?}"
-    );
-    ensure!(gaps(&rig, "unbound")?.len() == 1, "{summaries:?}");
-    Ok(())
-}
-
-fn acctd_may_not_enter() -> Result<()> {
-    let rig = Rig::new()?;
-    let named = Named::make()?;
-    let acctd = named.acctd(&rig, &["setpriv", "--bounding-set=-sys_admin", "--"])?;
-    named.ping(10)?;
-    named.delete()?;
-    named.add()?;
-    let ended = acctd.wait()?;
-    ensure!(ended.code == Some(1), "{:?}", ended.log);
-    let error = ended.line("error: ")?;
-    ensure!(
-        error
-            .contains("was deleted and made again, and cannot be entered: Operation not permitted")
-            && error.contains("start acctd again"),
-        "{error}"
-    );
-    let (counted, _) = totals(&rig.files()?, true);
-    ensure!(counted.packets == 20, "{counted:?}");
-    Ok(())
-}
-
-/// Runs something on a thread that is in this network namespace.
-fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let network = File::open(format!("/proc/{}/ns/net", namespace.pid()))?;
-    let done = thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        });
-        thread.join()
-    });
-    done.map_err(|_panicked| anyhow!("the thread has panicked"))?
-}
-
 /// Root of the namespace may send to any netlink socket there that takes from others.
 fn nobody_but_the_kernel_can_send() -> Result<()> {
     let rig = Rig::new()?;
@@ -608,7 +426,7 @@ fn with_a_cross_check() -> Result<()> {
     while_unbound(&acctd, || send(&rig, 500))?;
     acctd.wait_for_line("Group 5 is bound again")?;
     send(&rig, 2_000)?;
-    thread::sleep(Duration::from_secs(2));
+    wait_for_files(&acctd, 2)?;
     acctd.finish()?;
     let mut not_checked = 0;
     for summary in rig.summaries()? {

@@ -1,11 +1,7 @@
 //! acctd is killed: what is saved is there once, and what is not is no more than a checkpoint's worth.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -13,14 +9,10 @@ use testkit::traffic::TrafficArgs;
 
 use crate::errors::fails;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals};
+use crate::waiting::{wait_until, wait_until_kept, wait_until_saved};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
-    (
-        Needs::Namespace,
-        "killed_two_hundred_times_nothing_is_counted_twice_and_little_is_missing",
-        killed_two_hundred_times,
-    ),
     (
         Needs::FaultPoints,
         "killed_between_any_two_steps_of_writing_each_interval_is_there_once",
@@ -52,11 +44,6 @@ pub(crate) const CASES: &[Case] = &[
         a_damaged_checkpoint,
     ),
     (
-        Needs::Root,
-        "checkpoints_of_a_million_prefixes_lose_no_packet_at_full_speed",
-        checkpoints_of_a_million_prefixes,
-    ),
-    (
         Needs::Namespace,
         "a_second_acctd_for_the_same_directory_is_refused_with_the_pid_of_the_first",
         a_second_acctd,
@@ -73,87 +60,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const CHECKPOINT: Duration = Duration::from_millis(250);
 pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
 
-/// Each packet comes from an address of its own, in order: which ones are in no row says what
-/// was lost at which kill.
-fn killed_two_hundred_times() -> Result<()> {
-    const KILLS: usize = 200;
-    const RATE: u32 = 20_000;
-    const FIRST: u32 = 0x0a00_0000;
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    let checkpoint = format!("-checkpoint={}ms", CHECKPOINT.as_millis());
-    let args = ["-interval=1s", "-utc", &checkpoint, "-ip4-src-group=5"];
-    let mut acctd = rig.acctd(&args)?;
-    let traffic = rig.send_in_background(&TrafficArgs {
-        sources: 1 << 24,
-        count: 1 << 24,
-        rate: RATE,
-        ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
-    })?;
-    // The packets that were sent when acctd was killed.
-    let mut kills = Vec::new();
-    let mut random = proptest::test_runner::TestRng::deterministic_rng(
-        proptest::test_runner::RngAlgorithm::ChaCha,
-    );
-    for _ in 0..KILLS {
-        use proptest::prelude::Rng as _;
-        let life = 50 + u64::from(random.next_u32() % 500);
-        thread::sleep(Duration::from_millis(life));
-        acctd.signal(Signal::KILL)?;
-        kills.push(rig.counter("v4")?.packets);
-        acctd.wait()?;
-        acctd = rig.acctd(&args)?;
-    }
-    drop(traffic);
-    acctd.finish()?;
-    let sent = rig.counter("v4")?.packets;
-
-    let files = rig.files()?;
-    let mut counted = BTreeSet::new();
-    for row in files.iter().flat_map(|file| &file.rows) {
-        let IpAddr::V4(ip) = row.ip else {
-            anyhow::bail!("{row:?}");
-        };
-        ensure!(
-            row.source.packets == 1 && row.source.bytes == 100 && row.dest == NONE,
-            "{row:?}"
-        );
-        let n = u64::from(ip.to_bits() - FIRST);
-        ensure!(n < sent, "{ip} was never sent");
-        ensure!(counted.insert(n), "{ip} is in two files");
-    }
-    ensure_files_and_lines_agree(&rig)?;
-    // What is missing before a kill: from the first packet of the hole that it is in.
-    let mut missing = Vec::new();
-    for (at, &killed) in kills.iter().enumerate() {
-        let before = at.checked_sub(1).map_or(0, |before| kills[before]);
-        let last = counted.range(before..killed).next_back();
-        let first_missing = last.map_or(before, |last| last + 1);
-        missing.push(killed - first_missing);
-    }
-    missing.sort_unstable();
-    let as_time = |packets: u64| Duration::from_secs(packets) / RATE;
-    eprintln!(
-        "killed {KILLS} times in {} files: {} of {sent} packets counted; missing before a kill: {:?} in the median, {:?} at most, with a checkpoint every {CHECKPOINT:?}",
-        files.len(),
-        counted.len(),
-        as_time(missing[KILLS / 2]),
-        as_time(missing[KILLS - 1]),
-    );
-    // Copying and saving take their time, on a machine that runs other things too.
-    let allowed = CHECKPOINT + Duration::from_millis(250);
-    ensure!(
-        as_time(missing[KILLS - 1]) <= allowed && as_time(missing[KILLS / 2]) <= CHECKPOINT,
-        "{missing:?}"
-    );
-    Ok(())
-}
-
 /// Each file has one line, with the same sums.
-fn ensure_files_and_lines_agree(rig: &Rig) -> Result<()> {
+pub(super) fn ensure_files_and_lines_agree(rig: &Rig) -> Result<()> {
     let files = rig.files()?;
     let summaries = rig.summaries()?;
     ensure!(summaries.len() == files.len(), "{summaries:?}");
@@ -185,12 +95,9 @@ pub(super) fn ensure_killed(acctd: Acctd, point: &str) -> Result<()> {
 }
 
 pub(super) fn wait_for_checkpoint(rig: &Rig) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while n_with_ending(rig, "checkpoint")? == 0 {
-        ensure!(Instant::now() < end, "no checkpoint");
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    wait_until("there is a checkpoint", || {
+        Ok(n_with_ending(rig, "checkpoint")? > 0)
+    })
 }
 
 fn n_with_ending(rig: &Rig, ending: &str) -> Result<usize> {
@@ -236,9 +143,7 @@ pub(super) fn kill_at(rig: &Rig, step: &str) -> Result<()> {
     let acctd = faulty(rig, step, ONE_HOUR)?;
     acctd.wait_for_line("Started accounting")?;
     send(rig, 1_000)?;
-    wait_for_checkpoint(rig)?;
-    // The next one has what was on its way when that one was made.
-    thread::sleep(Duration::from_millis(250));
+    wait_until_saved(&rig.log_directory(), 1_000)?;
     acctd.signal(Signal::TERM)?;
     ensure_killed(acctd, step)
 }
@@ -307,11 +212,11 @@ fn the_interval_goes_on() -> Result<()> {
     save_and_kill(&rig)?;
     let started = checkpoint_name(&rig)?;
     // Twice, so that what was recovered is saved again.
-    for _ in 0..2 {
+    for packets in [1_500, 2_000] {
         let acctd = rig.acctd(ONE_HOUR)?;
         acctd.wait_for_line("packets of the current interval are recovered")?;
         send(&rig, 500)?;
-        thread::sleep(Duration::from_millis(350));
+        wait_until_saved(&rig.log_directory(), packets)?;
         ensure!(checkpoint_name(&rig)? == started);
         acctd.stop(Signal::KILL)?;
     }
@@ -333,8 +238,7 @@ fn the_interval_goes_on() -> Result<()> {
 fn save_and_kill(rig: &Rig) -> Result<()> {
     let acctd = rig.acctd(ONE_HOUR)?;
     send(rig, 1_000)?;
-    wait_for_checkpoint(rig)?;
-    thread::sleep(Duration::from_millis(250));
+    wait_until_saved(&rig.log_directory(), 1_000)?;
     acctd.stop(Signal::KILL)?;
     Ok(())
 }
@@ -433,31 +337,6 @@ fn a_clean_stop() -> Result<()> {
     Ok(())
 }
 
-/// A reader copies its ledger for each of them, and packets wait meanwhile.
-fn checkpoints_of_a_million_prefixes() -> Result<()> {
-    let rig = Rig::new()?;
-    rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-checkpoint=500ms", "-ip4-src-group=5"])?;
-    rig.send(&TrafficArgs {
-        sources: 1_000_000,
-        count: 4_000_000,
-        scattered: true,
-        ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
-    })?;
-    let status = fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
-    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
-    let sizes = fs::metadata(rig.log_directory().join(checkpoint_name(&rig)?))?.len();
-    eprintln!(
-        "a checkpoint of {sizes} bytes; {}",
-        peak.unwrap_or_default()
-    );
-    acctd.finish()?;
-    ensure!(rig.summed("lost")? == 0 && rig.summed("overruns")? == 0);
-    let ip4 = rig.counter("v4")?;
-    ensure!(totals(&rig.files()?, true) == (ip4, NONE) && ip4.packets == 4_000_000);
-    Ok(())
-}
-
 fn with_a_cross_check() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
@@ -467,14 +346,14 @@ fn with_a_cross_check() -> Result<()> {
         "-ip4-src-group=5",
         "-crosscheck=lan0",
     ];
-    for _ in 0..5 {
+    for round in 1..=5 {
         let acctd = rig.acctd(&args)?;
         rig.send(&TrafficArgs {
             count: 3_000,
             rate: 2_000,
             ..rig.traffic("10.0.0.1/32", "172.16.0.1/32")?
         })?;
-        thread::sleep(Duration::from_millis(200));
+        wait_until_kept(&rig, 3_000 * round)?;
         acctd.stop(Signal::KILL)?;
     }
     let ended = rig.acctd(&args)?.finish()?;

@@ -1,21 +1,19 @@
 //! acctd keeps no more privileges than it needs, and runs without root.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
 use testkit::netns::Privilege;
 use testkit::traffic::TrafficArgs;
 use testkit::veth::Veth;
 
-use super::kernel::Named;
-use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
+use super::named_namespace::Named;
+use crate::errors::{as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
+use crate::waiting::wait_for_lines;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -46,28 +44,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
     (
         Needs::Root,
-        "privileges_for_what_is_another_users_are_kept_and_that_is_said",
-        what_is_another_users,
-    ),
-    (
-        Needs::Root,
-        "privileges_for_pins_in_another_users_directory_are_kept",
-        pins_in_another_users_directory,
-    ),
-    (
-        Needs::Root,
         "privileges_that_are_given_up_do_not_hide_who_has_a_group",
         who_has_a_group,
-    ),
-    (
-        Needs::Root,
-        "an_ordinary_user_with_cap_net_admin_counts_exactly",
-        an_ordinary_user_counts,
-    ),
-    (
-        Needs::Root,
-        "an_ordinary_user_with_three_capabilities_cross_checks_exactly",
-        an_ordinary_user_cross_checks,
     ),
     (
         Needs::Namespace,
@@ -82,7 +60,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// `linux/capability.h`.
-const DAC_OVERRIDE: u64 = 1 << 1;
+pub(super) const DAC_OVERRIDE: u64 = 1 << 1;
 pub(super) const NET_ADMIN: u64 = 1 << 12;
 const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
@@ -134,6 +112,14 @@ impl Rights {
     }
 }
 
+/// As an ordinary user, who keeps the bounding set, as it takes `CAP_SETPCAP` to have a smaller one.
+pub(super) fn of_an_ordinary_user(capabilities: u64) -> Result<Rights> {
+    Ok(Rights {
+        bounding: Rights::read(Path::new("/proc/self/status"))?.bounding,
+        ..Rights::only(capabilities)
+    })
+}
+
 /// Each thread has exactly these rights. Readers, the writer and the cross-check have their own.
 pub(super) fn ensure_each_thread_has(acctd: &Acctd, expected: Rights) -> Result<()> {
     let mut n_threads = 0;
@@ -173,7 +159,7 @@ pub(super) fn some_traffic(rig: &Rig, count: u64) -> Result<()> {
 }
 
 /// All that was sent is in the rows, once.
-fn ensure_counted(rig: &Rig, packets: u64) -> Result<()> {
+pub(super) fn ensure_counted(rig: &Rig, packets: u64) -> Result<()> {
     let ip4 = rig.counter("v4")?;
     ensure!(ip4.packets == packets, "{ip4:?}");
     let files = rig.files()?;
@@ -203,26 +189,7 @@ pub(super) fn ensure_cross_checked(rig: &Rig, packets: u64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn wait_for_lines(acctd: &Acctd, part: &str, count: usize) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(30);
-    while acctd
-        .log()
-        .iter()
-        .filter(|line| line.contains(part))
-        .count()
-        < count
-    {
-        ensure!(
-            Instant::now() < end,
-            "not {count} times {part:?}: {:?}",
-            acctd.log()
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn warnings(ended: &Ended) -> Vec<&str> {
+pub(super) fn warnings(ended: &Ended) -> Vec<&str> {
     let mut warnings = ended.warnings();
     // Of two runs within a second.
     warnings.retain(|warning| !warning.contains(".csv was there already"));
@@ -330,115 +297,6 @@ fn a_named_namespace() -> Result<()> {
     Ok(())
 }
 
-fn make_for(path: &Path, owner: u32, mode: u32) -> Result<()> {
-    fs::create_dir(path)?;
-    chown(path, Some(owner), Some(owner))?;
-    set_mode(path, mode)
-}
-
-/// Root needs a capability for that. A file that was opened at the start does not matter.
-fn what_is_another_users() -> Result<()> {
-    let rig = Rig::with_privilege(Privilege::Root)?;
-    rig.rules(LOG_AND_DROP)?;
-    set_mode(rig.scratch(), 0o755)?;
-    let directory = rig.log_directory();
-    let theirs = rig.scratch().join("theirs");
-    make_for(&directory, NOBODY, 0o755)?;
-    make_for(&theirs, NOBODY, 0o755)?;
-    let profile = format!("-cpuprofile={}", theirs.join("profile").display());
-    let args = ["-interval=1s", "-ip4-src-group=5", &profile];
-    let mut n_sent = 0;
-    let mut run = |kept: Option<&Path>| -> Result<()> {
-        let acctd = rig.acctd(&args)?;
-        let also = kept.map_or(0, |_| DAC_OVERRIDE);
-        ensure_each_thread_has(&acctd, Rights::only(NET_ADMIN | also))?;
-        some_traffic(&rig, 10_000)?;
-        n_sent += 10_000;
-        let ended = acctd.finish()?;
-        ensure!(warnings(&ended).is_empty(), "{:?}", ended.log);
-        let said = ended.line("so acctd keeps CAP_DAC_OVERRIDE");
-        ensure!(said.is_ok() == kept.is_some(), "{:?}", ended.log);
-        if let (Some(path), Ok(said)) = (kept, said) {
-            let expected = format!(
-                "{} is another user's, so acctd keeps CAP_DAC_OVERRIDE to get at it; to do without: chown it to uid 0",
-                path.display()
-            );
-            ensure!(said.ends_with(&expected), "{said}");
-        }
-        for entry in fs::read_dir(&directory)? {
-            let name = entry?.file_name();
-            ensure!(
-                !name.to_string_lossy().starts_with('.'),
-                "{} is left",
-                name.display()
-            );
-        }
-        ensure_counted(&rig, n_sent)
-    };
-    run(Some(&directory))?;
-    // As the line says.
-    chown(&directory, Some(0), Some(0))?;
-    run(None)?;
-    let summaries = directory.join("intervals.jsonl");
-    chown(&summaries, Some(NOBODY), Some(NOBODY))?;
-    run(Some(&summaries))?;
-    chown(&summaries, Some(0), Some(0))?;
-    run(None)?;
-    ensure!(fs::metadata(theirs.join("profile"))?.len() > 0);
-    what_another_users_acctd_has_left(&rig, n_sent)
-}
-
-/// What it counted until it was killed is taken in.
-fn what_another_users_acctd_has_left(rig: &Rig, n_before: u64) -> Result<()> {
-    let directory = rig.log_directory();
-    set_mode(&directory, 0o777)?;
-    set_mode(&directory.join("intervals.jsonl"), 0o666)?;
-    let mut theirs = as_nobody_with(rig, "+net_admin")?;
-    theirs
-        .args(["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"])
-        .arg("-log-directory")
-        .arg(&directory);
-    let theirs = Acctd::spawn(&mut theirs)?;
-    theirs.wait_for_line("Started accounting")?;
-    some_traffic(rig, 1_000)?;
-    thread::sleep(Duration::from_millis(1_300));
-    theirs.stop(Signal::KILL)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
-    acctd.wait_for_line(".checkpoint is another user's, so acctd keeps CAP_DAC_OVERRIDE")?;
-    acctd.wait_for_line("1000 packets of the current interval are recovered")?;
-    acctd.finish()?;
-    ensure_counted(rig, n_before + 1_000)
-}
-
-fn pins_in_another_users_directory() -> Result<()> {
-    let rig = Rig::with_privilege(Privilege::Root)?;
-    rig.rules(LOG_AND_DROP)?;
-    let bpffs = rig.scratch().join("bpf");
-    fs::create_dir(&bpffs)?;
-    let shown = bpffs.to_str().context("a path of ASCII")?;
-    rig.router.run(&["mount", "-t", "bpf", "bpf", shown])?;
-    rig.router.run(&["mkdir", &format!("{shown}/theirs")])?;
-    rig.router
-        .run(&["chown", "65534", &format!("{shown}/theirs")])?;
-    for (directory, also) in [
-        (format!("{shown}/theirs"), DAC_OVERRIDE),
-        (format!("{shown}/theirs/below"), DAC_OVERRIDE),
-        (format!("{shown}/ours"), 0),
-        (shown.to_owned(), 0),
-    ] {
-        let pin = format!("-crosscheck-pin={directory}");
-        let args = ["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0", &pin];
-        let acctd = rig.acctd(&args)?;
-        let expected = Rights::only(FOR_A_CROSS_CHECK | also);
-        ensure_each_thread_has(&acctd, expected).with_context(|| directory.clone())?;
-        let pinned = || rig.router.run(&["ls", &directory]);
-        ensure!(pinned()?.contains("ACCTD_EPOCHS"), "{}", pinned()?);
-        acctd.finish()?;
-        ensure!(!pinned()?.contains("ACCTD"), "{}", pinned()?);
-    }
-    Ok(())
-}
-
 /// Who that is only root with all its capabilities can see.
 fn who_has_a_group() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
@@ -459,63 +317,6 @@ fn who_has_a_group() -> Result<()> {
     complains(&output, 1, &expected)?;
     theirs.finish()?;
     Ok(())
-}
-
-/// As an ordinary user, who keeps the bounding set, as it takes `CAP_SETPCAP` to have a smaller one.
-fn of_an_ordinary_user(capabilities: u64) -> Result<Rights> {
-    Ok(Rights {
-        bounding: Rights::read(Path::new("/proc/self/status"))?.bounding,
-        ..Rights::only(capabilities)
-    })
-}
-
-const NO_PRIORITY: &str = "Failed to set priority -19: Permission denied (os error 13); packets may be lost sooner on a busy machine: grant CAP_SYS_NICE, raise LimitNICE (ulimit -e), or start with --priority 0";
-
-fn an_ordinary_user_counts() -> Result<()> {
-    let rig = Rig::with_privilege(Privilege::Root)?;
-    rig.rules(LOG_AND_DROP)?;
-    set_mode(rig.scratch(), 0o777)?;
-    let mut n_sent = 0;
-    for (capabilities, more, expected) in [
-        // The buffer beyond net.core.rmem_max comes with CAP_NET_ADMIN, the priority does not.
-        ("+net_admin", "-priority=-19", &[NO_PRIORITY][..]),
-        // As the warning says.
-        ("+net_admin,+sys_nice", "-priority=-19", &[]),
-        ("+net_admin", "-priority=0", &[]),
-    ] {
-        let mut command = as_nobody_with(&rig, capabilities)?;
-        command
-            .args(["-interval=1s", "-ip4-src-group=5", more, "-log-directory"])
-            .arg(rig.log_directory());
-        let acctd = Acctd::spawn(&mut command)?;
-        acctd.wait_for_line("Started accounting")?;
-        ensure_each_thread_has(&acctd, of_an_ordinary_user(NET_ADMIN)?)?;
-        some_traffic(&rig, 20_000)?;
-        n_sent += 20_000;
-        let ended = acctd.finish()?;
-        ensure!(warnings(&ended) == expected, "{:?}", ended.log);
-        ensure_counted(&rig, n_sent)?;
-    }
-    Ok(())
-}
-
-fn an_ordinary_user_cross_checks() -> Result<()> {
-    let rig = Rig::with_privilege(Privilege::Root)?;
-    rig.rules(LOG_AND_DROP)?;
-    set_mode(rig.scratch(), 0o777)?;
-    let mut command = as_nobody_with(&rig, "+net_admin,+bpf,+perfmon")?;
-    command
-        .args(["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"])
-        .arg("-log-directory")
-        .arg(rig.log_directory());
-    let acctd = Acctd::spawn(&mut command)?;
-    acctd.wait_for_line("Started accounting")?;
-    ensure_each_thread_has(&acctd, of_an_ordinary_user(FOR_A_CROSS_CHECK)?)?;
-    some_traffic(&rig, 20_000)?;
-    wait_for_lines(&acctd, "Stats file", 2)?;
-    let ended = acctd.finish()?;
-    ensure!(warnings(&ended) == [NO_PRIORITY], "{:?}", ended.log);
-    ensure_cross_checked(&rig, 20_000)
 }
 
 fn mode(path: &Path) -> Result<u32> {

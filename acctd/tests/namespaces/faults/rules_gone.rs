@@ -6,6 +6,7 @@ use testkit::traffic::TrafficArgs;
 
 use super::kernel::span;
 use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
+use crate::waiting::{wait_for_lines, wait_until};
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -88,13 +89,17 @@ fn flushed_and_loaded_again() -> Result<()> {
         rate: 20_000,
         ..rig.traffic("10.0.0.0/24", "172.16.0.1/32")?
     })?;
-    while rig.counter("v4")?.packets < 1_000 {}
+    wait_until("packets are logged", || {
+        Ok(rig.counter("v4")?.packets >= 1_000)
+    })?;
     let before = Utc::now();
     rig.rules(FLUSH)?;
     let flushed = Utc::now();
     acctd.wait_for_line("group 5: no rule logs to it any more")?;
     acctd.wait_for_line("group 7: no rule logs to it any more")?;
-    while rig.counter("missed")?.packets < 10_000 {}
+    wait_until("packets are missed", || {
+        Ok(rig.counter("missed")?.packets >= 10_000)
+    })?;
     let loading = Utc::now();
     rig.rules(&format!(
         "flush chain inet hole prerouting
@@ -145,10 +150,7 @@ fn of_one_group() -> Result<()> {
     rig.rules(IP6)?;
     acctd.wait_for_line("Group 7 has rules again")?;
     rig.rules("table inet other { flags dormant; }")?;
-    let told = |log: &[String]| log.iter().filter(|line| line.contains("any more")).count();
-    while told(&acctd.log()) < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for_lines(&acctd, "any more", 2)?;
     let log = acctd.finish()?.log;
     ensure!(!log.iter().any(|line| line.contains("group 5:")), "{log:?}");
     let gaps = gaps(&rig)?;
@@ -196,29 +198,21 @@ fn of_iptables(program: &str) -> Result<()> {
     run(&program_of_ip6, &format!("-A INPUT {rule} 7"))?;
     let started = Utc::now();
     let acctd = rig.acctd(ONE_DAY)?;
-    let count = |part: &str| {
-        let log = acctd.log();
-        log.iter().filter(|line| line.contains(part)).count()
-    };
-    let wait_for = |part: &str, n: usize| {
-        while count(part) < n {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-    };
+    let wait_for = |part, count| wait_for_lines(&acctd, part, count);
     let before = Utc::now();
     iptables("-t raw -F logs")?;
     let flushed = Utc::now();
-    wait_for("group 5: no rule logs to it any more", 1);
+    wait_for("group 5: no rule logs to it any more", 1)?;
     iptables(&format!("-t raw -A logs {rule} 5"))?;
-    wait_for("Group 5 has rules again", 1);
+    wait_for("Group 5 has rules again", 1)?;
     let after = Utc::now();
     // The jump to it alone.
     iptables("-t raw -F PREROUTING")?;
-    wait_for("group 5: no rule logs to it any more", 2);
+    wait_for("group 5: no rule logs to it any more", 2)?;
     iptables("-t raw -A PREROUTING -j logs")?;
-    wait_for("Group 5 has rules again", 2);
+    wait_for("Group 5 has rules again", 2)?;
     run(&program_of_ip6, "-F")?;
-    wait_for("group 7: no rule logs to it any more", 1);
+    wait_for("group 7: no rule logs to it any more", 1)?;
     acctd.finish()?;
     let gaps = gaps(&rig)?;
     let groups: Vec<_> = gaps.iter().map(|(groups, ..)| &groups[..]).collect();

@@ -3,8 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -13,10 +11,11 @@ use testkit::veth::Veth;
 
 use super::privilege::{
     FOR_A_CROSS_CHECK, NET_ADMIN, Rights, ensure_cross_checked, ensure_each_thread_has,
-    ensure_no_program_was_started, some_traffic, wait_for_lines,
+    ensure_no_program_was_started, some_traffic,
 };
 use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, Rig};
+use crate::waiting::{wait_for_lines, wait_until_saved};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -113,8 +112,7 @@ fn root_becomes_the_user() -> Result<()> {
         ensure_is_nobodys(&socket, 0o660)?;
         some_traffic(&rig, 10_000)?;
         n_sent += 10_000;
-        // Within its flush timeout the kernel hands over the last batch, and 100 ms later it is saved.
-        thread::sleep(Duration::from_millis(1_500));
+        wait_until_saved(&nested, n_sent)?;
         ensure_each_thread_is_nobody(&acctd, NET_ADMIN)?;
         ensure_no_program_was_started(&acctd)?;
         let ended = acctd.stop(signal)?;

@@ -6,7 +6,7 @@
 # says: router --lan
 # A Docker host, its containers behind docker0, and acctd's rules for a host.
 # As Docker 29 has it (moby/moby: integration/network/bridge/iptablesdoc/generated/usernet-portmap.md).
-ip link add docker0 type bridge
+ip link add docker0 type bridge mcast_snooping 0
 ip link set docker0 up
 ip link set wan0 master docker0
 ip route replace 10.255.0.0/16 dev docker0

@@ -5,7 +5,7 @@
 # doctor: behind-verdict warning
 # says: counter drop
 # A rule behind Docker's chains, of what goes to containers: what is new, and they do not publish, is dropped.
-ip link add docker0 type bridge
+ip link add docker0 type bridge mcast_snooping 0
 ip link set docker0 up
 ip link set wan0 master docker0
 ip route replace 10.255.0.0/16 dev docker0

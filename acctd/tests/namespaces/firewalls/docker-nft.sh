@@ -4,7 +4,7 @@
 # live: yes
 # doctor: OK
 # Docker with its nftables back end, and acctd's rules for a router.
-ip link add docker0 type bridge
+ip link add docker0 type bridge mcast_snooping 0
 ip link set docker0 up
 ip link set wan0 master docker0
 ip route replace 10.255.0.0/16 dev docker0

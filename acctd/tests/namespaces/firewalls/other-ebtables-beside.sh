@@ -2,7 +2,7 @@
 # in: all
 # doctor: OK
 # Rules of ebtables for ARP, and a bridge.
-ip link add br0 type bridge
+ip link add br0 type bridge mcast_snooping 0
 ip link set br0 address $(cat /sys/class/net/lan0/address) up
 ip addr flush dev lan0
 ip link set lan0 master br0

@@ -13,12 +13,12 @@ use crate::{Case, Needs};
 pub(crate) const CASES: &[Case] = &[
     (
         Needs::Root,
-        "the_seeds_manual_checks_correctness_to_the_packet",
+        "the_go_manual_checks_correctness_to_the_packet",
         correctness_is_checked,
     ),
     (
         Needs::Root,
-        "the_seeds_manual_tests_live_with_a_profile",
+        "the_go_manual_tests_live_with_a_profile",
         live_testing,
     ),
 ];
