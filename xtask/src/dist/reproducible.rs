@@ -1,16 +1,20 @@
 //! The same sources give the same package, to the byte, wherever they are built.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testkit::{print, process};
+use testkit::{
+    print,
+    process::{self, run},
+    programs::cargo,
+};
 
-use super::{Packages, run, tool};
+use super::{
+    packages::Packages,
+    packing::{Packing, tool},
+};
+use crate::workspace::cargo_home;
 
 /// Puts the list of dependencies into the program. It is cargo's `RUSTC_WORKSPACE_WRAPPER`, which leaves
 /// `RUSTC_WRAPPER` to us.
@@ -19,17 +23,14 @@ const CARGO_AUDITABLE: &str = "0.7.7";
 /// Passes on what cargo asks of rustc, and keeps this machine's directories out of it.
 const WRAPPER: &str = "xtask/src/dist/rustc.sh";
 
-/// What it says in the place of the sources' directory.
-pub(super) const SOURCES: &str = "/usr/src/acctd";
-
 /// Builds acctd in the sources at `root`, into `target`.
-pub(super) fn build(cargo: &str, root: &Path, target: &Path) -> Result<()> {
+pub(super) fn build(root: &Path, target: &Path) -> Result<()> {
     let home = cargo_home()?;
-    let auditable = tool(cargo, target, "cargo-auditable", CARGO_AUDITABLE, "dev")?;
+    let auditable = tool(target, "cargo-auditable", CARGO_AUDITABLE, "dev")?;
     let build = || {
         run(Command::new(&auditable)
             .args(["auditable", "build", "--release", "--locked", "-p", "acctd"])
-            .env("CARGO", cargo)
+            .env("CARGO", cargo())
             .env("RUSTC_WRAPPER", root.join(WRAPPER))
             .env("DIST_ROOT", root)
             .env("DIST_CARGO_HOME", &home)
@@ -51,14 +52,6 @@ pub(super) fn build(cargo: &str, root: &Path, target: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn cargo_home() -> Result<PathBuf> {
-    if let Some(home) = std::env::var_os("CARGO_HOME") {
-        return Ok(home.into());
-    }
-    let home = std::env::home_dir().context("no home directory")?;
-    Ok(home.join(".cargo"))
 }
 
 fn names_one_of(program: &Path, directories: &[&Path]) -> Result<bool> {
@@ -93,11 +86,16 @@ pub(super) fn copy(root: &Path, target: &Path) -> Result<TempDir> {
 }
 
 /// Builds acctd's own crates again, in another directory, and compares the packages.
-pub(super) fn check(cargo: &str, root: &Path, target: &Path, packages: &Packages) -> Result<()> {
+pub(super) fn check(root: &Path, packing: &Packing<'_>, packages: &Packages) -> Result<()> {
+    let target = packing.target;
     let elsewhere = copy(root, target)?;
-    build(cargo, elsewhere.path(), target)?;
+    build(elsewhere.path(), target)?;
     let place = TempDir::with_prefix_in("again-", target)?;
-    let again = Packages::build(cargo, root, elsewhere.path(), target, place.path())?;
+    let again = Packages::build(&Packing {
+        sources: elsewhere.path(),
+        place: place.path(),
+        ..*packing
+    })?;
     for (package, again) in packages.files().into_iter().zip(again.files()) {
         ensure!(
             fs::read(package)? == fs::read(again)?,

@@ -9,40 +9,26 @@ use std::{
 use anyhow::{Result, ensure};
 use testkit::{print, process};
 
-use super::tool;
+use super::packing::Packing;
 
 const CARGO_GENERATE_RPM: &str = "0.21.1";
 
-/// Of the sources at `sources` and what is built of them below. They are a copy, newer than `date`: a file that is
-/// older would keep its time.
-pub(super) fn package(
-    cargo: &str,
-    sources: &Path,
-    target: &Path,
-    place: &Path,
-    date: &str,
-) -> Result<PathBuf> {
-    // What it packs is compressed in Rust, which takes minutes where that is not optimised.
-    let generate = tool(
-        cargo,
-        target,
-        "cargo-generate-rpm",
-        CARGO_GENERATE_RPM,
-        "release",
-    )?;
-    let file = place.join(format!(
+/// The sources are newer than the date: a file that is older would keep its time.
+pub(super) fn package(packing: &Packing<'_>) -> Result<PathBuf> {
+    let file = packing.place.join(format!(
         "acctd-{}-1.{}.rpm",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH
     ));
-    let mut build = Command::new(generate);
+    // What it packs is compressed in Rust, which takes minutes where that is not optimised.
+    let mut build = packing.tool("cargo-generate-rpm", CARGO_GENERATE_RPM, "release")?;
     build
         .args(["generate-rpm", "--package", "acctd", "--target-dir"])
-        .arg(sources.join("target"))
+        .arg(packing.sources.join("target"))
         // The other way takes a script of rpm's own, which is not everywhere.
-        .args(["--auto-req", "builtin", "--source-date", date, "--output"])
-        .arg(&file)
-        .current_dir(sources);
+        .args(["--auto-req", "builtin", "--source-date", packing.date])
+        .arg("--output")
+        .arg(&file);
     process::output(&mut build)?;
     Ok(file)
 }

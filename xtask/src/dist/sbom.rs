@@ -12,31 +12,23 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{print, process};
 
-use super::{reproducible, tool};
+use super::packing::Packing;
 
 const CARGO_CYCLONEDX: &str = "0.5.9";
+/// What it says in the place of the sources' directory.
+const SOURCES: &str = "/usr/src/acctd";
 pub(super) const NAME: &str = "acctd.cdx.json";
 
-/// Lists what the sources at `sources` need, into `release`. They are a copy: this writes lists of the other
-/// crates beside those.
-pub(super) fn write(
-    cargo: &str,
-    sources: &Path,
-    target: &Path,
-    date: &str,
-    release: &Path,
-) -> Result<PathBuf> {
-    let cyclonedx = tool(cargo, target, "cargo-cyclonedx", CARGO_CYCLONEDX, "dev")?;
-    let mut list = Command::new(cyclonedx);
-    list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
-        .env("CARGO", cargo)
-        .env("SOURCE_DATE_EPOCH", date)
-        .current_dir(sources);
+/// Lists what the sources need, into `release`. This writes lists of the other crates beside those.
+pub(super) fn write(packing: &Packing<'_>, release: &Path) -> Result<PathBuf> {
+    let mut list = packing.tool("cargo-cyclonedx", CARGO_CYCLONEDX, "dev")?;
+    list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"]);
     process::output(&mut list)?;
-    let text = fs::read_to_string(sources.join("acctd").join(NAME))?;
-    let here = sources.to_str().context("a directory whose name is text")?;
+    let text = fs::read_to_string(packing.sources.join("acctd").join(NAME))?;
+    let here = packing.sources.to_str();
+    let here = here.context("a directory whose name is text")?;
     let place = release.join(NAME);
-    fs::write(&place, text.replace(here, reproducible::SOURCES))?;
+    fs::write(&place, text.replace(here, SOURCES))?;
     Ok(place)
 }
 
