@@ -14,11 +14,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use testkit::{daemon::Daemon, interrupt::Interrupt, netns::Privilege, nft, print, programs};
+use testkit::{
+    daemon::Daemon,
+    interrupt::Interrupt,
+    netns::Privilege,
+    nft, print, programs,
+    rows::{self, CsvFile},
+};
 
 use crate::setup;
 
-mod files;
 mod report;
 mod stage;
 
@@ -87,7 +92,11 @@ fn play(interrupt: &Interrupt) -> Result<()> {
     }
     let counters = finished?;
 
-    let files = files::read(&log_directory)?;
+    let paths = rows::paths(&log_directory)?;
+    let files: Vec<CsvFile> = paths
+        .iter()
+        .map(|path| rows::read(path))
+        .collect::<Result<_>>()?;
     let totals = report::Totals::compare(&counters, &files)?;
     print::line(format!("\n{}{totals}", report::tables(&files)))?;
     print::line(report::EXPLANATION)?;

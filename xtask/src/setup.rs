@@ -4,69 +4,57 @@
 use anyhow::{Result, bail};
 use testkit::{debian::Debian, netns::find_program, print};
 
-/// A Debian package, and how to tell that it is there on another system.
-struct Package {
-    name: &'static str,
-    gives: &'static str,
-    programs: &'static [&'static str],
-}
+/// A Debian package, what it is for, and the programs that tell on another system that it is there.
+struct Package(&'static str, &'static str, &'static [&'static str]);
 
 const PACKAGES: [Package; 11] = [
-    Package {
-        name: "libnetfilter-log-dev",
-        gives: "the library libnetfilter_log with its development files, to build acctd",
-        programs: &[],
-    },
-    Package {
-        name: "nftables",
-        gives: "nft, for the rules of the tests and the demo",
-        programs: &["nft"],
-    },
-    Package {
-        name: "iptables",
-        gives: "iptables and ip6tables, whose rules the tests load too",
-        programs: &["iptables", "ip6tables"],
-    },
-    Package {
-        name: "iproute2",
-        gives: "ip, for the devices of the tests and the demo",
-        programs: &["ip"],
-    },
-    Package {
-        name: "iputils-ping",
-        gives: "ping, for the demo's ICMP",
-        programs: &["ping"],
-    },
-    Package {
-        name: "util-linux",
-        gives: "unshare, nsenter and setpriv, for the namespaces",
-        programs: &["unshare", "nsenter", "setpriv"],
-    },
-    Package {
-        name: "hping3",
-        gives: "hping3, with which go-nflog-acctd's manual checks its numbers",
-        programs: &["hping3"],
-    },
-    Package {
-        name: "python3-venv",
-        gives: "a virtual environment of Python's, for the databases that the tests load files into",
-        programs: &["python3"],
-    },
-    Package {
-        name: "ethtool",
-        gives: "ethtool, for the offloads that acctd doctor notes",
-        programs: &["ethtool"],
-    },
-    Package {
-        name: "bpftool",
-        gives: "bpftool, which detaches and loads programs beside the cross-check's",
-        programs: &["bpftool"],
-    },
-    Package {
-        name: "procps",
-        gives: "ps and sysctl, for the tests",
-        programs: &["ps", "sysctl"],
-    },
+    Package(
+        "libnetfilter-log-dev",
+        "the library libnetfilter_log with its development files, to build acctd",
+        &[],
+    ),
+    Package(
+        "nftables",
+        "nft, for the rules of the tests and the demo",
+        &["nft"],
+    ),
+    Package(
+        "iptables",
+        "iptables and ip6tables, whose rules the tests load too",
+        &["iptables", "ip6tables"],
+    ),
+    Package(
+        "iproute2",
+        "ip, for the devices of the tests and the demo",
+        &["ip"],
+    ),
+    Package("iputils-ping", "ping, for the demo's ICMP", &["ping"]),
+    Package(
+        "util-linux",
+        "unshare, nsenter and setpriv, for the namespaces",
+        &["unshare", "nsenter", "setpriv"],
+    ),
+    Package(
+        "hping3",
+        "hping3, with which go-nflog-acctd's manual checks its numbers",
+        &["hping3"],
+    ),
+    Package(
+        "python3-venv",
+        "a virtual environment of Python's, for the databases that the tests load files into",
+        &["python3"],
+    ),
+    Package(
+        "ethtool",
+        "ethtool, for the offloads that acctd doctor notes",
+        &["ethtool"],
+    ),
+    Package(
+        "bpftool",
+        "bpftool, which detaches and loads programs beside the cross-check's",
+        &["bpftool"],
+    ),
+    Package("procps", "ps and sysctl, for the tests", &["ps", "sysctl"]),
 ];
 
 /// Installs what is missing, and does nothing if nothing is.
@@ -74,19 +62,19 @@ pub(crate) fn run() -> Result<()> {
     let Some(debian) = Debian::find() else {
         return check_elsewhere();
     };
-    debian.install(&PACKAGES.map(|package| package.name))
+    debian.install(&PACKAGES.map(|Package(name, ..)| name))
 }
 
 /// Another system than Debian: says what is needed, and goes on if the
 /// programs are there. The library shows itself when acctd is linked.
 fn check_elsewhere() -> Result<()> {
     print::line("setup: this is not Debian; acctd, its tests and its demo need")?;
-    for package in &PACKAGES {
-        print::line(format!("  {} (Debian: {})", package.gives, package.name))?;
+    for Package(name, gives, _) in &PACKAGES {
+        print::line(format!("  {gives} (Debian: {name})"))?;
     }
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .flat_map(|package| package.programs)
+        .flat_map(|Package(_, _, programs)| *programs)
         .copied()
         .filter(|program| find_program(program).is_none())
         .collect();

@@ -84,9 +84,7 @@ impl Soak {
             if fault.ends_acctd && is_second_half {
                 continue;
             }
-            fault
-                .strike(&mut stage, interrupt)
-                .with_context(|| fault.name)?;
+            (fault.strike)(&mut stage, interrupt).with_context(|| fault.name)?;
             counts[n] += 1;
             stage.steady_traffic(interrupt)?;
             accounts.collect(&stage.log_directory())?;

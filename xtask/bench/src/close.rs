@@ -23,7 +23,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    measure::{begin, in_a_place, settle, stop},
+    measure::{as_figure, begin, in_a_place, mib, settle, stop},
     output::{Output, Table},
     receiver::{Place, Receiver},
     receivers::{self, Name},
@@ -173,13 +173,12 @@ impl Args {
         }
         let packets = place.stage.seen()?;
         let counted = receiver.counted(place)?.packets;
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         Ok(Run {
             receiver: name.to_owned(),
             packets,
-            packets_a_second: packets as f64 / sent_for.as_secs_f64(),
+            packets_a_second: as_figure(packets) / sent_for.as_secs_f64(),
             lost: packets.cast_signed() - counted.cast_signed(),
-            peak_mib: peak as f64 / f64::from(1 << 20),
+            peak_mib: mib(peak),
             intervals,
         })
     }

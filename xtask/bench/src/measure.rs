@@ -12,13 +12,12 @@ use tempfile::TempDir;
 use testkit::{
     interrupt::Interrupt,
     process::Process,
-    traffic::Sent,
     usage::{self, CpuTime},
 };
 
 use crate::{
     bpf_stats::{BpfStats, runs_of},
-    receiver::{Counted, Place, Receiver},
+    receiver::{Place, Receiver},
     setup::Setup,
     stage::{FLUSHED, Stage, last_words},
 };
@@ -141,15 +140,30 @@ fn turn(place: &Place<'_>, receiver: &dyn Receiver, interrupt: &Interrupt) -> Re
     let counted = receiver
         .counted(place)
         .with_context(|| format!("what it has counted, in {}", place.directory.display()))?;
-    let figures = Figures {
-        counted,
-        seen,
-        sent,
-        cpu,
-        peak,
+    let (n_seen, n_counted) = (as_figure(seen), as_figure(counted.packets));
+    let n_sent = as_figure(sent.packets);
+    let cpu_nanos = as_figure(cpu.nanos) / (n_sent * (n_counted / n_seen)).max(1.0);
+    let lost = seen.cast_signed() - counted.packets.cast_signed();
+    Ok(Sample {
+        cpu_nanos,
+        user_nanos: cpu_nanos * cpu.user_share(),
+        system_nanos: cpu_nanos * (1.0 - cpu.user_share()),
+        loss_percent: (n_seen - n_counted) * 100.0 / n_seen,
+        lost,
+        peak_mib: mib(peak),
+        packets_a_datagram: counted.datagrams.map(|n| n_counted / as_figure(n.max(1))),
+        path_nanos: sent.seconds * 1e9 / n_sent,
         tc_nanos,
-    };
-    Ok(figures.sample())
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(crate) fn as_figure(number: u64) -> f64 {
+    number as f64
+}
+
+pub(crate) fn mib(bytes: u64) -> f64 {
+    as_figure(bytes) / f64::from(1 << 20)
 }
 
 fn start(place: &Place<'_>, receiver: &dyn Receiver) -> Result<Option<Process>> {
@@ -216,39 +230,4 @@ pub(crate) fn stop(
         thread::sleep(Duration::from_millis(5));
     }
     Ok(peak)
-}
-
-struct Figures {
-    counted: Counted,
-    seen: u64,
-    sent: Sent,
-    cpu: CpuTime,
-    peak: u64,
-    tc_nanos: Option<f64>,
-}
-
-impl Figures {
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    fn sample(&self) -> Sample {
-        let seen = self.seen as f64;
-        let counted = self.counted.packets as f64;
-        let packets = self.sent.packets as f64;
-        let cpu_nanos = self.cpu.nanos as f64 / (packets * (counted / seen)).max(1.0);
-        let user_share = self.cpu.user_share();
-        let lost = self.seen.cast_signed() - self.counted.packets.cast_signed();
-        Sample {
-            cpu_nanos,
-            user_nanos: cpu_nanos * user_share,
-            system_nanos: cpu_nanos * (1.0 - user_share),
-            loss_percent: lost as f64 * 100.0 / seen,
-            lost,
-            peak_mib: self.peak as f64 / f64::from(1 << 20),
-            packets_a_datagram: self
-                .counted
-                .datagrams
-                .map(|datagrams| counted / datagrams.max(1) as f64),
-            path_nanos: self.sent.seconds * 1e9 / packets,
-            tc_nanos: self.tc_nanos,
-        }
-    }
 }

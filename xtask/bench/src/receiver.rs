@@ -1,7 +1,6 @@
 //! One of those who are measured: its configuration, how it is started and what it has counted.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -10,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde::Deserialize;
+use testkit::rows;
 
 use crate::{
     setup::{Family, Setup},
@@ -116,11 +116,7 @@ pub(crate) fn source_group_flag(family: Family) -> &'static str {
 /// The sum of a column over the CSV files of a directory.
 pub(crate) fn sum_of_column(directory: &Path, title: &str) -> Result<u64> {
     let mut sum = 0;
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "csv") {
-            continue;
-        }
+    for path in rows::paths(directory)? {
         let mut reader = csv::Reader::from_path(&path)?;
         let column = reader
             .headers()?

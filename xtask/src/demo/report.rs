@@ -3,12 +3,13 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{nft::Count, table};
-
-use super::{
-    files::{CsvFile, Row},
-    stage::LEFT_OUT,
+use testkit::{
+    nft::Count,
+    rows::{CsvFile, Row},
+    table,
 };
+
+use super::stage::LEFT_OUT;
 
 /// How many rows of a file are shown.
 const SHOWN: usize = 12;
@@ -43,9 +44,8 @@ pub(super) fn check_verdicts(files: &[CsvFile]) -> Result<()> {
         "the cross-check has not found the address that was left out"
     );
     for row in differing {
-        let verdict = row.kernel.as_ref().map(|kernel| kernel.verdict.as_str());
         ensure!(
-            row.ip() == LEFT_OUT && verdict == Some("uncovered"),
+            row.ip == LEFT_OUT && row.verdict.as_deref() == Some("uncovered"),
             "the cross-check has found another difference: {:?}",
             row.record
         );
@@ -65,7 +65,7 @@ pub(super) fn tables(files: &[CsvFile]) -> String {
 
 fn file_table(file: &CsvFile) -> String {
     let mut rows: Vec<&Row> = file.rows.iter().collect();
-    rows.sort_by_key(|row| Reverse((row.differs(), row.source.bytes + row.dest.bytes)));
+    rows.sort_by_key(|row| Reverse((row.differs(), row.source_bytes + row.dest_bytes)));
     let shown = rows.iter().take(SHOWN);
     let cells: Vec<Vec<String>> = shown
         .map(|row| row.record.iter().map(str::to_owned).collect())
@@ -99,26 +99,25 @@ impl Totals {
             let found = counters.get(name).copied();
             found.with_context(|| format!("nft shows no counter {name}"))
         };
-        let source: Columns = |row| (row.source, row.kernel.as_ref().map(|kernel| kernel.source));
-        let dest: Columns = |row| (row.dest, row.kernel.as_ref().map(|kernel| kernel.dest));
         let totals = [
-            ("ip4_in", Some("left_out"), "IPv4 Source", false, source),
-            ("ip4_out", None, "IPv4 Dest", false, dest),
-            ("ip6_in", None, "IPv6 Source", true, source),
-            ("ip6_out", None, "IPv6 Dest", true, dest),
+            ("ip4_in", Some("left_out"), "IPv4 Source", false, 0),
+            ("ip4_out", None, "IPv4 Dest", false, 1),
+            ("ip6_in", None, "IPv6 Source", true, 0),
+            ("ip6_out", None, "IPv6 Dest", true, 1),
         ]
         .into_iter()
         .map(|(name, left_out, columns, is_ipv6, side)| {
             let nft = counter(name)?;
             let passed = [Some(nft), left_out.map(counter).transpose()?];
             let rows = files.iter().flat_map(|file| &file.rows);
-            let rows = rows.filter(|row| row.is_ipv6 == is_ipv6);
-            let kernel: Option<Vec<Count>> = rows.clone().map(|row| side(row).1).collect();
+            let rows = rows.filter(|row| row.is_ipv6() == is_ipv6);
+            let kernel: Option<Vec<Count>> =
+                rows.clone().map(|row| Some(row.passed()?[side])).collect();
             Ok(Total {
                 counter: name,
                 columns,
                 nft,
-                csv: sum(rows.map(|row| side(row).0)),
+                csv: sum(rows.map(|row| row.counted()[side])),
                 kernel: kernel
                     .filter(|counts| !counts.is_empty())
                     .map(|counts| (sum(counts.into_iter()), sum(passed.into_iter().flatten()))),
@@ -131,9 +130,6 @@ impl Totals {
         self.0.iter().all(Total::equal)
     }
 }
-
-/// NFLOG's count and the kernel's in a row.
-type Columns = fn(&Row) -> (Count, Option<Count>);
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,7 +194,7 @@ fn sum(counts: impl Iterator<Item = Count>) -> Count {
 mod tests {
     use csv::StringRecord;
 
-    use super::{super::files::KernelRow, *};
+    use super::*;
 
     fn count(packets: u64) -> Count {
         let bytes = packets * 100;
@@ -207,11 +203,13 @@ mod tests {
 
     fn file(rows: impl IntoIterator<Item = (&'static str, u64, u64)>) -> CsvFile {
         let row = |(ip, source, dest): (&str, u64, u64)| Row {
+            ip: ip.to_owned(),
+            source_packets: source,
+            source_bytes: source * 100,
+            dest_packets: dest,
+            dest_bytes: dest * 100,
             record: StringRecord::from(vec![ip]),
-            is_ipv6: ip.contains(':'),
-            source: count(source),
-            dest: count(dest),
-            kernel: None,
+            ..Row::default()
         };
         CsvFile {
             name: "a.csv".to_owned(),
@@ -231,12 +229,10 @@ mod tests {
     /// A row as the cross-check writes it.
     fn checked(ip: &'static str, source: u64, tc_source: u64, verdict: &str) -> CsvFile {
         let mut file = file([(ip, source, 0)]);
-        file.rows[0].record.push_field(ip);
-        file.rows[0].kernel = Some(KernelRow {
-            source: count(tc_source),
-            dest: count(0),
-            verdict: verdict.to_owned(),
-        });
+        let row = &mut file.rows[0];
+        (row.tc_source_packets, row.tc_source_bytes) = (Some(tc_source), Some(tc_source * 100));
+        (row.tc_dest_packets, row.tc_dest_bytes) = (Some(0), Some(0));
+        row.verdict = Some(verdict.to_owned());
         file
     }
 

@@ -1,9 +1,9 @@
 //! The sums of acctd's files, which are removed as they are read, as an operator's script does.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::{nft::Count, print};
+use testkit::{nft::Count, print, rows};
 
 /// What all files together have counted.
 #[derive(Debug, Default)]
@@ -28,35 +28,20 @@ pub(super) struct Lost {
 impl Accounts {
     /// Takes in the files that are complete.
     pub(super) fn collect(&mut self, directory: &Path) -> Result<()> {
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.extension().is_none_or(|ending| ending != "csv") {
-                continue;
+        for path in rows::paths(directory)? {
+            for row in rows::read(&path)?.rows {
+                let sum = if row.is_ipv6() {
+                    &mut self.ip6
+                } else {
+                    &mut self.ip4
+                };
+                sum.bytes += row.source_bytes;
+                sum.packets += row.source_packets;
+                self.rows += 1;
             }
-            self.add(&path)
-                .with_context(|| path.display().to_string())?;
+            self.files += 1;
             fs::remove_file(&path)?;
         }
-        Ok(())
-    }
-
-    fn add(&mut self, path: &Path) -> Result<()> {
-        for record in csv::Reader::from_path(path)?.records() {
-            let record = record?;
-            let number = |field: usize| -> Result<u64> {
-                Ok(record.get(field).context("a field is missing")?.parse()?)
-            };
-            let ip: IpAddr = record.get(1).context("no address")?.parse()?;
-            let sum = if ip.is_ipv4() {
-                &mut self.ip4
-            } else {
-                &mut self.ip6
-            };
-            sum.bytes += number(2)?;
-            sum.packets += number(3)?;
-            self.rows += 1;
-        }
-        self.files += 1;
         Ok(())
     }
 

@@ -8,60 +8,42 @@ use testkit::{group_socket, interrupt::Interrupt, traffic::TrafficArgs};
 
 use super::stage::{QUIET, Stage, finish};
 
+/// What happens, whether another process goes on afterwards, and how it is brought about.
 pub(super) struct Fault {
     pub(super) name: &'static str,
-    /// Whether another process goes on afterwards.
     pub(super) ends_acctd: bool,
-    strike: fn(&mut Stage, &Interrupt) -> Result<()>,
+    pub(super) strike: fn(&mut Stage, &Interrupt) -> Result<()>,
 }
 
-impl Fault {
-    pub(super) fn strike(&self, stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {
-        (self.strike)(stage, interrupt)
+const fn fault(
+    name: &'static str,
+    ends_acctd: bool,
+    strike: fn(&mut Stage, &Interrupt) -> Result<()>,
+) -> Fault {
+    Fault {
+        name,
+        ends_acctd,
+        strike,
     }
 }
 
 pub(super) const FAULTS: [Fault; 8] = [
-    Fault {
-        name: "the disk is full for three intervals",
-        ends_acctd: false,
-        strike: fill_the_disk,
-    },
-    Fault {
-        name: "acctd is killed when all is saved",
-        ends_acctd: true,
-        strike: kill,
-    },
-    Fault {
-        name: "acctd is kept from running under full speed traffic",
-        ends_acctd: false,
-        strike: hold_up,
-    },
-    Fault {
-        name: "the disk is read-only for two intervals",
-        ends_acctd: false,
-        strike: make_the_disk_read_only,
-    },
-    Fault {
-        name: "acctd is stopped and started",
-        ends_acctd: true,
-        strike: restart,
-    },
-    Fault {
-        name: "acctd has 2 % of a core",
-        ends_acctd: false,
-        strike: take_cpu_time_away,
-    },
-    Fault {
-        name: "the group is unbound behind acctd's back",
-        ends_acctd: false,
-        strike: unbind,
-    },
-    Fault {
-        name: "a flood of random sources",
-        ends_acctd: false,
-        strike: flood,
-    },
+    fault("the disk is full for three intervals", false, fill_the_disk),
+    fault("acctd is killed when all is saved", true, kill),
+    fault(
+        "acctd is kept from running under full speed traffic",
+        false,
+        hold_up,
+    ),
+    fault(
+        "the disk is read-only for two intervals",
+        false,
+        make_the_disk_read_only,
+    ),
+    fault("acctd is stopped and started", true, restart),
+    fault("acctd has 2 % of a core", false, take_cpu_time_away),
+    fault("the group is unbound behind acctd's back", false, unbind),
+    fault("a flood of random sources", false, flood),
 ];
 
 fn fill_the_disk(stage: &mut Stage, interrupt: &Interrupt) -> Result<()> {

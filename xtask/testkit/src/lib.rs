@@ -24,6 +24,7 @@ pub mod veth;
 
 pub mod group_socket;
 pub mod nft;
+pub mod rows;
 
 pub mod craft;
 pub mod mac;
