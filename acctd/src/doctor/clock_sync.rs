@@ -1,6 +1,6 @@
-//! Whether the kernel's clock is kept by somebody (adjtimex(2)).
+//! Whether something synchronises the kernel's clock (adjtimex(2)).
 
-/// `None` where the kernel does not say.
+/// `None` if the kernel does not say.
 #[must_use]
 pub fn is_synchronised() -> Option<bool> {
     // SAFETY: a struct of integers, for which zero is a value.

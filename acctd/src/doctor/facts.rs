@@ -1,4 +1,4 @@
-//! What is found on this machine, without a judgement on it.
+//! What doctor knows of this machine, without a judgement on it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -11,97 +11,81 @@ use crate::model::prefix::Family;
 use crate::process::time_zone::Trouble;
 use crate::rules::ruleset::log_rule::Ruleset;
 
-/// All that was looked at.
 #[derive(Debug)]
-pub struct Facts {
-    /// What this process may do; acctd is taken to be started alike.
-    pub capabilities: CapabilitySet,
-    /// The lowest nice value that it may give itself.
-    pub lowest_nice: i32,
-    /// What a netlink socket gets of the receive buffer that is asked for, in bytes.
-    pub receive_buffer: usize,
-    /// Each group that is bound, with who has it, as far as that can be seen; `None` where it cannot.
-    pub taken: Option<Vec<(u16, Option<String>)>>,
-    /// The rules that are loaded, or why they cannot be read.
-    pub ruleset: Result<Ruleset, String>,
-    /// nft is not installed.
-    pub lacks_nft: bool,
-    /// The interfaces that there are; none where `ip` is not installed.
-    pub interfaces: Vec<Interface>,
-    /// IPv4 and IPv6 packets are forwarded.
-    pub forwarding: [bool; 2],
-    /// Global IPv6 addresses are in use.
-    pub has_global_ip6: bool,
-    /// The log directory.
-    pub directory: Directory,
-    /// Whether the kernel knows the time; `None` if it does not say.
-    pub is_clock_synchronised: Option<bool>,
-    /// Why times would not be in the zone that is asked for.
-    pub time_zone: Option<Trouble>,
-    /// What the cross-check needs of the kernel.
-    pub kernel: Kernel,
-    /// What interfaces do to packets.
-    pub links: InterfaceFacts,
+pub(crate) struct Facts {
+    /// The effective capabilities of this process. The daemon is assumed to start with the same.
+    pub(crate) capabilities: CapabilitySet,
+    /// The lowest nice value that this process may set for itself.
+    pub(crate) lowest_nice: i32,
+    /// The receive buffer that the kernel grants a netlink socket, in bytes.
+    pub(crate) receive_buffer: usize,
+    /// Each bound group with its owner, if that is visible; `None` if the kernel's table cannot be read.
+    pub(crate) bound_groups: Option<Vec<(u16, Option<String>)>>,
+    /// The loaded rules, or why they cannot be read.
+    pub(crate) ruleset: Result<Ruleset, String>,
+    pub(crate) is_nft_missing: bool,
+    /// All interfaces; empty if `ip` is not installed.
+    pub(crate) interfaces: Vec<Interface>,
+    /// Whether the host forwards IPv4 and IPv6.
+    pub(crate) forwarding: [bool; 2],
+    pub(crate) has_global_ip6: bool,
+    pub(crate) directory: Directory,
+    /// `None` if the kernel does not say.
+    pub(crate) is_clock_synchronised: Option<bool>,
+    /// Why times would not be in the configured zone.
+    pub(crate) time_zone: Option<Trouble>,
+    pub(crate) kernel: Kernel,
+    pub(crate) links: InterfaceFacts,
 }
 
-/// A network interface.
 #[derive(Clone, Debug)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// It is administratively up.
-    pub is_up: bool,
-    /// The bridge that it is a port of.
-    pub bridge: Option<String>,
-    /// IPv6 is switched off on it.
-    pub is_ip6_disabled: bool,
-    /// It hands flows to hardware, past the kernel (`hw-tc-offload`).
-    pub offloads_flows: bool,
-    /// Its addresses, with their networks.
-    pub addresses: Vec<IpNet>,
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    /// Administratively up.
+    pub(crate) is_up: bool,
+    /// The bridge that has this interface as a port.
+    pub(crate) bridge: Option<String>,
+    pub(crate) is_ip6_disabled: bool,
+    /// The device may forward flows in hardware, past the kernel (`hw-tc-offload`).
+    pub(crate) offloads_flows: bool,
+    /// Its addresses, with their prefix lengths.
+    pub(crate) addresses: Vec<IpNet>,
 }
 
-/// The log directory, or the nearest one above it that is there.
+/// The log directory, or its nearest ancestor that exists.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are facts")]
-pub struct Directory {
-    /// It.
-    pub existing: PathBuf,
-    /// It is no directory.
-    pub is_a_file: bool,
-    /// Files may be made in it.
-    pub is_writable: bool,
-    /// `intervals.jsonl` is there and cannot be appended to.
-    pub jsonl_error: Option<String>,
-    /// It is mounted read-only.
-    pub is_read_only: bool,
-    /// It is in memory, and lost with the next boot.
-    pub is_in_memory: bool,
-    /// Free for this user, in bytes.
-    pub free_bytes: u64,
-    /// Files that can still be made; `None` where the file system has no such limit.
-    pub free_files: Option<u64>,
+pub(crate) struct Directory {
+    pub(crate) existing: PathBuf,
+    /// `existing` is not a directory.
+    pub(crate) is_a_file: bool,
+    pub(crate) is_writable: bool,
+    /// Why acctd cannot append to an existing `intervals.jsonl`.
+    pub(crate) jsonl_error: Option<String>,
+    pub(crate) is_read_only: bool,
+    /// On tmpfs or ramfs: a reboot loses its files.
+    pub(crate) is_in_memory: bool,
+    /// Free for this user.
+    pub(crate) free_bytes: u64,
+    /// Free inodes; `None` if the file system has no such limit.
+    pub(crate) free_files: Option<u64>,
 }
 
-/// The kernel.
 #[derive(Clone, Debug)]
-pub struct Kernel {
-    /// Its version, as in 6.1.
-    pub version: (u32, u32),
-    /// It has NFLOG, or a module for it.
-    pub has_nflog: bool,
-    /// Connection tracking is at work in this network namespace, and puts fragments together.
-    pub tracks_connections: bool,
-    /// It has its types with it (BTF).
-    pub has_btf: bool,
-    /// It compiles eBPF programs; `None` where it does not say.
-    pub compiles_bpf: Option<bool>,
+pub(crate) struct Kernel {
+    /// Major and minor, as in 6.1.
+    pub(crate) version: (u32, u32),
+    /// NFLOG is built in, or there is a module for it.
+    pub(crate) has_nflog: bool,
+    /// Connection tracking is active in this network namespace, so it reassembles fragments.
+    pub(crate) tracks_connections: bool,
+    pub(crate) has_btf: bool,
+    /// `None` if the kernel does not say.
+    pub(crate) has_bpf_jit: Option<bool>,
 }
 
 impl Facts {
-    /// Whether packets of that family are forwarded.
-    #[must_use]
-    pub fn forwards(&self, family: Family) -> bool {
+    pub(crate) fn forwards(&self, family: Family) -> bool {
         let [ip4, ip6] = self.forwarding;
         match family {
             Family::Ip4 => ip4,
@@ -109,15 +93,13 @@ impl Facts {
         }
     }
 
-    /// The interface with this name.
-    #[must_use]
-    pub fn interface(&self, name: &str) -> Option<&Interface> {
+    pub(crate) fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|it| it.name == name)
     }
 
-    /// None of the addresses is this host's, as far as its addresses are known.
-    #[must_use]
-    pub fn are_of_others(&self, nets: &[IpNet]) -> bool {
+    /// Whether none of these networks has an address of this host. If no address of this host is known, the answer
+    /// is no.
+    pub(crate) fn are_foreign(&self, nets: &[IpNet]) -> bool {
         let own = || self.interfaces.iter().flat_map(|it| &it.addresses);
         let is_for_us = |net: &IpNet| {
             net.addr().is_multicast()

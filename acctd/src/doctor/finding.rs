@@ -1,30 +1,28 @@
-//! A finding, and a list of them.
+//! What doctor reports.
 
 use serde::Serialize;
 
-/// How bad it is.
+/// Worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It will not work.
+pub(crate) enum Severity {
+    /// acctd does not start, or counts nothing or twice.
     Error,
-    /// Something is not counted, or not as one thinks.
+    /// acctd may miss packets, or count them differently than expected.
     Warning,
-    /// Good to know.
+    /// For information; only shown with `--verbose`.
     Note,
 }
 
-/// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Its name, the same in all versions.
-    pub id: &'static str,
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    /// The same in all versions.
+    pub(crate) id: &'static str,
     /// What is wrong and where.
-    pub what: String,
-    /// What to do: a command, if there is one.
-    pub cure: String,
+    pub(crate) what: String,
+    /// What to do: a command, if one helps.
+    pub(crate) cure: String,
 }
 
 pub(super) struct Findings(pub(super) Vec<Finding>);

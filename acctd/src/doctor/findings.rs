@@ -1,24 +1,24 @@
 //! What the facts mean for acctd with these flags: findings, each with its cure. Pure.
 //!
-//! Their ids are the same in all versions. Of rules:
+//! The ids are the same in all versions. Those of rules:
 //!
 //! | id | |
 //! |---|---|
-//! | `rules-unreadable` | rules are loaded, but doctor cannot read them |
-//! | `no-rule`, `chain-not-hooked`, `dormant-table` | nothing logs to the group, or where no packet comes |
-//! | `wrong-family`, `other-family` | of IPv4 and IPv6 |
-//! | `matches-nothing`, `empty-set` | a condition that no packet meets |
-//! | `never-reached`, `behind-verdict` | a verdict before the rule: all packets, some |
-//! | `limited`, `some-states`, `some-protocols`, `dynamic-set`, `some-packets` | what the rule itself leaves out |
-//! | `snaplen-too-small`, `no-snaplen`, `small-threshold`, `nat-chain` | how the rule is set |
-//! | `wrong-hook`, `address-after-nat`, `address-before-nat` | whose address it sees |
-//! | `no-such-interface`, `port-of-bridge` | its interfaces |
-//! | `logged-twice` | a packet meets two rules of one direction |
-//! | `forwarded-not-counted` | the host forwards, and no rule sees it |
-//! | `flowtable`, `hardware-offload`, `ip6-not-counted`, `group-unread` | beside the rules |
+//! | `rules-unreadable` | doctor cannot read the loaded rules |
+//! | `no-rule`, `chain-not-hooked`, `dormant-table` | no rule logs to the group, or no packet reaches it |
+//! | `wrong-family`, `other-family` | IPv4 instead of IPv6, or both |
+//! | `matches-nothing`, `empty-set` | a condition that no packet matches |
+//! | `never-reached`, `behind-verdict` | a verdict before the rule stops all packets, or some |
+//! | `limited`, `some-states`, `some-protocols`, `dynamic-set`, `some-packets` | the rule itself excludes packets |
+//! | `snaplen-too-small`, `no-snaplen`, `small-threshold`, `nat-chain` | settings of the rule |
+//! | `wrong-hook`, `address-after-nat`, `address-before-nat` | the rule sees another address than the accounted one |
+//! | `no-such-interface`, `port-of-bridge` | interfaces in the rule |
+//! | `logged-twice` | a packet matches two rules of one direction |
+//! | `forwarded-not-counted` | the host forwards, and no rule sees these packets |
+//! | `flowtable`, `hardware-offload`, `ip6-not-counted`, `group-unread` | packets that bypass the rules, families and groups that acctd does not read |
 
 mod causes;
-pub mod coverage;
+pub(crate) mod coverage;
 mod duplicates;
 mod interfaces;
 mod machine;
@@ -30,9 +30,8 @@ use super::facts::Facts;
 use crate::config::Config;
 use crate::doctor::finding::{Finding, Findings};
 
-/// All that is wrong, worst first.
-#[must_use]
-pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
+/// Worst first.
+pub(crate) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
     machine::privileges(config, facts, &mut all);
     machine::groups(config, facts, &mut all);
@@ -40,7 +39,7 @@ pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
         Ok(ruleset) => rules::rules(config, facts, ruleset, &mut all),
         Err(error) => all.warning(
             "rules-unreadable",
-            format!("the rules cannot be read: {error}"),
+            format!("cannot read the rules: {error}"),
             rules::cure_of_unreadable(facts),
         ),
     }
@@ -48,7 +47,7 @@ pub fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     machine::directory(config, &facts.directory, &mut all);
     machine::machine(facts, &mut all);
     all.0.extend(interfaces::findings(config, facts));
-    // Those that were found first stay first.
+    // The sort is stable: within a severity, the order above stays.
     all.0.sort_by_key(|finding| finding.severity);
     all.0
 }

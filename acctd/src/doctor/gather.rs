@@ -1,4 +1,4 @@
-//! Looks at this machine, without a judgement on it.
+//! Gathers the facts of this machine.
 
 use std::path::Path;
 use std::{fs, io};
@@ -18,35 +18,33 @@ use crate::nflog::table;
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
 use crate::process::kernel::kernel_version;
-use crate::process::time_zone::{self};
+use crate::process::time_zone;
 use crate::rules::external::{self, ExternalError};
 use crate::rules::loaded;
 
 impl Facts {
-    /// Looks around.
-    #[must_use]
-    pub fn gather(config: &Config) -> Self {
+    pub(crate) fn gather(config: &Config) -> Self {
         let sets = rustix::thread::capabilities(None);
-        let taken = match table::read() {
+        let bound_groups = match table::read() {
             Ok(instances) => Some(instances),
-            // Nobody has bound a group yet.
+            // The kernel creates the table with the first group.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
             Err(_) => None,
         };
-        let taken = taken.map(|instances| {
-            let named = instances
+        let bound_groups = bound_groups.map(|instances| {
+            let with_owners = instances
                 .iter()
                 .map(|it| (it.group.0, table::owner(it.port_id)));
-            named.collect()
+            with_owners.collect()
         });
-        let (ruleset, lacks_nft) = loaded::read();
+        let (ruleset, is_nft_missing) = loaded::read();
         Self {
             capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
             lowest_nice: lowest_nice(),
             receive_buffer: receive_buffer().unwrap_or(WANTED_RECEIVE_BUFFER),
-            taken,
+            bound_groups,
             ruleset,
-            lacks_nft,
+            is_nft_missing,
             interfaces: interfaces(),
             forwarding: ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(is_on),
             has_global_ip6: has_global_ip6(),
@@ -67,7 +65,7 @@ fn lowest_nice() -> i32 {
     own.min(20 - i32::try_from(limit).unwrap_or(40))
 }
 
-/// As acctd asks for it.
+/// Requested in the same way as the daemon requests it.
 fn receive_buffer() -> io::Result<usize> {
     let socket = rustix::net::socket_with(
         AddressFamily::INET,
@@ -78,7 +76,7 @@ fn receive_buffer() -> io::Result<usize> {
     set_receive_buffer(&socket)
 }
 
-/// As `ip` sees them: what is under `/sys` is of the network namespace in which that was mounted.
+/// Read with `ip`, because `/sys` shows the network namespace in which it was mounted.
 fn interfaces() -> Vec<Interface> {
     let text = external::run("ip", &["-j", "-d", "addr"], "").unwrap_or_default();
     let links: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
@@ -111,7 +109,7 @@ fn addresses(json: &Value) -> Vec<IpNet> {
     addresses.collect()
 }
 
-/// Without ethtool it is not known, and most devices cannot.
+/// Without ethtool the answer is no: most devices cannot.
 fn offloads_flows(name: &str) -> bool {
     external::run("ethtool", &["-k", name], "")
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "hw-tc-offload: on"))
@@ -128,7 +126,7 @@ fn has_global_ip6() -> bool {
     let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     addresses.lines().any(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        // Not those of private networks (fc00::/7), which containers have.
+        // Private networks (fc00::/7) do not count: containers have such addresses.
         let is_private = columns
             .first()
             .is_some_and(|it| it.starts_with("fc") || it.starts_with("fd"));
@@ -169,8 +167,8 @@ fn directory(wanted: &Path) -> Directory {
 }
 
 fn kernel() -> Kernel {
-    let compiles = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
-    // The table is there with NFLOG; else a module is loaded when it is needed.
+    let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok();
+    // The table exists once NFLOG is loaded. Until then, a module may be loaded on demand.
     let has_nflog = Path::new("/proc/thread-self/net/netfilter/nfnetlink_log").exists()
         || !matches!(
             external::run("modprobe", &["--dry-run", "nfnetlink_log"], ""),
@@ -182,6 +180,6 @@ fn kernel() -> Kernel {
         has_nflog,
         tracks_connections: tracked.is_ok_and(|count| count.trim() != "0"),
         has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-        compiles_bpf: compiles.map(|it| it.trim() != "0"),
+        has_bpf_jit: jit.map(|it| it.trim() != "0"),
     }
 }

@@ -1,27 +1,23 @@
-//! What is to be known of one interface.
+//! What doctor knows of interfaces beside what `ip` prints.
 
 use std::fs;
 
 use crate::config::Config;
-use crate::doctor::links;
-use crate::doctor::links::Link;
+use crate::doctor::links::{self, Link};
 use crate::model::prefix::Family;
 
-/// What is to be known of interfaces beside what `ip` says.
 #[derive(Clone, Debug, Default)]
-pub struct InterfaceFacts {
-    /// All interfaces; none where the kernel does not say.
-    pub links: Vec<Link>,
-    /// The offloads that are on at those interfaces that are up, where ethtool says it; only with `--verbose`.
-    pub offloads: Vec<(String, Vec<&'static str>)>,
-    /// The families whose bridged packets pass the rules of IP too (`bridge-nf-call-iptables`).
-    pub bridged_families: Vec<Family>,
+pub(crate) struct InterfaceFacts {
+    /// All interfaces; empty if the kernel does not answer.
+    pub(crate) links: Vec<Link>,
+    /// Per interface that is up, the offloads that are on. Only with `--verbose` and ethtool.
+    pub(crate) offloads: Vec<(String, Vec<&'static str>)>,
+    /// The families whose bridged packets also pass the IP rules (`bridge-nf-call-iptables`).
+    pub(crate) bridged_families: Vec<Family>,
 }
 
 impl InterfaceFacts {
-    /// Looks around.
-    #[must_use]
-    pub fn gather(config: &Config) -> Self {
+    pub(crate) fn gather(config: &Config) -> Self {
         let links = links::read().unwrap_or_default();
         let up = links.iter().filter(|link| link.is_up && !link.is_loopback);
         let offloads = up.filter(|_| config.verbose).filter_map(|link| {

@@ -1,4 +1,5 @@
-//! The interfaces of this network namespace, by netlink: `ip` of Debian 12 knows nothing of some sizes.
+//! The interfaces of this network namespace, by netlink, because `ip` of Debian 12 does not print all GSO and GRO
+//! sizes.
 
 use std::io;
 
@@ -10,7 +11,7 @@ use crate::crosscheck::tc_netlink;
 use crate::model::prefix::Family;
 use crate::rules::external;
 
-/// `struct ifinfomsg`, and where its flags are.
+/// `struct ifinfomsg`, and the offset of its flags.
 const IFINFOMSG_BYTES: usize = 16;
 const FLAGS_AT: usize = 8;
 /// `linux/if.h`.
@@ -25,31 +26,27 @@ const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_GRO_IPV4_MAX_SIZE: u16 = 64;
 const IFLA_INFO_KIND: u16 = 1;
 
-/// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Link {
-    /// Its name.
-    pub name: String,
-    /// It is administratively up.
-    pub is_up: bool,
-    /// It is a loopback device.
-    pub is_loopback: bool,
-    /// The kernel's name of its kind (`veth`, `vxlan`, `bridge`); empty for hardware.
-    pub kind: String,
-    /// Settings of the largest packet in bytes, those that this kernel has.
-    pub max_sizes: Vec<(MaxSize, u32)>,
+pub(crate) struct Link {
+    pub(crate) name: String,
+    /// Administratively up.
+    pub(crate) is_up: bool,
+    pub(crate) is_loopback: bool,
+    /// The kernel's name of the link type (`veth`, `vxlan`, `bridge`); empty for hardware.
+    pub(crate) kind: String,
+    /// Limits of the packet size in bytes, as far as this kernel has them.
+    pub(crate) max_sizes: Vec<(MaxSize, u32)>,
 }
 
-/// A setting of `ip link`: how large a packet may be that the kernel puts together (GRO) or has still to cut (GSO).
+/// A setting of `ip link`: how large a packet may be that the kernel merges (GRO) or has yet to split (GSO).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxSize {
-    /// As `ip link set` has it.
-    pub name: &'static str,
-    /// What it is about.
-    pub family: Family,
+pub(crate) struct MaxSize {
+    /// As in `ip link set`.
+    pub(crate) name: &'static str,
+    pub(crate) family: Family,
 }
 
-/// The kernel's settings, by attribute.
+/// By netlink attribute.
 const MAX_SIZES: [(u16, MaxSize); 4] = [
     (IFLA_GSO_MAX_SIZE, max_size("gso_max_size", Family::Ip6)),
     (IFLA_GRO_MAX_SIZE, max_size("gro_max_size", Family::Ip6)),
@@ -67,15 +64,13 @@ const fn max_size(name: &'static str, family: Family) -> MaxSize {
     MaxSize { name, family }
 }
 
-/// All of them.
-pub fn read() -> io::Result<Vec<Link>> {
+pub(crate) fn read() -> io::Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     let request = RouteNetlinkMessage::GetLink(message);
     tc_netlink::ask(request, NLM_F_REQUEST | NLM_F_DUMP, link)
 }
 
-/// What a link message says.
 fn link(message: &[u8]) -> io::Result<Link> {
     let flags = message.get(FLAGS_AT..).and_then(number).unwrap_or(0);
     let mut link = Link {
@@ -117,10 +112,9 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// Which offloads of an interface merge or split packets; `None` if ethtool does not say.
-#[must_use]
-pub fn offloads(name: &str) -> Option<Vec<&'static str>> {
-    /// As ethtool writes them, and as everybody calls them.
+/// The active offloads that merge or split packets; `None` if ethtool does not say.
+pub(crate) fn offloads(name: &str) -> Option<Vec<&'static str>> {
+    /// ethtool's name, and the usual one.
     const OFFLOADS: [(&str, &str); 4] = [
         ("tcp-segmentation-offload", "TSO"),
         ("generic-segmentation-offload", "GSO"),

@@ -1,5 +1,5 @@
-//! `acctd doctor --live 10s`: measures for a while instead of judging. How many packets passed the
-//! interfaces, how many met the rules, how many were handed over; and what explains the difference.
+//! `acctd doctor --live 10s`: measures how many packets passed the interfaces, matched the rules and were logged, and
+//! which findings explain a difference.
 //!
 //! ```text
 //!  interface ─► TC program ─► hooks ─► rule ─► NFLOG ─► acctd, or this process
@@ -8,14 +8,14 @@
 //!                             (hooks)  (rules)
 //! ```
 //!
-//! The table is acctd's own, by its name `acctd_doctor_PID`; programs go with the process. Both are taken away on
-//! every way out. What a killed one has left, the next one takes away, or `acctd rules --remove`.
+//! acctd adds a table, `acctd_doctor_PID`, and removes it on every exit. The kernel detaches the TC programs when the
+//! process ends. If doctor is killed, its next run or `acctd rules --remove` removes the table.
 
-pub mod count;
-pub mod hooks;
-pub mod logged;
-pub mod measured;
-pub mod rules;
+pub(crate) mod count;
+pub(crate) mod hooks;
+pub(crate) mod logged;
+pub(crate) mod measured;
+pub(crate) mod rules;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use acctd_common::Counters;
 use anyhow::{Context as _, Result, bail};
-use hooks::{OwnTable, Snapshot};
+use hooks::{CounterTable, Snapshot};
 use logged::Readers;
 use measured::{Measured, Passed};
 
@@ -42,13 +42,13 @@ use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::process::signals::Shutdown;
 use crate::rules::doctor_table;
 
-/// One prefix for each family and side is all that is asked for.
+/// More than enough: with prefixes of length 0 there is one per family and side.
 const MAX_PREFIXES: u32 = 1_000;
-/// No end of a period comes in between, but for one at midnight: then there are two.
+/// So a measurement is in one interval, or in two if it runs across midnight.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Measures for `length`, or until a signal ends it. `found` is what the rules let one expect.
-pub fn measure(
+/// Measures for `length`, or until a signal. `found` are the findings that may explain a difference.
+pub(crate) fn measure(
     config: &Config,
     facts: &Facts,
     found: &[Finding],
@@ -64,15 +64,15 @@ pub fn measure(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Before there is anything to take away.
+    // Before there is anything to remove.
     let _entered = runtime.enter();
     let mut signals = Shutdown::listen().context("cannot take over signals")?;
 
     let mut notes = Vec::new();
     let names: Vec<&str> = watched.iter().map(|it| it.interface.as_str()).collect();
-    doctor_table::remove_left_over().context("cannot read the rules that are to be measured")?;
-    let table = OwnTable::load(&names)?;
-    let rules = table.beside_rules(&config.groups)?;
+    doctor_table::remove_left_over().context("cannot read the rules to measure")?;
+    let table = CounterTable::load(&names)?;
+    let added = table.add_counters(&config.groups)?;
     let mut crosscheck = match start_crosscheck(config, &watched) {
         Ok(crosscheck) => Some(crosscheck),
         Err(error) => {
@@ -88,12 +88,12 @@ pub fn measure(
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
-    let first = Snapshot::take(&table, &rules)?;
+    let first = Snapshot::take(&table, &added)?;
     let readers = readers.begin();
     let reading = begun.elapsed();
     let begun = Instant::now();
-    // To whoever waits; a standard error that takes nothing changes no number.
-    let _unheard = writeln!(
+    // A closed standard error does not affect the measurement.
+    let _ignored = writeln!(
         io::stderr(),
         "measuring on {} for {length:?}; Ctrl-C ends it earlier",
         names.join(", ")
@@ -110,7 +110,7 @@ pub fn measure(
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.stop_at(UnixNanos::now())?;
     }
-    let last = Snapshot::take(&table, &rules)?;
+    let last = Snapshot::take(&table, &added)?;
     let logged = readers.end(&first, &last);
     let uncertain = reading.max(ending.elapsed());
     let passed = match crosscheck {
@@ -131,7 +131,7 @@ pub fn measure(
     }))
 }
 
-/// Both programs on each interface, without prefixes.
+/// Both TC programs on each interface, with prefixes of length 0.
 fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> {
     let of_group = |group: &GroupConfig| PrefixLength::new(group.prefix_length.family(), 0);
     let prefix_lengths = config.groups.iter().map(of_group);
@@ -150,17 +150,18 @@ fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> 
         debug: false,
     };
     let crosscheck = CrossCheck::start(&crosscheck, Interval::new(DAY)?)?;
-    // A daemon waits for an interface; what is measured now is what is there now.
+    // The daemon waits for an absent interface; a measurement cannot.
     for one in crosscheck.interfaces() {
         if !one.is_attached || one.trouble.is_some() {
-            let trouble = one.trouble.unwrap_or_else(|| "it is not there".to_owned());
+            let trouble = one
+                .trouble
+                .unwrap_or_else(|| "it does not exist".to_owned());
             bail!("cannot count on {}: {trouble}", one.interface);
         }
     }
     Ok(crosscheck)
 }
 
-/// What the programs have counted in between.
 fn passed(crosscheck: CrossCheck) -> Result<Vec<Passed>> {
     let closed = crosscheck.finish()?;
     let mut passed = Vec::new();
@@ -206,7 +207,7 @@ impl Passed {
     }
 }
 
-/// The interfaces that a default route goes out by, IPv4's and IPv6's.
+/// The interfaces of the default routes for IPv4 and IPv6.
 fn default_routes() -> Vec<Watched> {
     let read = |name| {
         let path = Path::new("/proc/thread-self/net").join(name);

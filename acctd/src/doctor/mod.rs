@@ -1,20 +1,20 @@
-//! `acctd doctor`: looks for what would keep packets from being counted, and says how to cure it.
+//! `acctd doctor`: finds what would keep packets from being counted, and says how to fix it.
 //!
 //! ```text
 //!  the machine ─► facts ─► findings (pure) ─► lines or JSON
-//!  nft, iptables ─► ruleset (pure) ─┘     what rules log, and what is before it
-//!  packets, counters ─► live            what passes, meets the rules, is logged
+//!  nft, iptables ─► ruleset (pure) ─┘     what rules log, and what packets pass before
+//!  packets, counters ─► live            how many packets pass, match the rules, are logged
 //! ```
 
 #[expect(unsafe_code, reason = "adjtimex(2) has no safe interface")]
 pub mod clock_sync;
-pub mod facts;
-pub mod finding;
-pub mod findings;
+mod facts;
+mod finding;
+mod findings;
 mod gather;
-pub mod interface_facts;
-pub mod links;
-pub mod live;
+mod interface_facts;
+mod links;
+mod live;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ use crate::config::Config;
 const WARNINGS: u8 = 1;
 const WILL_NOT_WORK: u8 = 2;
 
-/// Looks around and says what is found: worst first, a line each, or OK and what the groups see.
+/// Prints the findings, worst first, a line each; without any, OK and what the groups see.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let config = match Config::resolve(args.flags.clone()) {
         Ok(config) => config,

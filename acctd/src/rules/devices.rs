@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 /// The devices of chains of the family netdev, by table and chain, since nft's JSON lacks them.
-pub type Devices = BTreeMap<(String, String), Vec<String>>;
+pub(crate) type Devices = BTreeMap<(String, String), Vec<String>>;
 
 /// The devices of chains by table and chain, which the JSON of nft 1.0.6 lacks, out of its text.
-#[must_use]
-pub fn devices(text: &str) -> Devices {
+pub(crate) fn devices(text: &str) -> Devices {
     let mut devices = Devices::new();
     let (mut table, mut chain) = (String::new(), String::new());
     for line in text.lines() {
@@ -34,8 +33,7 @@ pub fn devices(text: &str) -> Devices {
 }
 
 /// Whether there may be an interface that both names or patterns match.
-#[must_use]
-pub fn match_alike(one: &str, other: &str) -> bool {
+pub(crate) fn patterns_overlap(one: &str, other: &str) -> bool {
     match (one.strip_suffix('*'), other.strip_suffix('*')) {
         (None, None) => one == other,
         (Some(stem), None) => other.starts_with(stem),

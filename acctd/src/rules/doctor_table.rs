@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::rules::external::{self, ExternalError};
 
 /// What the names of tables begin with; the process id follows.
-pub const OWN: &str = "acctd_doctor_";
+pub(crate) const NAME_PREFIX: &str = "acctd_doctor_";
 
 /// Takes away the tables of those that were killed.
-pub fn remove_left_over() -> Result<(), ExternalError> {
+pub(crate) fn remove_left_over() -> Result<(), ExternalError> {
     remove(|name| {
-        let pid = name.strip_prefix(OWN);
+        let pid = name.strip_prefix(NAME_PREFIX);
         let is_alive = |pid: &str| {
             let comm = fs::read_to_string(Path::new("/proc").join(pid).join("comm"));
             comm.is_ok_and(|it| it.trim_end() == "acctd")
@@ -22,7 +22,7 @@ pub fn remove_left_over() -> Result<(), ExternalError> {
 }
 
 /// Removes the tables whose name `is_meant`.
-pub fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
+pub(crate) fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
     let text = external::run("nft", &["list", "tables"], "")?;
     let mut commands = String::new();
     for line in text.lines() {

@@ -11,7 +11,7 @@ const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Why a program has not done its work.
 #[derive(Debug, Error)]
-pub enum ExternalError {
+pub(crate) enum ExternalError {
     /// It is not there.
     #[error("{program} is not installed: apt-get install {package}")]
     Missing {
@@ -39,7 +39,7 @@ pub enum ExternalError {
 }
 
 /// What `program` prints, with `input` as its standard input.
-pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, ExternalError> {
+pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, ExternalError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ExternalError::Missing {
             program: program.to_owned(),
@@ -99,7 +99,7 @@ fn package_of(program: &str) -> &'static str {
 }
 
 /// Where there is no nft, nothing is loaded.
-pub fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
+pub(crate) fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
     match listed {
         Err(ExternalError::Missing { .. }) => Ok(String::new()),
         listed => listed,

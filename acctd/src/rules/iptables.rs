@@ -13,15 +13,14 @@ use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
 use crate::rules::compare::compare;
 use crate::rules::external::{self, ExternalError};
-use crate::rules::names::OURS;
+use crate::rules::names::CHAIN_PREFIX;
 
 const TABLE: &str = "mangle";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
 const FAMILIES: [Family; 2] = [Family::Ip4, Family::Ip6];
 
 /// A shell script. Each family's chains are loaded all at once; run again it changes nothing.
-#[must_use]
-pub fn script(plan: &Plan) -> String {
+pub(crate) fn script(plan: &Plan) -> String {
     let mut text = String::from(
         r#"set -e
 # The jump goes first, where no verdict comes before it.
@@ -53,7 +52,7 @@ jump() {
 
 /// Loads them, each family all at once. Those in the other back end go first: a packet that both
 /// log is counted twice.
-pub fn apply(plan: &Plan) -> Result<()> {
+pub(crate) fn apply(plan: &Plan) -> Result<()> {
     for family in FAMILIES {
         for other in back_ends(family)? {
             if !other.is_default {
@@ -91,7 +90,7 @@ pub fn apply(plan: &Plan) -> Result<()> {
 
 /// Takes away all chains of ours, whichever back end they are in. Where there is no iptables and
 /// no chain of ours, there is nothing to do.
-pub fn remove() -> Result<()> {
+pub(crate) fn remove() -> Result<()> {
     for family in FAMILIES {
         for back_end in back_ends(family)? {
             back_end.remove()?;
@@ -101,7 +100,7 @@ pub fn remove() -> Result<()> {
 }
 
 /// How what is loaded differs, in lines; none if it does not.
-pub fn differences(plan: &Plan) -> Result<Vec<String>> {
+pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     let mut differences = Vec::new();
     for family in FAMILIES {
         let mut needed = Vec::new();
@@ -126,7 +125,7 @@ pub fn differences(plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Lines of what is loaded and not needed: in the back ends that `iptables` does not speak to, or in all.
-pub fn left_over(in_default: bool) -> Result<Vec<String>> {
+pub(crate) fn left_over(in_default: bool) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in FAMILIES {
         for back_end in back_ends(family)? {
@@ -258,7 +257,7 @@ fn has_legacy_table(family: Family) -> Result<bool> {
 }
 
 fn ours(loaded: &[String]) -> Vec<String> {
-    let ours = loaded.iter().filter(|line| line.contains(OURS));
+    let ours = loaded.iter().filter(|line| line.contains(CHAIN_PREFIX));
     ours.cloned().collect()
 }
 
@@ -329,7 +328,7 @@ fn rule_text(plan: &Plan, rule: &Rule, group: NflogGroup, cpu: Option<usize>) ->
 }
 
 fn chain(hook: &Hook) -> String {
-    format!("{OURS}{}", parent(hook))
+    format!("{CHAIN_PREFIX}{}", parent(hook))
 }
 
 fn parent(hook: &Hook) -> String {

@@ -15,12 +15,12 @@ use crate::rules::ruleset::log_rule::Ruleset;
 use crate::rules::ruleset::reading::Reading;
 
 /// The rules, or why they cannot be read, and whether nft is not there.
-pub fn read() -> (Result<Ruleset, String>, bool) {
+pub(crate) fn read() -> (Result<Ruleset, String>, bool) {
     let mut reading = Reading::default();
-    let mut lacks_nft = false;
+    let mut is_nft_missing = false;
     match nft_json::ruleset() {
         Ok(json) => reading.add_nft(&json, &devices_of(&json), &dormant(&json)),
-        Err(ExternalError::Missing { .. }) => lacks_nft = true,
+        Err(ExternalError::Missing { .. }) => is_nft_missing = true,
         Err(error) => return (Err(error.to_string()), false),
     }
     for family in [Family::Ip4, Family::Ip6] {
@@ -34,11 +34,11 @@ pub fn read() -> (Result<Ruleset, String>, bool) {
         if !names.trim().is_empty() {
             add_legacy(&mut reading, family, program, &names);
         }
-        if lacks_nft || reading.lacks_iptables(family) {
-            add_iptables_nft(&mut reading, family, program, lacks_nft);
+        if is_nft_missing || reading.lacks_iptables(family) {
+            add_iptables_nft(&mut reading, family, program, is_nft_missing);
         }
     }
-    (Ok(reading.finish()), lacks_nft)
+    (Ok(reading.finish()), is_nft_missing)
 }
 
 /// What the older iptables has loaded.
@@ -57,12 +57,12 @@ fn add_legacy(reading: &mut Reading, family: Family, program: &str, tables: &str
 }
 
 /// What nft does not show of iptables-nft, or nobody does where nft is missing.
-fn add_iptables_nft(reading: &mut Reading, family: Family, program: &str, lacks_nft: bool) {
+fn add_iptables_nft(reading: &mut Reading, family: Family, program: &str, is_nft_missing: bool) {
     let saved = save(program, "nft");
     if let Ok(text) = &saved {
         reading.replace_by_iptables_nft(text, family);
     }
-    if lacks_nft || !reading.lacks_iptables(family) {
+    if is_nft_missing || !reading.lacks_iptables(family) {
         return;
     }
     let why = match saved {

@@ -6,18 +6,18 @@
 //! ```
 
 mod compare;
-pub mod devices;
-pub mod doctor_table;
-pub mod external;
-pub mod iptables;
-pub mod loaded;
-pub mod names;
-pub mod nft;
-pub mod nft_json;
+pub(crate) mod devices;
+pub(crate) mod doctor_table;
+pub(crate) mod external;
+pub(crate) mod iptables;
+pub(crate) mod loaded;
+pub(crate) mod names;
+pub(crate) mod nft;
+pub(crate) mod nft_json;
 mod nft_loaded;
 mod nft_table;
-pub mod plan;
-pub mod ruleset;
+pub(crate) mod plan;
+pub(crate) mod ruleset;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
 //! Names of what acctd loads into the firewall.
 
 /// What the names of chains of ours begin with.
-pub const OURS: &str = "ACCTD-";
+pub(crate) const CHAIN_PREFIX: &str = "ACCTD-";

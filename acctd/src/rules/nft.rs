@@ -13,7 +13,7 @@ use crate::process::kernel::kernel_version;
 use crate::rules::compare::compare;
 use crate::rules::doctor_table;
 use crate::rules::external::{self, ExternalError, if_installed};
-use crate::rules::names::OURS;
+use crate::rules::names::CHAIN_PREFIX;
 use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
 use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
 use crate::rules::plan::list_text;
@@ -24,15 +24,14 @@ const PRIORITY: i32 = -300;
 const EGRESS_PRIORITY: i32 = 0;
 /// A script that puts the rules in the place of those that were there, all at once. Chains stay where they are:
 /// a packet that is in an old one must not come to a new one behind it.
-#[must_use]
-pub fn script(plan: &Plan) -> String {
+pub(crate) fn script(plan: &Plan) -> String {
     let tables = tables(plan);
     let is_alone = tables.len() == 1;
     let mut text = String::new();
     for table in tables {
         let family = table.family;
         if family == "netdev" {
-            text.push_str(&of_a_file_of_its_own(plan, is_alone));
+            text.push_str(&separate_file_comment(plan, is_alone));
         }
         // A string takes what is written to it.
         let _always = write!(
@@ -44,15 +43,13 @@ pub fn script(plan: &Plan) -> String {
 }
 
 /// Linux that refuses a chain for a device that is not there.
-#[must_use]
-pub fn needs_all_devices() -> bool {
+pub(crate) fn needs_all_devices() -> bool {
     // Since 6.16 a chain may have no device ("nf_tables: Tolerate chains with no remaining hooks").
     kernel_version() < (6, 16)
 }
 
 /// The flags of groups that have the rules of the egress hook printed alone.
-#[must_use]
-pub fn flags_of_egress(plan: &Plan) -> String {
+pub(crate) fn flags_of_egress(plan: &Plan) -> String {
     let mut flags = String::new();
     for (flag, _, side, list) in plan.groups.directions() {
         if side == Side::Dest && !list.0.is_empty() {
@@ -62,7 +59,7 @@ pub fn flags_of_egress(plan: &Plan) -> String {
     flags
 }
 
-fn of_a_file_of_its_own(plan: &Plan, is_alone: bool) -> String {
+fn separate_file_comment(plan: &Plan, is_alone: bool) -> String {
     let how = if is_alone {
         String::new()
     } else {
@@ -78,7 +75,7 @@ fn of_a_file_of_its_own(plan: &Plan, is_alone: bool) -> String {
 }
 
 /// Loads them. Tables of ours in other families go.
-pub fn apply(plan: &Plan) -> Result<()> {
+pub(crate) fn apply(plan: &Plan) -> Result<()> {
     let needed = tables(plan);
     let loaded = loaded()?;
     let mut text = String::new();
@@ -131,7 +128,7 @@ fn replacement(table: &Table, loaded: &[Loaded]) -> String {
 }
 
 /// Takes away all tables of ours. Where there is no nft, there are none.
-pub fn remove() -> Result<()> {
+pub(crate) fn remove() -> Result<()> {
     let lines = loaded_families()?
         .into_iter()
         .map(|family| format!("delete table {family} {TABLE}\n"));
@@ -143,7 +140,7 @@ pub fn remove() -> Result<()> {
 }
 
 /// And what a doctor has left that was killed.
-pub fn remove_of_doctor() -> Result<()> {
+pub(crate) fn remove_of_doctor() -> Result<()> {
     match doctor_table::remove_left_over() {
         Err(ExternalError::Missing { .. }) => Ok(()),
         removed => removed.context("cannot remove what acctd doctor --live has left"),
@@ -151,13 +148,13 @@ pub fn remove_of_doctor() -> Result<()> {
 }
 
 /// Whether iptables-nft has chains of ours in this family (`ip` or `ip6`).
-pub fn has_chains_of_iptables(family: &str) -> Result<bool> {
+pub(crate) fn has_chains_of_iptables(family: &str) -> Result<bool> {
     let text = if_installed(external::run("nft", &["list", "chains", family], ""))?;
-    Ok(text.contains(&format!("chain {OURS}")))
+    Ok(text.contains(&format!("chain {CHAIN_PREFIX}")))
 }
 
 /// Takes a table of iptables-nft's away in which there is nothing but its empty chains.
-pub fn remove_if_empty(family: &str, table: &str) -> Result<()> {
+pub(crate) fn remove_if_empty(family: &str, table: &str) -> Result<()> {
     let listed = external::run("nft", &["-j", "list", "table", family, table], "");
     // Somebody else has taken it away, or it is not there.
     let Ok(text) = listed else { return Ok(()) };
@@ -176,7 +173,7 @@ pub fn remove_if_empty(family: &str, table: &str) -> Result<()> {
 }
 
 /// How what is loaded differs, in lines; none if it does not.
-pub fn differences(plan: &Plan) -> Result<Vec<String>> {
+pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     let needed = lines(&tables(plan));
     let loaded = loaded()?;
     let loaded: Vec<String> = loaded.into_iter().flat_map(|it| it.lines).collect();
@@ -184,7 +181,7 @@ pub fn differences(plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Lines of what is loaded, none of which is needed.
-pub fn left_over() -> Result<Vec<String>> {
+pub(crate) fn left_over() -> Result<Vec<String>> {
     let families = loaded_families()?.into_iter();
     let lines = families.map(|family| format!("not needed: table {family} {TABLE}"));
     Ok(lines.collect())

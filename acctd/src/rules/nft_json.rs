@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::rules::external::{self, ExternalError};
 
 /// What `nft -j list ruleset` prints. Where that is nothing, nft is asked table by table: it is not of one moment then.
-pub fn ruleset() -> Result<Value, ExternalError> {
+pub(crate) fn ruleset() -> Result<Value, ExternalError> {
     let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
     if let Ok(json) = serde_json::from_str(&text) {
         return Ok(json);
@@ -23,8 +23,7 @@ pub fn ruleset() -> Result<Value, ExternalError> {
 }
 
 /// Whether a table is switched off, by the object that nft prints for it.
-#[must_use]
-pub fn is_dormant(table: &Value) -> bool {
+pub(crate) fn is_dormant(table: &Value) -> bool {
     let flags = match &table["flags"] {
         Value::Null => return false,
         Value::Array(flags) => flags.clone(),

@@ -12,11 +12,11 @@ use crate::cli::commands::{Format, RulesArgs, Scenario};
 use crate::cli::flags::{GroupFlags, GroupList};
 use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
-use crate::rules::devices::match_alike;
+use crate::rules::devices::patterns_overlap;
 
 /// Where packets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// All that comes in.
     Prerouting,
     /// What is for this host.
@@ -31,39 +31,39 @@ pub enum Hook {
 
 /// One rule: packets that are logged to one of its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Where.
-    pub hook: Hook,
+    pub(crate) hook: Hook,
     /// Which packets.
-    pub family: Family,
+    pub(crate) family: Family,
     /// And whose address is accounted.
-    pub side: Side,
+    pub(crate) side: Side,
     /// Only those that came by this interface, or go out by it if the side is the destination.
-    pub interface: Option<String>,
+    pub(crate) interface: Option<String>,
     /// Where they are logged to, spread by CPU if there are several.
-    pub groups: Vec<NflogGroup>,
+    pub(crate) groups: Vec<NflogGroup>,
 }
 
 /// All that is needed.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// In a bridge, not in IP.
-    pub is_bridge: bool,
+    pub(crate) is_bridge: bool,
     /// Rules in the order of their hooks.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
     /// The groups, as they are after spreading.
-    pub groups: GroupFlags,
+    pub(crate) groups: GroupFlags,
     /// Bytes to copy, if that is not the header.
-    pub snaplen: Option<u32>,
+    pub(crate) snaplen: Option<u32>,
     /// Packets in a batch.
-    pub threshold: u32,
+    pub(crate) threshold: u32,
     /// CPUs that there may be.
-    pub n_cpus: usize,
+    pub(crate) n_cpus: usize,
 }
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PlanError {
+pub(crate) enum PlanError {
     /// A router or bridge without interfaces.
     #[error("which interfaces are the accounted addresses behind? Name them: --lan eth1,eth2")]
     NoLan,
@@ -103,12 +103,12 @@ const GO_NFLOG_ACCTD_GROUPS: [u16; 4] = [4, 5, 6, 7];
 
 impl Plan {
     /// What these flags ask for.
-    pub fn new(args: &RulesArgs) -> Result<Self, PlanError> {
+    pub(crate) fn new(args: &RulesArgs) -> Result<Self, PlanError> {
         Self::for_cpus(args, n_possible_cpus())
     }
 
     /// The same on a machine with so many CPUs.
-    pub fn for_cpus(args: &RulesArgs, n_cpus: usize) -> Result<Self, PlanError> {
+    pub(crate) fn for_cpus(args: &RulesArgs, n_cpus: usize) -> Result<Self, PlanError> {
         let lan = interfaces("lan", &args.lan, true)?;
         let egress = interfaces("egress-hook", &args.egress_hook, false)?;
         match args.scenario {
@@ -179,15 +179,13 @@ impl Plan {
     }
 
     /// The names of interfaces in it.
-    #[must_use]
-    pub fn interfaces(&self) -> BTreeSet<&str> {
+    pub(crate) fn interfaces(&self) -> BTreeSet<&str> {
         let names = self.rules.iter().filter_map(Rule::interface);
         names.collect()
     }
 
     /// The groups to which no CPU logs, as there are more of them than CPUs.
-    #[must_use]
-    pub fn without_cpu(&self) -> Vec<NflogGroup> {
+    pub(crate) fn without_cpu(&self) -> Vec<NflogGroup> {
         let lists = self.groups.directions().map(|(.., list)| list);
         let left = lists
             .iter()
@@ -196,8 +194,7 @@ impl Plan {
     }
 
     /// Bytes to copy of a rule's packets.
-    #[must_use]
-    pub fn snaplen(&self, rule: &Rule) -> u32 {
+    pub(crate) fn snaplen(&self, rule: &Rule) -> u32 {
         /// An Ethernet header with two VLAN tags, which packets begin with on the egress hook.
         const LINK_LAYER: u32 = 22;
         let header = u32::try_from(rule.family.header_length()).unwrap_or(40);
@@ -209,7 +206,10 @@ impl Plan {
     }
 
     /// The CPUs, each with the one of these groups that it logs to.
-    pub fn by_cpu(&self, groups: &[NflogGroup]) -> impl Iterator<Item = (usize, NflogGroup)> {
+    pub(crate) fn by_cpu(
+        &self,
+        groups: &[NflogGroup],
+    ) -> impl Iterator<Item = (usize, NflogGroup)> {
         (0..self.n_cpus).map(move |cpu| (cpu, groups[cpu % groups.len()]))
     }
 }
@@ -227,8 +227,7 @@ impl Hook {
     }
 
     /// As nft and, in capitals, iptables name it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
             Self::Input => "input",
@@ -249,8 +248,7 @@ impl Rule {
     }
 
     /// In words, for a comment.
-    #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let version = self.family.version();
         let (way, address) = match self.side {
             Side::Source => ("from", "source"),
@@ -297,7 +295,10 @@ fn interfaces(
         if stem.ends_with('+') {
             return wrong("ends as a pattern of iptables; acctd's end in *, as in lan*");
         }
-        if names[..at].iter().any(|other| match_alike(other, name)) {
+        if names[..at]
+            .iter()
+            .any(|other| patterns_overlap(other, name))
+        {
             return wrong("is matched by another one too: its packets would be counted twice");
         }
     }

@@ -169,7 +169,7 @@ fn the_older_iptables() -> Result<()> {
     };
     legacy("-A INPUT -j NFLOG --nflog-group 5 --nflog-range 20 --nflog-threshold 50")?;
     let line = names_first("--nflog-range", &doctor(&rig, FIVE)?, "no-snaplen")?;
-    ensure!(line.contains("--nflog-range, which does nothing"), "{line}");
+    ensure!(line.contains("--nflog-range has no effect"), "{line}");
     legacy("-F")?;
     let rule = "-A INPUT -j NFLOG --nflog-group 5 --nflog-size 20 --nflog-threshold 50";
     legacy(rule)?;

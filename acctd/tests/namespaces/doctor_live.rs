@@ -209,7 +209,7 @@ fn beside_a_running_acctd() -> Result<()> {
     let (_, json) = live.end(Signal::TERM)?;
     ensure!(numbers(&json)? == [Some(N_PACKETS); 3], "{json}");
     let by = json["directions"][0]["groups"][0]["logged_by"].as_str();
-    let pid = format!("acctd, pid {}, behind ", acctd.pid());
+    let pid = format!("acctd, pid {}, at ", acctd.pid());
     ensure!(by.is_some_and(|by| by.starts_with(&pid)), "{json}");
     // Without an address it says why it does not know.
     let live = Live::start(&rig, &[FIVE, "--crosscheck=lan0"])?;

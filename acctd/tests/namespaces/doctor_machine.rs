@@ -270,7 +270,7 @@ fn the_cross_check() -> Result<()> {
     is_well(&with("lan0")?)?;
     let line = names_first("none", &with("lan7")?, "crosscheck-no-interface")?;
     ensure!(
-        line.starts_with("warning: interface lan7, which is to be cross-checked, is not there: until it comes, what differs is not checked -> nothing, if it comes later"),
+        line.starts_with("warning: there is no interface lan7 to cross-check: until it exists, differences are 'not checked' -> nothing, if it is created later"),
         "{line}"
     );
     rig.router.run(&["ip", "link", "set", "lan0", "down"])?;

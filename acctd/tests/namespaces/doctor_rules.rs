@@ -82,12 +82,12 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
     vec![
         // What stops all is named before what stops some.
         (nft("tcp dport 23 drop; ct state established,related accept; drop; LOG5"), "never-reached", "'drop'"),
-        (nft("tcp dport 23 drop; udp dport 53 drop; ct state established,related accept; LOG5"), "behind-verdict", "packets of established connections do not come to the rule, as 'ct state established,related accept'"),
+        (nft("tcp dport 23 drop; udp dport 53 drop; ct state established,related accept; LOG5"), "behind-verdict", "packets of established connections do not reach the rule: 'ct state established,related accept'"),
         (iptables("-A INPUT -j REJECT; -A INPUT LOG5"), "never-reached", "-j REJECT"),
         (iptables("-A INPUT -j NFQUEUE --queue-num 1; -A INPUT LOG5"), "never-reached", "NFQUEUE"),
         (iptables("-t mangle -A PREROUTING -p tcp -j TPROXY --on-port 80; -t mangle -A PREROUTING LOG5"), "behind-verdict", "some packets"),
         // Before it, in other chains.
-        (format!("{}; {}", base("r", "prerouting", -300, "ip saddr 10.1.0.0/16 drop"), nft("LOG5")), "behind-verdict", "'ip saddr 10.1.0.0/16 drop' (chain c of table inet r, handle 2) drops them before on prerouting at priority -300"),
+        (format!("{}; {}", base("r", "prerouting", -300, "ip saddr 10.1.0.0/16 drop"), nft("LOG5")), "behind-verdict", "'ip saddr 10.1.0.0/16 drop' (chain c of table inet r, handle 2) drops them earlier, on prerouting at priority -300"),
         (format!("{}; {}", base("r", "prerouting", -300, "drop"), nft("LOG5")), "never-reached", "on prerouting"),
         (format!("{}; {}", base("r", "input", -10, "policy drop; tcp dport 22 accept"), nft("LOG5")), "behind-verdict", "'policy drop'"),
         (format!("{}; {}", base("r", "input", -10, "policy drop"), nft("LOG5")), "never-reached", "'policy drop'"),
@@ -100,9 +100,9 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         // Of one priority, what is loaded later comes first.
         (format!("{}; {}", nft("LOG5"), base("r", "input", 0, "drop")), "never-reached", "'drop' (chain c of table inet r"),
         // A limit of all packets is there to be met, and one of each source where it is low.
-        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that meet 'limit rate over 1000/second' do not come to the rule, as 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them before"),
+        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that match 'limit rate over 1000/second' do not reach the rule: 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them earlier"),
         (nft("ct count over 1000 drop; LOG5"), "behind-verdict", "'ct count over 1000'"),
-        (iptables("-A INPUT -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT LOG5"), "behind-verdict", "packets that meet '-m hashlimit --hashlimit-above 10/sec"),
+        (iptables("-A INPUT -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT LOG5"), "behind-verdict", "packets that match '-m hashlimit --hashlimit-above 10/sec"),
         // What the rule itself leaves out.
         (nft("ct state new LOG5"), "some-states", "only packets of state new"),
         (nft("ct state established LOG5"), "some-states", "only packets of state established"),
@@ -120,7 +120,7 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         (base("t", "prerouting", -300, "ct state established LOG5"), "matches-nothing", "ct state established"),
         // Twice.
         (nft("LOG5; tcp dport 80 accept; LOG5"), "logged-twice", "nft delete rule inet filter c handle"),
-        (nft("ip saddr 10.0.0.1 LOG5; LOG5"), "logged-twice", "group 5: packets meet"),
+        (nft("ip saddr 10.0.0.1 LOG5; LOG5"), "logged-twice", "group 5: packets match"),
         (iptables("-N mine; -A mine LOG5; -A mine -j RETURN; -A INPUT -j mine; -A INPUT LOG5"), "logged-twice", "chain INPUT of table ip filter"),
     ]
 }
@@ -311,7 +311,7 @@ fn what_nft_does_not_show() -> Result<()> {
     // A group without a rule: there may be one that nobody can see.
     rig.router.run(&["iptables", "-F"])?;
     let line = names_first("no rule", &doctor_with(&rig, NO_NFT)?, "rules-unreadable")?;
-    ensure!(line.contains("can be seen without nft"), "{line}");
+    ensure!(line.contains("is visible without nft"), "{line}");
     Ok(())
 }
 

@@ -328,7 +328,7 @@ fn tunnel() -> Result<()> {
         let said = doctor.args(["doctor", "-verbose"]).args(args).output()?;
         let said = String::from_utf8(said.stdout)?;
         ensure!(
-            said.contains("what goes through vx0 (vxlan) is two packets"),
+            said.contains("a packet through vx0 (vxlan) is two packets"),
             "{said}"
         );
         let acctd = rig.acctd(&args)?;

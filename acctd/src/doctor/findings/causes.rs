@@ -8,16 +8,14 @@ use crate::model::prefix::{Family, Side};
 use crate::rules::ruleset::log_rule::LogRule;
 use crate::rules::ruleset::model::{Hook, Quote};
 
-/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cure {
-    /// This.
     Text(String),
-    /// Rules of acctd's own in the place of those that there are.
+    /// Replace the rules with those of `acctd rules`.
     Apply,
 }
 
-/// What was found of rules, before it is said.
+/// Findings about rules, merged by cause.
 #[derive(Default)]
 pub(super) struct Causes(Vec<Cause>);
 
@@ -31,7 +29,7 @@ struct Cause {
 }
 
 impl Causes {
-    /// Adds one more group, or one more rule, to the cause if it is known.
+    /// If the cause is known already, adds the group and the rule to it.
     pub(super) fn add(
         &mut self,
         (severity, id): (Severity, &'static str),
@@ -67,7 +65,7 @@ impl Causes {
         });
     }
 
-    pub(super) fn say(self, all: &mut Findings) {
+    pub(super) fn report(self, all: &mut Findings) {
         for cause in self.0 {
             let numbers: Vec<u16> = cause.groups.iter().map(|it| it.group.0).collect();
             let quotes: Vec<&Quote> = cause.rules.iter().map(|it| &*it.quote).collect();
@@ -85,7 +83,7 @@ impl Causes {
     }
 }
 
-/// Some of them stand for many.
+/// The first quotes, and how many more there are.
 pub(super) fn quoted(quotes: &[&Quote]) -> String {
     const SHOWN: usize = 2;
     let shown: Vec<String> = quotes.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -120,7 +118,7 @@ pub(super) fn group_list(groups: &[u16]) -> String {
     format!("{word} {}", texts.join(","))
 }
 
-/// The flags by which the groups are read.
+/// acctd's flags for these groups.
 pub(super) fn flags(groups: &[GroupConfig]) -> String {
     let mut flags: Vec<String> = Vec::new();
     for (side, name) in [(Side::Dest, "dst"), (Side::Source, "src")] {
@@ -137,8 +135,7 @@ pub(super) fn flags(groups: &[GroupConfig]) -> String {
     flags.concat()
 }
 
-/// The command that loads rules of acctd's own; those of the operator's go first, or packets would be
-/// counted twice.
+/// The command that loads acctd's rules. It removes the operator's rules first, or packets would be counted twice.
 pub(super) fn apply(groups: &[GroupConfig], rules: &[LogRule]) -> String {
     const SHOWN: usize = 4;
     let of_others: Vec<&LogRule> = rules
@@ -162,15 +159,14 @@ pub(super) fn apply(groups: &[GroupConfig], rules: &[LogRule]) -> String {
         let first = if removals.is_empty() {
             ""
         } else {
-            "take the rules away that are named; "
+            "remove the named rules; "
         };
         return format!("{first}{load}");
     }
     format!("{}; {load}", removals.join("; "))
 }
 
-/// The numbers of groups, in words.
-pub(super) fn numbers(groups: &[&GroupConfig]) -> String {
+pub(super) fn group_numbers(groups: &[&GroupConfig]) -> String {
     let numbers: Vec<u16> = groups.iter().map(|it| it.group.0).collect();
     group_list(&numbers)
 }

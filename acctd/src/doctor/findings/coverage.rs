@@ -1,6 +1,6 @@
-//! Which packets the groups see, said where all is well, and forwarded ones that none sees.
+//! Which packets the groups see, printed if there is no finding; and forwarded packets that no rule sees.
 
-use super::causes::{flags, group_list, numbers};
+use super::causes::{flags, group_list, group_numbers};
 use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Findings;
@@ -9,9 +9,8 @@ use crate::model::prefix::{Family, Side};
 use crate::rules::ruleset::log_rule::{LogRule, Reach, Ruleset};
 use crate::rules::ruleset::model::Hook;
 
-/// The host forwards, and no rule sees it.
 pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
-    // From one to another.
+    // Forwarding takes two interfaces.
     let others = facts.interfaces.iter().filter(|it| it.name != "lo");
     if others.count() < 2 {
         return;
@@ -25,7 +24,7 @@ pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: 
                 .filter(|group| group.side == side && group.prefix_length.family() == family);
             let mut rules = of
                 .clone()
-                .flat_map(|group| alive(group, ruleset))
+                .flat_map(|group| effective_rules(group, ruleset))
                 .peekable();
             if facts.forwards(family) && rules.peek().is_some() && !rules.any(sees_forwarded) {
                 groups.extend(of);
@@ -53,23 +52,30 @@ pub(super) fn forwarded(config: &Config, facts: &Facts, ruleset: &Ruleset, all: 
         "forwarded-not-counted",
         format!(
             "{}: this host forwards ({} is 1), and no rule sees forwarded packets",
-            numbers(&shown),
+            group_numbers(&shown),
             sysctls.join(" and ")
         ),
         format!(
-            "acctd rules router --lan … --apply{}, with the interfaces behind which the accounted addresses are; nothing, if only the host itself is to be counted",
+            "acctd rules router --lan … --apply{}, with the interfaces on the side of the accounted addresses; nothing, if only this host's own traffic should be counted",
             flags(&groups)
         ),
     );
 }
 
-fn alive<'r>(group: &GroupConfig, ruleset: &'r Ruleset) -> impl Iterator<Item = &'r LogRule> {
+/// The rules of the group that packets of its family reach.
+fn effective_rules<'r>(
+    group: &GroupConfig,
+    ruleset: &'r Ruleset,
+) -> impl Iterator<Item = &'r LogRule> {
     let family = group.prefix_length.family();
     let number = group.group.0;
     ruleset.log_rules.iter().filter(move |rule| {
         rule.group == number
             && rule.families.contains(&family.version())
-            && !matches!(rule.reach(family), Reach::Never(_) | Reach::Nothing(_))
+            && !matches!(
+                rule.reach(family),
+                Reach::NeverMatches(_) | Reach::AllStopped(_)
+            )
     })
 }
 
@@ -77,18 +83,16 @@ fn sees_forwarded(rule: &LogRule) -> bool {
     !matches!(rule.hook, Hook::Input | Hook::Output)
 }
 
-/// What the groups see, in words: `groups 4-7 see what this host receives and sends; forwarded packets are
-/// not in them`.
-#[must_use]
-pub fn coverage(config: &Config, facts: &Facts) -> String {
+/// `groups 4-7 see what this host receives and sends; forwarded packets are not in them`.
+pub(crate) fn coverage(config: &Config, facts: &Facts) -> String {
     let Ok(ruleset) = &facts.ruleset else {
         return String::new();
     };
-    // Groups that see alike, with the direction of each.
+    // A description, the groups that it fits, and whether they see forwarded packets.
     let mut kinds: Vec<(String, Vec<GroupConfig>, bool)> = Vec::new();
     for group in &config.groups {
-        let seen: Vec<&LogRule> = alive(group, ruleset).collect();
-        let words = words(group, &seen);
+        let seen: Vec<&LogRule> = effective_rules(group, ruleset).collect();
+        let words = describe(group, &seen);
         let sees_forwarded = seen.iter().any(|it| sees_forwarded(it));
         match kinds.iter_mut().find(|(other, ..)| *other == words) {
             Some((_, groups, _)) => groups.push(*group),
@@ -117,7 +121,7 @@ pub fn coverage(config: &Config, facts: &Facts) -> String {
 const RECEIVED: &str = "what this host receives";
 const SENT: &str = "what this host sends";
 
-fn words(group: &GroupConfig, rules: &[&LogRule]) -> String {
+fn describe(group: &GroupConfig, rules: &[&LogRule]) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut has_all = false;
     let mut hooks: Vec<Hook> = Vec::new();

@@ -1,4 +1,4 @@
-//! Packets that meet two rules of one direction: each is counted twice. Said only where it is certain.
+//! Packets that match two rules of one direction: each is counted twice. Reported only if it is certain.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::doctor::facts::Facts;
 use crate::doctor::finding::Findings;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::{Family, Side};
-use crate::rules::devices::match_alike;
+use crate::rules::devices::patterns_overlap;
 use crate::rules::ruleset::condition::{Conditions, Key};
 use crate::rules::ruleset::log_rule::{LogRule, Reach, Ruleset};
 use crate::rules::ruleset::model::Hook;
 
 pub(super) fn duplicates(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
-    // What is met twice, with the families and the groups.
+    // What is wrong, the cure, and the groups.
     let mut found: Vec<(String, String, Vec<GroupConfig>)> = Vec::new();
     for side in [Side::Source, Side::Dest] {
         for family in [Family::Ip4, Family::Ip6] {
@@ -25,12 +25,12 @@ pub(super) fn duplicates(config: &Config, facts: &Facts, ruleset: &Ruleset, all:
                 continue;
             };
             let (what, cure) = if Arc::ptr_eq(&first.quote, &second.quote) {
-                let what = format!("packets come twice to {}", first.quote);
-                (what, "take one of the jumps to its chain away".to_owned())
+                let what = format!("packets reach {} twice", first.quote);
+                (what, "remove one of the jumps to its chain".to_owned())
             } else {
-                let what = format!("packets meet {} and then {}", first.quote, second.quote);
+                let what = format!("packets match {} and then {}", first.quote, second.quote);
                 let removal = second.quote.removal();
-                let cure = removal.unwrap_or_else(|| "take one of the rules away".into());
+                let cure = removal.unwrap_or_else(|| "remove one of the rules".into());
                 (what, cure)
             };
             let numbers = [first.group, second.group];
@@ -48,7 +48,7 @@ pub(super) fn duplicates(config: &Config, facts: &Facts, ruleset: &Ruleset, all:
     }
 }
 
-/// Two rules that one packet meets, in the order of its way.
+/// Two rules that one packet matches, in the order of its path.
 fn pair<'r>(
     family: Family,
     groups: &[GroupConfig],
@@ -59,41 +59,44 @@ fn pair<'r>(
     let is_of = |rule: &&LogRule| {
         groups.iter().any(|it| it.group.0 == rule.group)
             && rule.families.contains(&version)
-            && !matches!(rule.reach(family), Reach::Never(_) | Reach::Nothing(_))
+            && !matches!(
+                rule.reach(family),
+                Reach::NeverMatches(_) | Reach::AllStopped(_)
+            )
     };
-    // In the order of hooks and priorities, as they were found.
+    // `log_rules` is in the order of hooks and priorities.
     let rules: Vec<&LogRule> = ruleset.log_rules.iter().filter(is_of).collect();
     rules.iter().enumerate().find_map(|(at, second)| {
         let first = rules[..at]
             .iter()
-            .find(|first| is_met_twice(first, second, family, facts))?;
+            .find(|first| match_same_packet(first, second, family, facts))?;
         Some((*first, *second))
     })
 }
 
-fn is_met_twice(first: &LogRule, second: &LogRule, family: Family, facts: &Facts) -> bool {
+fn match_same_packet(first: &LogRule, second: &LogRule, family: Family, facts: &Facts) -> bool {
     if first.is_bridge != second.is_bridge {
         let (bridge, ip) = if first.is_bridge {
             (first, second)
         } else {
             (second, first)
         };
-        return goes_through_a_bridge(bridge, ip, facts);
+        return match_over_bridge(bridge, ip, facts);
     }
     let one = first.conditions.of(family);
     let other = second.conditions.of(family);
-    first.hook.shares_a_way_with(second.hook)
-        && one.meet(&other)
+    first.hook.shares_path_with(second.hook)
+        && one.overlap(&other)
         && (one.are_within(&other)
             || other.are_within(&one)
             || (are_of_interfaces(&one) && are_of_interfaces(&other)))
         && !is_stopped_between(&one.and(&other), second)
 }
 
-/// Something stops all packets of both on their way to the second: `log group 5 accept` does.
+/// Whether a verdict stops all packets of both rules before the second, as `log group 5 accept` does.
 fn is_stopped_between(both: &Conditions, second: &LogRule) -> bool {
     let mut obstacles = second.obstacles.iter();
-    obstacles.any(|it| both.are_within(&it.conditions) && second.hook.ways().are_within(it.ways))
+    obstacles.any(|it| both.are_within(&it.conditions) && second.hook.paths().are_within(it.paths))
 }
 
 fn are_of_interfaces(conditions: &Conditions) -> bool {
@@ -101,8 +104,8 @@ fn are_of_interfaces(conditions: &Conditions) -> bool {
     keys.all(|key| matches!(key, Key::InInterface | Key::OutInterface))
 }
 
-/// What comes by a port and is for IP passes the hooks of both.
-fn goes_through_a_bridge(bridge: &LogRule, ip: &LogRule, facts: &Facts) -> bool {
+/// A packet that arrives on a port and goes up to IP passes the hooks of the bridge and of IP.
+fn match_over_bridge(bridge: &LogRule, ip: &LogRule, facts: &Facts) -> bool {
     use Hook::{Forward, Input, Output, Postrouting, Prerouting};
     let key = match (bridge.hook, ip.hook) {
         (Prerouting | Input, Prerouting | Input | Forward) => Key::InInterface,
@@ -115,7 +118,7 @@ fn goes_through_a_bridge(bridge: &LogRule, ip: &LogRule, facts: &Facts) -> bool 
             it.key == key
                 && it
                     .words()
-                    .is_some_and(|words| words.iter().any(|it| match_alike(it, name)))
+                    .is_some_and(|words| words.iter().any(|it| patterns_overlap(it, name)))
         })
     };
     let mut ports = facts.interfaces.iter();

@@ -1,22 +1,20 @@
-//! What interfaces do to packets and to their lengths.
+//! How interfaces change packets and their lengths.
 
 use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::interface_facts::{BRIDGE_CALLS, InterfaceFacts};
-use crate::rules::devices::match_alike;
+use crate::rules::devices::patterns_overlap;
 use crate::rules::ruleset::condition::{Key, Test, Value};
 use crate::rules::ruleset::log_rule::LogRule;
 use crate::rules::ruleset::model::Hook;
 
-/// The kernel's own default of all settings: no packet is larger than its header can say.
+/// The kernel's default of all size limits: no packet is larger than the length field of its header allows.
 const LARGEST: u32 = 65_536;
-/// The cure. The kernel sets the limits of IPv4 with these two, if they change and are no larger than the default: so
-/// this cures both families, also with an `ip` (before 6.3) that does not know those of IPv4.
+/// If these two change and are not above the default, the kernel also sets the limits of IPv4. So this works for both
+/// families, even with an `ip` (before 6.3) that does not know the limits of IPv4.
 const CURE: &str = "gso_max_size 65535 gro_max_size 65535";
 
-/// All that is wrong with them.
-#[must_use]
 pub(super) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     all.extend(big_tcp(config, &facts.links));
@@ -26,7 +24,7 @@ pub(super) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// Packets whose length no header gives.
+/// A packet above 64 KiB has no length in its header, so its bytes are not counted.
 fn big_tcp(config: &Config, facts: &InterfaceFacts) -> Option<Finding> {
     let is_counted = |family| {
         let mut groups = config.groups.iter();
@@ -59,7 +57,6 @@ fn big_tcp(config: &Config, facts: &InterfaceFacts) -> Option<Finding> {
     })
 }
 
-/// Not wrong: what a packet is.
 fn offloads(facts: &InterfaceFacts) -> Option<Finding> {
     let on = facts.offloads.iter().filter(|(_, on)| !on.is_empty());
     let on: Vec<String> = on
@@ -69,14 +66,14 @@ fn offloads(facts: &InterfaceFacts) -> Option<Finding> {
         severity: Severity::Note,
         id: "offloads",
         what: format!(
-            "offloads on {}: what is counted as one packet may be many on the wire, with the headers of one",
+            "offloads on {}: one counted packet may be several packets on the wire, and only its own headers are counted",
             on.join(", ")
         ),
-        cure: "nothing, unless packets or bytes of the wire are billed: see docs/rules.md, 'Packets and offloads'".into(),
+        cure: "nothing, unless you bill packets or bytes on the wire: see docs/rules.md, 'Packets and offloads'".into(),
     })
 }
 
-/// What stays in a bridge and is counted as if it were forwarded, or came in.
+/// Packets that a bridge switches between its ports, and that are counted as if they were received or forwarded.
 fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
     let ruleset = facts.ruleset.as_ref().ok()?;
     let is_own = |rule: &&LogRule| {
@@ -92,7 +89,7 @@ fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
     for bridge in facts.links.links.iter().filter(|it| it.kind == "bridge") {
         let ports = facts.interfaces.iter();
         let ports = ports.filter(|it| it.is_up && it.bridge.as_ref() == Some(&bridge.name));
-        // Between two ports at the least.
+        // A bridge with one port switches nothing.
         if ports.count() < 2 {
             continue;
         }
@@ -118,28 +115,28 @@ fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
         severity: Severity::Warning,
         id: "bridge-nf-call",
         what: format!(
-            "{} is 1: what goes from port to port of {bridge} passes the rules of IP too, and is counted (group {})",
+            "{} is 1: packets from port to port of {bridge} also pass the IP rules, and are counted (group {})",
             names.join(" and "),
             groups.join(", ")
         ),
         cure: format!(
-            "sysctl -w{}, and the same in /etc/sysctl.d; Docker and Kubernetes want it to be 1: see docs/rules.md",
+            "sysctl -w{}, and the same in /etc/sysctl.d; Docker and Kubernetes require 1: see docs/rules.md",
             settings.collect::<String>()
         ),
     })
 }
 
-/// Frames from port to port pass these hooks as what comes in by the bridge and goes out by it.
+/// With `br_netfilter`, frames from port to port pass these hooks; their interface is the bridge.
 fn sees_bridged(rule: &LogRule, bridge: &str) -> bool {
     let is_on_the_way = matches!(
         rule.hook,
         Hook::Prerouting | Hook::Forward | Hook::Postrouting
     );
     let is_of_bridge = |value: &Value| match value {
-        Value::Word(name) => match_alike(name, bridge),
+        Value::Word(name) => patterns_overlap(name, bridge),
         _ => false,
     };
-    // Nothing that is not understood: it may be what leaves them out.
+    // A condition that doctor does not understand may exclude bridged packets.
     is_on_the_way
         && !rule.is_bridge
         && rule.conditions.matches.iter().all(|it| match it.key {
@@ -153,7 +150,7 @@ fn sees_bridged(rule: &LogRule, bridge: &str) -> bool {
         })
 }
 
-/// Kinds whose packets travel inside of others of IP, both of which pass rules.
+/// Link types whose packets travel inside other IP packets. Both pass the rules.
 const TUNNELS: [&str; 17] = [
     "bareudp",
     "erspan",
@@ -184,9 +181,9 @@ fn tunnels(facts: &InterfaceFacts) -> Option<Finding> {
         severity: Severity::Note,
         id: "tunnel",
         what: format!(
-            "what goes through {} is two packets, the inner one and the one that carries it: rules that name no interface log both",
+            "a packet through {} is two packets, the inner one and its carrier: rules without an interface log both",
             tunnels.join(", ")
         ),
-        cure: "name the interface whose packets are billed in the rules: see docs/rules.md, 'Tunnels'".into(),
+        cure: "in the rules, name the interface whose packets you bill: see docs/rules.md, 'Tunnels'".into(),
     })
 }

@@ -1,4 +1,4 @@
-//! What this machine allows, apart from its rules: privileges, groups, the cross-check, the disk, the clock.
+//! Findings that are not about rules: privileges, groups, the cross-check, the disk, the clock.
 
 use rustix::thread::CapabilitySet;
 
@@ -9,7 +9,6 @@ use crate::doctor::finding::{Findings, Severity};
 use crate::model::prefix::Family;
 use crate::nflog::socket::WANTED_RECEIVE_BUFFER;
 
-/// Fewer bytes than this are soon gone.
 const LITTLE_SPACE: u64 = 100_000_000;
 const FEW_FILES: u64 = 1_000;
 
@@ -65,7 +64,7 @@ pub(super) fn groups(config: &Config, facts: &Facts, all: &mut Findings) {
             "use one with CONFIG_NETFILTER_NETLINK_LOG".into(),
         );
     }
-    for (group, owner) in facts.taken.iter().flatten() {
+    for (group, owner) in facts.bound_groups.iter().flatten() {
         if config.groups.iter().all(|other| other.group.0 != *group) {
             continue;
         }
@@ -73,17 +72,17 @@ pub(super) fn groups(config: &Config, facts: &Facts, all: &mut Findings) {
             Some(owner) if owner.starts_with("pid 1 (") => all.note(
                 "kept-for-acctd",
                 format!("the socket of group {group} is kept by the service manager"),
-                "nothing: the next acctd of that unit goes on with it".into(),
+                "nothing: the next acctd of that unit takes it over".into(),
             ),
             Some(owner) if owner.ends_with(" (acctd)") => all.note(
                 "already-running",
-                format!("group {group} is read by {owner} already"),
-                "nothing: it is that acctd which this is about".into(),
+                format!("{owner} already reads group {group}"),
+                "nothing, if that is the acctd that you want to check".into(),
             ),
             owner => {
                 let shown = owner
                     .as_deref()
-                    .unwrap_or("a process that cannot be seen from here");
+                    .unwrap_or("a process that is not visible from here");
                 all.error(
                     "group-taken",
                     format!("group {group} is taken by {shown}"),
@@ -102,7 +101,9 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
     if crosscheck.attach == AttachMode::Tcx && (major, minor) < (6, 6) {
         all.error(
             "no-tcx",
-            format!("this is Linux {major}.{minor}, and TCX came with 6.6"),
+            format!(
+                "--crosscheck-attach tcx requires Linux 6.6, and this is Linux {major}.{minor}"
+            ),
             "leave --crosscheck-attach out".into(),
         );
     }
@@ -113,7 +114,7 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
             "nothing, unless a program of your own needs it".into(),
         );
     }
-    if facts.kernel.compiles_bpf == Some(false) {
+    if facts.kernel.has_bpf_jit == Some(false) {
         all.warning(
             "bpf-jit-off",
             "this kernel interprets eBPF programs: the cross-check costs many times as much".into(),
@@ -129,29 +130,29 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
         let Some(interface) = facts.interface(name) else {
             all.warning(
                 "crosscheck-no-interface",
-                format!("interface {name}, which is to be cross-checked, is not there: until it comes, what differs is not checked"),
-                "nothing, if it comes later: acctd attaches then; else name another, ip -br link lists those that there are".into(),
+                format!("there is no interface {name} to cross-check: until it exists, differences are 'not checked'"),
+                "nothing, if it is created later: acctd attaches then; else name another one, 'ip -br link' lists all".into(),
             );
             continue;
         };
         if !interface.is_up {
             all.warning(
                 "crosscheck-interface-down",
-                format!("interface {name}, which is to be cross-checked, is down"),
+                format!("cross-checked interface {name} is down"),
                 format!("ip link set {name} up"),
             );
         }
         if let Some(bridge) = &interface.bridge {
             all.warning(
                 "crosscheck-port-of-bridge",
-                format!("{name} is a port of {bridge}: what is bridged on passes no rule of IP, and is called uncovered"),
+                format!("{name} is a port of {bridge}: bridged packets pass no IP rule, and are reported as 'uncovered'"),
                 format!("cross-check {bridge} instead"),
             );
         }
         if interface.is_ip6_disabled && has_ip6 {
             all.warning(
                 "crosscheck-ip6-disabled",
-                format!("IPv6 is switched off on {name}: packets of it pass no rule, and are called uncovered"),
+                format!("IPv6 is disabled on {name}: its IPv6 packets pass no rule, and are reported as 'uncovered'"),
                 format!("sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"),
             );
         }
@@ -164,7 +165,7 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
     if found.is_a_file {
         all.error(
             "directory-is-a-file",
-            format!("log directory {wanted}: {existing} is no directory"),
+            format!("log directory {wanted}: {existing} is not a directory"),
             "move it, or choose another directory with --log-directory".into(),
         );
         return;
@@ -195,7 +196,7 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
         all.error(
             "disk-full",
             format!("log directory {wanted}: its disk is full"),
-            "make room; intervals wait in memory until then".into(),
+            "free some space; until then, intervals wait in memory".into(),
         );
     } else if found.free_bytes < LITTLE_SPACE || found.free_files.is_some_and(|it| it < FEW_FILES) {
         all.warning(
@@ -207,14 +208,14 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
                     .free_files
                     .map_or("any number of".into(), |it| it.to_string())
             ),
-            "make room".into(),
+            "free some space".into(),
         );
     }
     if found.is_in_memory {
         all.note(
             "directory-in-memory",
-            format!("log directory {wanted} is in memory: its files are gone with the next boot"),
-            "choose one on a disk, if they are to last".into(),
+            format!("log directory {wanted} is in memory: a reboot loses its files"),
+            "choose a directory on a disk, if you need the files".into(),
         );
     }
 }
@@ -223,14 +224,15 @@ pub(super) fn machine(facts: &Facts, all: &mut Findings) {
     if facts.kernel.tracks_connections {
         all.note(
             "fragments-are-put-together",
-            "connection tracking is at work: the fragments of a packet are logged as one".into(),
-            "nothing: the cross-check counts them, and says so".into(),
+            "connection tracking is active: it reassembles fragments, so they are logged as one packet".into(),
+            "nothing: the cross-check takes account of them".into(),
         );
     }
     if facts.is_clock_synchronised == Some(false) {
         all.warning(
             "clock-not-synchronised",
-            "nobody keeps this machine's clock: intervals begin and end when it says so".into(),
+            "this machine's clock is not synchronised: intervals begin and end by this clock"
+                .into(),
             "timedatectl set-ntp true, or install chrony".into(),
         );
     }
@@ -240,7 +242,7 @@ pub(super) fn machine(facts: &Facts, all: &mut Findings) {
         } else {
             Severity::Warning
         };
-        // Which says what to do.
+        // The text ends with what to do.
         let text = trouble.to_string();
         let (what, cure) = text
             .split_once("; ")

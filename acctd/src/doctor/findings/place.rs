@@ -1,4 +1,5 @@
-//! A hook on which the address is not the one to account, and interfaces that have no packets there.
+//! Rules on a hook where packets have another address than the accounted one, and rules for interfaces that have no
+//! packets there.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::doctor::facts::Facts;
 use crate::doctor::finding::Severity;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::Side;
-use crate::rules::devices::match_alike;
+use crate::rules::devices::patterns_overlap;
 use crate::rules::ruleset::condition::{Conditions, Key};
 use crate::rules::ruleset::log_rule::{LogRule, Nat, Ruleset};
 use crate::rules::ruleset::model::Hook;
@@ -33,24 +34,24 @@ pub(super) fn wrong_place(
     match (group.side, rule.hook) {
         (Side::Source, Hook::Output) => warn(
             "wrong-hook",
-            "the source is accounted, and the rule logs what this host sends: all is in the rows of its own addresses".into(),
+            "the source is accounted, and the rule logs what this host sends: all packets are counted for its own addresses".into(),
             "read the group with --ip4-dst-group or --ip6-dst-group, or log on input",
         ),
         (Side::Dest, Hook::Input) => warn(
             "wrong-hook",
-            "the destination is accounted, and the rule logs what is for this host: all is in the rows of its own addresses".into(),
+            "the destination is accounted, and the rule logs what this host receives: all packets are counted for its own addresses".into(),
             "read the group with --ip4-src-group or --ip6-src-group, or log on output",
         ),
         (Side::Source, Hook::Postrouting | Hook::Egress)
             if rule.hook == Hook::Egress || rule.priority >= SOURCE_NAT =>
         {
             let own = rule.conditions.interfaces();
-            let is_met = |nat: &Nat| nat.is_source && nat.conditions.meet(&own);
+            let is_met = |nat: &Nat| nat.is_source && nat.conditions.overlap(&own);
             if let Some(nat) = nat(&is_met) {
                 let quote = &nat.quote;
                 warn(
                     "address-after-nat",
-                    format!("the source is accounted, and the rule logs on {hook} behind {quote}: all that changes is in the row of the router's address"),
+                    format!("the source is accounted, and the rule logs on {hook} after {quote}: translated packets are counted for the router's address"),
                     "log on prerouting or forward: acctd rules router --lan …",
                 );
             }
@@ -62,7 +63,7 @@ pub(super) fn wrong_place(
                 let quote = &nat.quote;
                 warn(
                     "address-before-nat",
-                    format!("the destination is accounted, and the rule logs on {hook} before {quote} is undone or done: what it changes is in the row of the router's address"),
+                    format!("the destination is accounted, and the rule logs on {hook} before {quote} is applied or reversed: translated packets are counted for the router's address"),
                     "log on forward or on the egress hook: acctd rules router --lan …",
                 );
             }
@@ -72,11 +73,11 @@ pub(super) fn wrong_place(
     interfaces(group, facts, rule, causes);
 }
 
-/// Whether answers to packets whose source is changed, or packets whose destination is, come by the
-/// interfaces of `own`.
+/// Whether packets that `nat` translates on their way in arrive on the interfaces of `own`: for source NAT the replies,
+/// for destination NAT the packets themselves.
 fn comes_back(nat: &Nat, own: &Conditions) -> bool {
     if !nat.is_source {
-        return nat.conditions.meet(own);
+        return nat.conditions.overlap(own);
     }
     let mut mirrored = own.clone();
     for found in &mut mirrored.matches {
@@ -88,11 +89,11 @@ fn comes_back(nat: &Nat, own: &Conditions) -> bool {
         };
         *found = Arc::new(other);
     }
-    nat.conditions.meet(&mirrored)
+    nat.conditions.overlap(&mirrored)
 }
 
 fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut Causes) {
-    // Without ip, none is known.
+    // Without the program ip, no interface is known.
     if facts.interfaces.is_empty() {
         return;
     }
@@ -101,11 +102,11 @@ fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut C
             facts
                 .interfaces
                 .iter()
-                .any(|it| match_alike(&it.name, name))
+                .any(|it| patterns_overlap(&it.name, name))
         };
         if !names.iter().any(is_there) {
             let list = names.join(", ");
-            // A pattern is for those that come and go.
+            // A pattern may be for interfaces that exist only at times.
             let severity = if names.iter().all(|name| name.ends_with('*')) {
                 Severity::Note
             } else {
@@ -117,7 +118,7 @@ fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut C
                 Some(rule),
                 format!("only packets of {list} are logged, and there is no such interface"),
                 Cure::Text(
-                    "ip -br link lists those that there are; acctd rules router --lan …".into(),
+                    "name an interface that exists ('ip -br link' lists all): acctd rules router --lan …".into(),
                 ),
             );
             continue;
@@ -134,8 +135,8 @@ fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut C
                     (Severity::Warning, "port-of-bridge"),
                     group,
                     Some(rule),
-                    format!("only packets of {name} are logged, a port of {bridge}: IP sees {bridge} alone"),
-                    Cure::Text(format!("name {bridge} in the rule, or log what is bridged: acctd rules bridge --lan {name}")),
+                    format!("only packets of {name} are logged, but it is a port of {bridge}: IP rules see only {bridge}"),
+                    Cure::Text(format!("name {bridge} in the rule, or log bridged packets: acctd rules bridge --lan {name}")),
                 );
             }
         }

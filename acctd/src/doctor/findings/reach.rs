@@ -1,4 +1,4 @@
-//! Whether packets come to the rules that log, and which of them these leave out.
+//! Which packets reach the rules that log, and which of these the rules exclude.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::rules::ruleset::condition::{Key, Match};
 use crate::rules::ruleset::log_rule::{LogRule, Obstacle, Reach};
 use crate::rules::ruleset::model::{Hook, Verdict};
 
-/// Whether no packet comes to any of them.
+/// Whether no packet reaches any of the rules.
 pub(super) fn reach(
     group: &GroupConfig,
     facts: &Facts,
@@ -19,64 +19,75 @@ pub(super) fn reach(
     causes: &mut Causes,
 ) -> bool {
     let family = group.prefix_length.family();
-    let is_dead =
-        |rule: &&LogRule| matches!(rule.reach(family), Reach::Never(_) | Reach::Nothing(_));
-    let are_dead = rules.iter().all(is_dead);
-    let severity = if are_dead {
+    let is_unreached = |rule: &&LogRule| {
+        matches!(
+            rule.reach(family),
+            Reach::NeverMatches(_) | Reach::AllStopped(_)
+        )
+    };
+    let are_unreached = rules.iter().all(is_unreached);
+    let severity = if are_unreached {
         Severity::Error
     } else {
         Severity::Warning
     };
-    // What it stops is in the group already.
+    // A rule may log packets before an obstacle stops them.
     let is_logged = |obstacle: &Obstacle| rules.iter().any(|it| is_logged_by(it, obstacle, family));
     for rule in rules {
         match rule.reach(family) {
-            Reach::Nothing(obstacle) if is_logged(obstacle) => {}
-            Reach::Never(found) => never(group, rule, found, severity, causes),
-            Reach::Nothing(obstacle) => causes.add(
+            Reach::AllStopped(obstacle) if is_logged(obstacle) => {}
+            Reach::NeverMatches(found) => never_matches(group, rule, found, severity, causes),
+            Reach::AllStopped(obstacle) => causes.add(
                 (severity, "never-reached"),
                 group,
                 Some(rule),
-                format!("no packet comes to the rule, {}", stops(obstacle, "all")),
+                format!(
+                    "no packet reaches the rule: {}",
+                    stops(obstacle, "all of them")
+                ),
                 cure(rule, obstacle),
             ),
-            Reach::Some(mut obstacles) => {
+            Reach::SomeStopped(mut obstacles) => {
                 obstacles.retain(|it| !is_logged(it) && !is_for_others(it, rule, facts));
-                behind(group, family, rule, &obstacles, causes);
+                partly_stopped(group, family, rule, &obstacles, causes);
             }
             Reach::All => {}
         }
     }
-    if !are_dead {
-        let alive: Vec<&LogRule> = rules.iter().filter(|it| !is_dead(it)).copied().collect();
-        left_out(group, &alive, causes);
+    if !are_unreached {
+        let reached: Vec<&LogRule> = rules
+            .iter()
+            .filter(|it| !is_unreached(it))
+            .copied()
+            .collect();
+        excluded_packets(group, &reached, causes);
     }
-    are_dead
+    are_unreached
 }
 
-/// Whether all that it stops has met this rule before, as with `log group 5 accept`.
+/// Whether the rule logs all packets that the obstacle stops, before it stops them, as with `log group 5 accept`.
 fn is_logged_by(rule: &LogRule, obstacle: &Obstacle, family: Family) -> bool {
     let mut before = rule.obstacles.iter();
     let is_before = before.any(|it| Arc::ptr_eq(&it.quote, &obstacle.quote));
     !is_before
-        && rule.never().is_none()
+        && rule.impossible_condition().is_none()
         && obstacle
             .conditions
             .of(family)
             .are_within(&rule.conditions.of(family))
 }
 
-/// Whether it stops what does not come to input anyhow: packets to other hosts.
+/// Whether it stops only packets to other hosts, which never reach input.
 fn is_for_others(obstacle: &Obstacle, rule: &LogRule, facts: &Facts) -> bool {
     let mut matches = obstacle.conditions.matches.iter();
     rule.hook == Hook::Input
         && matches.any(|it| {
             let nets = it.nets();
-            it.key == Key::Dest && nets.is_some_and(|nets| facts.are_of_others(&nets))
+            it.key == Key::Dest && nets.is_some_and(|nets| facts.are_foreign(&nets))
         })
 }
 
-fn never(
+fn never_matches(
     group: &GroupConfig,
     rule: &LogRule,
     found: &Match,
@@ -91,11 +102,11 @@ fn never(
             group,
             Some(rule),
             format!(
-                "set {} is empty, and the rule logs what is in it alone",
+                "set {} is empty, and the rule logs only what is in it",
                 set.name
             ),
             Cure::Text(format!(
-                "add to set {}, or take '{text}' out of the rule",
+                "add elements to set {}, or remove '{text}' from the rule",
                 set.name
             )),
         ),
@@ -104,17 +115,17 @@ fn never(
             group,
             Some(rule),
             format!(
-                "no packet on {hook} at priority {} meets '{text}'",
+                "no packet on {hook} at priority {} matches '{text}'",
                 rule.priority
             ),
             Cure::Text(format!(
-                "take '{text}' out of the rule, or log on another hook: acctd rules"
+                "remove '{text}' from the rule, or log on another hook: acctd rules"
             )),
         ),
     }
 }
 
-fn behind(
+fn partly_stopped(
     group: &GroupConfig,
     family: Family,
     rule: &LogRule,
@@ -124,9 +135,9 @@ fn behind(
     let own = rule.conditions.of(family);
     let severity = |it: &Obstacle| {
         let is_dropped = it.verdict.ends_all();
-        // What is wrong, and what is dropped on its way out, is sent to nobody.
+        // Dropped packets are not billable if they are invalid, excessive, or on their way out.
         let is_expected = is_dropped && (group.side == Side::Dest || has(it, &Key::Excess))
-            || (is_dropped && it.elsewhere.is_some() && it.is_for_sanity(&own));
+            || (is_dropped && it.earlier_base.is_some() && it.stops_invalid(&own));
         if is_expected {
             Severity::Note
         } else {
@@ -141,23 +152,23 @@ fn behind(
     };
     let mut limits = worst.conditions.matches.iter();
     let which = if worst.verdict == Verdict::Unknown {
-        "some packets may not come to the rule".to_owned()
+        "some packets may not reach the rule".to_owned()
     } else if worst.is_of_established(&own) {
-        "packets of established connections do not come to the rule".to_owned()
+        "packets of established connections do not reach the rule".to_owned()
     } else if let Some(limit) = limits.find(|it| it.is_by_chance()) {
-        format!("packets that meet '{}' do not come to the rule", limit.text)
+        format!("packets that match '{}' do not reach the rule", limit.text)
     } else {
-        "some packets do not come to the rule".to_owned()
+        "some packets do not reach the rule".to_owned()
     };
     let others = match obstacles.len() - 1 {
         0 => String::new(),
-        _ => "; others stand behind it".to_owned(),
+        _ => "; and so do other rules".to_owned(),
     };
     causes.add(
         (severity(worst), "behind-verdict"),
         group,
         Some(rule),
-        format!("{which}, {}{others}", stops(worst, "them")),
+        format!("{which}: {}{others}", stops(worst, "them")),
         cure(rule, worst),
     );
 }
@@ -167,46 +178,47 @@ fn has(obstacle: &Obstacle, key: &Key) -> bool {
     matches.any(|it| it.key == *key)
 }
 
-/// `which 'drop' (chain c of table inet t, handle 3) drops before`.
+/// `'drop' (chain c of table inet t, handle 3) drops them earlier, on input at priority 0`.
 fn stops(obstacle: &Obstacle, what: &str) -> String {
     let verb = match obstacle.verdict {
         Verdict::Accept => "accepts",
         Verdict::Drop => "drops",
         Verdict::Reject => "rejects",
-        Verdict::Queue => "hands over to a program",
-        Verdict::Return => "sends back",
-        Verdict::Unknown => "does what acctd does not know with",
+        Verdict::Queue => "queues",
+        Verdict::Return => "returns",
+        Verdict::Unknown => "has an unknown action for",
     };
-    let place = match obstacle.elsewhere {
-        Some((hook, priority)) => format!(" on {} at priority {priority}", hook.name()),
+    let place = match obstacle.earlier_base {
+        Some((hook, priority)) => format!(", on {} at priority {priority}", hook.name()),
         None => String::new(),
     };
-    let what = if what == "all" { "all of them" } else { what };
-    format!("as {} {verb} {what} before{place}", obstacle.quote)
+    format!("{} {verb} {what} earlier{place}", obstacle.quote)
 }
 
 fn cure(rule: &LogRule, obstacle: &Obstacle) -> Cure {
-    /// Of the chains that acctd rules loads.
-    const OURS: i64 = -300;
-    match obstacle.elsewhere {
-        // No rule of acctd's own on this hook would stand before it.
-        Some((hook, priority)) if hook != rule.hook || priority <= OURS => Cure::Text(format!(
-            "nothing, if they are not to be counted; else log before it, in a chain 'type filter hook {} priority {}'",
-            hook.name(),
-            priority - 1
-        )),
+    /// The priority of the chains that `acctd rules` loads.
+    const OWN_PRIORITY: i64 = -300;
+    match obstacle.earlier_base {
+        // On this hook, acctd's own rules would be behind the obstacle, too.
+        Some((hook, priority)) if hook != rule.hook || priority <= OWN_PRIORITY => {
+            Cure::Text(format!(
+                "nothing, if these packets should not be counted; else log before it, in a chain 'type filter hook {} priority {}'",
+                hook.name(),
+                priority - 1
+            ))
+        }
         _ => Cure::Apply,
     }
 }
 
-/// What the rules of a group leave out, all of them together.
-fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
+/// Packets that all rules of a group exclude by their own conditions.
+fn excluded_packets(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
     for rule in rules {
         for found in &rule.conditions.matches {
-            of_one_rule(group, rule, found, causes);
+            one_condition(group, rule, found, causes);
         }
     }
-    if let Some(words) = united(rules, &Key::State) {
+    if let Some(words) = all_words(rules, &Key::State) {
         let has = |state: &str| words.iter().any(|it| it == state);
         if !(has("new") && has("established")) {
             let severity = if has("established") {
@@ -219,18 +231,18 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
                 group,
                 rules,
                 &format!("only packets of state {} are logged", words.join(",")),
-                "take the state out of the rule",
+                "remove the state from the rule",
                 causes,
             );
         }
     }
-    if let Some(words) = united(rules, &Key::Protocol) {
+    if let Some(words) = all_words(rules, &Key::Protocol) {
         add_all(
             (Severity::Warning, "some-protocols"),
             group,
             rules,
             &format!("only {} is logged", words.join(",")),
-            "take the protocol out of the rule, or log the others too",
+            "remove the protocol from the rule, or log the other protocols, too",
             causes,
         );
     }
@@ -242,7 +254,7 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
     };
     let are_special = |rule: &&LogRule| rule.conditions.matches.iter().any(is_special);
     if rules.iter().all(are_special) {
-        // Where each has another one, all of them together may see all packets.
+        // If each rule has a different condition, together they may see all packets.
         let is_other = |it: &&Arc<Match>| matches!(it.key, Key::Other(_)) && is_special(it);
         let is_common = |it: &Arc<Match>| {
             rules
@@ -260,22 +272,22 @@ fn left_out(group: &GroupConfig, rules: &[&LogRule], causes: &mut Causes) {
             (severity, "some-packets"),
             group,
             rules,
-            "only packets that the rule's conditions name are logged",
-            "nothing, if that is what is to be counted",
+            "only packets that match the rule's conditions are logged",
+            "nothing, if only these packets should be counted",
             causes,
         );
     }
 }
 
-fn of_one_rule(group: &GroupConfig, rule: &LogRule, found: &Match, causes: &mut Causes) {
+fn one_condition(group: &GroupConfig, rule: &LogRule, found: &Match, causes: &mut Causes) {
     let text = &found.text;
     if found.is_by_chance() {
         causes.add(
             (Severity::Error, "limited"),
             group,
             Some(rule),
-            format!("only a part of the packets is logged: '{text}'"),
-            Cure::Text(format!("take '{text}' out of the rule")),
+            format!("only some of the packets are logged: '{text}'"),
+            Cure::Text(format!("remove '{text}' from the rule")),
         );
     }
     match &found.set {
@@ -284,17 +296,17 @@ fn of_one_rule(group: &GroupConfig, rule: &LogRule, found: &Match, causes: &mut 
             group,
             Some(rule),
             format!(
-                "only what is in set {} is logged, whose elements come and go",
+                "only what is in set {} is logged, and its elements change",
                 set.name
             ),
-            Cure::Text(format!("take '{text}' out of the rule")),
+            Cure::Text(format!("remove '{text}' from the rule")),
         ),
         _ => {}
     }
 }
 
-/// The words that one or another of the rules asks for, if each asks.
-fn united(rules: &[&LogRule], key: &Key) -> Option<Vec<String>> {
+/// All words that the rules match for this key; `None` if a rule matches anything.
+fn all_words(rules: &[&LogRule], key: &Key) -> Option<Vec<String>> {
     let mut all: Vec<String> = Vec::new();
     for rule in rules {
         let matches = rule.conditions.matches.iter();

@@ -11,7 +11,7 @@ use crate::nflog::socket::copy_range;
 use crate::rules::ruleset::log_rule::{LogRule, Ruleset};
 use crate::rules::ruleset::model::Hook;
 
-/// Batches of fewer packets wake acctd too often to be cheap.
+/// With smaller batches, acctd wakes up too often to be cheap.
 const SMALL_THRESHOLD: u32 = 10;
 
 pub(super) fn rules(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
@@ -27,30 +27,32 @@ pub(super) fn rules(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut
     for group in &config.groups {
         rules_of_group(group, facts, ruleset, &mut causes);
     }
-    causes.say(all);
+    causes.report(all);
     duplicates::duplicates(config, facts, ruleset, all);
     coverage::forwarded(config, facts, ruleset, all);
-    beside(config, facts, ruleset, all);
+    bypasses(config, facts, ruleset, all);
+    unread_groups(config, facts, ruleset, all);
 }
 
-/// The programs that show rules want the privileges of root.
+/// nft and iptables-save require CAP_NET_ADMIN.
 pub(super) fn cure_of_unreadable(facts: &Facts) -> String {
     let is_admin = facts
         .capabilities
         .contains(rustix::thread::CapabilitySet::NET_ADMIN);
     if is_admin {
-        "see what it says; nft -j list ruleset must work".into()
+        "follow the message; 'nft -j list ruleset' must work".into()
     } else {
         "run acctd doctor as root".into()
     }
 }
 
-fn beside(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
+/// Packets that no rule can log, and a family that no group counts.
+fn bypasses(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
     for name in &ruleset.flowtables {
         all.warning(
             "flowtable",
-            format!("flowtable {name}: packets of its flows pass no rule behind the first few"),
-            "take the rule with 'flow add' out, or log on the netdev egress hook: acctd rules --egress-hook".into(),
+            format!("flowtable {name}: after the first few packets, a flow passes no rule"),
+            "remove the rule with 'flow add', or log on the netdev egress hook: acctd rules --egress-hook".into(),
         );
     }
     for interface in facts.interfaces.iter().filter(|it| it.offloads_flows) {
@@ -73,22 +75,25 @@ fn beside(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings)
                 .into(),
         );
     }
-    let Some(taken) = &facts.taken else {
+}
+
+fn unread_groups(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut Findings) {
+    let Some(bound) = &facts.bound_groups else {
         return;
     };
     let is_ours = |group: u16| config.groups.iter().any(|other| other.group.0 == group);
     let mut unread: Vec<u16> = Vec::new();
     for rule in &ruleset.log_rules {
         let group = rule.group;
-        let is_read = taken.iter().any(|(other, _)| *other == group);
+        let is_read = bound.iter().any(|(other, _)| *other == group);
         if !is_read && !is_ours(group) && !unread.contains(&group) {
             unread.push(group);
             let quote = &rule.quote;
             all.note(
                 "group-unread",
-                format!("nobody reads group {group}, to which {quote} logs"),
+                format!("no process reads group {group}, to which {quote} logs"),
                 format!(
-                    "nothing, if it is another program's; else give acctd a flag for group {group}"
+                    "nothing, if the group is for another program; else give acctd a flag for group {group}"
                 ),
             );
         }
@@ -115,8 +120,8 @@ fn rules_of_group(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes:
                 (Severity::Error, "wrong-family"),
                 group,
                 Some(rule),
-                format!("read for IPv{version}, and no rule matches such a packet"),
-                Cure::Text(format!("'meta nfproto ipv{version}' in the rule")),
+                format!("read for IPv{version}, but its rules match no IPv{version} packet"),
+                Cure::Text(format!("write 'meta nfproto ipv{version}' in the rule")),
             );
         }
         return;
@@ -126,7 +131,7 @@ fn rules_of_group(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes:
     }
     for rule in of_family {
         place::wrong_place(group, facts, ruleset, rule, causes);
-        badly_set(group, rule, causes);
+        wrong_settings(group, rule, causes);
     }
 }
 
@@ -142,7 +147,7 @@ fn no_rule(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes: &mut C
                 (Severity::Error, "dormant-table"),
                 group,
                 None,
-                format!("the table is dormant, and no packet comes to {quote}"),
+                format!("the table is dormant, so no packet reaches {quote}"),
                 Cure::Text("load the table without 'flags dormant'".into()),
             );
             return;
@@ -151,17 +156,17 @@ fn no_rule(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes: &mut C
             (Severity::Error, "chain-not-hooked"),
             group,
             None,
-            format!("no packet comes to {quote}"),
-            Cure::Text("give the chain a hook, or jump to it from one that has".into()),
+            format!("no packet reaches {quote}: no hook leads to its chain"),
+            Cure::Text("give the chain a hook, or jump to it from a chain that has one".into()),
         );
     } else if !ruleset.unreadable.is_empty() {
-        // Said already: nobody knows whether there is one.
-    } else if facts.lacks_nft {
+        // Reported already. It is unknown whether there is a rule.
+    } else if facts.is_nft_missing {
         causes.add(
             (Severity::Warning, "rules-unreadable"),
             group,
             None,
-            "no rule that can be seen without nft logs to it".into(),
+            "no rule that is visible without nft logs to it".into(),
             Cure::Text("apt-get install nftables, then acctd doctor again".into()),
         );
     } else {
@@ -169,14 +174,14 @@ fn no_rule(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes: &mut C
             (Severity::Error, "no-rule"),
             group,
             None,
-            "no rule of this network namespace logs to it".into(),
+            "no rule in this network namespace logs to it".into(),
             Cure::Apply,
         );
     }
 }
 
-/// What a rule copies, when it hands it over, and what it lets pass.
-fn badly_set(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
+/// Copy range, threshold, chain type and families of a rule.
+fn wrong_settings(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
     let family = group.prefix_length.family();
     let version = family.version();
     let link_layer = match rule.hook {
@@ -186,7 +191,7 @@ fn badly_set(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
     };
     let needed = family.header_length() + link_layer;
     let size = Cure::Text(format!(
-        "'snaplen {needed}' (--nflog-size {needed}) in the rule"
+        "write 'snaplen {needed}' (--nflog-size {needed}) in the rule"
     ));
     let mut add = |severity, id, what: String, cure: Cure| {
         causes.add((severity, id), group, Some(rule), what, cure);
@@ -214,9 +219,9 @@ fn badly_set(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
         add(
             Severity::Warning,
             "other-family",
-            format!("read for IPv{version}, and IPv{other} is logged to it too: not counted"),
+            format!("read for IPv{version}, but IPv{other} is also logged to it, and not counted"),
             Cure::Text(format!(
-                "'meta nfproto ipv{version}' in the rule, and a group of its own for IPv{other}"
+                "write 'meta nfproto ipv{version}' in the rule, and use another group for IPv{other}"
             )),
         );
     }
@@ -224,16 +229,16 @@ fn badly_set(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
         add(
             Severity::Warning,
             "small-threshold",
-            format!("{threshold} packets are handed over at a time: much CPU time for each"),
-            Cure::Text("'queue-threshold 50' (--nflog-threshold 50) in the rule".into()),
+            format!("the kernel sends {threshold} packets at a time: much CPU time per packet"),
+            Cure::Text("write 'queue-threshold 50' (--nflog-threshold 50) in the rule".into()),
         );
     }
     if rule.snaplen.is_none() {
         let range = copy_range(family);
         let what = if rule.has_range {
-            format!("--nflog-range, which does nothing: {range} bytes are copied of each packet")
+            format!("--nflog-range has no effect: {range} bytes of each packet are copied")
         } else {
-            format!("no snaplen: {range} bytes are copied of each packet, more than is read")
+            format!("no snaplen: {range} bytes of each packet are copied, more than acctd reads")
         };
         add(Severity::Warning, "no-snaplen", what, size);
     }

@@ -1,5 +1,5 @@
-//! A table of acctd's own with counters on the hooks, and beside rules that have none; and all counters read at
-//! one moment.
+//! A temporary table with counters on the hooks, and with copies of those rules that have no counter; and snapshots
+//! of all counters.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use super::rules::{self, LogCount};
 use crate::doctor::live::count::Count;
 use crate::model::group::GroupConfig;
-use crate::rules::doctor_table::{self, OWN};
-use crate::rules::external::{self};
+use crate::rules::doctor_table::{self, NAME_PREFIX};
+use crate::rules::external;
 use crate::rules::nft_json;
 
-/// Behind defragmentation (-400), in front of rules: these see the same packets.
+/// After defragmentation (-400) and before usual rules, so that both see the same packets.
 const PRIORITY: i32 = -399;
-/// The hooks, with the interfaces that are known there.
+/// The hooks, with the interface keys that nft knows there.
 const HOOKS: [(&str, &[&str]); 5] = [
     ("prerouting", &["iifname"]),
     ("input", &["iifname"]),
@@ -27,28 +27,28 @@ const HOOKS: [(&str, &[&str]); 5] = [
     ("postrouting", &["oifname"]),
 ];
 
-/// The table, until it is dropped.
+/// Removed from the kernel when it is dropped.
 #[derive(Debug)]
-pub struct OwnTable {
+pub(crate) struct CounterTable {
     name: String,
 }
 
-/// Counters beside rules: the name of each by the rule.
+/// Names of the counters that were added for rules without one, by the rule's key.
 #[derive(Debug, Default)]
-pub struct Beside(BTreeMap<String, String>);
+pub(crate) struct AddedCounters(BTreeMap<String, String>);
 
-impl OwnTable {
-    /// Loads it: it counts what passes each hook, by family, on these interfaces and on all others.
-    pub fn load(interfaces: &[&str]) -> Result<Self> {
+impl CounterTable {
+    /// Loads a table that counts packets on each hook by family, on these interfaces and on all others.
+    pub(crate) fn load(interfaces: &[&str]) -> Result<Self> {
         let table = Self {
-            name: format!("{OWN}{}", process::id()),
+            name: format!("{NAME_PREFIX}{}", process::id()),
         };
         remove_on_panic();
         let names: Vec<String> = interfaces.iter().map(|it| format!("\"{it}\"")).collect();
         let names = names.join(", ");
         let (mut counters, mut chains) = (String::new(), String::new());
         for (hook, keys) in HOOKS {
-            // A string takes what is written to it.
+            // Writing to a string cannot fail.
             let _always = writeln!(
                 chains,
                 "chain {hook} {{\ntype filter hook {hook} priority {PRIORITY};"
@@ -72,25 +72,24 @@ impl OwnTable {
         Ok(table)
     }
 
-    /// Sets counters beside those rules of these groups that have none in front of their log statement: the same
-    /// matches on the same hook, one step before, in a table of acctd's own. What this cannot be done for
-    /// stays without.
-    pub fn beside_rules(&self, groups: &[GroupConfig]) -> Result<Beside> {
-        let mut beside = Beside::default();
+    /// Adds counters for those rules of these groups that have none next to their log statement: the same matches on
+    /// the same hook, at a priority one lower. A rule that cannot be copied stays without a counter.
+    pub(crate) fn add_counters(&self, groups: &[GroupConfig]) -> Result<AddedCounters> {
+        let mut added = AddedCounters::default();
         let (json, _) = list()?;
         let devices =
             crate::rules::devices::devices(&external::run("nft", &["list", "ruleset"], "")?);
-        for (at, mirror) in rules::mirrors(&json, groups, &devices)
+        for (at, copied) in rules::rule_copies(&json, groups, &devices)
             .into_iter()
             .enumerate()
         {
-            let name = format!("beside_{at}");
-            let (family, table) = (&mirror.family, &self.name);
-            let mut chain = mirror.chain;
+            let name = format!("added_{at}");
+            let (family, table) = (&copied.family, &self.name);
+            let mut chain = copied.chain;
             for (key, value) in [("family", family), ("table", table), ("name", &name)] {
                 chain[key] = value.as_str().into();
             }
-            let mut expressions = mirror.matches;
+            let mut expressions = copied.matches;
             expressions.push(json!({ "counter": name }));
             let commands = json!({ "nftables": [
                 { "add": { "table": { "family": family, "name": table } } },
@@ -101,34 +100,34 @@ impl OwnTable {
                 } } },
             ] });
             if external::run("nft", &["-j", "-f", "-"], &commands.to_string()).is_ok() {
-                beside.0.insert(mirror.key, name);
+                added.0.insert(copied.key, name);
             }
         }
-        Ok(beside)
+        Ok(added)
     }
 }
 
-impl Drop for OwnTable {
+impl Drop for CounterTable {
     fn drop(&mut self) {
-        // Nobody is there to be told; the next one tries again.
-        let _gone = doctor_table::remove(|name| name == self.name);
+        // There is nobody to report an error to; the next doctor tries again.
+        let _removed = doctor_table::remove(|name| name == self.name);
     }
 }
 
-/// A release ends at a panic without dropping anything.
+/// A release build aborts on a panic, without running destructors.
 fn remove_on_panic() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let others = panic::take_hook();
+        let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let own = format!("{OWN}{}", process::id());
-            let _gone = doctor_table::remove(|name| name == own);
-            others(info);
+            let own = format!("{NAME_PREFIX}{}", process::id());
+            let _removed = doctor_table::remove(|name| name == own);
+            previous(info);
         }));
     });
 }
 
-/// All rules, and whether some are of extensions that nft may not show.
+/// The ruleset, and whether it has iptables extensions, of which nft may not show all.
 fn list() -> Result<(Value, bool)> {
     let json = nft_json::ruleset()?;
     let mut objects = json["nftables"].as_array().into_iter().flatten();
@@ -143,18 +142,16 @@ fn counter_name(hook: &str, key: &str, family: &str, which: &str) -> String {
     format!("{hook}_{key}_{family}_{which}")
 }
 
-/// All counters, those of nft at one moment.
+/// The values of all counters. Those of nft are read at one moment.
 #[derive(Debug)]
-pub struct Snapshot {
-    /// Of the own table, by name.
+pub(crate) struct Snapshot {
+    /// Of the temporary table, by name.
     own: BTreeMap<String, Count>,
-    /// The rules that log.
-    pub rules: Vec<LogCount>,
+    pub(crate) rules: Vec<LogCount>,
 }
 
 impl Snapshot {
-    /// Reads them.
-    pub fn take(table: &OwnTable, beside: &Beside) -> Result<Self> {
+    pub(crate) fn take(table: &CounterTable, added: &AddedCounters) -> Result<Self> {
         let (json, has_extensions) = list()?;
         let mut own = BTreeMap::new();
         for object in json["nftables"].as_array().into_iter().flatten() {
@@ -167,19 +164,24 @@ impl Snapshot {
         }
         let mut rules = rules::log_counts(&json);
         for rule in &mut rules {
-            let beside = beside.0.get(&rule.key).and_then(|name| own.get(name));
-            if let (None, Some(count)) = (rule.count, beside) {
+            let added = added.0.get(&rule.key).and_then(|name| own.get(name));
+            if let (None, Some(count)) = (rule.count, added) {
                 rule.count = Some(*count);
-                rule.is_beside = true;
+                rule.is_added = true;
             }
         }
         rules.extend(rules::of_iptables(&rules, has_extensions)?);
         Ok(Self { own, rules })
     }
 
-    /// What passed a hook between `earlier` and this one: on the watched interfaces, and on others.
-    #[must_use]
-    pub fn passed_since(&self, earlier: &Self, hook: &str, key: &str, version: u8) -> [Count; 2] {
+    /// Packets on a hook between two snapshots: on the watched interfaces, and on others.
+    pub(crate) fn passed_since(
+        &self,
+        earlier: &Self,
+        hook: &str,
+        key: &str,
+        version: u8,
+    ) -> [Count; 2] {
         ["watched", "other"].map(|which| {
             let name = counter_name(hook, key, &version.to_string(), which);
             let of = |snapshot: &Self| snapshot.own.get(&name).copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What NFLOG hands over of each group: read here where nobody else does, or asked of the acctd that does.
+//! How many packets NFLOG delivers per group. doctor reads a group itself if it is free, and otherwise asks the acctd
+//! that reads it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,41 +16,36 @@ use crate::nflog::decode::{Record, Records};
 use crate::nflog::socket::{MAX_DATAGRAM, NflogSocket, Received};
 use crate::observe::status;
 
-/// Batches do not wait for long: what was logged before the beginning is not to be counted.
+/// Short, so that packets from before the measurement do not arrive during it.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(10);
-const PAUSE: Duration = Duration::from_millis(2);
-/// A running acctd has its packets within its flush timeout of a second, and its reader's rest.
-const PATIENCE: Duration = Duration::from_secs(2);
-const ASK_PAUSE: Duration = Duration::from_millis(50);
-/// Where the package's unit listens.
-const USUAL_ADDRESS: &str = "/run/acctd/acctd.sock";
+const IDLE_PAUSE: Duration = Duration::from_millis(2);
+/// A running acctd has all packets after its flush timeout (1 s) and its reader's pause.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// `--listen` of the package's unit.
+const DEFAULT_LISTEN: &str = "/run/acctd/acctd.sock";
 
-/// What was handed over of a group, or why that is not known.
 #[derive(Clone, Debug)]
-pub enum Logged {
-    /// It is known.
+pub(crate) enum Logged {
     Known {
-        /// Packets that were received.
         packets: u64,
-        /// Packets that the kernel has numbered and dropped.
+        /// Packets that the kernel numbered and then dropped.
         lost: u64,
-        /// Who has received them, in words.
+        /// The process that received them, in words.
         by: String,
     },
-    /// Why not.
     Unknown(String),
 }
 
-/// Those who receive.
 #[derive(Debug)]
-pub struct Readers {
+pub(crate) struct Readers {
     own: Vec<u16>,
     counts: Arc<Vec<Tally>>,
     is_ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
     acctd: Option<(ListenAddress, Vec<u16>)>,
     unknown: BTreeMap<u16, String>,
-    /// Packets and lost ones at the beginning.
+    /// Received and lost packets at the beginning.
     before: BTreeMap<u16, (u64, u64)>,
     pid: u32,
 }
@@ -61,17 +57,16 @@ struct Tally {
 }
 
 impl Readers {
-    /// Binds the groups that nobody has, and begins to read them.
-    #[must_use]
-    pub fn open(config: &Config, facts: &Facts) -> Self {
-        let usual = std::path::Path::new(USUAL_ADDRESS);
+    /// Binds the free groups, and starts to read them.
+    pub(crate) fn open(config: &Config, facts: &Facts) -> Self {
+        let usual = std::path::Path::new(DEFAULT_LISTEN);
         let usual = || usual.exists().then(|| ListenAddress::Unix(usual.into()));
         let address = config.listen.first().cloned().or_else(usual);
         let mut unknown = BTreeMap::new();
         let (mut sockets, mut of_acctd) = (Vec::new(), Vec::new());
         for group in &config.groups {
             let number = group.group.0;
-            let taken = facts.taken.iter().flatten();
+            let taken = facts.bound_groups.iter().flatten();
             let owner = taken
                 .filter(|(other, _)| *other == number)
                 .map(|(_, owner)| owner)
@@ -116,9 +111,8 @@ impl Readers {
         }
     }
 
-    /// What is received from here on counts.
-    #[must_use]
-    pub fn begin(mut self) -> Self {
+    /// Starts to count.
+    pub(crate) fn begin(mut self) -> Self {
         self.before = self.received();
         if let Some((address, groups)) = &self.acctd {
             match status::counts(address) {
@@ -127,7 +121,7 @@ impl Readers {
                     for group in groups {
                         let of_group = counts.iter().find(|(other, _)| other == group);
                         let Some((_, counts)) = of_group else {
-                            let why = format!("the acctd behind {address} does not read the group");
+                            let why = format!("the acctd at {address} does not read the group");
                             self.unknown.insert(*group, why);
                             continue;
                         };
@@ -145,9 +139,8 @@ impl Readers {
         self
     }
 
-    /// Stops. Of what met the rules between these two, acctd may need a while to receive the last.
-    #[must_use]
-    pub fn end(mut self, first: &Snapshot, last: &Snapshot) -> BTreeMap<u16, Logged> {
+    /// Stops. A running acctd may need a while to receive the last packets that matched between the snapshots.
+    pub(crate) fn end(mut self, first: &Snapshot, last: &Snapshot) -> BTreeMap<u16, Logged> {
         self.is_ending.store(true, Ordering::Relaxed);
         let mut failed = None;
         if let Some(thread) = self.thread.take() {
@@ -179,28 +172,28 @@ impl Readers {
                 .iter()
                 .filter_map(|group| Some((*group, met(*group, first, last)?)))
                 .collect();
-            logged.extend(self.ask_until(address, &known, &met));
+            logged.extend(self.poll_acctd(address, &known, &met));
         }
         let unknown = self.unknown.into_iter();
         logged.extend(unknown.map(|(group, why)| (group, Logged::Unknown(why))));
         logged
     }
 
-    /// Asks acctd until it has as many as met the rules, or patience is at an end.
-    fn ask_until(
+    /// Asks acctd until it has received as many packets as matched the rules, or until the timeout.
+    fn poll_acctd(
         &self,
         address: &ListenAddress,
         groups: &[u16],
         met: &BTreeMap<u16, u64>,
     ) -> BTreeMap<u16, Logged> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + ANSWER_TIMEOUT;
         let mut logged: BTreeMap<u16, Logged> = BTreeMap::new();
         loop {
             let counts = match status::counts(address) {
                 Ok((pid, counts)) if pid == self.pid => counts,
                 answer => {
                     let why = match answer {
-                        Ok(_) => "acctd was started anew meanwhile".to_owned(),
+                        Ok(_) => "acctd restarted during the measurement".to_owned(),
                         Err(error) => format!("{error:#}"),
                     };
                     let unknown = |group: &u16| (*group, Logged::Unknown(why.clone()));
@@ -221,14 +214,14 @@ impl Readers {
                 let lost = now.1.saturating_sub(lost_before);
                 let is_all = met.get(group).is_some_and(|met| packets + lost >= *met);
                 if is_all || is_late {
-                    let by = format!("acctd, pid {}, behind {address}", self.pid);
+                    let by = format!("acctd, pid {}, at {address}", self.pid);
                     logged.insert(*group, Logged::Known { packets, lost, by });
                 }
             }
             if logged.len() == groups.len() {
                 return logged;
             }
-            thread::sleep(ASK_PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -242,21 +235,20 @@ impl Readers {
     }
 }
 
-/// Packets that met the rules of a group between two looks; `None` where a counter is missing.
-#[must_use]
-pub fn met(group: u16, first: &Snapshot, last: &Snapshot) -> Option<u64> {
+/// Packets that matched the rules of a group between two snapshots; `None` if a counter is missing.
+pub(crate) fn met(group: u16, first: &Snapshot, last: &Snapshot) -> Option<u64> {
     let mut sum = 0;
     for rule in last.rules.iter().filter(|rule| rule.group == group) {
         let earlier = first.rules.iter().find(|it| it.key == rule.key)?;
         sum += rule.count?.since(earlier.count?)?.packets;
     }
-    // One that was taken away may have counted.
+    // A rule that was removed may have matched packets, too.
     let is_there = |rule: &&super::rules::LogCount| last.rules.iter().any(|it| it.key == rule.key);
     let mut of_group = first.rules.iter().filter(|rule| rule.group == group);
     of_group.all(|rule| is_there(&rule)).then_some(sum)
 }
 
-/// Reads all of them until it is ending, and then what the kernel still holds.
+/// Reads all groups until the end of the measurement, then what the kernel still holds.
 fn read(sockets: &[NflogSocket], counts: &[Tally], is_ending: &AtomicBool) -> io::Result<()> {
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut next = vec![None; sockets.len()];
@@ -274,7 +266,7 @@ fn read(sockets: &[NflogSocket], counts: &[Tally], is_ending: &AtomicBool) -> io
                 match socket.receive(&mut buffer)? {
                     Received::Datagram(length) => {
                         is_idle = false;
-                        take_in(&buffer[..length], &counts[at], &mut next[at]);
+                        count_packets(&buffer[..length], &counts[at], &mut next[at]);
                     }
                     Received::Overrun => is_idle = false,
                     Received::Nothing => break,
@@ -285,12 +277,12 @@ fn read(sockets: &[NflogSocket], counts: &[Tally], is_ending: &AtomicBool) -> io
             if is_unbound {
                 return Ok(());
             }
-            thread::sleep(PAUSE);
+            thread::sleep(IDLE_PAUSE);
         }
     }
 }
 
-fn take_in(datagram: &[u8], counts: &Tally, next: &mut Option<u32>) {
+fn count_packets(datagram: &[u8], counts: &Tally, next: &mut Option<u32>) {
     let mut records = Records::of(datagram);
     while let Some(record) = records.next() {
         let Record::Packet(packet) = record else {
@@ -301,7 +293,7 @@ fn take_in(datagram: &[u8], counts: &Tally, next: &mut Option<u32>) {
             continue;
         };
         let gap = next.map_or(0, |next| number.wrapping_sub(next));
-        // More is no gap but another numbering.
+        // A larger gap means that the numbering restarted.
         if gap < 1 << 31 {
             counts.lost.fetch_add(gap.into(), Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs, and what explains the differences.
+//! The result of a measurement, as text and as JSON, with the findings that explain a difference.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,49 +15,44 @@ use crate::doctor::live::count::Count;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::{Family, Side};
 
-/// What the programs have counted of one family and side.
+/// The TC programs' count for one family and side.
 #[derive(Clone, Copy, Debug)]
-pub struct Passed {
-    /// The family.
-    pub family: Family,
-    /// Whose address is accounted.
-    pub side: Side,
-    /// Packets.
-    pub packets: u64,
-    /// As the IP headers have them.
-    pub bytes: u64,
-    /// Of the packets, fragments that are one packet with others behind connection tracking.
-    pub fragments: u64,
+pub(crate) struct Passed {
+    pub(crate) family: Family,
+    pub(crate) side: Side,
+    pub(crate) packets: u64,
+    /// By the lengths in the IP headers.
+    pub(crate) bytes: u64,
+    /// How many of `packets` are fragments, which connection tracking reassembles before rules see them.
+    pub(crate) fragments: u64,
 }
 
-/// All that goes into it.
 pub(super) struct Parts<'a> {
-    pub config: &'a Config,
-    pub watched: &'a [Watched],
-    pub took: Duration,
+    pub(crate) config: &'a Config,
+    pub(crate) watched: &'a [Watched],
+    pub(crate) took: Duration,
     /// How long it took to read all counters once.
-    pub uncertain: Duration,
-    pub notes: Vec<String>,
-    pub passed: Option<Vec<Passed>>,
-    pub snapshots: [&'a Snapshot; 2],
-    pub logged: &'a BTreeMap<u16, Logged>,
-    pub found: &'a [Finding],
+    pub(crate) uncertain: Duration,
+    pub(crate) notes: Vec<String>,
+    pub(crate) passed: Option<Vec<Passed>>,
+    pub(crate) snapshots: [&'a Snapshot; 2],
+    pub(crate) logged: &'a BTreeMap<u16, Logged>,
+    pub(crate) found: &'a [Finding],
 }
 
-/// A measurement.
 #[derive(Debug, Serialize)]
-pub struct Measured {
+pub(crate) struct Measured {
     seconds: f64,
     interfaces: Vec<String>,
-    /// Counters are read within so long of each other, at the beginning and at the end.
+    /// All counters are read within this time, at the beginning and at the end.
     read_within_seconds: f64,
     notes: Vec<String>,
     directions: Vec<Direction>,
 }
 
-/// With all findings, those first that explain something.
+/// The findings that explain a difference come first.
 #[derive(Debug, Serialize)]
-pub struct WithFindings<'a> {
+pub(crate) struct WithFindings<'a> {
     #[serde(flatten)]
     measured: &'a Measured,
     findings: Vec<Finding>,
@@ -71,11 +66,11 @@ struct Direction {
     passed: PassedBy,
     hooks: Vec<HookCount>,
     groups: Vec<Group>,
-    /// Packets that passed and met no rule, if that is known; fewer than 0 are too many.
+    /// Packets that passed and matched no rule, if that is known. If negative, more packets matched than passed.
     missing: Option<i64>,
-    /// Packets that pass in the time in which counters are read.
+    /// Packets that pass while the counters are read.
     uncertain: u64,
-    /// Ids of findings.
+    /// Finding ids.
     explained_by: Vec<&'static str>,
 }
 
@@ -90,9 +85,8 @@ struct PassedBy {
 #[derive(Debug, Serialize)]
 struct HookCount {
     hook: &'static str,
-    /// On the interfaces.
     watched: Count,
-    /// On others, such as lo.
+    /// On other interfaces, such as lo.
     other: Count,
 }
 
@@ -104,7 +98,7 @@ struct Group {
     met: Option<u64>,
     logged: Option<u64>,
     lost: Option<u64>,
-    /// Who has received them, or why that is not known.
+    /// The process that received them, or why that is unknown.
     logged_by: String,
 }
 
@@ -112,7 +106,7 @@ struct Group {
 struct RuleCount {
     place: String,
     packets: Option<u64>,
-    /// Where the number is from, or why there is none.
+    /// The counter in use, or why there is none.
     source: &'static str,
 }
 
@@ -134,14 +128,13 @@ impl Measured {
         }
     }
 
-    /// All that passed met one rule and was handed over, as far as that is known.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
+    /// Whether each packet that passed matched a rule and was delivered, as far as that is known.
+    pub(crate) fn is_whole(&self) -> bool {
         self.directions.iter().all(Direction::is_whole)
     }
 
-    /// Those findings first that explain a difference.
-    pub fn rank(&self, found: &mut [Finding]) {
+    /// Moves the findings that explain a difference to the front.
+    pub(crate) fn rank(&self, found: &mut [Finding]) {
         let explains = |finding: &Finding| {
             let mut directions = self.directions.iter();
             directions.any(|it| {
@@ -153,9 +146,7 @@ impl Measured {
         found.sort_by_key(|finding| !explains(finding));
     }
 
-    /// With these, ranked.
-    #[must_use]
-    pub fn with_findings(&self, found: &[Finding]) -> WithFindings<'_> {
+    pub(crate) fn with_findings(&self, found: &[Finding]) -> WithFindings<'_> {
         let mut findings = found.to_vec();
         self.rank(&mut findings);
         WithFindings {
@@ -166,7 +157,7 @@ impl Measured {
 }
 
 impl Direction {
-    /// `None` without a group.
+    /// `None` if no group has this family and side.
     fn new(parts: &Parts<'_>, family: Family, side: Side) -> Option<Self> {
         let [first, last] = parts.snapshots;
         let is_of = |it: &&crate::model::group::GroupConfig| {
@@ -208,7 +199,7 @@ impl Direction {
                 source: format!("TC, {}", hooks.join(", ")),
             }
         } else {
-            // What comes in passes prerouting first, what goes out postrouting last.
+            // Incoming packets pass prerouting first, outgoing packets postrouting last.
             let hook = if comes_in {
                 hooks.first()
             } else {
@@ -259,7 +250,7 @@ impl Direction {
 
     fn is_whole(&self) -> bool {
         let uncertain = i64::try_from(self.uncertain).unwrap_or(i64::MAX);
-        // What is too much may have come by another interface.
+        // Surplus packets may be from another interface.
         let is_all = self.missing.is_none_or(|missing| missing <= uncertain);
         is_all && self.groups.iter().all(|group| group.lost.unwrap_or(0) == 0)
     }
@@ -269,8 +260,8 @@ impl Direction {
     }
 }
 
-/// How many of the packets that passed met no rule. Rules that match no interface see those of others too, so
-/// they are compared with all that passed their hook.
+/// How many of the packets that passed matched no rule. If no rule matches an interface, the rules also see packets of
+/// other interfaces, so these are added.
 fn missing(
     passed: &PassedBy,
     hooks: &[HookCount],
@@ -309,10 +300,10 @@ impl Group {
                 place: rule.place.clone(),
                 packets: counted.map(|it| it.packets),
                 source: match (earlier, rule.count) {
-                    (None, _) => "loaded meanwhile",
+                    (None, _) => "loaded during the measurement",
                     (_, None) => "no counter at its log statement",
-                    _ if counted.is_none() => "its counter was set back meanwhile",
-                    _ if rule.is_beside => "a counter with the same matches beside it",
+                    _ if counted.is_none() => "its counter was reset during the measurement",
+                    _ if rule.is_added => "an added counter with the same matches",
                     _ => "its own counter",
                 },
             }
@@ -321,7 +312,7 @@ impl Group {
         let (packets, dropped, logged_by) = match parts.logged.get(&group) {
             Some(Logged::Known { packets, lost, by }) => (Some(*packets), Some(*lost), by.clone()),
             Some(Logged::Unknown(why)) => (None, None, why.clone()),
-            None => (None, None, "nobody reads it".to_owned()),
+            None => (None, None, "no process reads it".to_owned()),
         };
         Self {
             number: group,
@@ -334,7 +325,7 @@ impl Group {
     }
 }
 
-/// Whether a text names this group: `group 5`, `groups 4-7, 9 and 12`.
+/// Whether a text names this group, as in `group 5` or `groups 4-7, 9 and 12`.
 fn names_group(text: &str, group: u16) -> bool {
     let mut is_in_list = false;
     for word in text.split_whitespace() {
@@ -433,25 +424,28 @@ impl fmt::Display for Direction {
             None => writeln!(f, "  missing       unknown")?,
             Some(missing) if missing < 0 => writeln!(
                 f,
-                "  too many {:>12} packets: logged twice, or of another interface",
+                "  too many {:>12} packets: logged twice, or from another interface",
                 thousands(missing.unsigned_abs())
             )?,
             Some(missing) => {
                 let missing = missing.unsigned_abs();
                 write!(f, "  missing  {:>12} packets", thousands(missing))?;
                 if missing > 0 && missing <= self.uncertain {
-                    write!(f, ", no more than pass while counters are read")?;
+                    write!(f, ", no more than pass while the counters are read")?;
                 }
                 writeln!(f)?;
             }
         }
         if self.passed.packets == 0 {
-            writeln!(f, "  nothing passed, so nothing is known of these rules")?;
+            writeln!(
+                f,
+                "  no packet passed, so this says nothing about the rules"
+            )?;
         } else if self.missing.is_some_and(|it| it != 0) {
             match &self.explained_by[..] {
                 [] => writeln!(
                     f,
-                    "  no finding names these groups: look at what the rules match, and at the hooks' numbers"
+                    "  no finding names these groups: compare what the rules match with the numbers of the hooks"
                 )?,
                 ids => writeln!(f, "  see [{}]", ids.join("], ["))?,
             }

@@ -1,5 +1,4 @@
-//! The counters of rules that log to a group, out of what nft and iptables print. Pure, but for
-//! [`of_iptables`].
+//! The counters of rules that log to a group, from the output of nft and iptables. Pure, except [`of_iptables`].
 
 use serde_json::{Value, json};
 
@@ -8,36 +7,34 @@ use crate::model::group::GroupConfig;
 use crate::rules::devices::Devices;
 use crate::rules::external::{self, ExternalError};
 
-/// A rule that logs to a group, and what it has counted.
+/// A rule that logs to a group, and its counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogCount {
-    /// The group.
-    pub group: u16,
-    /// What tells it from all other rules.
-    pub key: String,
+pub(crate) struct LogCount {
+    pub(crate) group: u16,
+    /// Identifies the rule.
+    pub(crate) key: String,
     /// `chain input of table inet acctd, handle 5`.
-    pub place: String,
-    /// The hook, if it is in a chain that has one.
-    pub hook: Option<String>,
-    /// It matches an interface.
-    pub has_interface: bool,
-    /// `None` without a counter directly at the log statement.
-    pub count: Option<Count>,
-    /// The counter is one that acctd has set beside it.
-    pub is_beside: bool,
+    pub(crate) place: String,
+    /// `None` if its chain has none.
+    pub(crate) hook: Option<String>,
+    /// The rule matches an interface.
+    pub(crate) has_interface: bool,
+    /// `None` without a counter next to the log statement.
+    pub(crate) count: Option<Count>,
+    /// `count` is of a counter that doctor added.
+    pub(crate) is_added: bool,
 }
 
-/// A chain of acctd's own with what a rule matches.
+/// A chain that has the hook of a rule, and the rule's matches.
 #[derive(Debug)]
-pub struct Mirror {
-    /// The rule's.
-    pub key: String,
-    /// nft's family.
-    pub family: String,
+pub(crate) struct RuleCopy {
+    /// That of the rule.
+    pub(crate) key: String,
+    /// nft's name, such as inet.
+    pub(crate) family: String,
     /// Hook, type, priority, device.
-    pub chain: Value,
-    /// Expressions in nft's JSON.
-    pub matches: Vec<Value>,
+    pub(crate) chain: Value,
+    pub(crate) matches: Vec<Value>,
 }
 
 fn objects<'a>(json: &'a Value, kind: &'static str) -> impl Iterator<Item = &'a Value> {
@@ -45,9 +42,7 @@ fn objects<'a>(json: &'a Value, kind: &'static str) -> impl Iterator<Item = &'a 
     objects.filter_map(move |object| object.get(kind))
 }
 
-/// The rules that log to any group.
-#[must_use]
-pub fn log_counts(json: &Value) -> Vec<LogCount> {
+pub(crate) fn log_counts(json: &Value) -> Vec<LogCount> {
     let rules = objects(json, "rule");
     rules.filter_map(|rule| log_count(json, rule)).collect()
 }
@@ -56,7 +51,7 @@ fn log_count(json: &Value, rule: &Value) -> Option<LogCount> {
     let expressions = rule["expr"].as_array()?;
     let at = expressions.iter().position(is_log)?;
     let group = expressions[at]["log"]["group"].as_u64()?;
-    // Between it and the log statement nothing may take packets away.
+    // Only next to it: another expression in between may exclude packets.
     let next_to = expressions[..at].last().into_iter();
     let counter = next_to
         .chain(expressions.get(at + 1))
@@ -88,7 +83,7 @@ fn log_count(json: &Value, rule: &Value) -> Option<LogCount> {
         hook: chain.and_then(|chain| Some(chain["hook"].as_str()?.to_owned())),
         has_interface,
         count,
-        is_beside: false,
+        is_added: false,
     })
 }
 
@@ -108,10 +103,13 @@ fn chain_of<'a>(json: &'a Value, rule: &Value) -> Option<&'a Value> {
     })
 }
 
-/// What to set beside the rules of these groups that have no counter.
-#[must_use]
-pub fn mirrors(json: &Value, groups: &[GroupConfig], devices: &Devices) -> Vec<Mirror> {
-    let mirrors = objects(json, "rule").filter_map(|rule| {
+/// Copies of the rules of these groups that have no counter.
+pub(crate) fn rule_copies(
+    json: &Value,
+    groups: &[GroupConfig],
+    devices: &Devices,
+) -> Vec<RuleCopy> {
+    let rule_copies = objects(json, "rule").filter_map(|rule| {
         let log = log_count(json, rule)?;
         let is_ours = groups.iter().any(|group| group.group.0 == log.group);
         if log.count.is_some() || !is_ours {
@@ -133,21 +131,22 @@ pub fn mirrors(json: &Value, groups: &[GroupConfig], devices: &Devices) -> Vec<M
             .filter(|it| it.get("counter").is_none())
             .cloned()
             .collect();
-        // Sets are in the rule's own table, and limits count by themselves.
+        // Only matches can be copied: a named set belongs to the rule's table, and a copied limit would count its own
+        // packets.
         let is_plain = |it: &Value| it.get("match").is_some() && !it.to_string().contains("\"@");
-        matches.iter().all(is_plain).then(|| Mirror {
+        matches.iter().all(is_plain).then(|| RuleCopy {
             key: log.key,
             family: family.to_owned(),
             chain: copy,
             matches,
         })
     });
-    mirrors.collect()
+    rule_copies.collect()
 }
 
-/// The rules that nft's JSON does not show: those of iptables-legacy, and of iptables-nft where it prints
-/// `"xt": null`. Rules of groups that `known` has are left out of the latter.
-pub fn of_iptables(
+/// The rules that nft's JSON does not show: those of iptables-legacy, and those of iptables-nft that it prints as
+/// `"xt": null`. Of the latter, groups in `known` are skipped.
+pub(crate) fn of_iptables(
     known: &[LogCount],
     has_extensions: bool,
 ) -> Result<Vec<LogCount>, ExternalError> {
@@ -157,7 +156,7 @@ pub fn of_iptables(
         ("ip6tables", "ip6_tables_names"),
     ] {
         let names = std::path::Path::new("/proc/thread-self/net").join(names);
-        // To ask the program would have the kernel make tables that nobody uses.
+        // The program must not run without need: it makes the kernel create tables.
         if std::fs::read_to_string(names).is_ok_and(|it| !it.trim().is_empty()) {
             let text = external::run(&format!("{program}-legacy-save"), &["-c"], "")?;
             all.extend(of_save(&text, &format!("{program}-legacy")));
@@ -175,9 +174,8 @@ pub fn of_iptables(
     Ok(all)
 }
 
-/// What `iptables-save -c` prints: `[3:228] -A INPUT … -j NFLOG --nflog-group 5 …`.
-#[must_use]
-pub fn of_save(text: &str, program: &str) -> Vec<LogCount> {
+/// From the output of `iptables-save -c`: `[3:228] -A INPUT … -j NFLOG --nflog-group 5 …`.
+pub(crate) fn of_save(text: &str, program: &str) -> Vec<LogCount> {
     let mut table = "";
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -195,7 +193,7 @@ pub fn of_save(text: &str, program: &str) -> Vec<LogCount> {
         if after("-j") != Some("NFLOG") {
             continue;
         }
-        // Without the flag it is 0, which acctd does not read.
+        // The default is group 0.
         let group = after("--nflog-group").and_then(|it| it.parse().ok());
         let count = count.split_once(':').and_then(|(packets, bytes)| {
             Some(Count {
@@ -212,7 +210,7 @@ pub fn of_save(text: &str, program: &str) -> Vec<LogCount> {
             hook: is_built_in.then(|| chain.to_lowercase()),
             has_interface: words.contains(&"-i") || words.contains(&"-o"),
             count,
-            is_beside: false,
+            is_added: false,
         });
     }
     all
@@ -223,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_belongs_to_a_log_statement_that_stands_next_to_it() {
+    fn a_counter_next_to_a_log_statement_belongs_to_it() {
         let log = json!({ "log": { "group": 5 } });
         let limit = json!({ "limit": { "rate": 1 } });
         let counter = json!({ "counter": { "packets": 3, "bytes": 300 } });

@@ -9,25 +9,24 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::model::prefix::Family;
-use crate::rules::devices::match_alike;
+use crate::rules::devices::patterns_overlap;
 
 /// IPv4, IPv6, both or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Families(u8);
+pub(crate) struct Families(u8);
 
 impl Families {
     /// Neither: frames of other protocols.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
     /// IPv4.
-    pub const IP4: Self = Self(1);
+    pub(crate) const IP4: Self = Self(1);
     /// IPv6.
-    pub const IP6: Self = Self(2);
+    pub(crate) const IP6: Self = Self(2);
     /// Both.
-    pub const BOTH: Self = Self(3);
+    pub(crate) const BOTH: Self = Self(3);
 
     /// That one.
-    #[must_use]
-    pub fn of(family: Family) -> Self {
+    pub(crate) fn of(family: Family) -> Self {
         match family {
             Family::Ip4 => Self::IP4,
             Family::Ip6 => Self::IP6,
@@ -60,15 +59,14 @@ impl Families {
     }
 
     /// Whether packets of that family are among them.
-    #[must_use]
-    pub fn contains(self, family: Family) -> bool {
+    pub(crate) fn contains(self, family: Family) -> bool {
         self.0 & Self::of(family).0 != 0
     }
 }
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// The interface by which it came.
     InInterface,
     /// The one by which it goes.
@@ -84,7 +82,7 @@ pub enum Key {
     /// A CPU, a hash: what packets are spread by.
     Spread,
     /// Nothing in the packet: limits, quotas, chance. Some packets of those that are alike.
-    Sometimes,
+    Limit,
     /// The same, of which there are usually none: what is beyond a quota that is not used up, or a limit of each
     /// source that usual traffic stays below.
     Excess,
@@ -99,7 +97,7 @@ pub(super) const MANY_A_SECOND: u64 = 1_000;
 
 /// One of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// A number or name. Of an interface it may end in `*`.
     Word(String),
     /// Addresses.
@@ -110,7 +108,7 @@ pub enum Value {
 
 /// Which values are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Test {
+pub(crate) enum Test {
     /// One of these; of no value, nothing passes.
     In(Vec<Value>),
     /// None of these.
@@ -121,26 +119,26 @@ pub enum Test {
 
 /// The named set that a condition asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetUse {
+pub(crate) struct SetUse {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Nothing is in it now.
-    pub is_empty: bool,
+    pub(crate) is_empty: bool,
     /// Elements come and go with packets or with time.
-    pub is_dynamic: bool,
+    pub(crate) is_dynamic: bool,
 }
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match {
+pub(crate) struct Match {
     /// What is looked at.
-    pub key: Key,
+    pub(crate) key: Key,
     /// And for what.
-    pub test: Test,
+    pub(crate) test: Test,
     /// As its rule has it.
-    pub text: String,
+    pub(crate) text: String,
     /// The set that it asks.
-    pub set: Option<SetUse>,
+    pub(crate) set: Option<SetUse>,
 }
 
 /// All of connection tracking's states.
@@ -176,9 +174,9 @@ impl Value {
     }
 
     /// There may be something that both stand for.
-    fn meets(&self, other: &Self) -> bool {
+    fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Word(one), Self::Word(other)) => match_alike(one, other),
+            (Self::Word(one), Self::Word(other)) => patterns_overlap(one, other),
             (Self::Net(one), Self::Net(other)) => one.contains(other) || other.contains(one),
             _ => true,
         }
@@ -187,8 +185,7 @@ impl Value {
 
 impl Match {
     /// The condition that `key` passes `asked`; `text` is how its rule has it.
-    #[must_use]
-    pub fn new(key: Key, asked: Test, text: String) -> Self {
+    pub(crate) fn new(key: Key, asked: Test, text: String) -> Self {
         let asked = match (&key, asked) {
             // Of a few values, so that what is excluded is known too.
             (Key::State, Test::NotIn(values)) => {
@@ -210,27 +207,24 @@ impl Match {
     }
 
     /// No packet has it.
-    #[must_use]
-    pub fn is_never(&self) -> bool {
+    pub(crate) fn is_never(&self) -> bool {
         matches!(&self.test, Test::In(values) if values.is_empty())
     }
 
     /// Of packets that are alike some have it and others not.
-    #[must_use]
-    pub fn is_by_chance(&self) -> bool {
-        matches!(self.key, Key::Sometimes | Key::Excess)
+    pub(crate) fn is_by_chance(&self) -> bool {
+        matches!(self.key, Key::Limit | Key::Excess)
     }
 
     /// All packets have it but those that a host sends to itself, which nobody bills.
-    fn is_all_that_counts(&self) -> bool {
+    fn excludes_only_loopback(&self) -> bool {
         let is_loopback = |it: &Value| *it == Value::Word("lo".into());
         matches!(self.key, Key::InInterface | Key::OutInterface)
             && matches!(&self.test, Test::NotIn(values) if values.iter().all(is_loopback))
     }
 
     /// The words that are asked for, if it is that.
-    #[must_use]
-    pub fn words(&self) -> Option<Vec<&str>> {
+    pub(crate) fn words(&self) -> Option<Vec<&str>> {
         let Test::In(values) = &self.test else {
             return None;
         };
@@ -242,8 +236,7 @@ impl Match {
     }
 
     /// The addresses that are asked for, if it is that.
-    #[must_use]
-    pub fn nets(&self) -> Option<Vec<IpNet>> {
+    pub(crate) fn nets(&self) -> Option<Vec<IpNet>> {
         let Test::In(values) = &self.test else {
             return None;
         };
@@ -255,8 +248,7 @@ impl Match {
     }
 
     /// Packets that have this have the other too.
-    #[must_use]
-    pub fn implies(&self, other: &Self) -> bool {
+    pub(crate) fn implies(&self, other: &Self) -> bool {
         if self.key != other.key || self.is_by_chance() {
             return false;
         }
@@ -266,7 +258,7 @@ impl Match {
                 .all(|value| others.iter().any(|it| it.covers(value))),
             (Test::In(own), Test::NotIn(others)) => own
                 .iter()
-                .all(|value| others.iter().all(|it| !it.meets(value))),
+                .all(|value| others.iter().all(|it| !it.overlaps(value))),
             (Test::NotIn(own), Test::NotIn(others)) => others
                 .iter()
                 .all(|value| own.iter().any(|it| it.covers(value))),
@@ -276,15 +268,14 @@ impl Match {
     }
 
     /// No packet has both.
-    #[must_use]
-    pub fn excludes(&self, other: &Self) -> bool {
+    pub(crate) fn excludes(&self, other: &Self) -> bool {
         if self.key != other.key || self.is_by_chance() || self.key == Key::Sanity {
             return false;
         }
         match (&self.test, &other.test) {
             (Test::In(own), Test::In(others)) => own
                 .iter()
-                .all(|value| others.iter().all(|it| !it.meets(value))),
+                .all(|value| others.iter().all(|it| !it.overlaps(value))),
             (Test::In(values), Test::NotIn(not)) | (Test::NotIn(not), Test::In(values)) => values
                 .iter()
                 .all(|value| not.iter().any(|it| it.covers(value))),
@@ -293,14 +284,13 @@ impl Match {
     }
 
     /// How few packets have it, of the traffic that is usual: the more, the fewer.
-    #[must_use]
-    pub fn rarity(&self) -> u32 {
+    pub(crate) fn rarity(&self) -> u32 {
         match (&self.key, self.words()) {
             (Key::State, Some(states)) if states.contains(&"established") => 1,
             (Key::InInterface | Key::OutInterface | Key::Protocol | Key::Spread, _) => 2,
             (Key::State, Some(states)) if states.contains(&"new") => 4,
             (Key::Source | Key::Dest | Key::Other(_), _) | (Key::State, None) => 3,
-            (Key::Sometimes, _) => 5,
+            (Key::Limit, _) => 5,
             (Key::State | Key::Sanity | Key::Excess, _) => 8,
         }
     }
@@ -308,17 +298,16 @@ impl Match {
 
 /// What a packet has met on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conditions {
+pub(crate) struct Conditions {
     /// The families that are left.
-    pub families: Families,
+    pub(crate) families: Families,
     /// What else is asked, all of it.
-    pub matches: Vec<Arc<Match>>,
+    pub(crate) matches: Vec<Arc<Match>>,
 }
 
 impl Conditions {
     /// Any packet.
-    #[must_use]
-    pub fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self {
             families: Families::BOTH,
             matches: Vec::new(),
@@ -334,8 +323,7 @@ impl Conditions {
     }
 
     /// Both.
-    #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.families = both.families.and(other.families);
         for more in &other.matches {
@@ -345,8 +333,7 @@ impl Conditions {
     }
 
     /// Those of one family alone.
-    #[must_use]
-    pub fn of(&self, family: Family) -> Self {
+    pub(crate) fn of(&self, family: Family) -> Self {
         Self {
             families: self.families.and(Families::of(family)),
             matches: self.matches.clone(),
@@ -354,14 +341,12 @@ impl Conditions {
     }
 
     /// No packet meets them all, as far as can be told.
-    #[must_use]
-    pub fn are_impossible(&self) -> bool {
+    pub(crate) fn are_impossible(&self) -> bool {
         self.families.is_empty() || self.impossible_match().is_some()
     }
 
     /// The condition that no packet meets, or not together with another one.
-    #[must_use]
-    pub fn impossible_match(&self) -> Option<&Match> {
+    pub(crate) fn impossible_match(&self) -> Option<&Match> {
         let with_others = self.matches.iter().enumerate();
         with_others
             .filter(|(at, one)| {
@@ -372,17 +357,16 @@ impl Conditions {
     }
 
     /// All packets of these are among those.
-    #[must_use]
-    pub fn are_within(&self, others: &Self) -> bool {
+    pub(crate) fn are_within(&self, others: &Self) -> bool {
         self.families.without(others.families).is_empty()
             && others.matches.iter().all(|wanted| {
-                wanted.is_all_that_counts() || self.matches.iter().any(|own| own.implies(wanted))
+                wanted.excludes_only_loopback()
+                    || self.matches.iter().any(|own| own.implies(wanted))
             })
     }
 
     /// There may be a packet of both.
-    #[must_use]
-    pub fn meet(&self, others: &Self) -> bool {
+    pub(crate) fn overlap(&self, others: &Self) -> bool {
         !self.families.and(others.families).is_empty()
             && !self
                 .matches
@@ -391,8 +375,7 @@ impl Conditions {
     }
 
     /// The same for interfaces and family alone, as addresses may be changed on the way.
-    #[must_use]
-    pub fn interfaces(&self) -> Self {
+    pub(crate) fn interfaces(&self) -> Self {
         let mut only = self.clone();
         only.matches
             .retain(|it| matches!(it.key, Key::InInterface | Key::OutInterface));
@@ -400,8 +383,7 @@ impl Conditions {
     }
 
     /// Those of what is said by a host to itself, which nobody bills.
-    #[must_use]
-    pub fn are_of_loopback(&self) -> bool {
+    pub(crate) fn are_of_loopback(&self) -> bool {
         self.matches.iter().any(|it| {
             matches!(it.key, Key::InInterface | Key::OutInterface)
                 && it.words().is_some_and(|words| words == ["lo"])
@@ -465,7 +447,7 @@ mod tests {
         assert!(opaque(other.clone()).implies(&opaque(other.clone())));
         assert!(!opaque(Key::Source).implies(&within(Key::Source, "10.0.0.0/8")));
         assert!(!within(Key::Source, "10.0.0.1").implies(&opaque(Key::Source)));
-        assert!(!opaque(Key::Sometimes).implies(&opaque(Key::Sometimes)));
+        assert!(!opaque(Key::Limit).implies(&opaque(Key::Limit)));
         assert!(!opaque(other).excludes(&opaque(Key::Source)));
     }
 }

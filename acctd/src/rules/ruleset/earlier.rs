@@ -47,24 +47,24 @@ pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obsta
     let mut accepts: Vec<&Conditions> = Vec::new();
     let mut has_accept = false;
     let mut drops = Vec::new();
-    let elsewhere = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
+    let earlier_base = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
         quote: Arc::clone(quote),
         verdict: Verdict::Drop,
         conditions,
-        ways: base.hook.ways(),
-        elsewhere: Some((base.hook, base.priority)),
+        paths: base.hook.paths(),
+        earlier_base: Some((base.hook, base.priority)),
     };
     for obstacle in passed {
         if obstacle.verdict.ends_all() {
             let mut conditions = obstacle.conditions.clone();
             let may_be_accepted =
-                accepts.len() >= MANY || accepts.iter().any(|it| it.meet(&conditions));
+                accepts.len() >= MANY || accepts.iter().any(|it| it.overlap(&conditions));
             if may_be_accepted {
                 conditions.add(&marker);
             }
             drops.push(Obstacle {
                 verdict: obstacle.verdict.clone(),
-                ..elsewhere(&obstacle.quote, conditions)
+                ..earlier_base(&obstacle.quote, conditions)
             });
         } else {
             has_accept |= obstacle.verdict != Verdict::Return;
@@ -83,7 +83,7 @@ pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obsta
             place: Arc::clone(&chain.place),
             handle: None,
         });
-        drops.push(elsewhere(&quote, conditions));
+        drops.push(earlier_base(&quote, conditions));
     }
     drops
 }

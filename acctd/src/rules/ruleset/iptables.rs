@@ -207,7 +207,7 @@ fn limit(part: &[&str]) -> Key {
     let bound = packets.or(connections).and_then(|bound| bound.parse().ok());
     match bound {
         Some(MANY_A_SECOND..) => Key::Excess,
-        _ => Key::Sometimes,
+        _ => Key::Limit,
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
                 "Protocol -p tcp",
                 "Other(\"tcp\") -m tcp --dport 80",
                 "State -m conntrack ! --ctstate NEW,INVALID",
-                "Sometimes -m limit --limit 5/sec",
+                "Limit -m limit --limit 5/sec",
                 "Other(\"set\") -m set ! --match-set x src",
             ]
         );

@@ -10,14 +10,14 @@
 //! nft also prints what iptables-nft has loaded, but not in full: such tables are read from what
 //! `iptables-nft-save` prints. The rules of the older iptables come from `iptables-legacy-save`.
 
-pub mod condition;
+pub(crate) mod condition;
 mod earlier;
 mod iptables;
-pub mod log_rule;
-pub mod model;
+pub(crate) mod log_rule;
+pub(crate) mod model;
 mod nft;
 mod nft_text;
-pub mod reading;
+pub(crate) mod reading;
 mod sets;
 mod walk;
 

@@ -8,7 +8,7 @@ use crate::rules::ruleset::condition::{Key, Test};
 
 /// Where in its way a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// netdev, before IP has seen it.
     Ingress,
     /// All that comes in.
@@ -40,8 +40,7 @@ impl Hook {
     }
 
     /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Prerouting => "prerouting",
@@ -54,56 +53,52 @@ impl Hook {
     }
 
     /// The ways of packets that it lies on.
-    #[must_use]
-    pub fn ways(self) -> Ways {
+    pub(crate) fn paths(self) -> Paths {
         match self {
-            Self::Ingress | Self::Prerouting => Ways(Ways::IN.0 | Ways::THROUGH.0),
-            Self::Input => Ways::IN,
-            Self::Forward => Ways::THROUGH,
-            Self::Output => Ways::OUT,
-            Self::Postrouting | Self::Egress => Ways(Ways::THROUGH.0 | Ways::OUT.0),
+            Self::Ingress | Self::Prerouting => Paths(Paths::INPUT.0 | Paths::FORWARD.0),
+            Self::Input => Paths::INPUT,
+            Self::Forward => Paths::FORWARD,
+            Self::Output => Paths::OUTPUT,
+            Self::Postrouting | Self::Egress => Paths(Paths::FORWARD.0 | Paths::OUTPUT.0),
         }
     }
 
     /// Whether one packet may pass both.
-    #[must_use]
-    pub fn shares_a_way_with(self, other: Self) -> bool {
-        self.ways().0 & other.ways().0 != 0
+    pub(crate) fn shares_path_with(self, other: Self) -> bool {
+        self.paths().0 & other.paths().0 != 0
     }
 }
 
 /// The ways of packets: to this host, through it, from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ways(u8);
+pub(crate) struct Paths(u8);
 
-impl Ways {
+impl Paths {
     /// To this host.
-    pub const IN: Self = Self(1);
+    pub(crate) const INPUT: Self = Self(1);
     /// Through it.
-    pub const THROUGH: Self = Self(2);
+    pub(crate) const FORWARD: Self = Self(2);
     /// From it.
-    pub const OUT: Self = Self(4);
+    pub(crate) const OUTPUT: Self = Self(4);
     /// All.
-    pub const ALL: Self = Self(7);
+    pub(crate) const ALL: Self = Self(7);
     /// None.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 
     /// Those of both.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// None of these is left without those.
-    #[must_use]
-    pub fn are_within(self, others: Self) -> bool {
+    pub(crate) fn are_within(self, others: Self) -> bool {
         self.0 & !others.0 == 0
     }
 }
 
 /// What a rule does with packets that it stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Ends this base chain alone.
     Accept,
     /// Ends all.
@@ -120,28 +115,27 @@ pub enum Verdict {
 
 impl Verdict {
     /// Packets do not come to any later base chain.
-    #[must_use]
-    pub fn ends_all(&self) -> bool {
+    pub(crate) fn ends_all(&self) -> bool {
         matches!(self, Self::Drop | Self::Reject)
     }
 }
 
 /// What logs to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
+pub(crate) struct Log {
     /// The group.
-    pub group: u16,
+    pub(crate) group: u16,
     /// Bytes to copy, if the rule says so.
-    pub snaplen: Option<u32>,
+    pub(crate) snaplen: Option<u32>,
     /// Packets in a batch, if the rule says so.
-    pub threshold: Option<u32>,
+    pub(crate) threshold: Option<u32>,
     /// With an option that does nothing (`--nflog-range`).
-    pub has_range: bool,
+    pub(crate) has_range: bool,
 }
 
 /// Where a chain is, as one says it and as a command takes it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// nft: family and name of the table, chain.
     Nft(String, String),
     /// iptables or ip6tables: program, table, chain.
@@ -155,11 +149,10 @@ impl Place {
     }
 
     /// It is of those that `acctd rules` loads, and replaces.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         match self {
             Self::Nft(table, _) => table.ends_with(" acctd"),
-            Self::Iptables(_, _, chain) => chain.starts_with(crate::rules::names::OURS),
+            Self::Iptables(_, _, chain) => chain.starts_with(crate::rules::names::CHAIN_PREFIX),
         }
     }
 }
@@ -177,19 +170,18 @@ impl fmt::Display for Place {
 
 /// A rule, as it is quoted.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Quote {
+pub(crate) struct Quote {
     /// It, or `policy drop`.
-    pub text: String,
+    pub(crate) text: String,
     /// Where it is.
-    pub place: Arc<Place>,
+    pub(crate) place: Arc<Place>,
     /// Its number there, for nft.
-    pub handle: Option<u64>,
+    pub(crate) handle: Option<u64>,
 }
 
 impl Quote {
     /// What takes it away; a policy has no such command.
-    #[must_use]
-    pub fn removal(&self) -> Option<String> {
+    pub(crate) fn removal(&self) -> Option<String> {
         match (&*self.place, self.handle) {
             (Place::Nft(table, chain), Some(handle)) => {
                 Some(format!("nft delete rule {table} {chain} handle {handle}"))
@@ -306,8 +298,7 @@ pub(super) fn target(name: &str) -> Option<Vec<Step>> {
 }
 
 /// An interface that packets do not have there.
-#[must_use]
-pub fn is_never_on(hook: Hook, found: &Match) -> bool {
+pub(crate) fn is_never_on(hook: Hook, found: &Match) -> bool {
     let has_no = match hook {
         Hook::Ingress | Hook::Prerouting | Hook::Input => Key::OutInterface,
         Hook::Output | Hook::Egress => Key::InInterface,

@@ -133,7 +133,7 @@ fn as_text(text: &str, steps: &mut Vec<Step>) {
     let is_added = text.starts_with("add @") || text.starts_with("update @");
     let is_limited = ["limit", "quota", "ct count"].map(|kind| text.contains(kind));
     let key = match is_limited.contains(&true) {
-        true => Key::Sometimes,
+        true => Key::Limit,
         false if is_added || text.is_empty() => return,
         false => Key::Other("text".into()),
     };
@@ -169,7 +169,7 @@ impl Reader<'_> {
         match kind.as_str() {
             "match" => self.matched(json, value, steps),
             "meter" => {
-                let key = limit_of_each(&value["stmt"]).unwrap_or(Key::Sometimes);
+                let key = limit_of_each(&value["stmt"]).unwrap_or(Key::Limit);
                 steps.push(of(key, json));
             }
             "set" | "map" => self.fed(json, &value[kind], value, steps),
@@ -244,7 +244,7 @@ impl Reader<'_> {
             let key = match name {
                 "comment" => return,
                 "rpfilter" => Key::Sanity,
-                name if is_limit_extension(name) => Key::Sometimes,
+                name if is_limit_extension(name) => Key::Limit,
                 name => Key::Other(name.to_owned()),
             };
             steps.push(Step::Match(Arc::new(Match::opaque(key, text))));
@@ -329,7 +329,7 @@ impl Reader<'_> {
         let asked = match (operator, values) {
             (_, Some(values)) if values.is_empty() && is_equal => Test::In(values),
             (_, None) => Test::Opaque,
-            _ if is_flags || key == Key::Sanity || key == Key::Sometimes => Test::Opaque,
+            _ if is_flags || key == Key::Sanity || key == Key::Limit => Test::Opaque,
             ("==" | "in", Some(values)) => Test::In(values),
             ("!=", Some(values)) => Test::NotIn(values),
             _ => Test::Opaque,
@@ -417,7 +417,7 @@ fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
             ("meta", "oifname" | "oif") => Key::OutInterface,
             ("meta", "l4proto") => Key::Protocol,
             ("meta", "cpu") | ("jhash" | "symhash", _) => Key::Spread,
-            ("meta", "random") | ("numgen", _) => Key::Sometimes,
+            ("meta", "random") | ("numgen", _) => Key::Limit,
             ("ct", "state") => Key::State,
             // Since nft 1.1.4 it says "check" where it is asked whether there is a way at all.
             ("fib", _) if matches!(word(&value["result"]), "oif" | "oifname" | "check") => {
@@ -434,7 +434,7 @@ fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
             ("&" | "|" | "^", _) => {
                 let inner = &list(value).first().cloned().unwrap_or_default();
                 match key_of(inner, &mut Vec::new()) {
-                    Left::Key(key @ (Key::Sanity | Key::Sometimes)) => key,
+                    Left::Key(key @ (Key::Sanity | Key::Limit)) => key,
                     _ => other(),
                 }
             }

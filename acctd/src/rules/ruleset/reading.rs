@@ -12,7 +12,7 @@ use crate::rules::devices::Devices;
 
 /// What is read before it is gone through.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub(crate) struct Reading {
     chains: Vec<Chain>,
     hidden: BTreeMap<String, usize>,
     with_extensions: BTreeSet<String>,
@@ -21,7 +21,7 @@ pub struct Reading {
 
 impl Reading {
     /// Adds what `nft -j list ruleset` prints; the tables in `dormant` are switched off.
-    pub fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
+    pub(crate) fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
         let read = nft::read(json, devices, dormant);
         self.chains.extend(read.chains);
         self.hidden.extend(read.hidden);
@@ -29,8 +29,7 @@ impl Reading {
     }
 
     /// Whether nft has not shown all of what iptables has loaded for this family.
-    #[must_use]
-    pub fn lacks_iptables(&self, family: Family) -> bool {
+    pub(crate) fn lacks_iptables(&self, family: Family) -> bool {
         let prefix = format!("{} ", nft_family(family));
         let has = |table: &String| table.starts_with(&prefix);
         self.with_extensions.iter().any(has) || self.hidden.keys().any(has)
@@ -38,7 +37,7 @@ impl Reading {
 
     /// Puts what `iptables-nft-save` prints in the place of the tables that nft has shown, so that they stay
     /// in the order in which they were loaded.
-    pub fn replace_by_iptables_nft(&mut self, text: &str, family: Family) {
+    pub(crate) fn replace_by_iptables_nft(&mut self, text: &str, family: Family) {
         let mut saved = iptables::read(text, family);
         for name in text.lines().filter_map(|line| line.strip_prefix('*')) {
             let shown = format!("{} {name}", nft_family(family));
@@ -55,24 +54,22 @@ impl Reading {
     }
 
     /// Adds what `iptables-save` or `ip6tables-save` prints.
-    pub fn add_iptables(&mut self, text: &str, family: Family) {
+    pub(crate) fn add_iptables(&mut self, text: &str, family: Family) {
         self.chains.extend(iptables::read(text, family));
     }
 
     /// Says what cannot be read.
-    pub fn add_unreadable(&mut self, what: String, cure: String) {
+    pub(crate) fn add_unreadable(&mut self, what: String, cure: String) {
         self.unreadable.push(Unreadable { what, cure });
     }
 
     /// Tables with rules of which something is not shown, and how many rules.
-    #[must_use]
-    pub fn hidden(&self) -> &BTreeMap<String, usize> {
+    pub(crate) fn hidden(&self) -> &BTreeMap<String, usize> {
         &self.hidden
     }
 
     /// Goes through them.
-    #[must_use]
-    pub fn finish(self) -> Ruleset {
+    pub(crate) fn finish(self) -> Ruleset {
         let mut ruleset = Ruleset {
             unreadable: self.unreadable,
             ..Ruleset::default()

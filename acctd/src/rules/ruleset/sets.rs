@@ -65,7 +65,7 @@ pub(super) fn limit(statement: &Value) -> Option<Key> {
     let mut kinds = ["limit", "quota", "ct count"].iter();
     kinds
         .any(|kind| statement.get(kind).is_some())
-        .then_some(Key::Sometimes)
+        .then_some(Key::Limit)
 }
 
 /// The same of a statement that each element of a set has.

@@ -57,9 +57,9 @@ fn comes(ruleset: &Ruleset) -> String {
     };
     match found.reach(Family::Ip4) {
         Reach::All => "all".into(),
-        Reach::Nothing(obstacle) => format!("none: {}", obstacle.quote.text),
-        Reach::Never(found) => format!("never: {}", found.text),
-        Reach::Some(obstacles) => format!("some: {}", obstacles[0].quote.text),
+        Reach::AllStopped(obstacle) => format!("none: {}", obstacle.quote.text),
+        Reach::NeverMatches(found) => format!("never: {}", found.text),
+        Reach::SomeStopped(obstacles) => format!("some: {}", obstacles[0].quote.text),
     }
 }
 
@@ -171,7 +171,7 @@ fn a_quota_that_is_not_used_up_and_a_high_limit_of_each_source_stop_no_usual_tra
         let [asked] = &ruleset.log_rules[0].obstacles[0].conditions.matches[..] else {
             panic!("{ruleset:#?}");
         };
-        let usual = [Key::Excess, Key::Sometimes][usize::from(is_usual)].clone();
+        let usual = [Key::Excess, Key::Limit][usize::from(is_usual)].clone();
         assert_eq!(asked.key, usual, "{statement}");
     }
 }

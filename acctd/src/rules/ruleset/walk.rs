@@ -9,21 +9,21 @@ use std::sync::Arc;
 
 use super::condition::{Conditions, Key, Match, Test, Value};
 use super::earlier::{drops, is_before_ip, order, over_a_bridge};
-use super::model::{Base, Chain, Hook, Log, Rule, Step, Verdict, Ways};
+use super::model::{Base, Chain, Hook, Log, Paths, Rule, Step, Verdict};
 use crate::model::prefix::Family;
 use crate::rules::ruleset::log_rule::{LogRule, Nat, Obstacle, Ruleset, Unreachable};
 use crate::rules::ruleset::model::is_never_on;
 
 /// `NFT_JUMP_STACK_SIZE`.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// Ways to a chain with rules that log that are told apart, for each base chain.
-const MOST_WAYS: usize = 8;
+const MAX_VISITS: usize = 8;
 /// Verdicts of a chain that are told apart by those who jump to it: those that stop most.
-const MOST_OUTWARD: usize = 512;
+const MAX_CHAIN_VERDICTS: usize = 512;
 /// Verdicts in a row that are told apart, but for those of all packets.
-const MOST_PASSED: usize = 65_536;
+const MAX_VERDICTS: usize = 65_536;
 /// Obstacles of a rule that are kept: those that stop most.
-const MOST_KEPT: usize = 256;
+const MAX_OBSTACLES: usize = 256;
 /// `NF_IP_PRI_CONNTRACK` of `linux/netfilter_ipv4.h`.
 const CONNTRACK: i64 = -200;
 
@@ -55,16 +55,16 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
             for (other, other_base, drops) in &earlier {
                 let is_of_one_kind = chains[*other].is_bridge == chain.is_bridge
                     || matches!(other_base.hook, Hook::Ingress | Hook::Egress);
-                if !other_base.hook.shares_a_way_with(base.hook) {
+                if !other_base.hook.shares_path_with(base.hook) {
                     continue;
                 }
                 if is_of_one_kind {
-                    rule.meet(drops);
+                    rule.add_obstacles(drops);
                 } else if is_before_ip(*other_base) && chains[*other].is_bridge {
-                    rule.meet(&over_a_bridge(drops));
+                    rule.add_obstacles(&over_a_bridge(drops));
                 }
             }
-            rule.keep_the_worst();
+            rule.keep_worst();
         }
         let drops = drops(chain, base, &passed);
         earlier.push((at, base, drops));
@@ -96,17 +96,17 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
 
 impl LogRule {
     /// Adds those that are for some of its packets.
-    fn meet(&mut self, obstacles: &[Obstacle]) {
+    fn add_obstacles(&mut self, obstacles: &[Obstacle]) {
         let own = &self.conditions;
-        let met = obstacles.iter().filter(|it| it.conditions.meet(own));
+        let met = obstacles.iter().filter(|it| it.conditions.overlap(own));
         self.obstacles.extend(met.cloned());
     }
 
-    fn keep_the_worst(&mut self) {
-        if self.obstacles.len() > MOST_KEPT {
+    fn keep_worst(&mut self) {
+        if self.obstacles.len() > MAX_OBSTACLES {
             let own = self.conditions.clone();
             self.obstacles.sort_by_key(|it| it.rarity(&own));
-            self.obstacles.truncate(MOST_KEPT);
+            self.obstacles.truncate(MAX_OBSTACLES);
         }
     }
 }
@@ -115,9 +115,9 @@ struct Graph<'a> {
     chains: &'a [Chain],
     by_name: HashMap<(&'a str, &'a str), usize>,
     /// What each chain stops, as those see it who jump to it.
-    outward: Vec<Option<Rc<Vec<Obstacle>>>>,
+    seen_by_callers: Vec<Option<Rc<Vec<Obstacle>>>>,
     /// Whether there are rules in it, or behind its jumps, that are looked for.
-    is_wanted: Vec<Option<bool>>,
+    leads_to_log: Vec<Option<bool>>,
     found: Vec<LogRule>,
     nats: Vec<Nat>,
     met: BTreeSet<usize>,
@@ -127,16 +127,16 @@ struct Graph<'a> {
 
 /// The base chain from which one goes.
 #[derive(Clone, Copy)]
-struct From {
+struct Origin {
     at: usize,
     base: Base,
 }
 
 /// A place in a chain.
-struct At<'r> {
+struct Position<'r> {
     chain: usize,
     rule: &'r Rule,
-    from: Option<From>,
+    from: Option<Origin>,
     depth: usize,
 }
 
@@ -147,8 +147,8 @@ impl<'a> Graph<'a> {
         Self {
             chains,
             by_name: by_name.collect(),
-            outward: vec![None; chains.len()],
-            is_wanted: vec![None; chains.len()],
+            seen_by_callers: vec![None; chains.len()],
+            leads_to_log: vec![None; chains.len()],
             found: Vec::new(),
             nats: Vec::new(),
             met: BTreeSet::new(),
@@ -172,7 +172,7 @@ impl<'a> Graph<'a> {
         self.visits.fill(0);
         let n_found = self.found.len();
         let mut passed = Vec::new();
-        self.pass(at, &entry, Some(From { at, base }), 0, &mut passed);
+        self.pass(at, &entry, Some(Origin { at, base }), 0, &mut passed);
         if is_untracked {
             // Of no use to others.
             let rules = self.found[n_found..].iter_mut();
@@ -194,7 +194,7 @@ impl<'a> Graph<'a> {
         &mut self,
         at: usize,
         entry: &Conditions,
-        from: Option<From>,
+        from: Option<Origin>,
         depth: usize,
         passed: &mut Vec<Obstacle>,
     ) {
@@ -203,7 +203,7 @@ impl<'a> Graph<'a> {
         }
         let chains = self.chains;
         for rule in &chains[at].rules {
-            let here = At {
+            let here = Position {
                 chain: at,
                 rule,
                 from,
@@ -217,7 +217,7 @@ impl<'a> Graph<'a> {
         &mut self,
         steps: &[Step],
         mut conditions: Conditions,
-        here: &At<'_>,
+        here: &Position<'_>,
         passed: &mut Vec<Obstacle>,
     ) {
         for step in steps {
@@ -269,7 +269,7 @@ impl<'a> Graph<'a> {
         &mut self,
         name: &str,
         conditions: &Conditions,
-        here: &At<'_>,
+        here: &Position<'_>,
         passed: &mut Vec<Obstacle>,
     ) {
         let chains = self.chains;
@@ -278,12 +278,12 @@ impl<'a> Graph<'a> {
             add(passed, here, Verdict::Unknown, conditions.clone());
             return;
         };
-        if here.depth >= DEEPEST {
+        if here.depth >= MAX_DEPTH {
             return;
         }
         if here.from.is_some()
-            && self.is_wanted(target, here.depth)
-            && self.visits[target] < MOST_WAYS
+            && self.leads_to_log(target, here.depth)
+            && self.visits[target] < MAX_VISITS
         {
             self.visits[target] += 1;
             let n_passed = passed.len();
@@ -291,7 +291,7 @@ impl<'a> Graph<'a> {
             // From here on, only what it stops for all is seen of it.
             passed.truncate(n_passed);
         }
-        for obstacle in self.outward(target, here.depth).iter() {
+        for obstacle in self.seen_by_callers(target, here.depth).iter() {
             let both = conditions.and(&obstacle.conditions);
             if is_kept(passed, &both, here.from) {
                 passed.push(Obstacle {
@@ -304,12 +304,12 @@ impl<'a> Graph<'a> {
 
     /// What a chain stops, as those see it who jump to it: returns stay in it, and what is behind one stops
     /// only what has not returned.
-    fn outward(&mut self, at: usize, depth: usize) -> Rc<Vec<Obstacle>> {
-        if let Some(known) = &self.outward[at] {
+    fn seen_by_callers(&mut self, at: usize, depth: usize) -> Rc<Vec<Obstacle>> {
+        if let Some(known) = &self.seen_by_callers[at] {
             return Rc::clone(known);
         }
         // A chain cannot jump to itself, and a text that says so does not last for ever.
-        self.outward[at] = Some(Rc::default());
+        self.seen_by_callers[at] = Some(Rc::default());
         let mut all = Vec::new();
         self.pass(at, &Conditions::any(), None, depth + 1, &mut all);
         let marker = Arc::new(Match::opaque(
@@ -317,57 +317,57 @@ impl<'a> Graph<'a> {
             "not returned before".into(),
         ));
         let mut returns: Vec<Conditions> = Vec::new();
-        let mut outward: Vec<Obstacle> = Vec::new();
+        let mut seen_by_callers: Vec<Obstacle> = Vec::new();
         for mut obstacle in all {
             if obstacle.verdict == Verdict::Return {
                 returns.push(obstacle.conditions);
                 continue;
             }
-            if returns.iter().any(|it| it.meet(&obstacle.conditions)) {
+            if returns.iter().any(|it| it.overlap(&obstacle.conditions)) {
                 obstacle.conditions.add(&marker);
             }
             let is_there = |it: &Obstacle| {
                 Arc::ptr_eq(&it.quote, &obstacle.quote) && it.conditions == obstacle.conditions
             };
-            if !outward.iter().rev().take(MOST_WAYS).any(is_there) {
-                outward.push(obstacle);
+            if !seen_by_callers.iter().rev().take(MAX_VISITS).any(is_there) {
+                seen_by_callers.push(obstacle);
             }
         }
-        if outward.len() > MOST_OUTWARD {
+        if seen_by_callers.len() > MAX_CHAIN_VERDICTS {
             let any = Conditions::any();
-            outward.sort_by_key(|it| it.rarity(&any));
-            outward.truncate(MOST_OUTWARD);
+            seen_by_callers.sort_by_key(|it| it.rarity(&any));
+            seen_by_callers.truncate(MAX_CHAIN_VERDICTS);
         }
-        let outward = Rc::new(outward);
-        self.outward[at] = Some(Rc::clone(&outward));
-        outward
+        let seen_by_callers = Rc::new(seen_by_callers);
+        self.seen_by_callers[at] = Some(Rc::clone(&seen_by_callers));
+        seen_by_callers
     }
 
-    fn is_wanted(&mut self, at: usize, depth: usize) -> bool {
-        if let Some(known) = self.is_wanted[at] {
+    fn leads_to_log(&mut self, at: usize, depth: usize) -> bool {
+        if let Some(known) = self.leads_to_log[at] {
             return known;
         }
-        self.is_wanted[at] = Some(false);
+        self.leads_to_log[at] = Some(false);
         let chains = self.chains;
         let steps = chains[at].rules.iter().flat_map(|rule| &rule.steps);
-        let is_wanted = depth < DEEPEST
+        let leads_to_log = depth < MAX_DEPTH
             && steps
                 .into_iter()
-                .any(|step| self.has_wanted(step, &chains[at].table, depth));
-        self.is_wanted[at] = Some(is_wanted);
-        is_wanted
+                .any(|step| self.step_leads_to_log(step, &chains[at].table, depth));
+        self.leads_to_log[at] = Some(leads_to_log);
+        leads_to_log
     }
 
-    fn has_wanted(&mut self, step: &Step, table: &str, depth: usize) -> bool {
+    fn step_leads_to_log(&mut self, step: &Step, table: &str, depth: usize) -> bool {
         match step {
             Step::Log(_) | Step::Nat { .. } => true,
             Step::Branches(branches) => branches
                 .iter()
                 .flatten()
-                .any(|step| self.has_wanted(step, table, depth)),
+                .any(|step| self.step_leads_to_log(step, table, depth)),
             Step::Jump(name) | Step::Goto(name) => {
                 let target = self.by_name.get(&(table, name.as_str())).copied();
-                target.is_some_and(|target| self.is_wanted(target, depth + 1))
+                target.is_some_and(|target| self.leads_to_log(target, depth + 1))
             }
             _ => false,
         }
@@ -377,8 +377,8 @@ impl<'a> Graph<'a> {
         &mut self,
         log: &Log,
         conditions: &Conditions,
-        here: &At<'_>,
-        from: From,
+        here: &Position<'_>,
+        from: Origin,
         passed: &[Obstacle],
     ) {
         let quote = &here.rule.quote;
@@ -396,38 +396,37 @@ impl<'a> Graph<'a> {
             families: families.map(Family::version).collect(),
             conditions: conditions.clone(),
             obstacles: Vec::new(),
-            place: quote.place.to_string(),
             quote: Arc::clone(quote),
         };
-        rule.meet(passed);
+        rule.add_obstacles(passed);
         self.found.push(rule);
     }
 }
 
 /// Not where no packet comes, nor what a host says to itself.
-fn is_kept(passed: &[Obstacle], conditions: &Conditions, from: Option<From>) -> bool {
-    let is_of_hook = |from: From| {
+fn is_kept(passed: &[Obstacle], conditions: &Conditions, from: Option<Origin>) -> bool {
+    let is_of_hook = |from: Origin| {
         let matches = conditions.matches.iter();
         matches
             .into_iter()
             .all(|it| !is_never_on(from.base.hook, it))
     };
-    (passed.len() < MOST_PASSED || conditions.matches.is_empty())
+    (passed.len() < MAX_VERDICTS || conditions.matches.is_empty())
         && !conditions.are_impossible()
         && !conditions.are_of_loopback()
         && from.is_none_or(is_of_hook)
 }
 
-fn add(passed: &mut Vec<Obstacle>, here: &At<'_>, verdict: Verdict, conditions: Conditions) {
+fn add(passed: &mut Vec<Obstacle>, here: &Position<'_>, verdict: Verdict, conditions: Conditions) {
     if is_kept(passed, &conditions, here.from) {
-        let ways = here.from.map(|from| from.base.hook.ways());
+        let paths = here.from.map(|from| from.base.hook.paths());
         passed.push(Obstacle {
             quote: Arc::clone(&here.rule.quote),
             verdict,
             conditions,
             // Without a base chain they are those of who jumps.
-            ways: ways.unwrap_or(Ways::ALL),
-            elsewhere: None,
+            paths: paths.unwrap_or(Paths::ALL),
+            earlier_base: None,
         });
     }
 }
