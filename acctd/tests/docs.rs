@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use acctd::cli::commands::Cli;
 use acctd::config::Config;
 use clap::CommandFactory as _;
+use proc_macro2::{TokenStream, TokenTree};
+use syn::LitStr;
 
 const WIDTH: usize = 100;
 
@@ -48,25 +50,46 @@ fn anchors(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// acctd's own sources, with texts that go over several lines put together.
-fn sources() -> String {
-    fn read_all(directory: &Path, text: &mut String) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                read_all(&path, text);
-            } else {
-                text.push_str(&fs::read_to_string(path).unwrap());
+/// The Rust files below a directory.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path()).flat_map(|path| {
+        if path.is_dir() {
+            sources(&path)
+        } else {
+            vec![path]
+        }
+    });
+    files
+        .filter(|path| path.extension().is_some_and(|it| it == "rs"))
+        .collect()
+}
+
+/// The tokens of a Rust file, without what groups them.
+fn tokens(path: &Path) -> Vec<TokenTree> {
+    fn flatten(stream: TokenStream, tokens: &mut Vec<TokenTree>) {
+        for tree in stream {
+            match tree {
+                TokenTree::Group(group) => flatten(group.stream(), tokens),
+                token => tokens.push(token),
             }
         }
     }
-    let mut text = String::new();
-    read_all(&root().join("acctd/src"), &mut text);
-    let mut joined = String::new();
-    for line in text.split("\\\n") {
-        joined.push_str(line.trim_start());
-    }
-    joined
+    let text = fs::read_to_string(path).unwrap();
+    let mut tokens = Vec::new();
+    flatten(text.parse().unwrap(), &mut tokens);
+    tokens
+}
+
+/// The value of a string literal.
+fn text(token: &TokenTree) -> Option<String> {
+    let literal: LitStr = syn::parse2(token.clone().into()).ok()?;
+    Some(literal.value())
+}
+
+/// All texts in a Rust file.
+fn texts(path: &Path) -> Vec<String> {
+    tokens(path).iter().filter_map(text).collect()
 }
 
 #[test]
@@ -164,27 +187,27 @@ fn each_file_that_developers_are_sent_to_exists() {
 
 #[test]
 fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there() {
-    let (faq, sources) = (read("docs/faq.md"), sources());
+    let faq = read("docs/faq.md");
+    let sources = sources(&root().join("acctd/src"));
+    let texts_of_acctd: Vec<String> = sources.iter().flat_map(|path| texts(path)).collect();
     let messages = faq.lines().filter_map(|line| line.strip_prefix("### `"));
     let mut n_messages = 0;
     for message in messages {
         let message = message.strip_suffix('`').unwrap();
-        assert!(sources.contains(message), "no such message: {message}");
+        let is_there = texts_of_acctd.iter().any(|text| text.contains(message));
+        assert!(is_there, "no such message: {message}");
         n_messages += 1;
     }
     assert!(n_messages >= 20, "{n_messages} messages");
-    let directory = root().join("acctd/src/doctor/findings");
-    let files = fs::read_dir(directory).unwrap();
-    let findings: String = files
-        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
-        .collect();
-    // Nothing else between quotes is written so.
-    let is_id = |text: &&str| {
+    let is_of_findings = |path: &&PathBuf| path.parent().is_some_and(|it| it.ends_with("findings"));
+    let of_findings = sources.iter().filter(is_of_findings);
+    // No other text there is written so.
+    let is_id = |text: &String| {
         let is_letter = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
         text.contains('-') && !text.starts_with('-') && text.chars().all(is_letter)
     };
     let mut n_ids = 0;
-    for id in findings.split('"').filter(is_id) {
+    for id in of_findings.flat_map(|path| texts(path)).filter(is_id) {
         assert!(
             faq.contains(&format!("| `{id}` |")),
             "docs/faq.md has no {id}"
@@ -196,11 +219,9 @@ fn each_message_of_the_faq_is_one_of_acctds_and_each_finding_of_doctor_is_there(
 
 #[test]
 fn each_metric_is_in_the_documents() {
-    let (monitoring, metrics) = (
-        read("docs/monitoring.md"),
-        read("acctd/src/observe/metrics.rs"),
-    );
-    let names = metrics.split('"').filter(|text| text.starts_with("acctd_"));
+    let monitoring = read("docs/monitoring.md");
+    let metrics = texts(&root().join("acctd/src/observe/metrics.rs"));
+    let names = metrics.iter().filter(|text| text.starts_with("acctd_"));
     let mut n_metrics = 0;
     for name in names {
         assert!(
