@@ -152,17 +152,13 @@ impl Source {
 
     /// Whether a datagram is no packets but an answer, which is passed on then.
     fn is_answer(&mut self, datagram: &[u8]) -> bool {
-        let Some((number, errno)) = message::answer(datagram) else {
+        let Some((number, result)) = message::reply(datagram) else {
             return false;
         };
         if number == self.n_asked
             && let Some(reply) = self.asked.take()
         {
-            let answer = match errno {
-                0 => Answer::Bound,
-                _ => Answer::Lost(io::Error::from_raw_os_error(errno.wrapping_neg())),
-            };
-            let _gone = reply.send(answer);
+            let _gone = reply.send(result.map_or_else(Answer::Lost, |()| Answer::Bound));
         }
         true
     }

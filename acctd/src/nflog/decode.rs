@@ -5,7 +5,7 @@
 //! `linux/netfilter/nfnetlink_log.h` (attributes, their values in network order), and
 //! `net/netfilter/nfnetlink_log.c` for what the kernel puts into them.
 
-use super::message::{MESSAGE_PACKET, NETLINK_HEADER, NLMSG_ERROR, align};
+use super::message::{MESSAGE_PACKET, Message, NETLINK_HEADER, NLMSG_ERROR};
 use super::shape::{Layout, Shape};
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Family;
@@ -119,13 +119,14 @@ impl<'d> Records<'d> {
             if self.rest.is_empty() {
                 return Other::End;
             }
-            let Some((kind, message)) = self.next_message() else {
-                // Nothing behind it can be found without its length.
+            let Some((message, rest)) = Message::split_off(self.rest) else {
                 self.rest = &[];
                 return Other::Malformed;
             };
-            match kind {
+            self.rest = rest;
+            match message.kind {
                 MESSAGE_PACKET => {
+                    let message = message.bytes;
                     let Some(layout) = Layout::of(message) else {
                         return Other::Malformed;
                     };
@@ -136,29 +137,11 @@ impl<'d> Records<'d> {
                     self.other = layout;
                     return Other::Packet(message);
                 }
-                NLMSG_ERROR => {
-                    let errno = message.get(NETLINK_HEADER..).and_then(<[u8]>::first_chunk);
-                    return errno.map_or(Other::Malformed, |errno| {
-                        Other::Reply(i32::from_ne_bytes(*errno))
-                    });
-                }
+                NLMSG_ERROR => return message.errno().map_or(Other::Malformed, Other::Reply),
                 // NLMSG_DONE ends each batch; nothing else comes from this subsystem.
                 _ => {}
             }
         }
-    }
-
-    /// Its type, and all of it.
-    fn next_message(&mut self) -> Option<(u16, &'d [u8])> {
-        let header: &[u8; NETLINK_HEADER] = self.rest.first_chunk()?;
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        if length < NETLINK_HEADER {
-            return None;
-        }
-        let message = self.rest.get(..length)?;
-        self.rest = self.rest.get(align(length)..).unwrap_or(&[]);
-        Some((kind, message))
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use log::{debug, info, warn};
-use rustix::net::netlink::NETFILTER;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::thread::CapabilitySet;
 
 use crate::model::group::{GroupConfig, NflogGroup};
-use crate::nflog::decode::{self, Record};
-use crate::nflog::message::{MESSAGE_PACKET, NETLINK_HEADER, NFGENMSG};
-use crate::nflog::socket::{NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range};
+use crate::nflog::message::{self, MESSAGE_PACKET, NLM_F_ACK, NLM_F_REQUEST};
+use crate::nflog::socket::{
+    NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range, netfilter_socket,
+};
 use crate::nflog::table::{self, COPY_PACKET, Instance};
 use crate::restart::handover::{Kept, socket_name};
 use crate::restart::systemd;
@@ -173,26 +173,16 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
 /// namespace are none in a network namespace that another one owns, and all of netfilter's netlink
 /// checks that before it looks at a request. So this is one that it never carries out: to be a packet.
 fn may_talk_to_netfilter() -> io::Result<bool> {
-    const NLM_F_REQUEST: u16 = 1;
-    const NLM_F_ACK: u16 = 4;
-    let mut request = [0; NETLINK_HEADER + NFGENMSG];
-    let length = u32::try_from(request.len()).unwrap_or(0);
-    request[0..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&MESSAGE_PACKET.to_ne_bytes());
-    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(NETFILTER),
-    )?;
+    let request = message::request(MESSAGE_PACKET, NLM_F_REQUEST | NLM_F_ACK, 0, 0, &[]);
+    let socket = netfilter_socket()?;
     rustix::net::send(&socket, &request, SendFlags::empty())?;
     // The answer is there when the request has been sent.
     let mut answer = [0; 256];
     let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
-    match decode::Records::of(&answer[..length]).next() {
-        Some(Record::Reply(errno)) => Ok(errno != -libc::EPERM),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    match message::reply(&answer[..length]) {
+        Some((_, Err(error))) => Ok(error.raw_os_error() != Some(libc::EPERM)),
+        Some((_, Ok(()))) => Ok(true),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -16,16 +16,19 @@ use std::{io, thread};
 
 use legacy::Legacy;
 use log::{info, warn};
-use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset, split_message};
+use ruleset::{GET_CHAIN, GET_RULE, GET_TABLE, Ruleset};
 use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::model::closed_interval::{Gap, GapCause};
 use crate::model::group::NflogGroup;
 use crate::model::interval::{Period, UnixNanos};
-use crate::nflog::socket::set_receive_buffer;
+use crate::nflog::message::{
+    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, result_of,
+};
+use crate::nflog::socket::{netfilter_socket, set_receive_buffer};
 use crate::process::priority::yield_to_readers;
 
 /// `NFNLGRP_NFTABLES`, as the bit of a group.
@@ -74,12 +77,7 @@ struct Gone {
 impl RuleSocket {
     /// Opens it in this thread's network namespace. Takes `CAP_NET_ADMIN` there.
     pub fn open() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(NETFILTER),
-        )?;
+        let socket = netfilter_socket()?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NOTIFICATIONS))?;
         sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
         set_receive_buffer(&socket)?;
@@ -107,16 +105,7 @@ impl RuleSocket {
 
 /// Asks for all of a kind. Returns false if they have changed meanwhile.
 fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> {
-    const NLM_F_REQUEST_DUMP: u16 = 0x301;
-    const NLM_F_DUMP_INTR: u16 = 0x10;
-    const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
-    const LENGTH: u32 = 20;
-    let mut request = LENGTH.to_ne_bytes().to_vec();
-    request.extend(kind.to_ne_bytes());
-    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    // Number and sender, and of all families.
-    request.extend([0; 12]);
+    let request = message::request(kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0, &[]);
     rustix::net::send(socket, &request, SendFlags::empty())?;
     let mut buffer = vec![0; BUFFER];
     let mut is_whole = true;
@@ -131,15 +120,12 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
         let datagram = &buffer[..length];
         ruleset.apply(datagram);
         let mut rest = datagram;
-        while let Some((kind, body, next)) = split_message(rest) {
-            let flags = rest.get(6..).and_then(|rest| rest.first_chunk());
-            let flags = flags.map_or(0, |flags| u16::from_ne_bytes(*flags));
-            is_whole &= flags & NLM_F_DUMP_INTR == 0;
-            match kind {
+        while let Some((message, next)) = Message::split_off(rest) {
+            is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
+            match message.kind {
                 NLMSG_DONE => return Ok(is_whole),
                 NLMSG_ERROR => {
-                    let errno = body.first_chunk().map_or(0, |it| i32::from_ne_bytes(*it));
-                    return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
+                    return result_of(message.errno().unwrap_or(0)).map(|()| is_whole);
                 }
                 _ => {}
             }

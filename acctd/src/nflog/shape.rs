@@ -4,10 +4,7 @@
 
 use std::ops::Range;
 
-use super::message::{NETLINK_HEADER, NFGENMSG, align};
-
-/// `struct nlattr`.
-const ATTRIBUTE_HEADER: usize = 4;
+use super::message::{ATTRIBUTE_HEADER, NETLINK_HEADER, NFGENMSG, align, attributes};
 
 /// `enum nfulnl_attr_type`, those that accounting reads.
 pub(super) mod attribute {
@@ -17,8 +14,6 @@ pub(super) mod attribute {
     pub(in crate::nflog) const SEQ: u16 = 12;
     pub(in crate::nflog) const L2HDR: u16 = 21;
 }
-/// The upper two bits of an attribute's type are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
-pub(super) const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 
 /// Where the values of a message are, in bytes from its front, and those that are the same in all
 /// messages of its shape.
@@ -54,8 +49,8 @@ impl Layout {
             family: *message.get(NETLINK_HEADER)?,
             ..Self::NONE
         };
-        message.get(NETLINK_HEADER..NETLINK_HEADER + NFGENMSG)?;
-        for attribute in attributes(message) {
+        message.get(NETLINK_HEADER..ATTRIBUTES_AT)?;
+        for attribute in attributes(message, ATTRIBUTES_AT) {
             let (kind, value) = attribute?;
             match kind {
                 attribute::PAYLOAD => layout.payload = value,
@@ -75,25 +70,8 @@ impl Layout {
     }
 }
 
-/// The attributes of a message: the type of each and where its value is; `None` for bytes that are
-/// none, and nothing behind them.
-fn attributes(message: &[u8]) -> impl Iterator<Item = Option<(u16, Range<usize>)>> {
-    let mut at = NETLINK_HEADER + NFGENMSG;
-    std::iter::from_fn(move || {
-        let rest = message.get(at..).filter(|rest| !rest.is_empty())?;
-        let found = rest.first_chunk().and_then(|header| {
-            let [l, h, ..]: [u8; ATTRIBUTE_HEADER] = *header;
-            let length = usize::from(u16::from_ne_bytes([l, h]));
-            let kind = u16::from_ne_bytes([header[2], header[3]]) & ATTRIBUTE_TYPE_MASK;
-            let value = at + ATTRIBUTE_HEADER..at + length;
-            message.get(value.clone()).map(|_| (kind, value))
-        });
-        at = found
-            .as_ref()
-            .map_or(message.len(), |(_, value)| align(value.end));
-        Some(found)
-    })
-}
+/// Where the attributes of a packet's message begin.
+const ATTRIBUTES_AT: usize = NETLINK_HEADER + NFGENMSG;
 
 /// The longest message whose shape is remembered, in bytes. The kernel's are of 148 (IPv4) and 168
 /// (IPv6) where they come from an Ethernet device and the rule has no label.
@@ -133,7 +111,7 @@ impl Shape {
         // Length and type, then the family.
         in_common(0..6);
         in_common(NETLINK_HEADER..NETLINK_HEADER + 1);
-        for (kind, value) in attributes(message).flatten() {
+        for (kind, value) in attributes(message, ATTRIBUTES_AT).flatten() {
             in_common(value.start - ATTRIBUTE_HEADER..value.start);
             if kind == attribute::PACKET_HDR {
                 in_common(value);

@@ -35,7 +35,7 @@ use crate::model::group::NflogGroup;
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Family;
 use crate::nflog::decode::{Record, Records};
-use crate::nflog::message::{self, MESSAGE_CONFIG, NETLINK_HEADER, NFGENMSG};
+use crate::nflog::message::{self, MESSAGE_CONFIG, NLM_F_ACK, NLM_F_REQUEST, result_of};
 use crate::nflog::table::COPY_PACKET;
 
 /// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
@@ -88,7 +88,9 @@ pub struct Waiting {
 impl NflogSocket {
     /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
     pub fn open(group: NflogGroup, family: Family, flush_timeout: Duration) -> io::Result<Self> {
-        try_netlink()?;
+        // If the kernel has no netfilter netlink, or this process no descriptor left, `Queue::open` could only
+        // panic.
+        netfilter_socket()?;
         let mut queue = Queue::new();
         queue.open();
         let opened = Self::configure(&mut queue, group, family, flush_timeout);
@@ -165,13 +167,13 @@ impl NflogSocket {
         /// The first message, with all that the kernel may add to a packet's header.
         const ENOUGH: usize = 8 * 1024;
         let mut buffer = vec![0; ENOUGH];
-        let is_yes = |(_, errno)| errno == 0;
+        let is_yes = |(_, result): (u32, io::Result<()>)| result.is_ok();
         let mut overran = false;
         let length = loop {
             match self.receive_with(&mut buffer, RecvFlags::PEEK)? {
                 // Of the process before, which has asked whether the group is bound.
                 Received::Datagram(length)
-                    if message::answer(&buffer[..length]).is_some_and(is_yes) =>
+                    if message::reply(&buffer[..length]).is_some_and(is_yes) =>
                 {
                     self.receive(&mut buffer)?;
                 }
@@ -185,10 +187,11 @@ impl NflogSocket {
                 Some(group) if group == self.group.0 => packet.stamp(),
                 _ => return Err(io::Error::other("packets of another group wait in it")),
             },
-            Some(Record::Reply(errno)) if errno != 0 => {
-                return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
+            Some(Record::Reply(errno)) => {
+                result_of(errno)?;
+                None
             }
-            Some(Record::Reply(_) | Record::Malformed) | None => None,
+            Some(Record::Malformed) | None => None,
         };
         Ok(Waiting { since, overran })
     }
@@ -285,16 +288,16 @@ pub fn copy_range(family: Family) -> u32 {
     u32::try_from(family.header_length() + LINK_LAYER_ROOM).unwrap_or(0)
 }
 
-/// The kernel has no netfilter netlink, or this process no descriptor left: `Queue::open` could
-/// only panic at that.
-fn try_netlink() -> io::Result<()> {
-    rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
+/// A socket of netfilter's netlink, in this thread's network namespace.
+pub(super) fn netfilter_socket() -> io::Result<OwnedFd> {
+    let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+    let family = AddressFamily::NETLINK;
+    Ok(rustix::net::socket_with(
+        family,
+        kind,
+        flags,
         Some(NETFILTER),
-    )?;
-    Ok(())
+    )?)
 }
 
 fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
@@ -365,7 +368,7 @@ mod attribute {
 
 fn unbind_request(group: NflogGroup) -> Vec<u8> {
     const NFULNL_CFG_CMD_UNBIND: u8 = 2;
-    request(group, &[(attribute::COMMAND, &[NFULNL_CFG_CMD_UNBIND])])
+    configure(group, &[(attribute::COMMAND, &[NFULNL_CFG_CMD_UNBIND])])
 }
 
 /// All that a bound group can be told.
@@ -374,7 +377,7 @@ fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) 
     let mut mode = [0; 6];
     mode[..4].copy_from_slice(&copy_range(family).to_be_bytes());
     mode[4] = COPY_PACKET;
-    request(
+    configure(
         group,
         &[
             (attribute::FLAGS, &NFULNL_CFG_F_SEQ.to_be_bytes()),
@@ -392,33 +395,14 @@ fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) 
 /// A request that changes nothing, to be answered in any case. Without an attribute, only newer kernels
 /// would miss the group.
 fn question(group: NflogGroup, number: u32) -> Vec<u8> {
-    const NLM_F_ACK: u16 = 4;
-    let mut question = request(group, &[(attribute::THRESHOLD, &THRESHOLD.to_be_bytes())]);
-    question[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    question[8..12].copy_from_slice(&number.to_ne_bytes());
-    question
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    let attributes: &[(u16, &[u8])] = &[(attribute::THRESHOLD, &THRESHOLD.to_be_bytes())];
+    message::request(MESSAGE_CONFIG, flags, number, group.0, attributes)
 }
 
-const NLM_F_REQUEST: u16 = 1;
-
-/// `nlmsghdr`, `nfgenmsg` and attributes. Asks for no answer, which would come between the packets.
-fn request(group: NflogGroup, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-    const ATTRIBUTE_HEADER: u16 = 4;
-    let mut request = vec![0; NETLINK_HEADER + NFGENMSG];
-    request[4..6].copy_from_slice(&MESSAGE_CONFIG.to_ne_bytes());
-    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    request[NETLINK_HEADER + 2..].copy_from_slice(&group.0.to_be_bytes());
-    for (attribute, value) in attributes {
-        // A few bytes.
-        let length = u16::try_from(value.len()).unwrap_or(0) + ATTRIBUTE_HEADER;
-        request.extend(length.to_ne_bytes());
-        request.extend(attribute.to_ne_bytes());
-        request.extend(*value);
-        request.resize(request.len().next_multiple_of(4), 0);
-    }
-    let length = u32::try_from(request.len()).unwrap_or(0);
-    request[0..4].copy_from_slice(&length.to_ne_bytes());
-    request
+/// Asks for no reply, which would come between the packets.
+fn configure(group: NflogGroup, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+    message::request(MESSAGE_CONFIG, NLM_F_REQUEST, 0, group.0, attributes)
 }
 
 #[cfg(test)]

@@ -253,7 +253,7 @@ fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
 }
 
 fn known_to_decoder(kind: u16) -> bool {
-    use crate::nflog::shape::ATTRIBUTE_TYPE_MASK;
+    use crate::nflog::message::ATTRIBUTE_TYPE_MASK;
     use crate::nflog::shape::attribute::{L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP};
     [L2HDR, PACKET_HDR, PAYLOAD, SEQ, TIMESTAMP].contains(&(kind & ATTRIBUTE_TYPE_MASK))
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netlink_packet_core::NlasIterator;
+use crate::nflog::message::{Message, NFGENMSG, attributes};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
@@ -28,8 +28,6 @@ const DEL_RULE: u16 = SUBSYSTEM | 8;
 const NEW_GENERATION: u16 = SUBSYSTEM | 15;
 
 const NFTA_CHAIN_HOOK: u16 = 4;
-const NETLINK_HEADER: usize = 16;
-const NFGENMSG: usize = 4;
 
 /// The tables, by the family's number and the name.
 #[derive(Debug, Default)]
@@ -61,10 +59,10 @@ impl Ruleset {
     pub fn apply(&mut self, datagram: &[u8]) -> bool {
         let mut has_ended = false;
         let mut rest = datagram;
-        while let Some((kind, body, next)) = split_message(rest) {
-            has_ended |= kind == NEW_GENERATION;
+        while let Some((message, next)) = Message::split_off(rest) {
+            has_ended |= message.kind == NEW_GENERATION;
             // If a message is malformed, skip it.
-            let _no_such = self.apply_message(kind, body);
+            let _malformed = self.apply_message(message.kind, message.body());
             rest = next;
         }
         has_ended
@@ -160,10 +158,9 @@ impl Table {
 
 impl Rule {
     fn read(&mut self, expressions: &[u8]) {
-        let expressions = NlasIterator::new(expressions).map_while(Result::ok);
-        for expression in expressions {
+        for (_, expression) in values(expressions) {
             // Most are of other kinds.
-            let _other = self.read_expression(expression.value());
+            let _other = self.read_expression(expression);
         }
     }
 
@@ -198,40 +195,27 @@ impl Rule {
     }
 }
 
-/// The first message: its type, what follows `nlmsghdr`, and what follows the message.
-#[must_use]
-pub fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let length = usize::try_from(length).ok()?;
-    let body = bytes.get(NETLINK_HEADER..length)?;
-    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body, next))
-}
-
 fn handle(attributes: &[u8]) -> Option<u64> {
     let value = attribute(attributes, 3)?;
     Some(u64::from_be_bytes(*value.first_chunk()?))
 }
 
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
-    const FLAGS: u16 = 0xc000;
-    let mut rest = attributes;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let found = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & !FLAGS;
-        let value = rest.get(4..length)?;
-        if found == kind {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
+/// The first attribute of this type.
+fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    let found = values(bytes).find(|(found, _)| *found == kind);
+    found.map(|(_, value)| value)
+}
+
+/// The attributes up to the first that is malformed.
+fn values(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let found = attributes(bytes, 0).map_while(|found| found);
+    found.filter_map(|(kind, value)| Some((kind, bytes.get(value)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nflog::message::request;
 
     fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
         let length = u16::try_from(4 + value.len()).unwrap();
@@ -242,12 +226,10 @@ mod tests {
     }
 
     fn message(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-        let body = [vec![1, 0, 0, 0], attributes.concat()].concat();
-        let length = u32::try_from(NETLINK_HEADER + body.len()).unwrap();
-        let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend(body);
+        let mut bytes = request(kind, 0, 0, 0, &[]);
+        bytes.extend(attributes.concat());
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
         bytes
     }
 
