@@ -5,7 +5,7 @@
 use std::io;
 
 use acctd_common::contract::AddressKey;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -34,7 +34,7 @@ pub fn read(index: u32) -> io::Result<Vec<(AddressKey, u32)>> {
 
 /// A unicast address on the interface's own list. Tunnels list what is behind them, with where that is.
 fn entry(message: &[u8]) -> io::Result<Option<AddressKey>> {
-    let index = message.get(INDEX_AT..).and_then(<[u8]>::first_chunk);
+    let index = message.get(INDEX_AT..).and_then(tc_netlink::number);
     let is_own = message
         .get(FLAGS_AT)
         .is_some_and(|flags| flags & NTF_SELF != 0);
@@ -42,17 +42,16 @@ fn entry(message: &[u8]) -> io::Result<Option<AddressKey>> {
         return Ok(None);
     };
     let mut address = None;
-    for attribute in NlasIterator::new(message.get(NDMSG_BYTES..).unwrap_or_default()) {
-        let attribute = attribute.map_err(io::Error::other)?;
-        match attribute.kind() {
-            NDA_DST => return Ok(None),
-            NDA_LLADDR => address = <[u8; 6]>::try_from(attribute.value()).ok(),
+    for attribute in tc_netlink::attributes(message.get(NDMSG_BYTES..).unwrap_or_default()) {
+        match attribute? {
+            (NDA_DST, _) => return Ok(None),
+            (NDA_LLADDR, value) => address = value.try_into().ok(),
             _ => {}
         }
     }
     let is_unicast = |address: &[u8; 6]| address[0] & 1 == 0;
     Ok(address.filter(is_unicast).map(|address| AddressKey {
-        device: u32::from_ne_bytes(*index),
+        device: index,
         address,
         padding: [0; 2],
     }))

@@ -7,6 +7,8 @@ use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use super::tc_netlink;
+
 /// `linux/rtnetlink.h`.
 const RTNLGRP_LINK: u32 = 1;
 const RTM_DELLINK: u16 = 17;
@@ -54,10 +56,7 @@ fn departures(datagram: &[u8]) -> Vec<u32> {
         // A bridge's port leaves the bridge by the same message, with another family.
         let is_of_any_family = payload.first() == Some(&0);
         if message.message_type() == RTM_DELLINK && is_of_any_family {
-            let index = payload
-                .get(INDEX_AT..)
-                .and_then(|bytes| bytes.first_chunk());
-            gone.extend(index.copied().map(u32::from_ne_bytes));
+            gone.extend(payload.get(INDEX_AT..).and_then(tc_netlink::number));
         }
         let length = (message.length() as usize).next_multiple_of(4);
         rest = rest.get(length..).unwrap_or_default();

@@ -157,22 +157,21 @@ impl Answer {
             chain: 0,
         };
         let attributes = payload.get(TCMSG_BYTES..).unwrap_or_default();
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute.map_err(io::Error::other)?;
-            match attribute.kind() {
-                TCA_KIND => answer.kind = text(attribute.value()),
-                TCA_CHAIN => answer.chain = number(attribute.value()),
+        for attribute in self::attributes(attributes) {
+            let (kind, value) = attribute?;
+            match kind {
+                TCA_KIND => answer.kind = text(value),
+                TCA_CHAIN => answer.chain = number(value).unwrap_or(0),
                 TCA_OPTIONS if answer.kind == "bpf" => {
-                    for option in NlasIterator::new(attribute.value()) {
-                        let option = option.map_err(io::Error::other)?;
-                        match option.kind() {
-                            TCA_BPF_NAME => answer.name = text(option.value()),
-                            TCA_BPF_ID => answer.program = number(option.value()),
+                    for option in self::attributes(value) {
+                        match option? {
+                            (TCA_BPF_NAME, name) => answer.name = text(name),
+                            (TCA_BPF_ID, id) => answer.program = number(id).unwrap_or(0),
                             _ => {}
                         }
                     }
                 }
-                TCA_OPTIONS => answer.redirects = has_redirect(attribute.value()),
+                TCA_OPTIONS => answer.redirects = has_redirect(value),
                 _ => {}
             }
         }
@@ -192,29 +191,36 @@ fn has_redirect(options: &[u8]) -> bool {
             let mut settings = options.flat_map(|(_, options)| nested(options));
             is_mirred
                 && settings.any(|(kind, value)| {
-                    let does = value.get(EACTION_AT..).and_then(<[u8]>::first_chunk);
-                    let does = does.map(|bytes| u32::from_ne_bytes(*bytes));
+                    let does = value.get(EACTION_AT..).and_then(number);
                     kind == TCA_MIRRED_PARMS
                         && matches!(does, Some(TCA_EGRESS_REDIR | TCA_INGRESS_REDIR))
                 })
         })
 }
 
-/// The attributes up to the first that is none.
+/// The attributes up to the first that is malformed.
 fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    attributes(value).map_while(Result::ok)
+}
+
+/// The attributes in a message or in another attribute: the type and the value of each.
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
     const HEADER: usize = 4;
-    let attributes = NlasIterator::new(value).map_while(Result::ok);
-    attributes.filter_map(|attribute| {
+    NlasIterator::new(bytes).map(|attribute| {
+        let attribute = attribute.map_err(io::Error::other)?;
         let (kind, end) = (attribute.kind(), HEADER + attribute.value_length());
-        Some((kind, attribute.into_inner().get(HEADER..end)?))
+        let value = attribute.into_inner().get(HEADER..end);
+        Ok((kind, value.unwrap_or_default()))
     })
 }
 
-fn number(value: &[u8]) -> u32 {
-    value.first_chunk().copied().map_or(0, u32::from_ne_bytes)
+/// The number at the front of a value, in host byte order.
+pub(crate) fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-fn text(value: &[u8]) -> String {
+/// A string that ends with a zero byte.
+pub(crate) fn text(value: &[u8]) -> String {
     let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }

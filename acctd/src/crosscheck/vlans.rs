@@ -7,11 +7,11 @@ use std::io;
 use std::path::Path;
 
 use acctd_common::contract::VlanKey;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 
-use super::tc_netlink;
+use super::tc_netlink::{self, attributes, number};
 
 /// Made by the kernel's VLAN module; without it there are no VLAN devices.
 const TABLES: &str = "/proc/thread-self/net/vlan";
@@ -48,14 +48,12 @@ pub fn read() -> io::Result<Vec<(VlanKey, u32)>> {
 /// What a link message says of a VLAN device in whose network namespace the device below is too.
 fn entry(message: &[u8]) -> io::Result<Option<(VlanKey, u32)>> {
     let index = message.get(INDEX_AT..).and_then(number);
-    let attributes = message.get(IFINFOMSG_BYTES..).unwrap_or_default();
     let (mut below, mut vlan) = (None, None);
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.map_err(io::Error::other)?;
-        match attribute.kind() {
-            IFLA_LINK => below = number(attribute.value()),
-            IFLA_LINKINFO => vlan = vlan_id(attribute.value())?,
-            IFLA_LINK_NETNSID => return Ok(None),
+    for attribute in attributes(message.get(IFINFOMSG_BYTES..).unwrap_or_default()) {
+        match attribute? {
+            (IFLA_LINK, value) => below = number(value),
+            (IFLA_LINKINFO, info) => vlan = vlan_id(info)?,
+            (IFLA_LINK_NETNSID, _) => return Ok(None),
             _ => {}
         }
     }
@@ -68,15 +66,13 @@ fn entry(message: &[u8]) -> io::Result<Option<(VlanKey, u32)>> {
 
 fn vlan_id(info: &[u8]) -> io::Result<Option<u16>> {
     let (mut is_vlan, mut id) = (false, None);
-    for attribute in NlasIterator::new(info) {
-        let attribute = attribute.map_err(io::Error::other)?;
-        match attribute.kind() {
-            IFLA_INFO_KIND => is_vlan = attribute.value().starts_with(b"vlan\0"),
-            IFLA_INFO_DATA if is_vlan => {
-                for attribute in NlasIterator::new(attribute.value()) {
-                    let attribute = attribute.map_err(io::Error::other)?;
-                    if attribute.kind() == IFLA_VLAN_ID {
-                        id = attribute.value().first_chunk().copied();
+    for attribute in attributes(info) {
+        match attribute? {
+            (IFLA_INFO_KIND, kind) => is_vlan = kind.starts_with(b"vlan\0"),
+            (IFLA_INFO_DATA, data) if is_vlan => {
+                for attribute in attributes(data) {
+                    if let (IFLA_VLAN_ID, value) = attribute? {
+                        id = value.first_chunk().copied();
                     }
                 }
             }
@@ -84,10 +80,6 @@ fn vlan_id(info: &[u8]) -> io::Result<Option<u16>> {
         }
     }
     Ok(id.map(u16::from_ne_bytes))
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
-use crate::crosscheck::tc_netlink;
+use crate::crosscheck::tc_netlink::{self, attributes, number, text};
 use crate::model::prefix::Family;
 use crate::rules::external;
 
@@ -78,17 +78,14 @@ fn link(message: &[u8]) -> io::Result<Link> {
         is_loopback: flags & IFF_LOOPBACK != 0,
         ..Link::default()
     };
-    let attributes = message.get(IFINFOMSG_BYTES..).unwrap_or_default();
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.map_err(io::Error::other)?;
-        let (kind, value) = (attribute.kind(), attribute.value());
+    for attribute in attributes(message.get(IFINFOMSG_BYTES..).unwrap_or_default()) {
+        let (kind, value) = attribute?;
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_LINKINFO => {
-                for info in NlasIterator::new(value) {
-                    let info = info.map_err(io::Error::other)?;
-                    if info.kind() == IFLA_INFO_KIND {
-                        link.kind = text(info.value());
+                for info in attributes(value) {
+                    if let (IFLA_INFO_KIND, kind) = info? {
+                        link.kind = text(kind);
                     }
                 }
             }
@@ -101,15 +98,6 @@ fn link(message: &[u8]) -> io::Result<Link> {
         }
     }
     Ok(link)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
-fn text(value: &[u8]) -> String {
-    let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
 }
 
 /// The active offloads that merge or split packets; `None` if ethtool does not say.
