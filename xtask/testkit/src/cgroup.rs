@@ -60,7 +60,6 @@ impl CpuGroup {
         Ok(made)
     }
 
-    /// Takes a process and its descendants in.
     pub fn take_in(&self, pid: u32) -> Result<()> {
         for pid in usage::tree(pid)? {
             self.set("cgroup.procs", &pid.to_string())?;
@@ -68,7 +67,6 @@ impl CpuGroup {
         Ok(())
     }
 
-    /// Allows so much.
     pub fn allow(&self, share: Tenths) -> Result<()> {
         let (quota, period) = quota_and_period(share);
         match self.version {

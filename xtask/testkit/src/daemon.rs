@@ -23,7 +23,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long it may take to start, and to stop.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A running acctd.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
@@ -60,12 +59,10 @@ impl Daemon {
     }
 
     /// The command line without the words that enter the namespace.
-    #[must_use]
     pub fn shown(&self) -> String {
         format!("acctd {}", self.flags.join(" "))
     }
 
-    /// Waits until it counts.
     pub fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
@@ -90,13 +87,10 @@ impl Daemon {
         }
     }
 
-    /// The process id.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }

@@ -18,7 +18,6 @@ pub struct Debian {
 
 impl Debian {
     /// Nothing on another system.
-    #[must_use]
     pub fn find() -> Option<Self> {
         let (dpkg_query, apt_get) = find_program("dpkg-query").zip(find_program("apt-get"))?;
         Some(Self {

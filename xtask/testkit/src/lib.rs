@@ -10,6 +10,13 @@
 //! This crate must build before `cargo xtask setup` has run, so it depends
 //! neither on acctd nor on anything that links a C library of netfilter's.
 
+#![allow(
+    missing_docs,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "nobody outside of this workspace uses it"
+)]
+
 pub mod cgroup;
 pub mod process;
 pub mod usage;

@@ -16,7 +16,6 @@ pub struct Link {
     pub host: Namespace,
     /// Where the generator is.
     pub wire: Namespace,
-    /// The pair.
     pub veth: Veth,
 }
 

@@ -59,7 +59,6 @@ pub enum Privilege {
 impl Privilege {
     /// What the current user can do: root if it is root, else a user
     /// namespace.
-    #[must_use]
     pub fn of_this_process() -> Self {
         if rustix::process::geteuid().is_root() {
             Self::Root
@@ -146,7 +145,6 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace.
     pub fn new(privilege: Privilege) -> Result<Self> {
         let holder = hold(privilege.unshare()).context("cannot make a network namespace")?;
         Ok(Self { privilege, holder })
@@ -167,7 +165,6 @@ impl Namespace {
     /// A command that runs `program` in this namespace. The child's process
     /// id is the program's own, and its working directory is `/`; a relative
     /// path to the program itself is resolved here.
-    #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let program = program.as_ref();
         let mut argv = self.privilege.enter(self.pid());
@@ -189,7 +186,6 @@ impl Namespace {
 
     /// The process id of the holder, by which `ip link … netns` knows this
     /// namespace.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.holder.pid()
     }
@@ -232,7 +228,6 @@ fn command(argv: Vec<OsString>) -> Command {
 }
 
 /// Where a program is, on `PATH` or in the system's directories.
-#[must_use]
 pub fn find_program(name: &str) -> Option<path::PathBuf> {
     env::split_paths(&search_path())
         .map(|directory| directory.join(name))

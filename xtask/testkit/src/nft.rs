@@ -10,7 +10,6 @@ use crate::{netns::Namespace, process::command_line};
 /// What a named counter has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Count {
-    /// Packets.
     pub packets: u64,
     /// The sum of their lengths; in the hooks of the IP families that is the
     /// length of the IP packet.

@@ -47,7 +47,6 @@ impl PacketSocket {
         Ok(Self { fd, address })
     }
 
-    /// The device's own Ethernet address.
     pub(crate) fn address(&self) -> MacAddr {
         self.address
     }

@@ -22,7 +22,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let command_line = command_line(command);
         let child = command
@@ -39,14 +38,10 @@ impl Process {
         &mut self.child
     }
 
-    /// The process id.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The command line, as an error message shows it.
-    #[must_use]
     pub fn command_line(&self) -> &str {
         &self.command_line
     }
@@ -152,7 +147,6 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// The command line as one would type it.
-#[must_use]
 pub fn command_line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {

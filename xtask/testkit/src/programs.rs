@@ -58,7 +58,6 @@ pub fn build<const N: usize>(
 }
 
 /// The cargo that runs this program, else the one on `PATH`.
-#[must_use]
 pub fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
@@ -96,7 +95,6 @@ pub fn this_program() -> Result<PathBuf> {
 }
 
 /// How a program ends that has done this; an error is reported.
-#[must_use]
 #[expect(clippy::print_stderr, reason = "where commands report their errors")]
 pub fn exit_code(name: &str, done: Result<()>) -> ExitCode {
     let Err(error) = done else {

@@ -14,18 +14,13 @@ use crate::nft::Count;
 /// One interval's file.
 #[derive(Debug)]
 pub struct CsvFile {
-    /// Its name.
     pub name: String,
-    /// The first line.
     pub header: StringRecord,
-    /// The others.
     pub rows: Vec<Row>,
 }
 
-/// One line of a file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "they are the columns")]
 pub struct Row {
     #[serde(rename = "IP")]
     pub ip: String,
@@ -45,7 +40,6 @@ pub struct Row {
 
 impl Row {
     /// What the address has sent, and what was sent to it.
-    #[must_use]
     pub fn counted(&self) -> [Count; 2] {
         [
             count(self.source_packets, self.source_bytes),
@@ -54,7 +48,6 @@ impl Row {
     }
 
     /// The same by the kernel's own count, with a cross-check.
-    #[must_use]
     pub fn passed(&self) -> Option<[Count; 2]> {
         Some([
             count(self.tc_source_packets?, self.tc_source_bytes?),
@@ -62,14 +55,11 @@ impl Row {
         ])
     }
 
-    /// Whether it is an IPv6 prefix.
-    #[must_use]
     pub fn is_ipv6(&self) -> bool {
         self.ip.contains(':')
     }
 
     /// Whether there is a verdict, and it is another than `match`.
-    #[must_use]
     pub fn differs(&self) -> bool {
         self.verdict.as_deref().is_some_and(|it| it != "match")
     }
@@ -91,7 +81,6 @@ pub fn paths(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads one of them.
 pub fn read(path: &Path) -> Result<CsvFile> {
     let read = || {
         let mut reader = csv::Reader::from_path(path)?;

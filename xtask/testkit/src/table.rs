@@ -1,7 +1,6 @@
 //! Text tables whose columns line up.
 
 /// Formats rows below a header. Columns of numbers are aligned to the right.
-#[must_use]
 pub fn format(header: &[&str], rows: &[Vec<String>]) -> String {
     let columns: Vec<Column> = header
         .iter()

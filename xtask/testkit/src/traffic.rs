@@ -51,7 +51,6 @@ enum Job {
 }
 
 /// Does what this process was started for, if that is to be the generator.
-#[must_use]
 pub fn run_if_asked() -> Option<Result<()>> {
     (std::env::args_os().nth(1)? == WORD).then(run)
 }

@@ -5,7 +5,6 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// CPU time so far, of all threads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuTime {
     /// Nanoseconds on a CPU, from `schedstat`.
@@ -17,7 +16,6 @@ pub struct CpuTime {
 
 impl CpuTime {
     /// The part of it in user mode, 0 to 1.
-    #[must_use]
     pub fn user_share(self) -> f64 {
         let ticks = self.user_ticks + self.system_ticks;
         #[expect(clippy::cast_precision_loss, reason = "ticks of 10 ms")]
@@ -26,7 +24,6 @@ impl CpuTime {
     }
 
     /// What was used since `earlier`.
-    #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
             nanos: self.nanos.saturating_sub(earlier.nanos),

@@ -24,9 +24,7 @@ pub struct Veth {
     pub near: String,
     /// The device in the second namespace.
     pub far: String,
-    /// The Ethernet address of the near end.
     pub near_mac: MacAddr,
-    /// The Ethernet address of the far end.
     pub far_mac: MacAddr,
 }
 

@@ -20,7 +20,6 @@ pub const ANOTHER_HOST: MacAddr = MacAddr([2, 0, 0, 0, 0xff, 0xee]);
 const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0xff, 0x5e]);
 
 /// The Ethernet address of a multicast group (RFC 1112, RFC 2464).
-#[must_use]
 pub fn multicast_mac(group: impl Into<IpAddr>) -> MacAddr {
     match group.into() {
         IpAddr::V4(group) => {
@@ -34,12 +33,9 @@ pub fn multicast_mac(group: impl Into<IpAddr>) -> MacAddr {
     }
 }
 
-/// The part of a frame before its packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ethernet {
-    /// The receiver.
     pub to: MacAddr,
-    /// The sender.
     pub from: MacAddr,
     /// VLAN tags, the outermost first.
     pub tags: Vec<VlanTag>,
@@ -49,7 +45,6 @@ pub struct Ethernet {
 
 impl Ethernet {
     /// To this receiver, without tags.
-    #[must_use]
     pub fn to(to: MacAddr) -> Self {
         Self {
             to,
@@ -59,8 +54,6 @@ impl Ethernet {
         }
     }
 
-    /// The frame with this packet in it.
-    #[must_use]
     pub fn frame(&self, packet: &Packet) -> Frame {
         let mut bytes = [self.to.0, self.from.0].concat();
         for tag in &self.tags {
@@ -77,7 +70,6 @@ impl Ethernet {
     }
 }
 
-/// A VLAN tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlanTag {
     /// What says that this is a tag.
@@ -88,7 +80,6 @@ pub struct VlanTag {
 
 impl VlanTag {
     /// An 802.1Q tag, 0x8100.
-    #[must_use]
     pub const fn customer(id: u16) -> Self {
         Self {
             ether_type: VLAN,
@@ -97,7 +88,6 @@ impl VlanTag {
     }
 
     /// An 802.1ad tag, 0x88a8.
-    #[must_use]
     pub const fn service(id: u16) -> Self {
         Self {
             ether_type: SERVICE_VLAN,
@@ -115,27 +105,23 @@ pub struct Frame {
 
 impl Frame {
     /// The frame as it goes out.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The length of the IP packet as its header states it; see
     /// [`Packet::ip_length`].
-    #[must_use]
     pub fn ip_length(&self) -> u32 {
         self.ip_length
     }
 
     /// With this many zeros after the packet, as a driver pads a short frame.
-    #[must_use]
     pub fn padded(mut self, n: usize) -> Self {
         self.bytes.resize(self.bytes.len() + n, 0);
         self
     }
 
     /// The first `length` bytes. Its headers do not know.
-    #[must_use]
     pub fn truncated(mut self, length: usize) -> Self {
         self.bytes.truncate(length);
         self

@@ -14,32 +14,23 @@ const HEADER: usize = 20;
 /// forced or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ipv4 {
-    /// The source address.
     pub source: Ipv4Addr,
-    /// The destination address.
     pub dest: Ipv4Addr,
     /// At most 40 bytes of options, padded with zeros to a multiple of 4.
     pub options: Vec<u8>,
     /// Makes it a fragment. See [`Ipv4::fragments`] for all of a packet.
     pub fragment: Option<Fragment>,
-    /// The time to live.
     pub ttl: u8,
-    /// What it carries.
     pub payload: Payload,
-    /// The version, in 4 bits.
     pub version: u8,
     /// The length of the header in words of 4 bytes, in 4 bits. The checksum
     /// covers what this says, but at least 20 bytes.
     pub ihl: Option<u8>,
-    /// The length of header and payload.
     pub total_length: Option<u16>,
-    /// Makes the header's checksum wrong.
     pub wrong_checksum: bool,
 }
 
 impl Ipv4 {
-    /// A UDP packet with this in it.
-    #[must_use]
     pub fn udp(source: impl Into<Ipv4Addr>, dest: impl Into<Ipv4Addr>, payload: &[u8]) -> Self {
         Self {
             source: source.into(),
@@ -60,7 +51,6 @@ impl Ipv4 {
     /// # Panics
     ///
     /// If no header has room for the options.
-    #[must_use]
     pub fn packet(&self) -> Packet {
         self.packet_around(self.fragment, &self.whole_payload())
     }
@@ -73,7 +63,6 @@ impl Ipv4 {
     ///
     /// If a size is not a multiple of 8, or if nothing is left for the last
     /// fragment.
-    #[must_use]
     pub fn fragments(&self, id: u16, sizes: &[u16]) -> Vec<Packet> {
         split(&self.whole_payload(), id, sizes)
             .into_iter()

@@ -6,10 +6,8 @@ use super::packet::{Family, Fragment, HOP_LIMIT, Packet, Payload, split, stated}
 
 const HEADER: u32 = 40;
 
-/// An IPv6 packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ipv6 {
-    /// The source address.
     pub source: Ipv6Addr,
     /// The destination address, also for the checksum of UDP: a routing
     /// header is taken to have been used up.
@@ -17,19 +15,14 @@ pub struct Ipv6 {
     /// The extension headers in their order, which need not be one that is
     /// allowed.
     pub extensions: Vec<Extension>,
-    /// The hop limit.
     pub hop_limit: u8,
-    /// What it carries.
     pub payload: Payload,
-    /// The version, in 4 bits.
     pub version: u8,
     /// The length of all that follows the first 40 bytes.
     pub payload_length: Option<u16>,
 }
 
 impl Ipv6 {
-    /// A UDP packet with this in it.
-    #[must_use]
     pub fn udp(source: impl Into<Ipv6Addr>, dest: impl Into<Ipv6Addr>, payload: &[u8]) -> Self {
         Self {
             source: source.into(),
@@ -43,7 +36,6 @@ impl Ipv6 {
     }
 
     /// The packet, in one piece.
-    #[must_use]
     pub fn packet(&self) -> Packet {
         let next = self.payload.protocol();
         self.packet_around(&self.extensions, next, &self.whole_payload())
@@ -59,7 +51,6 @@ impl Ipv6 {
     ///
     /// If a size is not a multiple of 8, or if nothing is left for the last
     /// fragment.
-    #[must_use]
     pub fn fragments(&self, id: u16, sizes: &[u16]) -> Vec<Packet> {
         let n_in_each = self
             .extensions
@@ -100,17 +91,13 @@ impl Ipv6 {
     }
 }
 
-/// An extension header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extension {
     /// Hop-by-hop options: these bytes, and zeros, each the option Pad1, to
     /// the next multiple of 8.
     HopByHop(Vec<u8>),
-    /// Routing.
     Routing {
-        /// The routing type.
         kind: u8,
-        /// How many segments are left.
         segments_left: u8,
         /// What follows, padded with zeros.
         data: Vec<u8>,

@@ -6,7 +6,6 @@ const SOURCE_PORT: u16 = 40_000;
 pub(super) const HOP_LIMIT: u8 = 64;
 pub(super) const UDP: u8 = 17;
 
-/// The IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -48,14 +47,12 @@ impl Packet {
     }
 
     /// The packet as it goes out.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The length as the header states it, even where that is wrong: the
     /// total length of IPv4, the payload length of IPv6 plus 40.
-    #[must_use]
     pub fn ip_length(&self) -> u32 {
         self.ip_length
     }
@@ -76,13 +73,11 @@ impl From<Packet> for Vec<u8> {
 /// What an IP packet carries after its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// A UDP packet with this in it.
     Udp(Vec<u8>),
     /// Just these bytes, for instance a fragment of something.
     Raw {
         /// What the header before claims that they are.
         protocol: u8,
-        /// The bytes.
         bytes: Vec<u8>,
     },
 }
@@ -136,7 +131,6 @@ pub struct Fragment {
     pub id: u16,
     /// How many bytes are before this, a multiple of 8.
     pub offset: u16,
-    /// More is to come.
     pub more: bool,
 }
 

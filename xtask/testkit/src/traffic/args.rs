@@ -14,10 +14,8 @@ use crate::mac::MacAddr;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub struct TrafficArgs {
-    /// Device to send from.
     pub dev: String,
 
-    /// Ethernet address of the receiver.
     pub to_mac: MacAddr,
 
     /// First source address, and the network the others must be in.
@@ -39,7 +37,6 @@ pub struct TrafficArgs {
     /// Successive addresses differ by 2 to the power of this; by default 0 for IPv4, 64 for IPv6.
     pub step_bits: Option<u8>,
 
-    /// Number of packets.
     pub count: u64,
 
     /// Packets per second, evenly spaced; 0 is full speed.
@@ -68,7 +65,6 @@ pub struct TrafficArgs {
 
 impl TrafficArgs {
     /// One packet of 100 bytes.
-    #[must_use]
     pub fn new(dev: &str, to_mac: MacAddr, source: IpNet, dest: IpNet) -> Self {
         Self {
             dev: dev.to_owned(),
@@ -96,7 +92,6 @@ impl TrafficArgs {
 pub struct Sizes {
     /// The shortest, and the first.
     pub min: u16,
-    /// The longest.
     pub max: u16,
 }
 
@@ -117,7 +112,6 @@ pub struct Sent {
     pub packets: u64,
     /// The sum of the lengths in their IP headers.
     pub bytes: u64,
-    /// How long it took.
     pub seconds: f64,
     /// With `clock_sources` or `clock_dests`: packets whose address may
     /// name the second before the one in which they were sent.
