@@ -1,6 +1,6 @@
-//! Rules that are loaded beside those that are needed.
+//! Compares the loaded rules with the needed ones.
 
-/// What is needed and not loaded, and what is loaded and not needed, each a line.
+/// A line for each rule that is needed and not loaded, or loaded and not needed.
 pub(super) fn compare(needed: &[String], loaded: &[String]) -> Vec<String> {
     let mut left = loaded.to_vec();
     let mut differences = Vec::new();

@@ -1,11 +1,11 @@
-//! Names and patterns of interfaces, and the devices of nft's chains.
+//! Patterns of interface names, and the devices of nft's netdev chains.
 
 use std::collections::BTreeMap;
 
-/// The devices of chains of the family netdev, by table and chain, since nft's JSON lacks them.
+/// By table (`netdev NAME`) and chain.
 pub(crate) type Devices = BTreeMap<(String, String), Vec<String>>;
 
-/// The devices of chains by table and chain, which the JSON of nft 1.0.6 lacks, out of its text.
+/// Reads the devices from nft's text, because the JSON of nft 1.0.6 lacks them.
 pub(crate) fn devices(text: &str) -> Devices {
     let mut devices = Devices::new();
     let (mut table, mut chain) = (String::new(), String::new());
@@ -32,7 +32,7 @@ pub(crate) fn devices(text: &str) -> Devices {
     devices
 }
 
-/// Whether there may be an interface that both names or patterns match.
+/// Whether both names or patterns can match the same interface.
 pub(crate) fn patterns_overlap(one: &str, other: &str) -> bool {
     match (one.strip_suffix('*'), other.strip_suffix('*')) {
         (None, None) => one == other,

@@ -1,4 +1,4 @@
-//! The tables with counters of `acctd doctor --live`, which go when it does.
+//! Removes the tables with counters of `acctd doctor --live`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::rules::external::{self, ExternalError};
 
-/// What the names of tables begin with; the process id follows.
+/// The process id follows.
 pub(crate) const NAME_PREFIX: &str = "acctd_doctor_";
 
-/// Takes away the tables of those that were killed.
+/// Removes the tables of doctors that were killed.
 pub(crate) fn remove_left_over() -> Result<(), ExternalError> {
     remove(|name| {
         let pid = name.strip_prefix(NAME_PREFIX);
@@ -21,13 +21,13 @@ pub(crate) fn remove_left_over() -> Result<(), ExternalError> {
     })
 }
 
-/// Removes the tables whose name `is_meant`.
-pub(crate) fn remove(is_meant: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
+/// Removes the tables whose name `is_selected`.
+pub(crate) fn remove(is_selected: impl Fn(&str) -> bool) -> Result<(), ExternalError> {
     let text = external::run("nft", &["list", "tables"], "")?;
     let mut commands = String::new();
     for line in text.lines() {
         if let ["table", family, name] = line.split_whitespace().collect::<Vec<_>>()[..]
-            && is_meant(name)
+            && is_selected(name)
         {
             let _always = writeln!(commands, "delete table {family} {name}");
         }

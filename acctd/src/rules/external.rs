@@ -1,44 +1,32 @@
-//! Other programs, which only acctd's commands start (`rules`, `doctor`), never the daemon: `nft`,
-//! `iptables` and the like.
+//! Runs `nft`, `iptables` and the like. Only the commands `rules` and `doctor` do this, never the daemon.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use thiserror::Error;
 
-/// Where administrators' programs are, which the path of an ordinary user leaves out.
+/// Directories that are not in the PATH of an ordinary user.
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Why a program has not done its work.
 #[derive(Debug, Error)]
 pub(crate) enum ExternalError {
-    /// It is not there.
     #[error("{program} is not installed: apt-get install {package}")]
     Missing {
-        /// Its name.
         program: String,
-        /// Debian's package that has it.
+        /// The Debian package of the program.
         package: &'static str,
     },
-    /// It could not be started or spoken to.
     #[error("cannot run {program}: {source}")]
-    Failed {
-        /// Its name.
-        program: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It refuses.
+    Failed { program: String, source: io::Error },
     #[error("{command}: {message}")]
     Refused {
-        /// As typed.
         command: String,
-        /// What it wrote to its standard error, or its exit code if that is nothing.
+        /// The program's standard error, or its exit code if that is empty.
         message: String,
     },
 }
 
-/// What `program` prints, with `input` as its standard input.
+/// Runs `program` with `input` as its standard input. Returns its standard output.
 pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, ExternalError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ExternalError::Missing {
@@ -54,7 +42,7 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
     let mut child = Command::new(program)
         .args(args)
         .env("PATH", format!("{path}:{SBIN}"))
-        // Its messages are read by acctd, and numbers have no thousands separators there.
+        // acctd parses the output: no translations, no thousands separators.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -62,7 +50,7 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not want to know says so with its exit code.
+        // If the program ends early, its exit code is the error to report.
         let _refused = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().map_err(failed)?;
@@ -98,7 +86,7 @@ fn package_of(program: &str) -> &'static str {
     }
 }
 
-/// Where there is no nft, nothing is loaded.
+/// If the program is not installed, it has loaded nothing.
 pub(crate) fn if_installed(listed: Result<String, ExternalError>) -> Result<String, ExternalError> {
     match listed {
         Err(ExternalError::Missing { .. }) => Ok(String::new()),

@@ -1,5 +1,5 @@
-//! The rules for iptables and ip6tables: chains of acctd's own in the table mangle, which all packets
-//! pass before the filter, and one jump to each.
+//! The rules for iptables and ip6tables: acctd's chains in the table mangle, which all packets pass before the table
+//! filter, and one jump to each chain.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ const TABLE: &str = "mangle";
 const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
 const FAMILIES: [Family; 2] = [Family::Ip4, Family::Ip6];
 
-/// A shell script. Each family's chains are loaded all at once; run again it changes nothing.
+/// A shell script that loads each family's chains in one transaction. A second run changes nothing.
 pub(crate) fn script(plan: &Plan) -> String {
     let mut text = String::from(
         r#"set -e
@@ -37,7 +37,7 @@ jump() {
         if hooks.is_empty() {
             continue;
         }
-        // A string takes what is written to it.
+        // Writing to a string cannot fail.
         let _always = writeln!(text, "{program}-restore -w --noflush <<'END'\n*{TABLE}");
         for (hook, rules) in &hooks {
             let _always = writeln!(text, ":{} - [0:0]\n{}", chain(hook), rules.join("\n"));
@@ -50,8 +50,8 @@ jump() {
     text
 }
 
-/// Loads them, each family all at once. Those in the other back end go first: a packet that both
-/// log is counted twice.
+/// Loads the rules, each family in one transaction. First removes those in the other back end: if both log a packet, it
+/// is counted twice.
 pub(crate) fn apply(plan: &Plan) -> Result<()> {
     for family in FAMILIES {
         for other in back_ends(family)? {
@@ -71,12 +71,12 @@ pub(crate) fn apply(plan: &Plan) -> Result<()> {
                 text.push_str(&removal(&hook, &loaded));
                 continue;
             };
-            // One that is there is emptied.
+            // If the chain exists, this empties it.
             let _always = writeln!(text, ":{chain} - [0:0]");
             for rule in rules {
                 let _always = writeln!(text, "{rule}");
             }
-            // In front, where no verdict comes before it.
+            // First, so that no verdict comes before it.
             let n_jumps = n_jumps(&hook, &loaded);
             if n_jumps != 1 || !is_jump_first(&hook, &loaded) {
                 text.push_str(&format!("-D {parent} -j {chain}\n").repeat(n_jumps));
@@ -88,8 +88,7 @@ pub(crate) fn apply(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Takes away all chains of ours, whichever back end they are in. Where there is no iptables and
-/// no chain of ours, there is nothing to do.
+/// Removes acctd's chains from both back ends. iptables need not be installed if there are none.
 pub(crate) fn remove() -> Result<()> {
     for family in FAMILIES {
         for back_end in back_ends(family)? {
@@ -99,7 +98,7 @@ pub(crate) fn remove() -> Result<()> {
     Ok(())
 }
 
-/// How what is loaded differs, in lines; none if it does not.
+/// A line for each difference between the loaded rules and the needed ones.
 pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     let mut differences = Vec::new();
     for family in FAMILIES {
@@ -124,7 +123,7 @@ pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     Ok(differences)
 }
 
-/// Lines of what is loaded and not needed: in the back ends that `iptables` does not speak to, or in all.
+/// A line for each of acctd's loaded rules in the back end that `iptables` does not use, or with `in_default` in both.
 pub(crate) fn left_over(in_default: bool) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in FAMILIES {
@@ -143,21 +142,20 @@ pub(crate) fn left_over(in_default: bool) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// A program with rules of its own in the kernel: those of iptables-legacy and of iptables-nft are apart, and a
-/// packet passes both.
+/// iptables-legacy and iptables-nft have separate rules in the kernel, and a packet passes both.
 #[derive(Debug)]
 struct BackEnd {
     family: Family,
     program: String,
     is_legacy: bool,
-    /// The one that is called `iptables`.
+    /// `iptables` is this one.
     is_default: bool,
 }
 
 impl BackEnd {
     fn default_of(family: Family) -> Result<Self> {
         let program = program(family).to_owned();
-        // Before 1.8 there was one, and no word about it.
+        // Before 1.8, there is only legacy, and the version does not name it.
         let version = external::run(&program, &["-V"], "")?;
         Ok(Self {
             family,
@@ -167,9 +165,9 @@ impl BackEnd {
         })
     }
 
-    /// The lines of what is loaded, as commands.
+    /// The loaded rules, as `iptables -S` prints them.
     fn loaded(&self) -> Result<Vec<String>> {
-        // To ask for a table has the kernel make it.
+        // Listing a table makes the kernel create it.
         if self.is_legacy && !has_legacy_table(self.family)? {
             return Ok(Vec::new());
         }
@@ -200,7 +198,7 @@ impl BackEnd {
     }
 }
 
-/// All back ends that may have rules of ours. Fails if there are rules that no program is there to read.
+/// All back ends that may have rules of acctd. Fails if there are rules that no installed program can read.
 fn back_ends(family: Family) -> Result<Vec<BackEnd>> {
     let default = match BackEnd::default_of(family) {
         Ok(default) => Some(default),
@@ -242,7 +240,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ExternalError::Missing { .. }))
 }
 
-/// Whether the kernel has the table for iptables-legacy, loaded or empty.
+/// Whether the kernel has the table of iptables-legacy, even if it is empty.
 fn has_legacy_table(family: Family) -> Result<bool> {
     let name = match family {
         Family::Ip4 => "ip_tables_names",
@@ -275,7 +273,7 @@ fn is_jump_first(hook: &Hook, loaded: &[String]) -> bool {
     loaded.iter().find(|line| line.starts_with(&rules)) == Some(&jump(hook))
 }
 
-/// What takes the chain of a hook away, if it is there.
+/// The commands that remove the chain of a hook, if it exists.
 fn removal(hook: &Hook, loaded: &[String]) -> String {
     let (chain, parent) = (chain(hook), parent(hook));
     let mut text = format!("-D {parent} -j {chain}\n").repeat(n_jumps(hook, loaded));
@@ -285,7 +283,7 @@ fn removal(hook: &Hook, loaded: &[String]) -> String {
     text
 }
 
-/// The hooks that have rules, each with these.
+/// The hooks that have rules, with their rules.
 fn by_hook(plan: &Plan, family: Family) -> impl Iterator<Item = (Hook, Vec<String>)> {
     HOOKS.into_iter().filter_map(move |hook| {
         let rules = plan.rules.iter();
@@ -295,12 +293,12 @@ fn by_hook(plan: &Plan, family: Family) -> impl Iterator<Item = (Hook, Vec<Strin
     })
 }
 
-/// A rule as `iptables -S` prints it; if it is spread, one for each CPU.
+/// A rule as `iptables -S` prints it; with several groups, one for each CPU.
 fn rules_of(plan: &Plan, rule: &Rule) -> Vec<String> {
     if let [group] = rule.groups[..] {
         return vec![rule_text(plan, rule, group, None)];
     }
-    // iptables goes through its rules without being moved to another CPU (ipt_do_table).
+    // The packet stays on one CPU while it passes the rules of a table (ipt_do_table).
     let spread = plan.by_cpu(&rule.groups);
     spread
         .map(|(cpu, group)| rule_text(plan, rule, group, Some(cpu)))
@@ -321,7 +319,7 @@ fn rule_text(plan: &Plan, rule: &Rule, group: NflogGroup, cpu: Option<usize>) ->
         chain(&rule.hook),
         interface.unwrap_or_default(),
         cpu.unwrap_or_default(),
-        rule.words(),
+        rule.description(),
         plan.snaplen(rule),
         plan.threshold
     )
@@ -355,7 +353,7 @@ mod tests {
     use crate::rules::plan::tests::plan;
 
     #[test]
-    fn a_router_has_chains_of_its_own() {
+    fn a_router_has_its_own_chains() {
         let args = [
             "router",
             "--lan=ppp*",

@@ -1,4 +1,4 @@
-//! The rules that are loaded, from all that can show them: nft, and iptables in both of its kinds.
+//! Reads the loaded rules with all programs that show them: nft, iptables-nft and iptables-legacy.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,13 +8,12 @@ use serde_json::Value;
 
 use super::nft_json;
 use crate::model::prefix::Family;
-use crate::rules::devices;
-use crate::rules::devices::Devices;
+use crate::rules::devices::{self, Devices};
 use crate::rules::external::{self, ExternalError};
 use crate::rules::ruleset::log_rule::Ruleset;
 use crate::rules::ruleset::reading::Reading;
 
-/// The rules, or why they cannot be read, and whether nft is not there.
+/// The rules, or why they cannot be read, and whether nft is missing.
 pub(crate) fn read() -> (Result<Ruleset, String>, bool) {
     let mut reading = Reading::default();
     let mut is_nft_missing = false;
@@ -28,7 +27,7 @@ pub(crate) fn read() -> (Result<Ruleset, String>, bool) {
             Family::Ip4 => ("ip_tables_names", "iptables"),
             Family::Ip6 => ("ip6_tables_names", "ip6tables"),
         };
-        // To ask the program would have the kernel make tables that nobody uses.
+        // The program must not run without need: it makes the kernel create tables.
         let names = fs::read_to_string(Path::new("/proc/thread-self/net").join(names));
         let names = names.unwrap_or_default();
         if !names.trim().is_empty() {
@@ -41,7 +40,6 @@ pub(crate) fn read() -> (Result<Ruleset, String>, bool) {
     (Ok(reading.finish()), is_nft_missing)
 }
 
-/// What the older iptables has loaded.
 fn add_legacy(reading: &mut Reading, family: Family, program: &str, tables: &str) {
     match save(program, "legacy") {
         Ok(text) => reading.add_iptables(&text, family),
@@ -50,13 +48,13 @@ fn add_legacy(reading: &mut Reading, family: Family, program: &str, tables: &str
             let tables = tables.join(", ");
             reading.add_unreadable(
                 format!("{program}-legacy has tables loaded ({tables}): {error}"),
-                format!("make {program}-legacy-save work (apt-get install iptables), before anything is loaded: rules that log already would count all packets twice"),
+                format!("make {program}-legacy-save work (apt-get install iptables) before you load rules: if these tables log already, all packets would be counted twice"),
             );
         }
     }
 }
 
-/// What nft does not show of iptables-nft, or nobody does where nft is missing.
+/// Rules of iptables-nft that nft does not show in full, or does not show because it is missing.
 fn add_iptables_nft(reading: &mut Reading, family: Family, program: &str, is_nft_missing: bool) {
     let saved = save(program, "nft");
     if let Ok(text) = &saved {
@@ -86,7 +84,8 @@ fn add_iptables_nft(reading: &mut Reading, family: Family, program: &str, is_nft
     }
 }
 
-/// What the program of that kind saves. Where there is but one kind, it has no name of its own.
+/// The output of `iptables-legacy-save` or `iptables-nft-save`. If only one kind is installed, it may be called
+/// `iptables-save`.
 fn save(program: &str, kind: &str) -> Result<String, String> {
     let own = format!("{program}-{kind}-save");
     let error = match external::run(&own, &[], "") {
@@ -96,7 +95,7 @@ fn save(program: &str, kind: &str) -> Result<String, String> {
     if matches!(error, ExternalError::Missing { .. }) {
         let only = format!("{program}-save");
         let version = external::run(&only, &["--version"], "").unwrap_or_default();
-        // Before 1.8 it does not say that it is the older one.
+        // Before 1.8, the version does not say legacy.
         let is_newer = version.contains("nf_tables");
         if !version.is_empty() && is_newer == (kind == "nft") {
             return external::run(&only, &[], "").map_err(|error| error.to_string());

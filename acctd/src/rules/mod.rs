@@ -1,7 +1,7 @@
-//! `acctd rules`: the nftables or iptables rules that log what acctd is to count, each packet once.
+//! `acctd rules`: nftables or iptables rules that log each packet once to acctd's groups.
 //!
 //! ```text
-//!  flags ─► plan ─► nft       text, loaded, removed, compared
+//!  flags ─► plan ─► nft       prints, loads, removes, compares rules
 //!              └──► iptables  the same
 //! ```
 
@@ -31,15 +31,15 @@ use crate::cli::commands::{Format, RulesArgs};
 use crate::cli::flags::GroupList;
 use crate::rules::plan::list_text;
 
-/// Flags that do not fit together.
+/// Contradictory flags.
 const USAGE: u8 = 2;
-/// What is loaded differs.
+/// The loaded rules differ from the needed ones.
 const DIFFERS: u8 = 1;
 
 /// Prints, loads, removes or checks the rules.
 pub fn run(args: &RulesArgs) -> Result<ExitCode> {
     if args.remove {
-        // Of all programs, whatever the format: what is left would log each packet a second time.
+        // In all formats, because rules that stay would log each packet a second time.
         nft::remove()?;
         iptables::remove()?;
         nft::remove_of_doctor()?;
@@ -55,7 +55,7 @@ pub fn run(args: &RulesArgs) -> Result<ExitCode> {
     let devices = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     for name in plan.interfaces() {
         let is_there = |line: &str| line.split(':').next().map(str::trim) == Some(name);
-        // One that ends in * stands for any number.
+        // A pattern may match interfaces that do not exist yet.
         if !name.ends_with('*') && !devices.lines().any(is_there) {
             writeln!(
                 io::stderr(),
@@ -73,7 +73,7 @@ pub fn run(args: &RulesArgs) -> Result<ExitCode> {
         )?;
     }
     if args.apply {
-        // Those for the other program go first: a packet that both log is counted twice.
+        // The rules of the other format are removed first: if both log a packet, it is counted twice.
         match args.format {
             Format::Nft => {
                 iptables::remove()?;
@@ -108,8 +108,8 @@ pub fn run(args: &RulesArgs) -> Result<ExitCode> {
     {
         writeln!(
             io::stderr(),
-            "acctd: warning: this kernel refuses a whole file if an interface of the egress hook is not there; for \
-             /etc/nftables.conf, print those rules to a file of their own with{}, and leave these groups out here",
+            "acctd: warning: if an interface of the egress hook does not exist, this kernel rejects the whole file; for \
+             /etc/nftables.conf, print those rules to a separate file with{}, and omit these groups here",
             nft::flags_of_egress(&plan)
         )?;
     }
@@ -121,12 +121,12 @@ pub fn run(args: &RulesArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The acctd that reads the groups.
+/// The acctd command that reads the groups.
 fn command_line(plan: &Plan) -> String {
     let mut line = "acctd".to_owned();
     for (flag, .., list) in plan.groups.directions() {
         if !list.0.is_empty() {
-            // A string takes what is written to it.
+            // Writing to a string cannot fail.
             let _always = write!(line, " -{flag}={}", list_text(list));
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     use crate::rules::compare::compare;
 
     #[test]
-    fn differences_are_what_is_missing_and_what_is_too_much() {
+    fn missing_and_unneeded_rules_are_differences() {
         let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(compare(&lines("a b c"), &lines("c b a")), [""; 0]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Names of what acctd loads into the firewall.
+//! Names in the rules that acctd loads.
 
-/// What the names of chains of ours begin with.
+/// Of acctd's chains in iptables.
 pub(crate) const CHAIN_PREFIX: &str = "ACCTD-";

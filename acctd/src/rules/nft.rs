@@ -1,5 +1,5 @@
-//! The rules for nft: tables named acctd and nothing else. What is loaded is compared as nft's JSON has it
-//! (libnftables-json(5)), since its text differs between versions.
+//! The rules for nft, all in tables named acctd. Loaded rules are compared by nft's JSON (libnftables-json(5)), because
+//! nft's text differs between versions.
 
 use std::fmt::Write as _;
 
@@ -18,12 +18,13 @@ use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
 use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
 use crate::rules::plan::list_text;
 
-/// Before anything else looks at a packet, conntrack included.
+/// Before usual chains and connection tracking.
 const PRIORITY: i32 = -300;
-/// The only one that is used on the egress hook.
+/// Of chains on the egress hook.
 const EGRESS_PRIORITY: i32 = 0;
-/// A script that puts the rules in the place of those that were there, all at once. Chains stay where they are:
-/// a packet that is in an old one must not come to a new one behind it.
+
+/// A script that replaces the rules in one transaction. It keeps the chains: a packet in an old chain must not pass a
+/// new one as well.
 pub(crate) fn script(plan: &Plan) -> String {
     let tables = tables(plan);
     let is_alone = tables.len() == 1;
@@ -33,7 +34,7 @@ pub(crate) fn script(plan: &Plan) -> String {
         if family == "netdev" {
             text.push_str(&separate_file_comment(plan, is_alone));
         }
-        // A string takes what is written to it.
+        // Writing to a string cannot fail.
         let _always = write!(
             text,
             "table {family} {TABLE}\nflush table {family} {TABLE}\n{table}"
@@ -42,13 +43,13 @@ pub(crate) fn script(plan: &Plan) -> String {
     text
 }
 
-/// Linux that refuses a chain for a device that is not there.
+/// Whether the kernel rejects a chain if its device does not exist.
 pub(crate) fn needs_all_devices() -> bool {
     // Since 6.16 a chain may have no device ("nf_tables: Tolerate chains with no remaining hooks").
     kernel_version() < (6, 16)
 }
 
-/// The flags of groups that have the rules of the egress hook printed alone.
+/// The flags that select only the groups of the egress hook.
 pub(crate) fn flags_of_egress(plan: &Plan) -> String {
     let mut flags = String::new();
     for (flag, _, side, list) in plan.groups.directions() {
@@ -64,17 +65,17 @@ fn separate_file_comment(plan: &Plan, is_alone: bool) -> String {
         String::new()
     } else {
         format!(
-            "# The same flags print it alone with these groups:{},\n# and the rest with the other ones.\n",
+            "# To print it alone, give the same flags with only these groups:{}\n# The other groups print the rest.\n",
             flags_of_egress(plan)
         )
     };
     format!(
-        "# Before Linux 6.16 nft loads none of a file in which an interface of this table is not there, nor of
-# what includes it. Load it as a file of its own then, not from /etc/nftables.conf.\n{how}"
+        "# Before Linux 6.16, if an interface of this table does not exist, nft loads nothing of the file, nor of a file
+# that includes it. Then load this table from a separate file, not from /etc/nftables.conf.\n{how}"
     )
 }
 
-/// Loads them. Tables of ours in other families go.
+/// Loads the rules, and removes acctd's tables of other families.
 pub(crate) fn apply(plan: &Plan) -> Result<()> {
     let needed = tables(plan);
     let loaded = loaded()?;
@@ -91,10 +92,10 @@ pub(crate) fn apply(plan: &Plan) -> Result<()> {
     }
     let egress: String = egress.iter().map(|it| replacement(it, &loaded)).collect();
     if needs_all_devices() && !egress.is_empty() && !text.is_empty() {
-        // An interface that is not there keeps nothing else from being loaded.
+        // If an interface does not exist, the other tables are loaded nevertheless.
         external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
         external::run("nft", &["-f", "-"], &egress)
-            .context("cannot load the rules of the egress hook; the other ones are loaded")?;
+            .context("cannot load the rules of the egress hook; the other rules are loaded")?;
     } else {
         text.push_str(&egress);
         external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
@@ -102,8 +103,8 @@ pub(crate) fn apply(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// What makes this table of what is loaded. Chains that stay are emptied and filled again in one transaction: a
-/// packet in a chain that is deleted would come to the one in its place as well, and be counted twice.
+/// The commands that turn the loaded table into this one. Chains that stay are flushed and filled in one transaction:
+/// if a chain were deleted, a packet in it would also pass the new one, and be counted twice.
 fn replacement(table: &Table, loaded: &[Loaded]) -> String {
     let family = table.family;
     let Some(loaded) = loaded.iter().find(|it| it.family == family) else {
@@ -127,7 +128,7 @@ fn replacement(table: &Table, loaded: &[Loaded]) -> String {
     text
 }
 
-/// Takes away all tables of ours. Where there is no nft, there are none.
+/// Removes acctd's tables. If nft is not installed, there are none.
 pub(crate) fn remove() -> Result<()> {
     let lines = loaded_families()?
         .into_iter()
@@ -139,24 +140,24 @@ pub(crate) fn remove() -> Result<()> {
     Ok(())
 }
 
-/// And what a doctor has left that was killed.
+/// Removes the tables that a killed `acctd doctor --live` left.
 pub(crate) fn remove_of_doctor() -> Result<()> {
     match doctor_table::remove_left_over() {
         Err(ExternalError::Missing { .. }) => Ok(()),
-        removed => removed.context("cannot remove what acctd doctor --live has left"),
+        removed => removed.context("cannot remove the tables that acctd doctor --live left"),
     }
 }
 
-/// Whether iptables-nft has chains of ours in this family (`ip` or `ip6`).
+/// Whether acctd's chains are loaded by iptables-nft in this family (`ip` or `ip6`).
 pub(crate) fn has_chains_of_iptables(family: &str) -> Result<bool> {
     let text = if_installed(external::run("nft", &["list", "chains", family], ""))?;
     Ok(text.contains(&format!("chain {CHAIN_PREFIX}")))
 }
 
-/// Takes a table of iptables-nft's away in which there is nothing but its empty chains.
+/// Removes a table of iptables-nft that has only empty base chains.
 pub(crate) fn remove_if_empty(family: &str, table: &str) -> Result<()> {
     let listed = external::run("nft", &["-j", "list", "table", family, table], "");
-    // Somebody else has taken it away, or it is not there.
+    // The table does not exist.
     let Ok(text) = listed else { return Ok(()) };
     let json: Value = serde_json::from_str(&text).context("nft prints no JSON")?;
     let mut objects = json["nftables"].as_array().into_iter().flatten();
@@ -172,7 +173,7 @@ pub(crate) fn remove_if_empty(family: &str, table: &str) -> Result<()> {
     Ok(())
 }
 
-/// How what is loaded differs, in lines; none if it does not.
+/// A line for each difference between the loaded rules and the needed ones.
 pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     let needed = lines(&tables(plan));
     let loaded = loaded()?;
@@ -180,7 +181,7 @@ pub(crate) fn differences(plan: &Plan) -> Result<Vec<String>> {
     Ok(compare(&needed, &loaded))
 }
 
-/// Lines of what is loaded, none of which is needed.
+/// A line for each of acctd's tables, none of which is needed.
 pub(crate) fn left_over() -> Result<Vec<String>> {
     let families = loaded_families()?.into_iter();
     let lines = families.map(|family| format!("not needed: table {family} {TABLE}"));
@@ -211,7 +212,7 @@ fn chains(plan: &Plan, family: &str, rules: &[&Rule]) -> Vec<Chain> {
         } else {
             for &group in &rule.groups {
                 let chain = Chain {
-                    name: target(group),
+                    name: group_chain(group),
                     base: None,
                     rules: vec![log(plan, rule, group)],
                 };
@@ -221,14 +222,14 @@ fn chains(plan: &Plan, family: &str, rules: &[&Rule]) -> Vec<Chain> {
             }
             spread(plan, &rule.groups)
         };
-        let text = format!("{matches} {action} comment \"{}\"", rule.words());
+        let text = format!("{matches} {action} comment \"{}\"", rule.description());
         let base = Some(Base::of(rule));
         if let Some(chain) = bases.iter_mut().find(|chain| chain.base == base) {
             chain.rules.push(text);
             continue;
         }
         let name = match rule.hook {
-            // Names of interfaces may have letters that those of chains may not.
+            // Interface names may have characters that chain names may not.
             Hook::Egress(ref device) => egress_chain(device),
             _ => rule.hook.name().to_owned(),
         };
@@ -239,7 +240,7 @@ fn chains(plan: &Plan, family: &str, rules: &[&Rule]) -> Vec<Chain> {
     targets
 }
 
-/// One device has one name, so that a chain of that name is never another's.
+/// Each device name gives another chain name.
 fn egress_chain(device: &str) -> String {
     let letters = device.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => char::from(byte).to_string(),
@@ -248,15 +249,15 @@ fn egress_chain(device: &str) -> String {
     format!("egress_{}", letters.collect::<String>())
 }
 
-/// The CPU is looked up once: a packet must not be moved to another one between two rules.
+/// One lookup for all CPUs: the packet may move to another CPU between two rules.
 fn spread(plan: &Plan, groups: &[NflogGroup]) -> String {
     let elements = plan.by_cpu(groups);
-    let elements = elements.map(|(cpu, group)| format!("{cpu} : jump {}", target(group)));
+    let elements = elements.map(|(cpu, group)| format!("{cpu} : jump {}", group_chain(group)));
     let elements: Vec<String> = elements.collect();
     format!("meta cpu vmap {{ {} }}", elements.join(", "))
 }
 
-fn target(group: NflogGroup) -> String {
+fn group_chain(group: NflogGroup) -> String {
     format!("group_{group}")
 }
 
@@ -269,7 +270,7 @@ fn matches(family: &str, rule: &Rule) -> String {
         format!("{key} \"{name}\" ")
     });
     let interface = interface.unwrap_or_default();
-    // Frames may be anything; in inet, packets are of one of the two.
+    // Bridge and netdev chains also see frames that are not IP.
     let protocol = match (family, rule.family) {
         ("inet", Family::Ip4) => "meta nfproto ipv4",
         ("inet", Family::Ip6) => "meta nfproto ipv6",
@@ -330,7 +331,7 @@ table inet acctd {
     }
 
     #[test]
-    fn an_egress_hook_has_a_table_and_a_length_of_its_own() {
+    fn an_egress_hook_has_its_own_table_and_snaplen() {
         let args = [
             "router",
             "--lan=br-lan",
@@ -339,8 +340,8 @@ table inet acctd {
         ];
         assert_eq!(
             script(&plan(&args).unwrap()),
-            r#"# Before Linux 6.16 nft loads none of a file in which an interface of this table is not there, nor of
-# what includes it. Load it as a file of its own then, not from /etc/nftables.conf.
+            r#"# Before Linux 6.16, if an interface of this table does not exist, nft loads nothing of the file, nor of a file
+# that includes it. Then load this table from a separate file, not from /etc/nftables.conf.
 table netdev acctd
 flush table netdev acctd
 table netdev acctd {

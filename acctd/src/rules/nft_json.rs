@@ -1,13 +1,13 @@
-//! nft's ruleset as JSON, also where nft prints none.
+//! nft's ruleset as JSON, with a workaround for invalid JSON.
 //!
-//! For the flags of a table nft 1.0.6 (Debian 12) prints memory that is freed already: the table's name, another
-//! string, or bytes that are no UTF-8, and then there is no JSON at all. Only its text has the flags.
+//! For the flags of a table, nft 1.0.6 (Debian 12) prints freed memory: the table's name, another string, or bytes that
+//! are not UTF-8, which makes all of the JSON invalid. Only nft's text has the right flags.
 
 use serde_json::{Value, json};
 
 use crate::rules::external::{self, ExternalError};
 
-/// What `nft -j list ruleset` prints. Where that is nothing, nft is asked table by table: it is not of one moment then.
+/// The output of `nft -j list ruleset`. If it is invalid, nft lists table by table, so the result is not of one moment.
 pub(crate) fn ruleset() -> Result<Value, ExternalError> {
     let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
     if let Ok(json) = serde_json::from_str(&text) {
@@ -22,7 +22,7 @@ pub(crate) fn ruleset() -> Result<Value, ExternalError> {
     Ok(json!({ "nftables": objects }))
 }
 
-/// Whether a table is switched off, by the object that nft prints for it.
+/// Whether a table is disabled, from the object that nft prints for it.
 pub(crate) fn is_dormant(table: &Value) -> bool {
     let flags = match &table["flags"] {
         Value::Null => return false,
@@ -59,14 +59,14 @@ fn add_table(objects: &mut Vec<Value>, family: &str, name: &str) -> Result<(), E
     Ok(())
 }
 
-/// `None` where nft prints no JSON.
+/// `None` if nft prints invalid JSON.
 fn list(what: &[&str]) -> Result<Option<Vec<Value>>, ExternalError> {
     let text = external::run("nft", &[&["-j", "list"], what].concat(), "")?;
     let json: Option<Value> = serde_json::from_str(&text).ok();
     Ok(json.and_then(|json| json["nftables"].as_array().cloned()))
 }
 
-/// Of a table's text: they stand in the second line, if there are any.
+/// In nft's text, the flags of a table are in its second line.
 fn flags_of(text: &str) -> Vec<&str> {
     let line = text.lines().nth(1).unwrap_or_default();
     let flags = line.trim().strip_prefix("flags ").unwrap_or_default();

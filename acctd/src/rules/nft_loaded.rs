@@ -1,4 +1,4 @@
-//! acctd's tables as nft has them loaded, line by line as [`super::nft`] writes them.
+//! acctd's loaded tables, line by line in the form of [`super::nft`].
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,13 +11,12 @@ use crate::rules::external;
 use crate::rules::external::{ExternalError, if_installed};
 use crate::rules::nft_table::{Base, TABLE, chain_line};
 
-/// A table of ours as it is loaded.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) family: String,
-    /// There is more in it than chains and rules, or it is dormant.
+    /// It has more than chains and rules, or it is dormant.
     pub(super) has_others: bool,
-    /// Names, and the line of each.
+    /// Names with their lines.
     pub(super) chains: Vec<(String, String)>,
     pub(super) lines: Vec<String>,
 }
@@ -33,7 +32,7 @@ pub(super) fn loaded() -> Result<Vec<Loaded>> {
     Ok(loaded)
 }
 
-/// The families in which there is a table of ours.
+/// The families that have a table named acctd.
 pub(super) fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
     let text = if_installed(external::run("nft", &["list", "tables"], ""))?;
     let words = text.lines().map(|line| line.split_whitespace().collect());
@@ -45,7 +44,7 @@ pub(super) fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
 }
 
 impl Loaded {
-    /// `json` and `text` are two listings of the same table. Lines are as [`lines`] has them.
+    /// `json` and `text` are two listings of the same table. The lines have the form of [`super::nft_table::lines`].
     pub(super) fn of(family: String, json: &Value, text: &str) -> Self {
         let devices = devices(text);
         let mut loaded = Self {
@@ -56,7 +55,7 @@ impl Loaded {
         };
         let family = &loaded.family;
         let words = |value: &Value| value.as_str().map(str::to_owned);
-        // The JSON of nft 1.0.6 does not have it.
+        // The JSON of nft 1.0.6 lacks this flag.
         if text.lines().any(|line| line.trim() == "flags dormant") {
             loaded.has_others = true;
             let line = format!("table {family} {TABLE} {{ flags dormant; }}");
@@ -93,7 +92,7 @@ impl Loaded {
     }
 }
 
-/// An expression as it is written here, or as JSON if it is none that is.
+/// An expression in the form of [`super::nft`], or as JSON if acctd writes no such expression.
 fn expression(json: &Value) -> String {
     known_expression(json).unwrap_or_else(|| json.to_string())
 }

@@ -1,10 +1,9 @@
-//! A table of acctd's for nft, as text.
+//! acctd's table for nft, as text.
 
 use std::fmt;
 
 pub(super) const TABLE: &str = "acctd";
 
-/// A table of one of nft's families.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) family: &'static str,
@@ -14,12 +13,12 @@ pub(super) struct Table {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) name: String,
-    /// `None` for one that is jumped to.
+    /// `None` for a chain that others jump to.
     pub(super) base: Option<Base>,
     pub(super) rules: Vec<String>,
 }
 
-/// Where a chain is hooked.
+/// The hook of a base chain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Base {
     pub(super) hook: String,

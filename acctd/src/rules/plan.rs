@@ -1,8 +1,8 @@
-//! What is to be logged where, whichever program loads it. Pure.
+//! Which packets are logged on which hook, for nft and iptables alike. Pure.
 //!
-//! Each scenario counts a packet once: in each direction the hooks are such that none passes two of them.
-//! And each is counted on a hook where the kernel stamps it (prerouting, input, forward, and netdev's egress)
-//! if there is one: `nfulnl_log_packet` gives no stamp on output and postrouting.
+//! Each scenario counts a packet once: in each direction, no packet passes two of the hooks. If possible, the hook is
+//! one where packets have a time stamp (prerouting, input, forward, and egress of netdev): on output and postrouting,
+//! `nfulnl_log_packet` sends none.
 
 use std::collections::BTreeSet;
 
@@ -14,100 +14,80 @@ use crate::model::group::NflogGroup;
 use crate::model::prefix::{Family, Side};
 use crate::rules::devices::patterns_overlap;
 
-/// Where packets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
-    /// All that comes in.
     Prerouting,
-    /// What is for this host.
     Input,
-    /// What passes through.
     Forward,
-    /// What this host sends.
     Output,
-    /// All that goes out by this interface (nft's family netdev).
+    /// Of this interface, in nft's family netdev.
     Egress(String),
 }
 
-/// One rule: packets that are logged to one of its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Where.
     pub(crate) hook: Hook,
-    /// Which packets.
     pub(crate) family: Family,
-    /// And whose address is accounted.
+    /// The accounted address.
     pub(crate) side: Side,
-    /// Only those that came by this interface, or go out by it if the side is the destination.
+    /// Input interface for the source side, output interface for the destination side.
     pub(crate) interface: Option<String>,
-    /// Where they are logged to, spread by CPU if there are several.
+    /// Several groups share the packets by CPU.
     pub(crate) groups: Vec<NflogGroup>,
 }
 
-/// All that is needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// In a bridge, not in IP.
+    /// The rules are for a bridge, not for IP.
     pub(crate) is_bridge: bool,
-    /// Rules in the order of their hooks.
+    /// In the order of their hooks.
     pub(crate) rules: Vec<Rule>,
-    /// The groups, as they are after spreading.
+    /// After `--fan-out`.
     pub(crate) groups: GroupFlags,
-    /// Bytes to copy, if that is not the header.
+    /// Bytes to copy; `None` for the size of the header.
     pub(crate) snaplen: Option<u32>,
-    /// Packets in a batch.
+    /// Packets per batch.
     pub(crate) threshold: u32,
-    /// CPUs that there may be.
+    /// Possible CPUs, including those that are offline.
     pub(crate) n_cpus: usize,
 }
 
-/// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum PlanError {
-    /// A router or bridge without interfaces.
-    #[error("which interfaces are the accounted addresses behind? Name them: --lan eth1,eth2")]
+    #[error("name the interfaces on the side of the accounted addresses: --lan eth1,eth2")]
     NoLan,
-    /// A host with them.
     #[error("--lan is for the scenarios router and bridge: acctd rules router --lan …")]
     LanOfHost,
-    /// A host that forwards.
     #[error("--forwarded is for the scenarios router and bridge; a host forwards nothing")]
     ForwardedOfHost,
-    /// A name that cannot be, or is matched twice.
+    /// Flag, name, and what is wrong with it.
     #[error("--{0} {1:?}: {2}")]
     Interface(&'static str, String, &'static str),
-    /// Groups beyond the last.
-    #[error("--fan-out {0}: there is no group behind 65535")]
+    #[error("--fan-out {0}: the highest group is 65535")]
     NoGroupLeft(u16),
-    /// A list says already how many.
     #[error("--fan-out {0}, but --{1} has a list of {2}: give one group, or leave --fan-out out")]
     ListAndFanOut(u16, &'static str, usize),
-    /// The kernel hands a group to one socket, and that is read for one direction.
-    #[error("group {0} is used for --{1} and for --{2}: each direction needs groups of its own{3}")]
+    /// The group, both flags, and a hint. A group has one socket, which acctd reads for one direction.
+    #[error("group {0} is used for --{1} and for --{2}: each direction needs its own groups{3}")]
     GroupTwice(NflogGroup, &'static str, &'static str, &'static str),
-    /// Groups that no CPU would log to.
     #[error(
         "--fan-out {0}: rules spread packets by CPU, and this machine has {1}: at most --fan-out {1}"
     )]
     FewerCpus(u16, usize),
-    /// The same with one CPU.
-    #[error("--fan-out: rules spread packets by CPU, and this machine has one: leave it out")]
+    #[error("--fan-out: rules spread packets by CPU, and this machine has one: omit --fan-out")]
     OneCpu,
-    /// Not with iptables.
-    #[error("{0} needs nft: leave --format iptables out")]
+    #[error("{0} needs nft: omit --format iptables")]
     NeedsNft(&'static str),
 }
 
-/// The flags of go-nflog-acctd's manual.
+/// The groups in the manual of go-nflog-acctd.
 const GO_NFLOG_ACCTD_GROUPS: [u16; 4] = [4, 5, 6, 7];
 
 impl Plan {
-    /// What these flags ask for.
     pub(crate) fn new(args: &RulesArgs) -> Result<Self, PlanError> {
         Self::for_cpus(args, n_possible_cpus())
     }
 
-    /// The same on a machine with so many CPUs.
     pub(crate) fn for_cpus(args: &RulesArgs, n_cpus: usize) -> Result<Self, PlanError> {
         let lan = interfaces("lan", &args.lan, true)?;
         let egress = interfaces("egress-hook", &args.egress_hook, false)?;
@@ -131,7 +111,7 @@ impl Plan {
             Some(n) if usize::from(n) > n_cpus => return Err(PlanError::FewerCpus(n, n_cpus)),
             _ => {}
         }
-        let groups = spread(&args.groups, args.fan_out)?;
+        let groups = fan_out(&args.groups, args.fan_out)?;
         let mut rules = Vec::new();
         for (_, family, side, list) in groups.directions() {
             let rule = |hook, interface| Rule {
@@ -167,7 +147,7 @@ impl Plan {
                 }
             }
         }
-        rules.sort_by_key(|rule| rule.hook.place());
+        rules.sort_by_key(|rule| rule.hook.order());
         Ok(Self {
             is_bridge,
             rules,
@@ -178,13 +158,13 @@ impl Plan {
         })
     }
 
-    /// The names of interfaces in it.
+    /// Names and patterns.
     pub(crate) fn interfaces(&self) -> BTreeSet<&str> {
         let names = self.rules.iter().filter_map(Rule::interface);
         names.collect()
     }
 
-    /// The groups to which no CPU logs, as there are more of them than CPUs.
+    /// Groups to which no CPU logs, because there are more groups than CPUs.
     pub(crate) fn without_cpu(&self) -> Vec<NflogGroup> {
         let lists = self.groups.directions().map(|(.., list)| list);
         let left = lists
@@ -193,9 +173,8 @@ impl Plan {
         left.copied().collect()
     }
 
-    /// Bytes to copy of a rule's packets.
     pub(crate) fn snaplen(&self, rule: &Rule) -> u32 {
-        /// An Ethernet header with two VLAN tags, which packets begin with on the egress hook.
+        /// On the egress hook, a packet begins with its Ethernet header, which may have two VLAN tags.
         const LINK_LAYER: u32 = 22;
         let header = u32::try_from(rule.family.header_length()).unwrap_or(40);
         let front = match rule.hook {
@@ -205,7 +184,7 @@ impl Plan {
         self.snaplen.unwrap_or(header + front)
     }
 
-    /// The CPUs, each with the one of these groups that it logs to.
+    /// Each CPU with the group that it logs to.
     pub(crate) fn by_cpu(
         &self,
         groups: &[NflogGroup],
@@ -216,7 +195,7 @@ impl Plan {
 
 impl Hook {
     /// In the order in which a packet passes them.
-    fn place(&self) -> u8 {
+    fn order(&self) -> u8 {
         match self {
             Self::Prerouting => 0,
             Self::Input => 1,
@@ -226,7 +205,7 @@ impl Hook {
         }
     }
 
-    /// As nft and, in capitals, iptables name it.
+    /// nft's name; iptables uses the same in capitals.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
@@ -239,7 +218,6 @@ impl Hook {
 }
 
 impl Rule {
-    /// The interface that it is about, if there is one.
     fn interface(&self) -> Option<&str> {
         match &self.hook {
             Hook::Egress(interface) => Some(interface),
@@ -247,8 +225,8 @@ impl Rule {
         }
     }
 
-    /// In words, for a comment.
-    pub(crate) fn words(&self) -> String {
+    /// For the rule's comment.
+    pub(crate) fn description(&self) -> String {
         let version = self.family.version();
         let (way, address) = match self.side {
             Side::Source => ("from", "source"),
@@ -260,7 +238,7 @@ impl Rule {
     }
 }
 
-/// As many as the kernel may ever bring up: one that is left out would log nothing.
+/// Includes CPUs that are offline: a CPU without a rule would log nothing.
 fn n_possible_cpus() -> usize {
     // `0-3`; Documentation/admin-guide/cputopology.rst.
     let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
@@ -270,7 +248,7 @@ fn n_possible_cpus() -> usize {
     last.map_or_else(online, |last| last + 1)
 }
 
-/// Names that can be, none of which matches what another does.
+/// Checks that the names are valid, and that no two match the same interface.
 fn interfaces(
     flag: &'static str,
     names: &[String],
@@ -279,41 +257,43 @@ fn interfaces(
     for (at, name) in names.iter().enumerate() {
         let wrong = |why| Err(PlanError::Interface(flag, name.clone(), why));
         let stem = match name.strip_suffix('*') {
-            Some(_) if !may_match => return wrong("an egress hook is of one interface: no *"),
+            Some(_) if !may_match => return wrong("an egress hook belongs to one interface: no *"),
             Some(stem) => stem,
             None => name,
         };
-        // IFNAMSIZ of linux/if.h, and dev_valid_name, which takes 0xa0 for a blank.
-        let is_blank = |byte: u8| matches!(byte, b' ' | 0x09..=0x0d | 0xa0);
-        let is_impossible = |byte: u8| is_blank(byte) || matches!(byte, b'/' | b':' | 0);
-        if matches!(stem, "" | "." | "..") || stem.len() >= 16 || stem.bytes().any(is_impossible) {
-            return wrong("cannot be the name of an interface");
+        // IFNAMSIZ of linux/if.h, and dev_valid_name, for which 0xa0 is a space.
+        let is_space = |byte: u8| matches!(byte, b' ' | 0x09..=0x0d | 0xa0);
+        let is_invalid = |byte: u8| is_space(byte) || matches!(byte, b'/' | b':' | 0);
+        if matches!(stem, "" | "." | "..") || stem.len() >= 16 || stem.bytes().any(is_invalid) {
+            return wrong("is not a valid interface name");
         }
         if stem.contains(|letter: char| "\"*'\\;{}!".contains(letter) || letter.is_control()) {
-            return wrong("has a letter that rules cannot have; rename it: ip link set … name …");
+            return wrong(
+                "has a character that rules cannot contain; rename it: ip link set … name …",
+            );
         }
         if stem.ends_with('+') {
-            return wrong("ends as a pattern of iptables; acctd's end in *, as in lan*");
+            return wrong("is a pattern of iptables; acctd's patterns end in *, as in lan*");
         }
         if names[..at]
             .iter()
             .any(|other| patterns_overlap(other, name))
         {
-            return wrong("is matched by another one too: its packets would be counted twice");
+            return wrong("overlaps with another one: packets would be counted twice");
         }
     }
     Ok(names.to_vec())
 }
 
-/// Each direction's groups after spreading, none of which is in two.
-fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanError> {
+/// Applies `--fan-out` and the defaults, and checks that no two directions share a group.
+fn fan_out(given: &GroupFlags, n_groups: Option<u16>) -> Result<GroupFlags, PlanError> {
     let mut groups = given.clone();
     if groups
         .directions()
         .iter()
         .all(|(.., list)| list.0.is_empty())
     {
-        let step = fan_out.unwrap_or(1);
+        let step = n_groups.unwrap_or(1);
         let firsts = GO_NFLOG_ACCTD_GROUPS.map(|group| {
             let first = (group - GO_NFLOG_ACCTD_GROUPS[0]) * step + GO_NFLOG_ACCTD_GROUPS[0];
             GroupList(vec![NflogGroup(first)])
@@ -326,7 +306,7 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
             ip6_dst_group,
         };
     }
-    if let Some(n) = fan_out {
+    if let Some(n) = n_groups {
         let flags = given.directions().map(|(flag, ..)| flag);
         for (flag, list) in flags.into_iter().zip(groups.lists_mut()) {
             match list.0[..] {
@@ -344,8 +324,8 @@ fn spread(given: &GroupFlags, fan_out: Option<u16>) -> Result<GroupFlags, PlanEr
     for (at, (flag, .., list)) in directions.iter().enumerate() {
         for (other, .., earlier) in &directions[..at] {
             if let Some(&group) = list.0.iter().find(|group| earlier.0.contains(group)) {
-                let hint = match fan_out {
-                    Some(_) => ", and --fan-out takes those behind the ones given",
+                let hint = match n_groups {
+                    Some(_) => ", and --fan-out also uses the groups after each given one",
                     None => "",
                 };
                 return Err(PlanError::GroupTwice(group, other, flag, hint));
@@ -369,7 +349,7 @@ pub(super) mod tests {
         let args = ["acctd", "rules"].iter().chain(args).map(Into::into);
         match Cli::parse_args(args).unwrap().command {
             Some(Command::Rules(args)) => Plan::for_cpus(&args, 4),
-            _ => unreachable!("rules are asked for"),
+            _ => unreachable!("the command is rules"),
         }
     }
 
@@ -381,7 +361,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_may_have_letters_of_the_shell_and_others() {
+    fn names_may_have_characters_of_the_shell_and_others() {
         let plan = plan(&["router", "--lan=a$b(é,x&y#*,w`z"]).unwrap();
         assert_eq!(plan.interfaces().len(), 3);
     }
@@ -391,7 +371,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_groups_they_are_those_of_go_nflog_acctd() {
+    fn the_default_groups_are_those_of_go_nflog_acctd() {
         let groups = plan(&[]).unwrap().groups;
         assert_eq!(numbers(&groups.ip4_dst_group), [4]);
         assert_eq!(numbers(&groups.ip4_src_group), [5]);
@@ -407,21 +387,24 @@ pub(super) mod tests {
         let plan = plan(&["router", "--lan=eth1", "-ip6-src-group=7"]).unwrap();
         assert_eq!(plan.rules.len(), 1);
         assert_eq!(plan.rules[0].hook, Hook::Prerouting);
-        assert_eq!(plan.rules[0].words(), "acctd: IPv6 from eth1, by source");
+        assert_eq!(
+            plan.rules[0].description(),
+            "acctd: IPv6 from eth1, by source"
+        );
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused() {
+    fn contradictory_flags_are_rejected() {
         for (args, part) in [
             (&["router"][..], "--lan eth1"),
             (&["host", "--lan=eth1"], "router and bridge"),
             (&["host", "--forwarded"], "forwards nothing"),
             (&["router", "--lan=ppp*,ppp0"], "counted twice"),
             (&["router", "--lan=eth1,eth1"], "counted twice"),
-            (&["router", "--lan=a b"], "cannot be the name"),
-            (&["router", "--lan=*"], "cannot be the name"),
-            (&["router", "--lan=a:1"], "cannot be the name"),
-            (&["router", "--lan=a*b"], "has a letter"),
+            (&["router", "--lan=a b"], "is not a valid"),
+            (&["router", "--lan=*"], "is not a valid"),
+            (&["router", "--lan=a:1"], "is not a valid"),
+            (&["router", "--lan=a*b"], "has a character"),
             (&["router", "--lan=lan+"], "end in *"),
             (&["router", "--lan=lan+*"], "end in *"),
             (&["host", "--fan-out=64"], "at most --fan-out"),
@@ -431,10 +414,13 @@ pub(super) mod tests {
             (&["-ip4-src-group=5", "-ip6-src-group=5"], "group 5 is used"),
             (
                 &["-ip4-src-group=5", "-ip4-dst-group=6", "--fan-out=2"],
-                "takes those behind",
+                "also uses the groups after",
             ),
             (&["-ip4-src-group=5,6", "--fan-out=2"], "list of 2"),
-            (&["-ip4-src-group=65535", "--fan-out=2"], "behind 65535"),
+            (
+                &["-ip4-src-group=65535", "--fan-out=2"],
+                "highest group is 65535",
+            ),
         ] {
             let error = plan(args).unwrap_err().to_string();
             assert!(error.contains(part), "{args:?}: {error}");

@@ -1,6 +1,6 @@
-//! What a rule asks of a packet, and what one such condition says about another.
+//! The conditions of a rule, and how they relate: whether one implies or excludes another.
 //!
-//! What is not understood is a condition that nothing implies but its own text, and that excludes nothing.
+//! A condition that acctd does not understand is implied only by the same text, and excludes nothing.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,21 +11,17 @@ use ipnet::IpNet;
 use crate::model::prefix::Family;
 use crate::rules::devices::patterns_overlap;
 
-/// IPv4, IPv6, both or none.
+/// A set of IPv4 and IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Families(u8);
 
 impl Families {
-    /// Neither: frames of other protocols.
+    /// Frames of other protocols.
     pub(crate) const NONE: Self = Self(0);
-    /// IPv4.
     pub(crate) const IP4: Self = Self(1);
-    /// IPv6.
     pub(crate) const IP6: Self = Self(2);
-    /// Both.
     pub(crate) const BOTH: Self = Self(3);
 
-    /// That one.
     pub(crate) fn of(family: Family) -> Self {
         match family {
             Family::Ip4 => Self::IP4,
@@ -33,7 +29,7 @@ impl Families {
         }
     }
 
-    /// By the names that nft and the kernel have for them; none for another protocol.
+    /// Accepts the names of nft and the EtherTypes; another protocol is none of both.
     pub(super) fn parse(name: &str) -> Self {
         match name {
             "ipv4" | "ip" | "0x0800" => Self::IP4,
@@ -58,94 +54,80 @@ impl Families {
         self.0 == 0
     }
 
-    /// Whether packets of that family are among them.
     pub(crate) fn contains(self, family: Family) -> bool {
         self.0 & Self::of(family).0 != 0
     }
 }
 
-/// What is looked at.
+/// The property of a packet that a condition tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// The interface by which it came.
     InInterface,
-    /// The one by which it goes.
     OutInterface,
-    /// Of the transport layer.
+    /// The transport protocol.
     Protocol,
-    /// Of connection tracking.
+    /// The state in connection tracking.
     State,
-    /// Its source address.
     Source,
-    /// Its destination address.
     Dest,
-    /// A CPU, a hash: what packets are spread by.
+    /// CPU or hash: rules use it to distribute packets.
     Spread,
-    /// Nothing in the packet: limits, quotas, chance. Some packets of those that are alike.
+    /// A limit, a quota or chance: of identical packets, some match and others do not.
     Limit,
-    /// The same, of which there are usually none: what is beyond a quota that is not used up, or a limit of each
-    /// source that usual traffic stays below.
+    /// The same, but usual traffic has no such packets: those above a quota that is not used up, or above a limit per
+    /// source that is high enough.
     Excess,
-    /// What only packets that are wrong in themselves have: bad flags, no way back.
+    /// Only invalid packets match: bad flags, no route back to the source.
     Sanity,
-    /// Something else, by its name.
+    /// By its name.
     Other(String),
 }
 
-/// Packets of one source in a second, or its connections: fewer may be usual.
+/// Packets per second or connections of one source. Below this limit, usual traffic may match.
 pub(super) const MANY_A_SECOND: u64 = 1_000;
 
-/// One of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// A number or name. Of an interface it may end in `*`.
+    /// A number or name. Interface names may end in `*`.
     Word(String),
-    /// Addresses.
     Net(IpNet),
-    /// What is not understood, as text.
+    /// A value that acctd does not understand, as text.
     Opaque(String),
 }
 
-/// Which values are asked for.
+/// Which values match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Test {
-    /// One of these; of no value, nothing passes.
+    /// Any of these. Without a value, no packet matches.
     In(Vec<Value>),
-    /// None of these.
     NotIn(Vec<Value>),
-    /// It is not understood.
+    /// acctd does not understand it.
     Opaque,
 }
 
-/// The named set that a condition asks.
+/// The named set in a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SetUse {
-    /// Its name.
     pub(crate) name: String,
-    /// Nothing is in it now.
     pub(crate) is_empty: bool,
-    /// Elements come and go with packets or with time.
+    /// Rules add elements, or elements time out.
     pub(crate) is_dynamic: bool,
 }
 
-/// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Match {
-    /// What is looked at.
     pub(crate) key: Key,
-    /// And for what.
     pub(crate) test: Test,
-    /// As its rule has it.
+    /// As the rule writes it.
     pub(crate) text: String,
-    /// The set that it asks.
     pub(crate) set: Option<SetUse>,
 }
 
-/// All of connection tracking's states.
+/// All states of connection tracking.
 const STATES: [&str; 5] = ["new", "established", "related", "invalid", "untracked"];
 
 impl Value {
-    /// A word, or addresses where it is looked for those.
+    /// A network if the key is an address, else a word.
     pub(super) fn of(key: &Key, text: &str) -> Self {
         let net = || match text.parse::<IpNet>() {
             Ok(net) => Some(net),
@@ -159,7 +141,7 @@ impl Value {
         }
     }
 
-    /// All that the other one stands for, this one does too.
+    /// Whether this value includes all that `other` includes.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Word(one), Self::Word(other)) => {
@@ -173,7 +155,7 @@ impl Value {
         }
     }
 
-    /// There may be something that both stand for.
+    /// Whether a packet may match both values.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Word(one), Self::Word(other)) => patterns_overlap(one, other),
@@ -184,19 +166,19 @@ impl Value {
 }
 
 impl Match {
-    /// The condition that `key` passes `asked`; `text` is how its rule has it.
-    pub(crate) fn new(key: Key, asked: Test, text: String) -> Self {
-        let asked = match (&key, asked) {
-            // Of a few values, so that what is excluded is known too.
+    /// The condition that `key` passes `test`; `text` is how the rule writes it.
+    pub(crate) fn new(key: Key, test: Test, text: String) -> Self {
+        let test = match (&key, test) {
+            // There are few states. As a list of matching values, conditions can be compared.
             (Key::State, Test::NotIn(values)) => {
                 let others = STATES.iter().map(|state| Value::Word((*state).to_owned()));
                 Test::In(others.filter(|state| !values.contains(state)).collect())
             }
-            (_, asked) => asked,
+            (_, test) => test,
         };
         Self {
             key,
-            test: asked,
+            test,
             text,
             set: None,
         }
@@ -206,24 +188,24 @@ impl Match {
         Self::new(key, Test::Opaque, text)
     }
 
-    /// No packet has it.
+    /// No packet matches.
     pub(crate) fn is_never(&self) -> bool {
         matches!(&self.test, Test::In(values) if values.is_empty())
     }
 
-    /// Of packets that are alike some have it and others not.
+    /// Of identical packets, some match and others do not.
     pub(crate) fn is_by_chance(&self) -> bool {
         matches!(self.key, Key::Limit | Key::Excess)
     }
 
-    /// All packets have it but those that a host sends to itself, which nobody bills.
+    /// All packets match, except those that the host sends to itself. Nobody bills these.
     fn excludes_only_loopback(&self) -> bool {
         let is_loopback = |it: &Value| *it == Value::Word("lo".into());
         matches!(self.key, Key::InInterface | Key::OutInterface)
             && matches!(&self.test, Test::NotIn(values) if values.iter().all(is_loopback))
     }
 
-    /// The words that are asked for, if it is that.
+    /// The values, if all are words.
     pub(crate) fn words(&self) -> Option<Vec<&str>> {
         let Test::In(values) = &self.test else {
             return None;
@@ -235,7 +217,7 @@ impl Match {
         words.collect()
     }
 
-    /// The addresses that are asked for, if it is that.
+    /// The values, if all are networks.
     pub(crate) fn nets(&self) -> Option<Vec<IpNet>> {
         let Test::In(values) = &self.test else {
             return None;
@@ -247,7 +229,7 @@ impl Match {
         nets.collect()
     }
 
-    /// Packets that have this have the other too.
+    /// Whether all packets that match this also match `other`.
     pub(crate) fn implies(&self, other: &Self) -> bool {
         if self.key != other.key || self.is_by_chance() {
             return false;
@@ -267,7 +249,7 @@ impl Match {
         }
     }
 
-    /// No packet has both.
+    /// Whether no packet matches both.
     pub(crate) fn excludes(&self, other: &Self) -> bool {
         if self.key != other.key || self.is_by_chance() || self.key == Key::Sanity {
             return false;
@@ -283,7 +265,7 @@ impl Match {
         }
     }
 
-    /// How few packets have it, of the traffic that is usual: the more, the fewer.
+    /// A higher number means that fewer packets of usual traffic match.
     pub(crate) fn rarity(&self) -> u32 {
         match (&self.key, self.words()) {
             (Key::State, Some(states)) if states.contains(&"established") => 1,
@@ -296,17 +278,15 @@ impl Match {
     }
 }
 
-/// What a packet has met on its way.
+/// All conditions that a packet has matched on its path to a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conditions {
-    /// The families that are left.
     pub(crate) families: Families,
-    /// What else is asked, all of it.
+    /// All of these must match.
     pub(crate) matches: Vec<Arc<Match>>,
 }
 
 impl Conditions {
-    /// Any packet.
     pub(crate) fn any() -> Self {
         Self {
             families: Families::BOTH,
@@ -322,7 +302,6 @@ impl Conditions {
         }
     }
 
-    /// Both.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.families = both.families.and(other.families);
@@ -332,7 +311,7 @@ impl Conditions {
         both
     }
 
-    /// Those of one family alone.
+    /// Restricted to one family.
     pub(crate) fn of(&self, family: Family) -> Self {
         Self {
             families: self.families.and(Families::of(family)),
@@ -340,12 +319,12 @@ impl Conditions {
         }
     }
 
-    /// No packet meets them all, as far as can be told.
+    /// Whether it is certain that no packet matches all of them.
     pub(crate) fn are_impossible(&self) -> bool {
         self.families.is_empty() || self.impossible_match().is_some()
     }
 
-    /// The condition that no packet meets, or not together with another one.
+    /// The first condition that no packet matches, alone or together with an earlier one.
     pub(crate) fn impossible_match(&self) -> Option<&Match> {
         let with_others = self.matches.iter().enumerate();
         with_others
@@ -356,7 +335,7 @@ impl Conditions {
             .next()
     }
 
-    /// All packets of these are among those.
+    /// Whether all packets that match these also match `others`.
     pub(crate) fn are_within(&self, others: &Self) -> bool {
         self.families.without(others.families).is_empty()
             && others.matches.iter().all(|wanted| {
@@ -365,7 +344,7 @@ impl Conditions {
             })
     }
 
-    /// There may be a packet of both.
+    /// Whether a packet may match both.
     pub(crate) fn overlap(&self, others: &Self) -> bool {
         !self.families.and(others.families).is_empty()
             && !self
@@ -374,7 +353,7 @@ impl Conditions {
                 .any(|own| others.matches.iter().any(|other| own.excludes(other)))
     }
 
-    /// The same for interfaces and family alone, as addresses may be changed on the way.
+    /// Only family and interfaces, because NAT may change addresses on the path.
     pub(crate) fn interfaces(&self) -> Self {
         let mut only = self.clone();
         only.matches
@@ -382,7 +361,7 @@ impl Conditions {
         only
     }
 
-    /// Those of what is said by a host to itself, which nobody bills.
+    /// Whether only packets match that the host sends to itself. Nobody bills these.
     pub(crate) fn are_of_loopback(&self) -> bool {
         self.matches.iter().any(|it| {
             matches!(it.key, Key::InInterface | Key::OutInterface)
@@ -420,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_condition_implies_a_wide_one_and_excludes_what_is_elsewhere() {
+    fn a_narrow_condition_implies_a_wide_one_and_excludes_a_disjoint_one() {
         use Key::{InInterface, Source, State};
         let lan = within(InInterface, "lan0");
         assert!(lan.implies(&within(InInterface, "lan* wan0")));
@@ -441,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_implied_by_itself_alone_and_chance_by_nothing() {
+    fn an_unknown_condition_is_implied_only_by_itself_and_a_limit_by_nothing() {
         let opaque = |key: Key| Match::opaque(key, "x".into());
         let other = Key::Other("x".into());
         assert!(opaque(other.clone()).implies(&opaque(other.clone())));

@@ -1,4 +1,4 @@
-//! What packets have passed before they come to a base chain: those before it, in their order, and a bridge.
+//! The base chains that packets pass before a base chain, in their order, including those of a bridge.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::condition::{Conditions, Key, Match};
 use super::model::{Base, Chain, Hook, Quote, Verdict};
 use crate::rules::ruleset::log_rule::Obstacle;
 
-/// A bridge hands to IP what has passed its own hooks on the way in.
+/// Packets for IP pass a bridge's prerouting and input first.
 pub(super) fn order(hook: Hook, is_bridge: bool) -> (u8, Hook) {
     let rank = match hook {
         Hook::Ingress => 0,
@@ -20,7 +20,7 @@ pub(super) fn is_before_ip(base: Base) -> bool {
     matches!(base.hook, Hook::Prerouting | Hook::Input)
 }
 
-/// Those of a bridge, as IP meets them: of some packets only, and by ports that IP does not see.
+/// A bridge's verdicts as IP sees them: they concern only some packets, and their ports are not interfaces of IP.
 pub(super) fn over_a_bridge(drops: &[Obstacle]) -> Vec<Obstacle> {
     let marker = Arc::new(Match::opaque(
         Key::Other("bridge".into()),
@@ -36,9 +36,9 @@ pub(super) fn over_a_bridge(drops: &[Obstacle]) -> Vec<Obstacle> {
     drops.iter().map(over).collect()
 }
 
-/// What of this base chain keeps packets from later ones: an accept does not.
+/// The verdicts of this base chain that keep packets from later base chains. Accept does not.
 pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obstacle> {
-    /// More accepts are not looked through one by one.
+    /// Above this number, each packet is assumed to be accepted, possibly.
     const MANY: usize = 64;
     let marker = Arc::new(Match::opaque(
         Key::Other("accepted".into()),
@@ -47,7 +47,7 @@ pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obsta
     let mut accepts: Vec<&Conditions> = Vec::new();
     let mut has_accept = false;
     let mut drops = Vec::new();
-    let earlier_base = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
+    let drop_of = |quote: &Arc<Quote>, conditions: Conditions| Obstacle {
         quote: Arc::clone(quote),
         verdict: Verdict::Drop,
         conditions,
@@ -64,7 +64,7 @@ pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obsta
             }
             drops.push(Obstacle {
                 verdict: obstacle.verdict.clone(),
-                ..earlier_base(&obstacle.quote, conditions)
+                ..drop_of(&obstacle.quote, conditions)
             });
         } else {
             has_accept |= obstacle.verdict != Verdict::Return;
@@ -83,7 +83,7 @@ pub(super) fn drops(chain: &Chain, base: Base, passed: &[Obstacle]) -> Vec<Obsta
             place: Arc::clone(&chain.place),
             handle: None,
         });
-        drops.push(earlier_base(&quote, conditions));
+        drops.push(drop_of(&quote, conditions));
     }
     drops
 }

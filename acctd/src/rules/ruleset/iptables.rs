@@ -1,4 +1,4 @@
-//! Reads what `iptables-save` and its kin print: commands of iptables(8), table by table.
+//! Reads the output of `iptables-save` and `ip6tables-save`: commands of iptables(8), table by table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// The flags of the rule itself each alone, those of an extension with it. A `!` is in front of its flag.
+/// Splits a rule: each of its own flags is a part, and each extension with its flags. A `!` belongs to the next flag.
 fn parts<'w>(words: &[&'w str]) -> Vec<Vec<&'w str>> {
     let mut parts: Vec<Vec<&str>> = Vec::new();
     for (at, word) in words.iter().enumerate() {
@@ -165,12 +165,12 @@ fn condition(part: &[&str]) -> Option<Match> {
         _ => (false, "", ""),
     };
     match (first, option) {
-        // The latter are loaded for what -p says already.
+        // `-m tcp` without an option only repeats -p.
         ("comment", _) | ("tcp" | "udp" | "icmp" | "icmp6", "") => None,
         ("conntrack", "--ctstate") | ("state", "--state") => {
             let states = argument.split(',').map(str::to_lowercase);
             let states: Vec<Value> = states.map(Value::Word).collect();
-            // SNAT and DNAT are none of connection tracking's.
+            // SNAT and DNAT are states of this extension only.
             let is_known = !argument.contains("NAT") && rest.len() <= 4;
             if is_known && rest.len() == 3 + usize::from(is_negated) {
                 of(Key::State, states, is_negated)
@@ -195,7 +195,7 @@ fn condition(part: &[&str]) -> Option<Match> {
     }
 }
 
-/// What is beyond a limit of each source, or some packets.
+/// Whether the limit is per source and high, so that usual traffic stays below it.
 fn limit(part: &[&str]) -> Key {
     let after = |flag: &str| {
         let at = part.iter().position(|word| *word == flag)?;
@@ -211,7 +211,7 @@ fn limit(part: &[&str]) -> Key {
     }
 }
 
-/// As a shell splits them: what is in double quotes is one word.
+/// Splits like a shell: text in double quotes is one word.
 fn words_of(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut is_quoted = false;
@@ -252,7 +252,7 @@ mod tests {
     use crate::rules::ruleset::model::Verdict;
 
     #[test]
-    fn each_condition_is_one_and_negations_stay_with_their_flag() {
+    fn conditions_are_separate_and_negations_stay_with_their_flag() {
         let steps = steps(
             "! -s 10.0.0.0/8 -i lan+ ! -o lan0 -p tcp -m tcp --dport 80 -m comment --comment \"a -j b\" \
              -m conntrack ! --ctstate NEW,INVALID -m limit --limit 5/sec -m set ! --match-set x src -j ACCEPT",

@@ -1,4 +1,4 @@
-//! A rule that logs to a group, what must hold for a packet to meet it, and what is before it.
+//! A rule that logs to a group, the conditions of its packets, and the verdicts before it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,111 +8,93 @@ use super::model::{Hook, Paths, Quote, Verdict};
 use crate::model::prefix::Family;
 use crate::rules::ruleset::model::is_never_on;
 
-/// A rule that logs to a group, as packets of one base chain meet it.
+/// A rule that logs to a group, as packets of one base chain reach it.
 #[derive(Clone, Debug)]
 pub(crate) struct LogRule {
-    /// The group.
     pub(crate) group: u16,
-    /// Bytes to copy, if the rule says so.
     pub(crate) snaplen: Option<u32>,
-    /// Packets in a batch, if the rule says so.
     pub(crate) threshold: Option<u32>,
-    /// With an option that does nothing (`--nflog-range`).
+    /// It has `--nflog-range`, which has no effect.
     pub(crate) has_range: bool,
-    /// The hook.
     pub(crate) hook: Hook,
-    /// The base chain's priority.
+    /// Of the base chain.
     pub(crate) priority: i64,
-    /// In a bridge, not in IP.
+    /// The base chain belongs to a bridge.
     pub(crate) is_bridge: bool,
-    /// In a chain of type nat, which sees the first packet of each connection alone.
+    /// In a chain of type nat, which sees only the first packet of each connection.
     pub(crate) is_nat: bool,
-    /// The versions of IP that it may match.
+    /// The IP versions that it may match, 4 and 6.
     pub(crate) families: BTreeSet<u8>,
-    /// What must hold of a packet that it logs; more than one chain may add to it.
+    /// Those of the rule and of the jumps to its chain.
     pub(crate) conditions: Conditions,
-    /// What may stop packets before it.
+    /// Verdicts that may stop packets before it.
     pub(crate) obstacles: Vec<Obstacle>,
-    /// It.
     pub(crate) quote: Arc<Quote>,
 }
 
 /// A verdict before a rule that logs.
 #[derive(Clone, Debug)]
 pub(crate) struct Obstacle {
-    /// The rule that has it.
     pub(crate) quote: Arc<Quote>,
-    /// What becomes of the packets.
     pub(crate) verdict: Verdict,
-    /// Which packets.
+    /// Of the packets that it stops.
     pub(crate) conditions: Conditions,
-    /// On which of their ways.
     pub(crate) paths: Paths,
-    /// In another base chain, which packets pass before: its hook and priority.
+    /// If the verdict is in an earlier base chain: its hook and priority.
     pub(crate) earlier_base: Option<(Hook, i64)>,
 }
 
 /// A rule that changes addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Nat {
-    /// The source, else the destination.
+    /// It changes the source, else the destination.
     pub(crate) is_source: bool,
-    /// Of packets of these interfaces.
+    /// Family and interfaces.
     pub(crate) conditions: Conditions,
-    /// It.
     pub(crate) quote: Arc<Quote>,
 }
 
-/// A rule that logs and to which no packet comes.
+/// A rule that logs, in a chain that no packet reaches.
 #[derive(Clone, Debug)]
 pub(crate) struct Unreachable {
-    /// The group.
     pub(crate) group: u16,
-    /// It.
     pub(crate) quote: Arc<Quote>,
-    /// Its table is switched off; else no chain with a hook jumps to it.
+    /// Its table is disabled; else no chain with a hook jumps to its chain.
     pub(crate) is_dormant: bool,
 }
 
-/// How much of its packets come to a rule that logs.
+/// Which packets reach a rule that logs.
 #[derive(Clone, Debug)]
 pub(crate) enum Reach<'a> {
-    /// None: one of its own conditions is met by no packet.
+    /// None: no packet matches this condition of the rule.
     NeverMatches(&'a Match),
-    /// None: this stops all before it.
+    /// None: verdicts before it stop all packets. This is the first.
     AllStopped(&'a Obstacle),
-    /// Those that none of these stops, which come in the order of what they stop, worst first.
+    /// All except those that these verdicts stop. The first one stops most.
     SomeStopped(Vec<&'a Obstacle>),
-    /// All.
     All,
 }
 
-/// All that matters of what is loaded.
+/// The loaded rules, as far as doctor judges them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ruleset {
-    /// The rules that packets meet.
+    /// In the order of hooks and priorities.
     pub(crate) log_rules: Vec<LogRule>,
-    /// Those that they do not.
     pub(crate) unreachable: Vec<Unreachable>,
-    /// What changes addresses.
     pub(crate) nats: Vec<Nat>,
-    /// Flowtables that packets are given to, past all rules.
+    /// Names of flowtables in use. Their packets bypass all rules.
     pub(crate) flowtables: Vec<String>,
-    /// What could not be read, with the reason, and with what would help.
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
 /// Rules that are loaded but cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
-    /// Which, and why.
     pub(crate) what: String,
-    /// What to do.
     pub(crate) cure: String,
 }
 
 impl LogRule {
-    /// How much of that family's packets come to it.
     pub(crate) fn reach(&self, family: Family) -> Reach<'_> {
         if let Some(never) = self.impossible_condition() {
             return Reach::NeverMatches(never);
@@ -136,7 +118,7 @@ impl LogRule {
         }
     }
 
-    /// The condition of its own that no packet meets.
+    /// The rule's condition that no packet matches.
     pub(crate) fn impossible_condition(&self) -> Option<&Match> {
         let matches = self.conditions.matches.iter();
         let of_hook = matches.map(|it| &**it);
@@ -146,7 +128,7 @@ impl LogRule {
             .or_else(|| self.conditions.impossible_match())
     }
 
-    /// Names and patterns of the interfaces that it asks for, each list by the one condition that has it.
+    /// The interface conditions, each with its names and patterns.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = (&Match, Vec<&str>)> {
         let matches = self.conditions.matches.iter();
         matches
@@ -156,7 +138,7 @@ impl LogRule {
 }
 
 impl Obstacle {
-    /// How few it stops of the packets of `own`: the more, the fewer.
+    /// A higher number means that it stops fewer packets of `own`.
     pub(crate) fn rarity(&self, own: &Conditions) -> u32 {
         let more = self.conditions.matches.iter();
         let more = more.filter(|it| !own.matches.iter().any(|other| other.implies(it)));
@@ -167,15 +149,15 @@ impl Obstacle {
         more.map(|it| it.rarity()).sum::<u32>() + of_verdict
     }
 
-    /// It stops what is wrong in itself alone, of the packets of `own`.
+    /// Whether it stops only invalid packets of `own`.
     pub(crate) fn stops_invalid(&self, own: &Conditions) -> bool {
-        /// Of a match that few packets meet.
+        /// The rarity of conditions that only invalid packets match.
         const RARE: u32 = 8;
         let mut more = self.conditions.matches.iter();
         more.any(|it| it.rarity() >= RARE && !own.matches.iter().any(|other| other.implies(it)))
     }
 
-    /// It stops packets of connections that are there already, and no others, of the packets of `own`.
+    /// Whether it stops just the packets of established connections of `own`.
     pub(crate) fn is_of_established(&self, own: &Conditions) -> bool {
         let more = self.conditions.matches.iter();
         let mut more = more.filter(|it| !own.matches.iter().any(|other| other.implies(it)));

@@ -1,14 +1,14 @@
-//! The rules that are loaded, by nft and by iptables, and where a packet meets those that log to an NFLOG
-//! group. Pure: what the programs print is passed in.
+//! The loaded rules of nft and iptables as a graph, and which packets reach those that log to an NFLOG group. Pure: the
+//! output of the programs is passed in.
 //!
 //! ```text
 //!  nft -j list ruleset ─► nft ──────┐
-//!                                   ├─► model ─► walk ─► log rules, each with what must hold and what is before it
+//!                                   ├─► model ─► walk ─► log rules, with their conditions and the verdicts before them
 //!  iptables-…-save ─────► iptables ─┘
 //! ```
 //!
-//! nft also prints what iptables-nft has loaded, but not in full: such tables are read from what
-//! `iptables-nft-save` prints. The rules of the older iptables come from `iptables-legacy-save`.
+//! nft also prints tables of iptables-nft, but not always in full. Such tables are read from `iptables-nft-save`, and
+//! those of iptables-legacy from `iptables-legacy-save`.
 
 pub(crate) mod condition;
 mod earlier;

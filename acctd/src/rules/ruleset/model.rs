@@ -1,4 +1,4 @@
-//! Chains and rules, alike for what nft prints and for what iptables saves.
+//! Chains and rules, in the same form for nft and iptables.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,22 +6,17 @@ use std::sync::Arc;
 use super::condition::{Conditions, Families, Match};
 use crate::rules::ruleset::condition::{Key, Test};
 
-/// Where in its way a packet is.
+/// In the order in which packets pass them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hook {
-    /// netdev, before IP has seen it.
+    /// Of netdev, before IP.
     Ingress,
-    /// All that comes in.
     Prerouting,
-    /// What is for this host.
     Input,
-    /// What passes through.
     Forward,
-    /// What this host sends.
     Output,
-    /// All that goes out.
     Postrouting,
-    /// netdev, on its way to the device.
+    /// Of netdev, after IP.
     Egress,
 }
 
@@ -39,7 +34,6 @@ impl Hook {
         })
     }
 
-    /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -52,7 +46,6 @@ impl Hook {
         }
     }
 
-    /// The ways of packets that it lies on.
     pub(crate) fn paths(self) -> Paths {
         match self {
             Self::Ingress | Self::Prerouting => Paths(Paths::INPUT.0 | Paths::FORWARD.0),
@@ -63,92 +56,80 @@ impl Hook {
         }
     }
 
-    /// Whether one packet may pass both.
     pub(crate) fn shares_path_with(self, other: Self) -> bool {
         self.paths().0 & other.paths().0 != 0
     }
 }
 
-/// The ways of packets: to this host, through it, from it.
+/// A set of the paths of packets: to this host, through it, from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Paths(u8);
 
 impl Paths {
-    /// To this host.
     pub(crate) const INPUT: Self = Self(1);
-    /// Through it.
     pub(crate) const FORWARD: Self = Self(2);
-    /// From it.
     pub(crate) const OUTPUT: Self = Self(4);
-    /// All.
     pub(crate) const ALL: Self = Self(7);
-    /// None.
     pub(crate) const NONE: Self = Self(0);
 
-    /// Those of both.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// None of these is left without those.
     pub(crate) fn are_within(self, others: Self) -> bool {
         self.0 & !others.0 == 0
     }
 }
 
-/// What a rule does with packets that it stops.
+/// What a rule does with packets that do not continue to the next rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Ends this base chain alone.
+    /// Ends this base chain only.
     Accept,
-    /// Ends all.
+    /// No later base chain sees the packet.
     Drop,
-    /// Ends all, with an answer.
+    /// Like drop, with an answer to the sender.
     Reject,
-    /// Handed to a program, which decides.
+    /// A program decides.
     Queue,
-    /// Ends this chain alone; of a base chain, its policy decides.
+    /// Ends this chain only. In a base chain, the policy decides.
     Return,
-    /// An action that is not known: it may stop packets or not.
+    /// An unknown action, which may stop packets or not.
     Unknown,
 }
 
 impl Verdict {
-    /// Packets do not come to any later base chain.
+    /// No later base chain sees the packets.
     pub(crate) fn ends_all(&self) -> bool {
         matches!(self, Self::Drop | Self::Reject)
     }
 }
 
-/// What logs to a group.
+/// A log statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Log {
-    /// The group.
     pub(crate) group: u16,
-    /// Bytes to copy, if the rule says so.
     pub(crate) snaplen: Option<u32>,
-    /// Packets in a batch, if the rule says so.
     pub(crate) threshold: Option<u32>,
-    /// With an option that does nothing (`--nflog-range`).
+    /// It has `--nflog-range`, which has no effect.
     pub(crate) has_range: bool,
 }
 
-/// Where a chain is, as one says it and as a command takes it.
+/// The chain of a rule, in the words of commands.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// nft: family and name of the table, chain.
+    /// Table with its family, chain.
     Nft(String, String),
-    /// iptables or ip6tables: program, table, chain.
+    /// `iptables` or `ip6tables`, table, chain.
     Iptables(&'static str, String, String),
 }
 
 impl Place {
-    /// It is in that table of iptables.
     pub(super) fn is_of_table(&self, name: &str) -> bool {
         matches!(self, Self::Iptables(_, table, _) if table == name)
     }
 
-    /// It is of those that `acctd rules` loads, and replaces.
+    /// Whether `acctd rules` loads and replaces it.
     pub(crate) fn is_ours(&self) -> bool {
         match self {
             Self::Nft(table, _) => table.ends_with(" acctd"),
@@ -168,19 +149,18 @@ impl fmt::Display for Place {
     }
 }
 
-/// A rule, as it is quoted.
+/// A rule as messages quote it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Quote {
-    /// It, or `policy drop`.
+    /// The rule, or `policy drop`.
     pub(crate) text: String,
-    /// Where it is.
     pub(crate) place: Arc<Place>,
-    /// Its number there, for nft.
+    /// nft's number of the rule.
     pub(crate) handle: Option<u64>,
 }
 
 impl Quote {
-    /// What takes it away; a policy has no such command.
+    /// The command that removes it; `None` for a policy.
     pub(crate) fn removal(&self) -> Option<String> {
         match (&*self.place, self.handle) {
             (Place::Nft(table, chain), Some(handle)) => {
@@ -209,65 +189,60 @@ impl fmt::Display for Quote {
     }
 }
 
-/// One of the things that a rule does, in their order.
+/// A part of a rule. A rule runs its steps in order.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Packets of other families go on to the next rule.
+    /// Packets of other families continue with the next rule.
     Restrict(Families),
-    /// Packets that do not meet it go on to the next rule.
+    /// Packets that do not match continue with the next rule.
     Match(Arc<Match>),
-    /// It logs.
     Log(Log),
-    /// Nothing behind it.
     Verdict(Verdict),
-    /// To a chain and back.
     Jump(String),
-    /// To a chain, and not back.
+    /// Without return to this rule's chain.
     Goto(String),
-    /// A map: what is done differs with what is matched.
+    /// A verdict map: for each element, a condition and an action.
     Branches(Vec<Vec<Step>>),
-    /// The source, or else the destination, becomes another.
+    /// Changes the source address, else the destination.
     Nat {
-        /// The source.
         is_source: bool,
     },
-    /// To a flowtable.
+    /// Adds the flow to a flowtable.
     Flow(String),
 }
 
-/// A rule.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) quote: Arc<Quote>,
     pub(super) steps: Vec<Step>,
 }
 
-/// A chain.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
-    /// Its table, by which it is found: jumps stay in it.
+    /// Jumps stay within a table.
     pub(super) table: String,
     pub(super) name: String,
     pub(super) place: Arc<Place>,
     pub(super) is_bridge: bool,
     pub(super) is_nat: bool,
-    /// Its table is switched off.
+    /// Its table is disabled.
     pub(super) is_dormant: bool,
     pub(super) base: Option<Base>,
-    /// What all packets have in common that come to it.
+    /// Conditions that all packets in it match.
     pub(super) entry: Conditions,
     pub(super) rules: Vec<Rule>,
 }
 
-/// Where packets come to a chain from.
+/// The hook of a base chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Base {
     pub(super) hook: Hook,
     pub(super) priority: i64,
+    /// The policy is drop.
     pub(super) drops: bool,
 }
 
-/// What an iptables target does, by its name; `None` for a chain.
+/// The steps of an iptables target; `None` if the name is not a target, but a chain.
 pub(super) fn target(name: &str) -> Option<Vec<Step>> {
     Some(match name {
         "ACCEPT" | "TPROXY" => vec![Step::Verdict(Verdict::Accept)],
@@ -288,7 +263,7 @@ pub(super) fn target(name: &str) -> Option<Vec<Step>> {
             Step::Nat { is_source: false },
             Step::Verdict(Verdict::Accept),
         ],
-        // Those that change or note something, and let the packet go on (iptables-extensions(8)).
+        // These change or record something, and the packet continues (iptables-extensions(8)).
         "AUDIT" | "CHECKSUM" | "CLASSIFY" | "CLUSTERIP" | "CONNMARK" | "CONNSECMARK" | "CT"
         | "DSCP" | "ECN" | "HL" | "HMARK" | "IDLETIMER" | "LED" | "LOG" | "MARK" | "NFLOG"
         | "NOTRACK" | "RATEEST" | "SECMARK" | "SET" | "TCPMSS" | "TCPOPTSTRIP" | "TEE" | "TOS"
@@ -297,7 +272,7 @@ pub(super) fn target(name: &str) -> Option<Vec<Step>> {
     })
 }
 
-/// An interface that packets do not have there.
+/// Whether the condition is on an interface that packets do not have on this hook.
 pub(crate) fn is_never_on(hook: Hook, found: &Match) -> bool {
     let has_no = match hook {
         Hook::Ingress | Hook::Prerouting | Hook::Input => Key::OutInterface,

@@ -1,4 +1,4 @@
-//! Reads what `nft -j list ruleset` prints (libnftables-json(5)).
+//! Reads the output of `nft -j list ruleset` (libnftables-json(5)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,17 +12,16 @@ use super::sets::{Sets, limit, limit_of_each, sets};
 use crate::rules::devices::Devices;
 use crate::rules::ruleset::nft_text::table_of;
 
-/// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     pub(super) chains: Vec<Chain>,
-    /// Rules by table of which a part is not shown.
+    /// By table, the number of rules that nft does not show in full.
     pub(super) hidden: BTreeMap<String, usize>,
     /// Tables of iptables-nft with extensions that nft does not show in full.
     pub(super) with_extensions: BTreeSet<String>,
 }
 
-/// The chains of all tables; those of the tables in `dormant` see no packet.
+/// Reads the chains of all tables; no packet reaches those of `dormant` tables.
 pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) -> Read {
     let objects = || list(&json["nftables"]).iter();
     let sets = sets(json);
@@ -123,7 +122,7 @@ fn chain(json: &Value, devices: &Devices) -> Option<Chain> {
     })
 }
 
-/// What nft has no JSON for, as 1.0.6 has none for `update @m { ip saddr : 0x1 }`, it prints as text.
+/// If nft has no JSON for a statement, it prints text. nft 1.0.6 does so for `update @m { ip saddr : 0x1 }`.
 fn as_text(text: &str, steps: &mut Vec<Step>) {
     for (header, families) in [(" ip ", Families::IP4), (" ip6 ", Families::IP6)] {
         if text.contains(header) {
@@ -141,7 +140,7 @@ fn as_text(text: &str, steps: &mut Vec<Step>) {
     steps.push(Step::Match(Arc::new(found)));
 }
 
-/// Extensions by which a rule matches some packets only, of those that are alike.
+/// iptables extensions that limit packets: of identical packets, some match and others do not.
 pub(super) fn is_limit_extension(name: &str) -> bool {
     matches!(
         name,
@@ -204,10 +203,10 @@ impl Reader<'_> {
                 steps.push(Step::Flow(name.to_owned()));
             }
             "xt" => self.extension(value, steps),
-            // They change or note something.
+            // These change or record something, and the packet continues.
             "counter" | "mangle" | "notrack" | "comment" | "last" | "dup" | "continue"
             | "ct helper" | "ct timeout" | "ct expectation" | "secmark" | "reset" => {}
-            // Among them tproxy, by which packets without a socket go on to the next rule.
+            // Includes tproxy: packets without a socket continue with the next rule.
             _ => {
                 let key = limit(json).unwrap_or_else(|| Key::Other(kind.clone()));
                 steps.push(of(key, json));
@@ -215,7 +214,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Adding to a set or map is no condition, but what stands with it is.
+    /// Adding to a set is not a condition, but a limit in the same statement is.
     fn fed(&self, json: &Value, name: &Value, value: &Value, steps: &mut Vec<Step>) {
         let name = word(name).trim_start_matches('@');
         let set = self.sets.get(&(self.table.to_owned(), name));
@@ -250,7 +249,7 @@ impl Reader<'_> {
             steps.push(Step::Match(Arc::new(Match::opaque(key, text))));
             return;
         }
-        // nft before 1.0.6 prints null: a match or a target, whichever.
+        // nft before 1.0.6 prints null, both for a match and for a target.
         self.is_hidden = true;
         let key = Key::Other("xt".into());
         steps.push(Step::Match(Arc::new(Match::opaque(key, text))));
@@ -282,7 +281,7 @@ impl Reader<'_> {
             if right != "*" {
                 let left_text = nft_text::expression(left);
                 let text = format!("{left_text} {}", nft_text::expression(right));
-                // One counter or chance is behind all of its elements.
+                // All elements share one random number, so only one of them matches a packet.
                 if left.get("numgen").is_some() {
                     let key = Key::Spread;
                     let asked = Test::In(vec![condition::Value::of(&key, &right.to_string())]);
@@ -299,7 +298,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `left operator right` as steps; `text` is what is quoted.
+    /// Adds `left operator right` as steps; messages quote `text`.
     fn condition(
         &self,
         left: &Value,
@@ -323,7 +322,7 @@ impl Reader<'_> {
             }
             Left::Key(key) => key,
         };
-        // Of flags, one of those named is enough, and others may be there too.
+        // For flags, `in` means that any of them is set; a packet may also have others.
         let is_flags = operator == "in" && key != Key::State;
         let (values, set) = self.values(&key, right);
         let asked = match (operator, values) {
@@ -339,9 +338,9 @@ impl Reader<'_> {
         steps.push(Step::Match(Arc::new(found)));
     }
 
-    /// What stands on the right; `None` if that is not understood.
+    /// The values on the right side; `None` if acctd does not understand them.
     fn values(&self, key: &Key, right: &Value) -> (Option<Vec<condition::Value>>, Option<SetUse>) {
-        /// More are not looked through one by one.
+        /// Larger sets would make comparisons slow.
         const MANY: usize = 256;
         let mut used = None;
         let elements = match right.as_str().and_then(|it| it.strip_prefix('@')) {
@@ -388,7 +387,7 @@ fn value(key: &Key, json: &Value) -> condition::Value {
     }
 }
 
-/// One name for a protocol of the transport layer.
+/// Gives each transport protocol one name.
 pub(super) fn protocol(name: &str) -> &str {
     match name {
         "1" => "icmp",
@@ -400,13 +399,12 @@ pub(super) fn protocol(name: &str) -> &str {
     }
 }
 
-/// What is on the left.
 enum Left {
     Families,
     Key(Key),
 }
 
-/// The key, after the conditions that are implied by asking for it.
+/// The key of the left side. Adds the conditions that it implies to `steps`.
 fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
     let other = || Key::Other(nft_text::expression(left));
     families_of(left, steps);
@@ -419,7 +417,7 @@ fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
             ("meta", "cpu") | ("jhash" | "symhash", _) => Key::Spread,
             ("meta", "random") | ("numgen", _) => Key::Limit,
             ("ct", "state") => Key::State,
-            // Since nft 1.1.4 it says "check" where it is asked whether there is a way at all.
+            // nft 1.1.4 and later print "check" if only the existence of a route matters.
             ("fib", _) if matches!(word(&value["result"]), "oif" | "oifname" | "check") => {
                 Key::Sanity
             }
@@ -445,7 +443,7 @@ fn key_of(left: &Value, steps: &mut Vec<Step>) -> Left {
     Left::Key(key)
 }
 
-/// A header is looked into only where it is.
+/// A field of a header only exists in packets that have this header: adds that condition to `steps`.
 fn families_of(json: &Value, steps: &mut Vec<Step>) {
     let (kind, value) = match json.as_object().and_then(|it| it.iter().next()) {
         Some((kind, value)) => (kind.as_str(), value),

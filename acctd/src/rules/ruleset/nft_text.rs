@@ -1,15 +1,13 @@
-//! Rules as nft writes them, from what it prints as JSON (libnftables-json(5)): to quote them. What has no
-//! short form is written as its JSON.
+//! Writes rules in nft's language, from their JSON (libnftables-json(5)), to quote them in messages. What is not known
+//! here is quoted as JSON.
 
 use serde_json::Value;
 
-/// A rule on a line.
 pub(super) fn rule(expressions: &Value) -> String {
     let words: Vec<String> = list(expressions).iter().map(statement).collect();
     words.join(" ")
 }
 
-/// One statement.
 pub(super) fn statement(json: &Value) -> String {
     let Some((kind, value)) = json.as_object().and_then(|it| it.iter().next()) else {
         return expression(json);
@@ -70,7 +68,7 @@ fn matched(json: &Value) -> String {
     let right = match &json["right"] {
         Value::Bool(true) => "exists".to_owned(),
         Value::Bool(false) => "missing".to_owned(),
-        // Of an interface, as nft writes it.
+        // nft quotes interface names.
         Value::String(name) if left.ends_with("ifname") && !name.starts_with('@') => {
             format!("\"{name}\"")
         }
@@ -82,7 +80,6 @@ fn matched(json: &Value) -> String {
     }
 }
 
-/// An expression.
 pub(super) fn expression(json: &Value) -> String {
     match json {
         Value::String(text) => return text.clone(),
@@ -96,7 +93,7 @@ pub(super) fn expression(json: &Value) -> String {
         return json.to_string();
     };
     let known = match kind.as_str() {
-        // As nft abbreviates them.
+        // nft omits `meta` here.
         "meta" => value["key"].as_str().map(|key| match key {
             "iifname" | "oifname" | "iif" | "oif" | "iifgroup" | "oifgroup" => key.to_owned(),
             key => format!("meta {key}"),
@@ -139,7 +136,6 @@ pub(super) fn expression(json: &Value) -> String {
     known.unwrap_or_else(|| json.to_string())
 }
 
-/// The first ones stand for all.
 fn elements(json: &Value) -> String {
     const SHOWN: usize = 6;
     let all = list(json);
@@ -154,7 +150,7 @@ fn elements(json: &Value) -> String {
     format!("{{ {}{rest} }}", shown.join(", "))
 }
 
-/// Adding to a set or map.
+/// A statement that adds to a set or map.
 fn set(json: &Value) -> String {
     let data = match &json["data"] {
         Value::Null => String::new(),
@@ -214,7 +210,7 @@ fn joined(json: &Value, between: &str) -> String {
     words.join(between)
 }
 
-/// A list, or what stands alone, as one.
+/// nft prints a list of one element as the element.
 pub(super) fn list(json: &Value) -> &[Value] {
     match json {
         Value::Null => &[],

@@ -1,4 +1,4 @@
-//! What the programs print, collected table by table, until the ruleset is complete.
+//! Collects the output of the programs until the ruleset is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,17 +10,18 @@ use super::{iptables, nft, walk};
 use crate::model::prefix::Family;
 use crate::rules::devices::Devices;
 
-/// What is read before it is gone through.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     chains: Vec<Chain>,
+    /// Tables with rules that nft does not show in full, and the number of these rules.
     hidden: BTreeMap<String, usize>,
+    /// Tables of iptables-nft with extensions, of which nft may not show all.
     with_extensions: BTreeSet<String>,
     unreadable: Vec<Unreadable>,
 }
 
 impl Reading {
-    /// Adds what `nft -j list ruleset` prints; the tables in `dormant` are switched off.
+    /// Adds the output of `nft -j list ruleset`; `dormant` are the disabled tables.
     pub(crate) fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
         let read = nft::read(json, devices, dormant);
         self.chains.extend(read.chains);
@@ -28,15 +29,15 @@ impl Reading {
         self.with_extensions.extend(read.with_extensions);
     }
 
-    /// Whether nft has not shown all of what iptables has loaded for this family.
+    /// Whether nft may not have shown all rules of iptables for this family.
     pub(crate) fn lacks_iptables(&self, family: Family) -> bool {
         let prefix = format!("{} ", nft_family(family));
         let has = |table: &String| table.starts_with(&prefix);
         self.with_extensions.iter().any(has) || self.hidden.keys().any(has)
     }
 
-    /// Puts what `iptables-nft-save` prints in the place of the tables that nft has shown, so that they stay
-    /// in the order in which they were loaded.
+    /// Replaces the tables that nft has shown by the output of `iptables-nft-save`, at the same place, so that the order
+    /// of loading is kept.
     pub(crate) fn replace_by_iptables_nft(&mut self, text: &str, family: Family) {
         let mut saved = iptables::read(text, family);
         for name in text.lines().filter_map(|line| line.strip_prefix('*')) {
@@ -53,22 +54,19 @@ impl Reading {
         }
     }
 
-    /// Adds what `iptables-save` or `ip6tables-save` prints.
+    /// Adds the output of `iptables-save` or `ip6tables-save`.
     pub(crate) fn add_iptables(&mut self, text: &str, family: Family) {
         self.chains.extend(iptables::read(text, family));
     }
 
-    /// Says what cannot be read.
     pub(crate) fn add_unreadable(&mut self, what: String, cure: String) {
         self.unreadable.push(Unreadable { what, cure });
     }
 
-    /// Tables with rules of which something is not shown, and how many rules.
     pub(crate) fn hidden(&self) -> &BTreeMap<String, usize> {
         &self.hidden
     }
 
-    /// Goes through them.
     pub(crate) fn finish(self) -> Ruleset {
         let mut ruleset = Ruleset {
             unreadable: self.unreadable,

@@ -10,21 +10,19 @@ use crate::rules::ruleset::nft_text::table_of;
 
 /// A named set or map.
 pub(super) struct Set<'a> {
-    /// What is in it.
     pub(super) elements: &'a [Value],
-    /// Elements come and go with packets or with time.
+    /// Rules add elements, or elements time out.
     pub(super) is_dynamic: bool,
-    /// Each element has a limit, which lets some packets pass.
+    /// Each element has a limit, so some packets match and others do not.
     pub(super) limit: Option<Key>,
 }
 
 /// By table and name.
 pub(super) type Sets<'a> = HashMap<(String, &'a str), Set<'a>>;
 
-/// All of them.
 pub(super) fn sets(json: &Value) -> Sets<'_> {
     let mut sets = Sets::new();
-    // Those that rules add to.
+    // Sets that rules add to.
     let mut fed: HashSet<(String, &str)> = HashSet::new();
     for object in list(&json["nftables"]) {
         if let Some(rule) = object.get("rule") {
@@ -56,7 +54,7 @@ pub(super) fn sets(json: &Value) -> Sets<'_> {
     sets
 }
 
-/// What a statement asks that lets some packets pass, if it is one.
+/// The key of a statement that limits packets; `None` for another statement.
 pub(super) fn limit(statement: &Value) -> Option<Key> {
     let quota = &statement["quota"];
     if quota["inv"] == true && bytes(quota, "used") < bytes(quota, "val") {
@@ -68,7 +66,7 @@ pub(super) fn limit(statement: &Value) -> Option<Key> {
         .then_some(Key::Limit)
 }
 
-/// The same of a statement that each element of a set has.
+/// The same for a statement in each element of a set.
 pub(super) fn limit_of_each(statement: &Value) -> Option<Key> {
     let (limit, count) = (&statement["limit"], &statement["ct count"]);
     let is_of_packets = limit["per"] == "second" && limit["rate_unit"].is_null();
@@ -83,7 +81,7 @@ pub(super) fn limit_of_each(statement: &Value) -> Option<Key> {
     self::limit(statement)
 }
 
-/// nft leaves out what is 0.
+/// nft omits zeros.
 fn bytes(quota: &Value, key: &str) -> u64 {
     let shift = match word(&quota[format!("{key}_unit")]) {
         "kbytes" => 10,

@@ -1,7 +1,7 @@
-//! Goes the ways of packets through the chains: which rules that log they meet, and what may stop them before.
+//! Follows packets through the chains: which rules that log they reach, and which verdicts may stop them before.
 //!
-//! What a chain stops is worked out once for each chain and not for each way to it, and a chain with rules
-//! that log is gone through a few times at most: nested jumps have more ways than can be counted.
+//! The verdicts of a chain are computed once, not for each path to it, and a chain with rules that log is visited a few
+//! times at most, because nested jumps have too many paths.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -16,18 +16,18 @@ use crate::rules::ruleset::model::is_never_on;
 
 /// `NFT_JUMP_STACK_SIZE`.
 const MAX_DEPTH: usize = 16;
-/// Ways to a chain with rules that log that are told apart, for each base chain.
+/// Visits of a chain with rules that log, per base chain.
 const MAX_VISITS: usize = 8;
-/// Verdicts of a chain that are told apart by those who jump to it: those that stop most.
+/// Verdicts of a chain that its callers see: those that stop most.
 const MAX_CHAIN_VERDICTS: usize = 512;
-/// Verdicts in a row that are told apart, but for those of all packets.
+/// Verdicts of a base chain; those without a condition are always kept.
 const MAX_VERDICTS: usize = 65_536;
-/// Obstacles of a rule that are kept: those that stop most.
+/// Obstacles of a rule: those that stop most.
 const MAX_OBSTACLES: usize = 256;
 /// `NF_IP_PRI_CONNTRACK` of `linux/netfilter_ipv4.h`.
 const CONNTRACK: i64 = -200;
 
-/// All that packets meet.
+/// Adds the rules that log, the NAT rules and the flowtables to `ruleset`.
 pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
     let mut graph = Graph::new(chains);
     let mut bases: Vec<(usize, Base)> = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
             bases.push((at, base));
         }
     }
-    // In the order of their hooks; of one priority, what is registered later comes first
+    // In the order of their hooks. At the same priority, the hook that was registered last comes first
     // (nf_hook_entries_grow of net/netfilter/core.c).
     bases.sort_by_key(|(at, base)| {
         let is_bridge = chains[*at].is_bridge;
@@ -95,7 +95,7 @@ pub(super) fn walk(chains: &[Chain], ruleset: &mut Ruleset) {
 }
 
 impl LogRule {
-    /// Adds those that are for some of its packets.
+    /// Adds those that may stop some of its packets.
     fn add_obstacles(&mut self, obstacles: &[Obstacle]) {
         let own = &self.conditions;
         let met = obstacles.iter().filter(|it| it.conditions.overlap(own));
@@ -114,18 +114,18 @@ impl LogRule {
 struct Graph<'a> {
     chains: &'a [Chain],
     by_name: HashMap<(&'a str, &'a str), usize>,
-    /// What each chain stops, as those see it who jump to it.
+    /// The verdicts of each chain, as its callers see them; see [`Graph::seen_by_callers`].
     seen_by_callers: Vec<Option<Rc<Vec<Obstacle>>>>,
-    /// Whether there are rules in it, or behind its jumps, that are looked for.
+    /// Whether a chain, or one that it jumps to, has log or NAT rules.
     leads_to_log: Vec<Option<bool>>,
     found: Vec<LogRule>,
     nats: Vec<Nat>,
     met: BTreeSet<usize>,
-    /// How often each chain was gone through from this base chain.
+    /// Visits of each chain from the current base chain.
     visits: Vec<usize>,
 }
 
-/// The base chain from which one goes.
+/// The base chain where the path begins.
 #[derive(Clone, Copy)]
 struct Origin {
     at: usize,
@@ -163,7 +163,7 @@ impl<'a> Graph<'a> {
             && (base.hook == Hook::Ingress
                 || (matches!(base.hook, Hook::Prerouting | Hook::Output)
                     && base.priority < CONNTRACK));
-        // As nft_ct_get_eval of net/netfilter/nft_ct.c has it.
+        // Without connection tracking, nft_ct_get_eval of net/netfilter/nft_ct.c says invalid.
         let invalid = Test::In(vec![Value::Word("invalid".into())]);
         let untracked = Arc::new(Match::new(Key::State, invalid, String::new()));
         if is_untracked {
@@ -174,7 +174,7 @@ impl<'a> Graph<'a> {
         let mut passed = Vec::new();
         self.pass(at, &entry, Some(Origin { at, base }), 0, &mut passed);
         if is_untracked {
-            // Of no use to others.
+            // This marker must not take part in comparisons with other chains.
             let rules = self.found[n_found..].iter_mut();
             let of_rules = rules.flat_map(|rule| {
                 let own = std::iter::once(&mut rule.conditions);
@@ -189,7 +189,7 @@ impl<'a> Graph<'a> {
         passed
     }
 
-    /// Through one chain. `passed` is what packets have met, and what they meet is added, returns too.
+    /// Follows packets through one chain. Adds the verdicts that they reach, including returns, to `passed`.
     fn pass(
         &mut self,
         at: usize,
@@ -288,7 +288,7 @@ impl<'a> Graph<'a> {
             self.visits[target] += 1;
             let n_passed = passed.len();
             self.pass(target, conditions, here.from, here.depth + 1, passed);
-            // From here on, only what it stops for all is seen of it.
+            // After the jump, only the verdicts that callers see remain.
             passed.truncate(n_passed);
         }
         for obstacle in self.seen_by_callers(target, here.depth).iter() {
@@ -302,13 +302,13 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What a chain stops, as those see it who jump to it: returns stay in it, and what is behind one stops
-    /// only what has not returned.
+    /// The verdicts of a chain as its callers see them: without its returns. A verdict after a return only stops
+    /// packets that have not returned.
     fn seen_by_callers(&mut self, at: usize, depth: usize) -> Rc<Vec<Obstacle>> {
         if let Some(known) = &self.seen_by_callers[at] {
             return Rc::clone(known);
         }
-        // A chain cannot jump to itself, and a text that says so does not last for ever.
+        // Ends the recursion if chains jump to each other, which the kernel rejects but the input may have.
         self.seen_by_callers[at] = Some(Rc::default());
         let mut all = Vec::new();
         self.pass(at, &Conditions::any(), None, depth + 1, &mut all);
@@ -403,7 +403,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Not where no packet comes, nor what a host says to itself.
+/// Verdicts that no packet reaches are dropped, and those for packets of the host to itself.
 fn is_kept(passed: &[Obstacle], conditions: &Conditions, from: Option<Origin>) -> bool {
     let is_of_hook = |from: Origin| {
         let matches = conditions.matches.iter();
@@ -424,7 +424,7 @@ fn add(passed: &mut Vec<Obstacle>, here: &Position<'_>, verdict: Verdict, condit
             quote: Arc::clone(&here.rule.quote),
             verdict,
             conditions,
-            // Without a base chain they are those of who jumps.
+            // Without a base chain, the caller decides.
             paths: paths.unwrap_or(Paths::ALL),
             earlier_base: None,
         });
