@@ -221,7 +221,7 @@ fn bindings(
         if let Some(handover) = handover
             && handover.position(group).is_some()
         {
-            bindings.note_gap(group, handover.end, now);
+            bindings.add_gap(group, handover.end, now);
         }
     }
     bindings

@@ -33,10 +33,10 @@ use crate::output::writer::destination::Destination;
 use crate::restart::handover::Handover;
 
 /// The wall clock.
-pub type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
+pub(crate) type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
 
 /// The readers, the open interval, and the writer.
-pub struct Engine {
+pub(crate) struct Engine {
     groups: Vec<GroupConfig>,
     /// One for each group, in the same order; so are the monitors.
     readers: Vec<ReaderHandle>,
@@ -70,7 +70,7 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// Begins the first interval at `start`; the readers were started with the same time.
-    pub fn start(
+    pub(crate) fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
         crosscheck: Option<Box<dyn KernelCount>>,
@@ -131,13 +131,12 @@ impl Engine {
     }
 
     /// What it shows of itself.
-    #[must_use]
-    pub fn state(&self) -> &Arc<RuntimeState> {
+    pub(crate) fn state(&self) -> &Arc<RuntimeState> {
         &self.state
     }
 
     /// Takes note from now on of rules that go away.
-    pub fn watch_rules(&mut self) {
+    pub(crate) fn watch_rules(&mut self) {
         let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
         let opened = self.bindings.in_namespace(RuleSocket::open);
         let started = opened.and_then(|socket| RuleWatch::start(&groups, socket?));
@@ -150,7 +149,7 @@ impl Engine {
 
     /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
     /// kept for this process.
-    pub fn mark_taken_over(&mut self) {
+    pub(crate) fn mark_taken_over(&mut self) {
         let received = (self.clock)().plus(self.flush_timeout);
         self.not_comparable.through = Some(self.saving.interval.index_of(received));
     }
@@ -165,8 +164,7 @@ impl Engine {
     }
 
     /// How long until something is due, if the clock is left alone.
-    #[must_use]
-    pub fn until_due(&self) -> Duration {
+    pub(crate) fn until_due(&self) -> Duration {
         let until_close = self.timeline.until_due((self.clock)());
         let due_at = self.saving.pause.map(|_| self.saving.due_at);
         let until_save = due_at.map(|at| at.saturating_duration_since(Instant::now()));
@@ -178,10 +176,10 @@ impl Engine {
     }
 
     /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
-    pub async fn look_at_bindings(&mut self) -> Result<()> {
+    pub(crate) async fn look_at_bindings(&mut self) -> Result<()> {
         self.ask_whether_bound();
         self.collect_answers().await;
-        let found = self.bindings.look((self.clock)())?;
+        let found = self.bindings.repair((self.clock)())?;
         if found.has_moved && matches!(self.kernel, KernelWatch::Active(_)) {
             self.kernel
                 .give_up(&anyhow!("its interfaces went with their network namespace"));
@@ -199,11 +197,11 @@ impl Engine {
     fn ask_whether_bound(&mut self) {
         let now = (self.clock)();
         let answers = self.readers.iter().map(ReaderHandle::ask);
-        self.bindings.asked(now, answers);
+        self.bindings.expect_answers(now, answers);
     }
 
     async fn collect_answers(&mut self) {
-        for (reader, change) in self.bindings.hear((self.clock)()).await {
+        for (reader, change) in self.bindings.collect_answers((self.clock)()).await {
             self.change(reader, change).await;
         }
     }
@@ -211,7 +209,7 @@ impl Engine {
     async fn change(&mut self, reader: usize, change: Change) {
         let is_new = matches!(change, Change::Adopt(_));
         match self.readers[reader].change(change).await {
-            Ok(Err(error)) if is_new => self.bindings.refuse(reader, &error, (self.clock)()),
+            Ok(Err(error)) if is_new => self.bindings.adopt_failed(reader, &error, (self.clock)()),
             // What a socket still held that has failed is part of the gap.
             Ok(_) => {}
             Err(_panicked) => self.failed = Some(self.groups[reader].group),
@@ -219,7 +217,7 @@ impl Engine {
     }
 
     /// Hands a copy of what is open to the writer, if it is time for that.
-    pub async fn save_if_due(&mut self) {
+    pub(crate) async fn save_if_due(&mut self) {
         let Some(pause) = self.saving.pause else {
             return;
         };
@@ -259,7 +257,7 @@ impl Engine {
     }
 
     /// Closes the intervals that are over, if any.
-    pub async fn close_what_is_due(&mut self) -> Result<()> {
+    pub(crate) async fn close_what_is_due(&mut self) -> Result<()> {
         let now = (self.clock)();
         match self.timeline.poll(now) {
             None => {}
@@ -301,14 +299,14 @@ impl Engine {
     }
 
     /// What the cross-check has to do every second.
-    pub async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         self.kernel
             .ask(|kernel| kernel.tick().map(|()| Vec::new()))
             .await;
     }
 
     /// Logs what the counters show, and notes where accounting is.
-    pub fn report(&mut self) {
+    pub(crate) fn report(&mut self) {
         let now = Instant::now();
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
             monitor.check(&reader.counts.load(), now);
@@ -334,7 +332,7 @@ impl Engine {
 
     /// Ends what is open and has it written. Returns what the next process needs to know if the groups
     /// are left to it.
-    pub async fn stop(&mut self, parting: ShutdownMode) -> Result<Handover> {
+    pub(crate) async fn stop(&mut self, parting: ShutdownMode) -> Result<Handover> {
         let now = (self.clock)();
         if parting == ShutdownMode::KeepBound {
             // What the kernel holds back of it comes to the next process.
@@ -367,7 +365,7 @@ impl Engine {
     }
 
     /// Waits until all is on disk, or until the disk refuses it after `hurry` has come true.
-    pub async fn finish(self, hurry: impl Future<Output = ()>) -> Result<()> {
+    pub(crate) async fn finish(self, hurry: impl Future<Output = ()>) -> Result<()> {
         let all_readers_well = self.no_reader_failed();
         self.writer.finish(hurry).await.and(all_readers_well)
     }
@@ -390,7 +388,7 @@ impl Engine {
             };
             closed.positions.push((reader, answer.position));
             if let Some(period) = answer.renumbered {
-                self.bindings.note_renumbered(reader, period);
+                self.bindings.add_renumbering(reader, period);
             }
             for slot in answer.slots {
                 closed

@@ -10,7 +10,7 @@ use crate::model::interval::{PeriodIndex, UnixNanos};
 use crate::process::priority::yield_to_readers;
 
 /// What counts the same packets in the kernel, into an epoch for each period. An error ends it.
-pub trait KernelCount: Send {
+pub(crate) trait KernelCount: Send {
     /// What is to be done every second.
     fn tick(&mut self) -> Result<()>;
 

@@ -2,7 +2,7 @@
 
 mod closed_slots;
 mod comparable;
-pub mod engine;
-pub mod kernel;
+pub(crate) mod engine;
+pub(crate) mod kernel;
 mod saving;
 pub mod timeline;

@@ -2,6 +2,6 @@
 
 pub mod accumulator;
 pub mod ledger;
-pub mod overruns;
-pub mod reader;
+pub(crate) mod overruns;
+pub(crate) mod reader;
 pub mod slots;

@@ -13,7 +13,7 @@ use crate::model::interval::UnixNanos;
 
 /// The overruns of one group's socket since it was opened.
 #[derive(Debug, Default)]
-pub struct Overruns {
+pub(crate) struct Overruns {
     /// Those whose gap has not come.
     open: u32,
     /// Of these, those whose gap can only stand before the next packet.
@@ -24,8 +24,7 @@ pub struct Overruns {
 
 impl Overruns {
     /// As another process has left them.
-    #[must_use]
-    pub fn left_open(open: u32) -> Self {
+    pub(crate) fn left_open(open: u32) -> Self {
         Self {
             open,
             ..Self::default()
@@ -33,12 +32,12 @@ impl Overruns {
     }
 
     /// The kernel has said that the socket was full.
-    pub fn note(&mut self) {
+    pub(crate) fn note(&mut self) {
         self.open = self.open.saturating_add(1);
     }
 
     /// Nothing waits in the socket.
-    pub fn note_empty(&mut self, now: UnixNanos) {
+    pub(crate) fn note_empty(&mut self, now: UnixNanos) {
         if self.settled_by_next < self.open {
             self.settled_by_next = self.open;
             self.emptied_at = now;
@@ -47,28 +46,26 @@ impl Overruns {
 
     /// Packets are missing before the one that was read now. While it is not known whose they are, they are
     /// those of the oldest.
-    pub fn note_gap(&mut self) {
+    pub(crate) fn note_gap(&mut self) {
         if self.settled_by_next == 0 {
             self.open = self.open.saturating_sub(1);
         }
     }
 
     /// A packet was read, and its gap noted, if it has one.
-    pub fn note_packet(&mut self) {
+    pub(crate) fn note_packet(&mut self) {
         self.open = self.open.saturating_sub(self.settled_by_next);
         self.settled_by_next = 0;
     }
 
     /// How many are open.
-    #[must_use]
-    pub fn open(&self) -> u32 {
+    pub(crate) fn open(&self) -> u32 {
         self.open
     }
 
     /// All packets that the open ones have cost came before this; `None` where the socket was not empty
     /// since.
-    #[must_use]
-    pub fn over_at(&self) -> Option<UnixNanos> {
+    pub(crate) fn over_at(&self) -> Option<UnixNanos> {
         (self.open > 0 && self.settled_by_next == self.open).then_some(self.emptied_at)
     }
 }

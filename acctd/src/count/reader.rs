@@ -27,7 +27,7 @@ const SKB_OVERHEAD: usize = 512;
 
 /// What the engine asks of a reader. Each is answered with the ledgers that it closes.
 #[derive(Clone, Copy, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Hand over all periods before this one, after reading what has waited in the socket: it
     /// may hold packets that were stamped before the boundary.
     CloseBefore(PeriodIndex),
@@ -40,8 +40,7 @@ pub enum Command {
 }
 
 /// What is asked of a reader, and where the answer goes.
-#[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// A command, answered with what it closes.
     Do(Command, oneshot::Sender<Closed>),
     /// Ask the kernel whether the group is still bound to the socket. The answer comes when the packets
@@ -55,17 +54,15 @@ pub enum Request {
 }
 
 /// The engine's end of a reader.
-#[derive(Debug)]
-pub struct ReaderHandle {
+pub(crate) struct ReaderHandle {
     commands: mpsc::UnboundedSender<Request>,
     /// The reader's counters since the start.
-    pub counts: Arc<SharedCounts>,
+    pub(crate) counts: Arc<SharedCounts>,
 }
 
 impl ReaderHandle {
     /// A handle, and where its requests arrive.
-    #[must_use]
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Request>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Request>) {
         let (commands, requests) = mpsc::unbounded_channel();
         let counts = Arc::default();
         (Self { commands, counts }, requests)
@@ -73,20 +70,17 @@ impl ReaderHandle {
 
     /// Sends a command; the answer comes when the reader has carried it out. An answer that
     /// never comes means that the reader has panicked.
-    #[must_use]
-    pub fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
+    pub(crate) fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
         self.send(|reply| Request::Do(command, reply))
     }
 
     /// Has the reader ask whether the group is still bound to its socket.
-    #[must_use]
-    pub fn ask(&self) -> oneshot::Receiver<Answer> {
+    pub(crate) fn ask(&self) -> oneshot::Receiver<Answer> {
         self.send(Request::Ask)
     }
 
     /// Has the reader let go of its socket, or go on with another one.
-    #[must_use]
-    pub fn change(&self, change: Change) -> oneshot::Receiver<io::Result<()>> {
+    pub(crate) fn change(&self, change: Change) -> oneshot::Receiver<io::Result<()>> {
         match change {
             Change::Release => self.send(Request::Release),
             Change::Adopt(socket) => self.send(|reply| Request::Adopt(socket, reply)),
@@ -102,8 +96,7 @@ impl ReaderHandle {
 }
 
 /// Reads one group until it is told to finish.
-#[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     group: NflogGroup,
     /// `None` while the group is not bound.
     source: Option<Source>,
@@ -112,7 +105,6 @@ pub struct Reader {
     counts: Arc<SharedCounts>,
 }
 
-#[derive(Debug)]
 struct Source {
     socket: Arc<NflogSocket>,
     pace: Pace,
@@ -175,7 +167,7 @@ impl Source {
 impl Reader {
     /// Starts the task, on the runtime that this is called in. Whoever asks next is told of a socket that
     /// fails; the reader goes on to answer requests, one of which may bring another socket.
-    pub fn start(socket: NflogSocket, accumulator: Accumulator) -> io::Result<ReaderHandle> {
+    pub(crate) fn start(socket: NflogSocket, accumulator: Accumulator) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
         let reader = Self {
             group: socket.group(),

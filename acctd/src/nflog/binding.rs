@@ -1,8 +1,8 @@
-//! Whether each group is still bound to its socket, and bound again where it is not. The kernel may
-//! let go of a group without a word: somebody with a copy of the socket has unbound it, or the network
-//! namespace was made anew under its name.
+//! Checks whether each group is still bound to its socket, and binds it again if it is not. The kernel does not
+//! report that a group was unbound: by a process with a copy of the socket, or because the network namespace was
+//! deleted and created again under its name.
 //!
-//! Nothing numbers what is logged while nobody is bound, so all that can be said of it is when: a gap.
+//! While a group is not bound, nobody numbers what is logged. So only the time is known: a gap.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,53 +25,48 @@ use crate::restart::systemd;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long to wait for the kernel's answers. Before they are read, so is all that waits in the sockets:
-/// what comes later is taken note of later.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long to wait for the kernel's answers. A reader finds an answer only after it has read the packets before
+/// it. A later answer is used in the next check.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The bindings of all groups, and what was missed while one was gone.
-#[derive(Debug)]
-pub struct Bindings {
+/// The bindings of all groups, and the gaps in which a group was not bound.
+pub(crate) struct Bindings {
     namespace: NetworkNamespace,
     flush_timeout: Duration,
     /// In the order of the readers.
     groups: Vec<Binding>,
-    /// In the order in which they began.
-    gaps: VecDeque<OpenGap>,
+    /// In the order of their starts.
+    gaps: VecDeque<GroupGap>,
 }
 
-#[derive(Debug)]
 struct Binding {
     config: GroupConfig,
     state: State,
-    asked: Option<Asked>,
-    /// How long to wait before the next try, should this one come to nothing.
+    pending: Option<PendingCheck>,
+    /// How long to wait for the next try if this one fails.
     pause: Duration,
 }
 
-#[derive(Debug)]
 enum State {
     Bound {
         bound_at: Instant,
-        /// When it was last known to be so.
-        seen_at: UnixNanos,
+        /// The latest time at which the kernel has confirmed it.
+        confirmed_at: UnixNanos,
     },
-    Gone {
+    Unbound {
         since: UnixNanos,
         next_try: Instant,
     },
 }
 
-/// A question on its way.
-#[derive(Debug)]
-struct Asked {
+/// A check whose answer has not arrived.
+struct PendingCheck {
     at: UnixNanos,
     answer: oneshot::Receiver<Answer>,
 }
 
-/// A gap, which has no end while the group is gone.
-#[derive(Debug)]
-struct OpenGap {
+/// A gap. While the group is not bound, it has no end.
+struct GroupGap {
     group: NflogGroup,
     start: UnixNanos,
     end: Option<UnixNanos>,
@@ -79,42 +74,39 @@ struct OpenGap {
 
 /// Whether a group is still bound to its socket.
 #[derive(Debug)]
-pub enum Answer {
-    /// It was when the kernel was asked.
+pub(crate) enum Answer {
+    /// The group was bound when the kernel was asked.
     Bound,
-    /// The kernel has said otherwise, or the socket does not even ask.
+    /// The group is not bound to the socket, or the request failed.
     Lost(io::Error),
 }
 
-/// What a look has found.
-#[derive(Debug)]
-pub struct Changes {
-    /// The readers concerned, by number, each with what it is to do, in this order.
-    pub changes: Vec<(usize, Change)>,
+/// The result of [`Bindings::repair`].
+pub(crate) struct Changes {
+    /// The readers that have to change their socket, by number, in this order.
+    pub(crate) changes: Vec<(usize, Change)>,
     /// The groups are in another network namespace now.
-    pub has_moved: bool,
+    pub(crate) has_moved: bool,
 }
 
-/// What a reader is to do.
-#[derive(Debug)]
-pub enum Change {
-    /// Let go of the old socket, after reading what it still holds.
+/// How a reader changes its socket.
+pub(crate) enum Change {
+    /// Read what the socket still holds, then close it.
     Release,
-    /// Go on with this one.
+    /// Read from this socket.
     Adopt(NflogSocket),
 }
 
 impl Bindings {
-    /// Begins with all groups bound.
-    #[must_use]
-    pub fn new(config: &Config, namespace: NetworkNamespace, now: UnixNanos) -> Self {
+    /// All groups are bound at this time.
+    pub(crate) fn new(config: &Config, namespace: NetworkNamespace, now: UnixNanos) -> Self {
         let groups = config.groups.iter().map(|&config| Binding {
             config,
             state: State::Bound {
                 bound_at: Instant::now(),
-                seen_at: now,
+                confirmed_at: now,
             },
-            asked: None,
+            pending: None,
             pause: FIRST_PAUSE,
         });
         Self {
@@ -125,20 +117,24 @@ impl Bindings {
         }
     }
 
-    /// Before it was bound, the group was not, though it should have been.
-    pub fn note_gap(&mut self, group: NflogGroup, start: UnixNanos, end: UnixNanos) {
-        self.gaps.push_back(OpenGap {
+    /// Records that the group was not bound for this time.
+    pub(crate) fn add_gap(&mut self, group: NflogGroup, start: UnixNanos, end: UnixNanos) {
+        self.gaps.push_back(GroupGap {
             group,
             start,
             end: Some(end),
         });
     }
 
-    /// What is open has been open since then at the latest: times of the old clock would lie ahead.
-    pub fn clock_set_back(&mut self, now: UnixNanos) {
+    /// Limits the starts of open gaps to `now`: times of the old clock would be in the future.
+    pub(crate) fn clock_set_back(&mut self, now: UnixNanos) {
         for binding in &mut self.groups {
             match &mut binding.state {
-                State::Bound { seen_at: since, .. } | State::Gone { since, .. } => {
+                State::Bound {
+                    confirmed_at: since,
+                    ..
+                }
+                | State::Unbound { since, .. } => {
                     *since = now.min(*since);
                 }
             }
@@ -148,121 +144,124 @@ impl Bindings {
         }
     }
 
-    /// The numbers of a reader's packets have begun anew: its group was not bound in between, and is bound
-    /// again, to the same socket.
-    pub fn note_renumbered(&mut self, reader: usize, between: Period) {
+    /// The kernel has numbered a reader's packets anew: the group was unbound, and bound again to the same socket.
+    pub(crate) fn add_renumbering(&mut self, reader: usize, between: Period) {
         let group = self.groups[reader].config.group;
         warn!(
             "group {group}: the kernel numbers its packets anew: somebody has unbound the group and bound it again; what it has logged within {:.1} s may not be counted",
             between.start.until(between.end).as_secs_f64()
         );
-        self.note_gap(group, between.start, between.end);
+        self.add_gap(group, between.start, between.end);
     }
 
-    /// Each group's socket has been asked, and answers here.
-    pub fn asked(
+    /// All sockets were asked at this time. The answers arrive here, in the order of the readers.
+    pub(crate) fn expect_answers(
         &mut self,
         at: UnixNanos,
         answers: impl IntoIterator<Item = oneshot::Receiver<Answer>>,
     ) {
         for (binding, answer) in self.groups.iter_mut().zip(answers) {
-            binding.asked = Some(Asked { at, answer });
+            binding.pending = Some(PendingCheck { at, answer });
         }
     }
 
-    /// Takes note of the answers. Returns what the readers are to do whose group is gone.
-    pub async fn hear(&mut self, now: UnixNanos) -> Vec<(usize, Change)> {
-        let patience = tokio::time::Instant::now() + PATIENCE;
+    /// Collects the answers. Returns the changes for the readers whose group is not bound any more.
+    pub(crate) async fn collect_answers(&mut self, now: UnixNanos) -> Vec<(usize, Change)> {
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         let mut changes = Vec::new();
         for at in 0..self.groups.len() {
             let binding = &mut self.groups[at];
-            let Some(asked) = &mut binding.asked else {
+            let Some(pending) = &mut binding.pending else {
                 continue;
             };
-            let Ok(answer) = timeout_at(patience, &mut asked.answer).await else {
+            let Ok(answer) = timeout_at(deadline, &mut pending.answer).await else {
                 continue;
             };
             match (answer, &mut binding.state) {
-                (Ok(Answer::Bound), State::Bound { seen_at, .. }) => {
-                    *seen_at = asked.at.max(*seen_at);
+                (Ok(Answer::Bound), State::Bound { confirmed_at, .. }) => {
+                    *confirmed_at = pending.at.max(*confirmed_at);
                 }
                 (Ok(Answer::Lost(error)), _) => {
-                    changes.extend(self.let_go(at, now, &cause(&error)));
+                    changes.extend(self.mark_unbound(at, now, &cause(&error)));
                 }
                 _ => {}
             }
-            self.groups[at].asked = None;
+            self.groups[at].pending = None;
         }
         changes
     }
 
-    /// Follows the network namespace and binds what is to be bound again. Fails if the namespace is
-    /// another one and may not be entered.
-    pub fn look(&mut self, now: UnixNanos) -> Result<Changes> {
+    /// Follows the network namespace, and binds the groups that are not bound. Fails if acctd is not permitted to
+    /// enter the new namespace.
+    pub(crate) fn repair(&mut self, now: UnixNanos) -> Result<Changes> {
         let mut changes = Vec::new();
         let followed = self.namespace.follow();
         let has_moved = !matches!(followed, Ok(false));
         if has_moved {
             for at in 0..self.groups.len() {
-                let cause = "its network namespace was deleted and made again";
-                changes.extend(self.let_go(at, now, cause));
+                let cause = "its network namespace was deleted and created again";
+                changes.extend(self.mark_unbound(at, now, cause));
             }
         }
         followed?;
         for at in 0..self.groups.len() {
-            changes.extend(self.try_again(at));
+            changes.extend(self.bind_again(at));
         }
         Ok(Changes { changes, has_moved })
     }
 
-    /// Does something in the network namespace of the groups.
-    pub fn in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    /// Runs `work` in the network namespace of the groups.
+    pub(crate) fn in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         self.namespace.run(work)
     }
 
-    /// A reader could not go on with a new socket.
-    pub fn refuse(&mut self, reader: usize, error: &io::Error, now: UnixNanos) {
-        // Nothing of the socket is left; the next try makes another.
-        let _released = self.let_go(
+    /// A reader cannot read from its new socket.
+    pub(crate) fn adopt_failed(&mut self, reader: usize, error: &io::Error, now: UnixNanos) {
+        // The reader has closed the socket; the next try opens another.
+        let _released = self.mark_unbound(
             reader,
             now,
             &format!("the new socket cannot be read: {error}"),
         );
     }
 
-    fn let_go(&mut self, at: usize, now: UnixNanos, cause: &str) -> Option<(usize, Change)> {
+    fn mark_unbound(&mut self, at: usize, now: UnixNanos, cause: &str) -> Option<(usize, Change)> {
         let binding = &mut self.groups[at];
-        let State::Bound { bound_at, seen_at } = binding.state else {
+        let State::Bound {
+            bound_at,
+            confirmed_at,
+        } = binding.state
+        else {
             return None;
         };
         let group = binding.config.group;
         warn!("group {group} is not bound any more: {cause}");
-        // What it was asked, the next socket does not answer.
-        binding.asked = None;
-        // The manager's copy would keep the group bound to what is no good.
+        // The next socket does not answer this check.
+        binding.pending = None;
+        // Otherwise the service manager's copy could keep the group bound to the old socket.
         systemd::forget(&socket_name(group));
         let next_try = if bound_at.elapsed() < LONGEST_PAUSE && binding.pause > FIRST_PAUSE {
-            // What fails as soon as it is bound is not bound again without end.
+            // If the group fails again soon after it is bound, the pauses grow.
             Instant::now() + binding.next_pause()
         } else {
             binding.pause = FIRST_PAUSE;
             Instant::now()
         };
-        binding.state = State::Gone {
-            since: seen_at,
+        binding.state = State::Unbound {
+            since: confirmed_at,
             next_try,
         };
-        self.gaps.push_back(OpenGap {
+        self.gaps.push_back(GroupGap {
             group,
-            start: seen_at.min(now),
+            start: confirmed_at.min(now),
             end: None,
         });
         Some((at, Change::Release))
     }
 
-    fn try_again(&mut self, at: usize) -> Option<(usize, Change)> {
+    fn bind_again(&mut self, at: usize) -> Option<(usize, Change)> {
         let binding = &mut self.groups[at];
-        let State::Gone { since, next_try } = binding.state else {
+        let State::Unbound { since, next_try } = binding.state else {
             return None;
         };
         if Instant::now() < next_try {
@@ -284,7 +283,7 @@ impl Bindings {
                     config.group
                 );
                 let next_try = Instant::now() + pause;
-                binding.state = State::Gone { since, next_try };
+                binding.state = State::Unbound { since, next_try };
                 return None;
             }
         };
@@ -296,7 +295,7 @@ impl Bindings {
         );
         binding.state = State::Bound {
             bound_at: Instant::now(),
-            seen_at: now,
+            confirmed_at: now,
         };
         for gap in &mut self.gaps {
             if gap.group == config.group && gap.end.is_none() {
@@ -306,29 +305,27 @@ impl Bindings {
         Some((at, Change::Adopt(socket)))
     }
 
-    /// Whether each group is bound, as far as is known.
-    pub fn are_bound(&self) -> impl Iterator<Item = bool> {
+    /// Whether each group is bound, as of the last check.
+    pub(crate) fn are_bound(&self) -> impl Iterator<Item = bool> {
         let states = self.groups.iter().map(|binding| &binding.state);
         states.map(|state| matches!(state, State::Bound { .. }))
     }
 
-    /// How long until a group is to be tried again.
-    #[must_use]
-    pub fn until_next_try(&self) -> Option<Duration> {
+    /// How long until the next try to bind a group.
+    pub(crate) fn until_next_try(&self) -> Option<Duration> {
         let next_tries = self
             .groups
             .iter()
             .filter_map(|binding| match binding.state {
                 State::Bound { .. } => None,
-                State::Gone { next_try, .. } => Some(next_try),
+                State::Unbound { next_try, .. } => Some(next_try),
             });
         let next = next_tries.min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// The gaps in a period, as far as they lie in it.
-    #[must_use]
-    pub fn gaps_in(&self, period: Period) -> Vec<Gap> {
+    /// The parts of gaps that lie in the period.
+    pub(crate) fn gaps_in(&self, period: Period) -> Vec<Gap> {
         let gaps = self.gaps.iter().filter_map(|gap| {
             let start = gap.start.max(period.start);
             let end = gap.end.unwrap_or(period.end).min(period.end);
@@ -341,8 +338,8 @@ impl Bindings {
         gaps.collect()
     }
 
-    /// Forgets the gaps that lie before a time.
-    pub fn forget_before(&mut self, time: UnixNanos) {
+    /// Drops the gaps that end before this time.
+    pub(crate) fn forget_before(&mut self, time: UnixNanos) {
         self.gaps.retain(|gap| gap.end.is_none_or(|end| end > time));
     }
 }
@@ -355,7 +352,7 @@ impl Binding {
     }
 }
 
-/// What an error of a group's socket means.
+/// Why a group is not bound, from the error of its socket.
 fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENODEV) => "somebody has unbound it".into(),
@@ -378,35 +375,37 @@ mod tests {
         Bindings::new(&config, NetworkNamespace::current(), UnixNanos(0))
     }
 
-    /// What a try does that succeeds, as far as is known here.
+    /// The part of a successful try that needs no kernel.
     fn bind(bindings: &mut Bindings, bound_at: Instant) {
         bindings.groups[0].next_pause();
         bindings.groups[0].state = State::Bound {
             bound_at,
-            seen_at: UnixNanos(0),
+            confirmed_at: UnixNanos(0),
         };
     }
 
     #[test]
-    fn what_fails_as_soon_as_it_is_bound_waits_ever_longer_and_at_most_half_a_minute() {
+    fn if_a_group_fails_as_soon_as_it_is_bound_the_pauses_grow_to_half_a_minute() {
         let mut bindings = bindings();
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            assert!(bindings.let_go(0, UnixNanos(0), "a test").is_some());
+            assert!(bindings.mark_unbound(0, UnixNanos(0), "a test").is_some());
             pauses.push(bindings.until_next_try().unwrap().as_millis().div_ceil(250));
             bind(&mut bindings, Instant::now());
         }
         assert_eq!(pauses, [0, 2, 8, 32, 120, 120]);
         let long_ago = Instant::now().checked_sub(LONGEST_PAUSE).unwrap();
         bind(&mut bindings, long_ago);
-        assert!(bindings.let_go(0, UnixNanos(0), "a test").is_some());
+        assert!(bindings.mark_unbound(0, UnixNanos(0), "a test").is_some());
         assert_eq!(bindings.until_next_try(), Some(Duration::ZERO));
-        // What is gone cannot go again.
-        assert!(bindings.let_go(0, UnixNanos(0), "a test").is_none());
+        assert!(
+            bindings.mark_unbound(0, UnixNanos(0), "a test").is_none(),
+            "it is unbound already"
+        );
     }
 
     #[tokio::test]
-    async fn a_gap_begins_with_the_last_question_that_was_answered_with_yes() {
+    async fn a_gap_begins_with_the_last_check_that_found_the_group_bound() {
         let mut bindings = bindings();
         let mut gaps = Vec::new();
         for (asked_at, answer) in [
@@ -416,11 +415,11 @@ mod tests {
             (3_000, Some(Answer::Lost(io::ErrorKind::Other.into()))),
         ] {
             let (reply, answer_comes) = oneshot::channel();
-            bindings.asked(UnixNanos(asked_at), [answer_comes]);
+            bindings.expect_answers(UnixNanos(asked_at), [answer_comes]);
             if let Some(answer) = answer {
                 reply.send(answer).unwrap();
             }
-            bindings.hear(UnixNanos(asked_at + 10)).await;
+            bindings.collect_answers(UnixNanos(asked_at + 10)).await;
             let (start, end) = (UnixNanos(0), UnixNanos(10_000));
             gaps = bindings.gaps_in(Period { start, end });
         }
@@ -433,15 +432,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_of_a_socket_that_was_let_go_of_is_not_the_next_ones() {
+    async fn an_answer_about_the_old_socket_is_not_used_for_the_new_one() {
         let mut bindings = bindings();
         let (reply, answer) = oneshot::channel();
-        bindings.asked(UnixNanos(1_000), [answer]);
-        bindings.let_go(0, UnixNanos(2_000), "a test");
+        bindings.expect_answers(UnixNanos(1_000), [answer]);
+        bindings.mark_unbound(0, UnixNanos(2_000), "a test");
         bind(&mut bindings, Instant::now());
-        // It may not even arrive.
+        // The receiver may be gone.
         let _gone = reply.send(Answer::Lost(io::ErrorKind::Other.into()));
-        assert!(bindings.hear(UnixNanos(4_000)).await.is_empty());
+        assert!(bindings.collect_answers(UnixNanos(4_000)).await.is_empty());
         assert!(matches!(bindings.groups[0].state, State::Bound { .. }));
     }
 }

@@ -1,23 +1,22 @@
-//! A netlink datagram of NFLOG → packets. Pure: no allocation, no clock, no I/O, and no panic
-//! whatever the bytes are.
+//! A netlink datagram of NFLOG → packets. Pure: no allocation, no clock, no I/O, and no panic on any input.
 //!
-//! Shapes: `linux/netlink.h` (headers, attributes in host byte order, aligned to 4 bytes),
-//! `linux/netfilter/nfnetlink_log.h` (attributes, their values in network order), and
-//! `net/netfilter/nfnetlink_log.c` for what the kernel puts into them.
+//! Formats: `linux/netlink.h` (headers and attributes in host byte order, aligned to 4 bytes),
+//! `linux/netfilter/nfnetlink_log.h` (attributes, their values in network byte order), and
+//! `net/netfilter/nfnetlink_log.c` (what the kernel writes).
 
 use super::message::{MESSAGE_PACKET, Message, NETLINK_HEADER, NLMSG_ERROR};
 use super::shape::{Layout, Shape};
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Family;
 
-/// `nfgenmsg.nfgen_family`: `enum nf_inet... NFPROTO_*` of `linux/netfilter.h`.
+/// `nfgenmsg.nfgen_family`: `NFPROTO_*` of `linux/netfilter.h`.
 mod nfproto {
     pub(super) const IPV4: u8 = 2;
     pub(super) const NETDEV: u8 = 5;
     pub(super) const BRIDGE: u8 = 7;
     pub(super) const IPV6: u8 = 10;
 }
-/// `enum nf_dev_hooks`: the one hook whose packets begin with their link-layer header.
+/// `enum nf_dev_hooks`: the only hook whose packets begin with their link-layer header.
 const NF_NETDEV_EGRESS: u8 = 1;
 
 /// `linux/if_ether.h`.
@@ -28,7 +27,7 @@ mod ethertype {
     pub(super) const VLAN_OUTER: u16 = 0x88a8;
 }
 const VLAN_TAG: usize = 4;
-/// An Ethernet header with at least one VLAN tag in it.
+/// An Ethernet header with one VLAN tag.
 const ETHERNET_WITH_TAG: usize = 14 + VLAN_TAG;
 
 /// IPv6 `Next Header`: "there is nothing following this header" (RFC 8200, 4.7).
@@ -41,48 +40,47 @@ pub enum Record<'d, 'l> {
     Packet(Packet<'d, 'l>),
     /// The kernel's answer to a request: 0, or a negative errno.
     Reply(i32),
-    /// Bytes that are no netlink message, or a packet message whose attributes do not add up.
+    /// Bytes that are not a netlink message, or a packet's message with impossible attributes.
     Malformed,
 }
 
-/// A logged packet as the kernel describes it: its message, and where in it things are. Each value is
-/// read when it is asked for; put together beforehand they would go through memory.
+/// A logged packet: its message, and the offsets in it. Each value is read on demand, because a struct of all
+/// values would be written to memory and read again.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'d, 'l> {
     message: &'d [u8],
     layout: &'l Layout,
 }
 
-/// Why a logged packet has no row.
+/// Why a logged packet is in no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undecodable {
     /// Fewer bytes than an IP header: the rule's `snaplen` (`--nflog-size`) is too small.
     Truncated,
-    /// Neither IPv4 nor IPv6: ARP in a bridge table, for instance.
+    /// Neither IPv4 nor IPv6, for example ARP in a bridge table.
     NotIp,
-    /// IPv6 in a group read for IPv4, or the other way round.
+    /// IPv6 in a group for IPv4, or IPv4 in a group for IPv6.
     OtherFamily,
 }
 
-/// The messages of one datagram, in order. Not an `Iterator`: a packet borrows the layout of its
-/// message from here.
+/// The messages of one datagram, in order. Not an `Iterator`, because a packet borrows its layout from here.
 #[derive(Debug)]
 pub struct Records<'d> {
     rest: &'d [u8],
-    /// That of an earlier message; what one rule logs on one hook is alike.
+    /// The shape of an earlier message: all messages that one rule logs on one hook have the same.
     shape: Shape,
-    /// Where things are in the last message that was not of this shape.
+    /// The layout of the last message that was not of this shape.
     other: Layout,
-    /// Messages in a row that had another one.
+    /// Consecutive messages of other shapes.
     misses: u32,
 }
 
-/// So many messages of another shape, and the next one's is remembered. Where shapes alternate, one
-/// of them is known, and none is learnt for each message.
-const TOO_MANY_MISSES: u32 = 8;
+/// After more misses, the shape of the next message is remembered. So if shapes alternate, one of them is
+/// known, and acctd does not learn a shape for each message.
+const MAX_MISSES: u32 = 8;
 
 impl<'d> Records<'d> {
-    /// Those of this datagram.
+    /// Reads from the front of this datagram.
     #[inline]
     #[must_use]
     pub fn of(datagram: &'d [u8]) -> Self {
@@ -90,11 +88,11 @@ impl<'d> Records<'d> {
             rest: datagram,
             shape: Shape::NONE,
             other: Layout::NONE,
-            misses: TOO_MANY_MISSES,
+            misses: MAX_MISSES,
         }
     }
 
-    /// The next message, if there is one.
+    /// The next message; `None` at the end.
     #[expect(clippy::should_implement_trait, reason = "a record borrows from this")]
     #[inline]
     pub fn next(&mut self) -> Option<Record<'d, '_>> {
@@ -131,23 +129,23 @@ impl<'d> Records<'d> {
                         return Other::Malformed;
                     };
                     self.misses += 1;
-                    if self.misses > TOO_MANY_MISSES {
+                    if self.misses > MAX_MISSES {
                         self.shape = Shape::of(message, &layout);
                     }
                     self.other = layout;
                     return Other::Packet(message);
                 }
                 NLMSG_ERROR => return message.errno().map_or(Other::Malformed, Other::Reply),
-                // NLMSG_DONE ends each batch; nothing else comes from this subsystem.
+                // NLMSG_DONE ends each batch; this subsystem sends nothing else.
                 _ => {}
             }
         }
     }
 }
 
-/// What comes next if it is not of the known shape.
+/// A message that is not of the known shape.
 enum Other<'d> {
-    /// A packet's message, whose layout is in `Records::other`.
+    /// A packet's message. Its layout is in `Records::other`.
     Packet(&'d [u8]),
     Reply(i32),
     Malformed,
@@ -155,7 +153,7 @@ enum Other<'d> {
 }
 
 impl<'d> Packet<'d, '_> {
-    /// `nfgenmsg.res_id`: the group that it was logged to.
+    /// `nfgenmsg.res_id`: the group to which the packet was logged.
     #[must_use]
     pub fn group(&self) -> Option<u16> {
         let value = self.message.get(NETLINK_HEADER + 2..)?;
@@ -170,7 +168,7 @@ impl<'d> Packet<'d, '_> {
         Some(u32::from_be_bytes(*value.first_chunk()?))
     }
 
-    /// `NFULA_TIMESTAMP`: when the kernel received it; hooks prerouting, input and forward only.
+    /// `NFULA_TIMESTAMP`: when the kernel received the packet. Only on the hooks prerouting, input and forward.
     #[inline]
     #[must_use]
     pub fn stamp(&self) -> Option<UnixNanos> {
@@ -180,18 +178,18 @@ impl<'d> Packet<'d, '_> {
         UnixNanos::from_stamp(u64::from_be_bytes(*seconds), u64::from_be_bytes(*micros))
     }
 
-    /// `NFULA_PAYLOAD`: the packet, cut to the rule's and the group's copy range.
+    /// `NFULA_PAYLOAD`: the packet, cut to the rule's snaplen and the group's copy range.
     #[inline]
     fn payload(&self) -> &'d [u8] {
         self.message.get(self.layout.payload.clone()).unwrap_or(&[])
     }
 
-    /// The packet's IP header, at least [`Family::header_length`] bytes of `wanted`'s version.
+    /// The packet's IP header, of `wanted`'s version and at least [`Family::header_length`] bytes long.
     #[inline]
     pub fn ip_header(&self, wanted: Family) -> Result<&'d [u8], Undecodable> {
         let header = match self.layout.family {
             nfproto::IPV4 | nfproto::IPV6 => self.payload(),
-            nfproto::NETDEV | nfproto::BRIDGE => self.behind_link_layer()?,
+            nfproto::NETDEV | nfproto::BRIDGE => self.after_link_layer()?,
             _ => return Err(Undecodable::NotIp),
         };
         let version = header.first().ok_or(Undecodable::Truncated)? >> 4;
@@ -207,12 +205,12 @@ impl<'d> Packet<'d, '_> {
         Ok(header)
     }
 
-    /// On the netdev egress hook the payload begins with the link-layer header, everywhere else
-    /// at the network header. VLAN tags that the kernel has not taken out of the packet stand
-    /// between the two, unless whoever sent the frame had set the network header behind them:
-    /// then they are part of the link-layer header, whose last field says what follows.
+    /// On the netdev egress hook the payload begins with the link-layer header, on all other hooks with the
+    /// network header. VLAN tags that the kernel has left in the packet are between the two. If the sender
+    /// of the frame set the network header after the tags, they are part of the link-layer header, and its
+    /// last field is the type of what follows.
     #[cold]
-    fn behind_link_layer(&self) -> Result<&'d [u8], Undecodable> {
+    fn after_link_layer(&self) -> Result<&'d [u8], Undecodable> {
         let is_vlan = |protocol| matches!(protocol, ethertype::VLAN | ethertype::VLAN_OUTER);
         let mut protocol = self.layout.protocol;
         let mut rest = self.payload();
@@ -241,9 +239,9 @@ impl<'d> Packet<'d, '_> {
     }
 }
 
-/// The length of a whole IP packet as its header gives it, the header included, in bytes.
-/// `None` where the header has none: a GSO or GRO packet above 64 KiB (BIG TCP) or an IPv6 jumbogram (RFC 2675).
-/// `header` has at least the family's header length.
+/// The length of an IP packet from its header, in bytes, header included. `None` if the header has no length: a
+/// GSO or GRO packet above 64 KiB (BIG TCP), or an IPv6 jumbogram (RFC 2675). `header` has at least the family's
+/// header length.
 #[inline]
 #[must_use]
 pub fn wire_bytes(family: Family, header: &[u8]) -> Option<u64> {
@@ -252,7 +250,7 @@ pub fn wire_bytes(family: Family, header: &[u8]) -> Option<u64> {
             0 => None,
             total => Some(u64::from(total)),
         },
-        // A header with nothing behind it rightly has the payload length 0.
+        // If nothing follows the header, the payload length 0 is correct.
         Family::Ip6 => match u16::from_be_bytes([header[4], header[5]]) {
             0 if header[6] != NO_NEXT_HEADER => None,
             payload => Some(u64::from(payload) + 40),

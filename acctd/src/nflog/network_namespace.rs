@@ -1,6 +1,6 @@
-//! The network namespace that the groups are in. One that is deleted and made again under the same
-//! name (`ip netns del`, `ip netns add`) lives on for as long as acctd has sockets in it, without
-//! anything ever coming there: so acctd follows the name.
+//! The network namespace of the groups. If it is deleted and created again under the same name
+//! (`ip netns del`, `ip netns add`), the old one exists while acctd has sockets in it, but no packet
+//! arrives there any more. So acctd follows the name.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
@@ -12,26 +12,24 @@ use anyhow::{Result, anyhow};
 use log::warn;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 
-/// Where `ip netns` has the names (ip-netns(8)).
+/// The directory of `ip netns` (ip-netns(8)).
 const NAMES: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// The namespace in which sockets are made.
+/// The namespace in which acctd opens sockets.
 #[derive(Debug)]
-pub struct NetworkNamespace {
-    /// Its name, if it has one.
+pub(crate) struct NetworkNamespace {
     name: Option<PathBuf>,
-    /// Device and inode of what the name led to.
+    /// Device and inode of the namespace.
     identity: (u64, u64),
-    /// The namespace, if it is not the one that the process is in.
+    /// The namespace, if it is not that of the process.
     entered: Option<File>,
     has_warned: bool,
 }
 
 impl NetworkNamespace {
     /// The namespace that this thread is in.
-    #[must_use]
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         let own = fs::metadata(OWN).map(|found| identity(&found)).ok();
         let entries = fs::read_dir(NAMES).into_iter().flatten().flatten();
         let name = entries.map(|entry| entry.path()).find(|path| {
@@ -46,15 +44,14 @@ impl NetworkNamespace {
         }
     }
 
-    /// Whether it has one, and so may be made again.
-    #[must_use]
-    pub fn has_name(&self) -> bool {
+    /// Only a namespace with a name can be created again.
+    pub(crate) fn has_name(&self) -> bool {
         self.name.is_some()
     }
 
-    /// Whether its name leads to another namespace now, which is the one from here on. Fails if that
-    /// may not be entered.
-    pub fn follow(&mut self) -> Result<bool> {
+    /// If the name belongs to another namespace now, switches to that and returns true. Fails if acctd is
+    /// not permitted to enter it.
+    pub(crate) fn follow(&mut self) -> Result<bool> {
         let Some(name) = &self.name else {
             return Ok(false);
         };
@@ -62,7 +59,7 @@ impl NetworkNamespace {
             if !self.has_warned {
                 self.has_warned = true;
                 warn!(
-                    "network namespace {} is gone: nothing more is logged there; waiting for it to be made again",
+                    "network namespace {} is gone: nothing more is logged there; waiting for it to be created again",
                     name.display()
                 );
             }
@@ -75,17 +72,18 @@ impl NetworkNamespace {
         let shown = name.display().to_string();
         self.identity = identity;
         self.entered = Some(namespace);
-        // At once, so that what is not allowed ends acctd here. Anything else may pass.
+        // Tried at once, so that a missing permission ends acctd here. Other errors may be temporary.
         match self.run(|| ()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(anyhow!(
-                "network namespace {shown} was deleted and made again, and cannot be entered: {error}; what was counted is written, start acctd again in it (or grant CAP_SYS_ADMIN)"
+                "network namespace {shown} was deleted and created again, and cannot be entered: {error}; all counts are written; start acctd again in it (or grant CAP_SYS_ADMIN)"
             )),
             _ => Ok(true),
         }
     }
 
-    /// Does something in it, on a thread of its own if need be: a thread that has moved stays there.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    /// Runs `work` in the namespace. If that is not the namespace of the process, it runs on a new thread,
+    /// because a thread that has moved stays there.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let Some(namespace) = &self.entered else {
             return Ok(work());
         };
@@ -101,15 +99,15 @@ impl NetworkNamespace {
     }
 }
 
-/// It takes `CAP_SYS_ADMIN`, which nothing else here does: this thread alone has it in effect.
+/// Entering requires `CAP_SYS_ADMIN`. Nothing else does, so only this thread has it in its effective set.
 fn raise_capability() -> io::Result<()> {
     let mut sets = rustix::thread::capabilities(None)?;
     sets.effective |= sets.permitted & CapabilitySet::SYS_ADMIN;
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// The namespace that a name leads to, if it does. Opened before it is looked at: the name may lead
-/// elsewhere the next moment.
+/// The namespace of this name, if there is one, and its identity. The file is opened first, because the name
+/// may belong to another namespace a moment later.
 fn open(name: &Path) -> Option<(File, (u64, u64))> {
     let file = File::open(name).ok()?;
     let found = file.metadata().ok()?;
@@ -120,8 +118,7 @@ fn identity(found: &fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
-/// A name is a mount point of nsfs; the file under it, before it is mounted or after it is gone, is
-/// an empty one.
+/// A name is a mount point of nsfs. Before the mount and after the unmount it is an empty file.
 fn is_namespace(file: &File) -> bool {
     /// `linux/magic.h`.
     const NSFS_MAGIC: i64 = 0x6e73_6673;

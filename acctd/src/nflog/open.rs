@@ -1,4 +1,4 @@
-//! Opens a group, and says what to do if that fails.
+//! Opens a group. If that fails, the error says what to do.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,8 +18,8 @@ use crate::nflog::table::{self, COPY_PACKET, Instance};
 use crate::restart::handover::{Kept, socket_name};
 use crate::restart::systemd;
 
-/// Opens one group, and has the service manager keep its socket.
-pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
+/// Opens one group, and passes a copy of its socket to the service manager.
+pub(crate) fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<NflogSocket> {
     let family = config.prefix_length.family();
     if let Some(taken) = find_instance(config.group).unwrap_or(None) {
         return Err(taken_by(&taken));
@@ -31,12 +31,12 @@ pub fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Result<Nflog
     Ok(socket)
 }
 
-/// While acctd may still look at other processes, so that it can name who has a group. Whether one is
-/// taken is found out again when it is opened.
-pub fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
+/// Fails if another process has one of the groups. It runs before acctd drops its rights, because then
+/// acctd can still name that process. Opening a group checks this again.
+pub(crate) fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
     for config in groups {
         match find_instance(config.group) {
-            // Else it was kept for us.
+            // Otherwise the service manager kept it for us.
             Ok(Some(taken)) if !table::is_ours(taken.port_id) => {
                 return Err(taken_by(&taken));
             }
@@ -47,16 +47,14 @@ pub fn refuse_taken_groups(groups: &[GroupConfig]) -> Result<()> {
 }
 
 /// A group that is bound.
-#[derive(Debug)]
-pub struct OpenGroup {
-    /// Its socket.
-    pub socket: NflogSocket,
+pub(crate) struct OpenGroup {
+    pub(crate) socket: NflogSocket,
     /// What waits in the socket, if an earlier acctd has bound it.
-    pub kept: Option<Waiting>,
+    pub(crate) kept: Option<Waiting>,
 }
 
-/// Says which group is read, and for what.
-pub fn announce(config: &GroupConfig) {
+/// Logs which group is read, and which address it accounts.
+pub(crate) fn announce(config: &GroupConfig) {
     info!(
         "Monitoring NFLog multicast group {} for IPv{} {} mask /{}",
         config.group,
@@ -66,8 +64,9 @@ pub fn announce(config: &GroupConfig) {
     );
 }
 
-/// The group's socket as the service manager has kept it. One that is not to be trusted is closed.
-pub fn take_over(
+/// The group's socket that the service manager has kept, if there is one. Sockets that fail the checks are
+/// closed.
+pub(crate) fn take_over(
     config: &GroupConfig,
     flush_timeout: Duration,
     kept: &mut Kept,
@@ -85,7 +84,7 @@ pub fn take_over(
             Err(error) => {
                 is_another_there = true;
                 warn!(
-                    "group {group}: the socket that the service manager has kept is not used: {error:#}; the group is opened anew"
+                    "group {group}: the socket that the service manager has kept is not used: {error:#}; opening the group again"
                 );
             }
         }
@@ -99,7 +98,7 @@ pub fn take_over(
         systemd::let_it_finish();
     }
     if taken_over.is_some() {
-        info!("Group {group} goes on: its socket was kept, with what was logged meanwhile");
+        info!("Group {group} continues: its socket was kept, with the packets logged meanwhile");
     }
     taken_over
 }
@@ -108,7 +107,7 @@ fn check_kept(config: &GroupConfig, flush_timeout: Duration, fd: OwnedFd) -> Res
     let family = config.prefix_length.family();
     let (socket, waiting) = NflogSocket::take_over(fd, config.group, family, flush_timeout)?;
     if let Err(error) = verify(config, &socket, flush_timeout) {
-        // The manager holds a copy, which would keep the group from being opened.
+        // The service manager has a copy. While that is bound, the group cannot be opened.
         socket.unbind()?;
         return Err(error);
     }
@@ -138,24 +137,24 @@ fn taken_by(instance: &Instance) -> anyhow::Error {
     }
 }
 
-/// The kernel says EPERM for a group that another socket has and for missing privileges alike.
+/// The kernel returns EPERM both if another socket has the group and if privileges are missing.
 fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
     let privileged = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
     if error.kind() == io::ErrorKind::PermissionDenied {
         if !privileged {
             return anyhow!(
-                "cannot open NFLOG group {group}: {error}: it takes CAP_NET_ADMIN; run acctd as root or grant it (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN)"
+                "cannot open NFLOG group {group}: {error}: this requires CAP_NET_ADMIN; run acctd as root or grant it (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN)"
             );
         }
-        if may_talk_to_netfilter().is_ok_and(|may| !may) {
+        if may_use_netfilter().is_ok_and(|may| !may) {
             return anyhow!(
                 "cannot open NFLOG group {group}: {error}: CAP_NET_ADMIN does not reach this network namespace; run acctd in the user namespace that owns it"
             );
         }
         return match find_instance(group) {
             Ok(Some(taken)) => taken_by(&taken),
-            // The table cannot be read, or the owner has just let go.
+            // The table cannot be read, or the owner has just unbound the group.
             _ => anyhow!(
                 "cannot open NFLOG group {group}: {error}: it is taken by another process; see /proc/net/netfilter/nfnetlink_log as root, stop that process or choose another group"
             ),
@@ -169,14 +168,14 @@ fn explain_refusal(group: NflogGroup, error: &io::Error) -> anyhow::Error {
     anyhow!("cannot open NFLOG group {group}: {error}; {cure}")
 }
 
-/// Whether the kernel takes requests from us in this network namespace. Capabilities of a user
-/// namespace are none in a network namespace that another one owns, and all of netfilter's netlink
-/// checks that before it looks at a request. So this is one that it never carries out: to be a packet.
-fn may_talk_to_netfilter() -> io::Result<bool> {
+/// Whether the kernel accepts requests from us in this network namespace. The capabilities of a user namespace
+/// do not reach a network namespace that another one owns, and netfilter checks this before it looks at a
+/// request. So this request is one that the kernel never carries out: a packet.
+fn may_use_netfilter() -> io::Result<bool> {
     let request = message::request(MESSAGE_PACKET, NLM_F_REQUEST | NLM_F_ACK, 0, 0, &[]);
     let socket = netfilter_socket()?;
     rustix::net::send(&socket, &request, SendFlags::empty())?;
-    // The answer is there when the request has been sent.
+    // The kernel has replied before `send` returns.
     let mut answer = [0; 256];
     let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
     match message::reply(&answer[..length]) {
@@ -186,7 +185,7 @@ fn may_talk_to_netfilter() -> io::Result<bool> {
     }
 }
 
-/// Reads back what the kernel shows of the group's configuration.
+/// Compares the group's settings with those that the kernel shows.
 fn verify(config: &GroupConfig, socket: &NflogSocket, flush_timeout: Duration) -> Result<()> {
     let group = config.group;
     let instance = match find_instance(group) {
@@ -210,14 +209,14 @@ fn verify(config: &GroupConfig, socket: &NflogSocket, flush_timeout: Duration) -
     );
     if found != wanted {
         bail!(
-            "group {group}: the kernel has copy mode, copy range and flush timeout {found:?}, asked for was {wanted:?}; try again"
+            "group {group}: the kernel has copy mode, copy range and flush timeout {found:?} instead of {wanted:?}; try again"
         );
     }
     Ok(())
 }
 
-/// Warns of a receive buffer that is smaller than asked for.
-pub fn check_receive_buffer(socket: &NflogSocket) {
+/// Warns if the receive buffer is smaller than requested.
+pub(crate) fn check_receive_buffer(socket: &NflogSocket) {
     let granted = socket.receive_buffer();
     if granted < WANTED_RECEIVE_BUFFER {
         warn!(

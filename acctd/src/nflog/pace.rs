@@ -1,10 +1,10 @@
-//! When a reader looks at its socket next. While little comes, it is woken for each datagram; when
-//! much comes, it looks every few milliseconds and is not woken at all, as NAPI does for network
-//! cards. A rule with a threshold of 50 hands over thousands of datagrams a second, and being woken
-//! for each costs more than reading it, on both sides: the kernel wakes in the path of the packet.
+//! When a reader next reads its socket. At low load the kernel wakes the reader for each datagram. At high
+//! load the reader polls every few milliseconds and is not woken at all, as NAPI does for network cards: a
+//! rule with a threshold of 50 sends thousands of datagrams per second, and a wake-up for each costs more
+//! than reading it. It also costs the kernel time in the path of the packet.
 //!
-//! Nothing depends on when a packet is read: its time stamp is the kernel's, and a closing period
-//! reads the socket first.
+//! Nothing depends on when a packet is read: its time stamp is the kernel's, and the socket is read before a
+//! period closes.
 
 use std::io;
 use std::sync::Arc;
@@ -15,30 +15,30 @@ use tokio::time::sleep;
 
 use crate::nflog::socket::NflogSocket;
 
-/// How long to leave a busy socket alone.
-const REST: Duration = Duration::from_millis(5);
-/// The socket must have room for what comes meanwhile: of a million packets a second, a megabyte.
-const BUFFER_TO_REST: usize = 8 * 1024 * 1024;
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// A smaller receive buffer is not polled: it must hold what arrives between two polls. At a million packets
+/// per second this is a megabyte.
+const MIN_BUFFER_TO_POLL: usize = 8 * 1024 * 1024;
 
-/// Paces the reads of one socket.
+/// Schedules the reads of one socket.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     socket: Arc<NflogSocket>,
-    /// The socket's place in the runtime's epoll; `None` while resting, for epoll would wake the
-    /// thread whether it is waited for or not.
+    /// The socket's registration with epoll. `None` while polling: epoll would wake the thread even if
+    /// nobody waits for it.
     watch: Option<AsyncFd<Arc<NflogSocket>>>,
-    may_rest: bool,
+    may_poll: bool,
     emptied_at: Instant,
     n_read_since: usize,
     more_waits: bool,
 }
 
 impl Pace {
-    /// Begins by watching, on the runtime that this is called in.
-    pub fn new(socket: Arc<NflogSocket>) -> io::Result<Self> {
+    /// Begins with wake-ups, on the current runtime.
+    pub(crate) fn new(socket: Arc<NflogSocket>) -> io::Result<Self> {
         let watch = NflogSocket::watch(&socket)?;
         Ok(Self {
-            may_rest: socket.receive_buffer() >= BUFFER_TO_REST,
+            may_poll: socket.receive_buffer() >= MIN_BUFFER_TO_POLL,
             socket,
             watch: Some(watch),
             emptied_at: Instant::now(),
@@ -47,23 +47,23 @@ impl Pace {
         })
     }
 
-    /// Returns when it is time to read. May be dropped at any point and called again.
-    pub async fn time_to_read(&self) -> io::Result<()> {
+    /// Returns when it is time to read. It is cancel-safe.
+    pub(crate) async fn time_to_read(&self) -> io::Result<()> {
         if self.more_waits {
-            // Others first: a flood in one group is no reason to starve another.
+            // Other tasks first: a flood in one group must not starve another.
             tokio::task::yield_now().await;
             return Ok(());
         }
         match &self.watch {
-            // Cleared before the read, so that what comes behind the read's end wakes again.
+            // Cleared before the read, so that what arrives after the read wakes again.
             Some(watch) => watch.readable().await?.clear_ready(),
-            None => sleep(REST).await,
+            None => sleep(POLL_INTERVAL).await,
         }
         Ok(())
     }
 
-    /// Takes note of a read that brought `n_read` datagrams and left none waiting if `emptied`.
-    pub fn note_read(&mut self, n_read: usize, emptied: bool) {
+    /// A read has received `n_read` datagrams, and all that waited if `emptied`.
+    pub(crate) fn note_read(&mut self, n_read: usize, emptied: bool) {
         self.n_read_since += n_read;
         self.more_waits = !emptied;
         if !emptied {
@@ -71,13 +71,13 @@ impl Pace {
         }
         let now = Instant::now();
         let is_busy = match self.watch {
-            Some(_) => self.may_rest && now - self.emptied_at < REST,
+            Some(_) => self.may_poll && now - self.emptied_at < POLL_INTERVAL,
             None => self.n_read_since > 1,
         };
         if is_busy {
             self.watch = None;
         } else if self.watch.is_none() {
-            // What has come since the read wakes at once. Should this fail, resting serves as well.
+            // What has arrived since the read wakes at once. If this fails, polling continues.
             self.watch = NflogSocket::watch(&self.socket).ok();
         }
         self.emptied_at = now;

@@ -1,13 +1,13 @@
-//! Whether rules still log to the groups. The kernel does not tell a group that nothing is logged to it any
-//! more (`nft flush ruleset`, a firewall's reload in two steps), and a file without packets looks like an
-//! interval without traffic.
+//! Checks whether rules still log to the groups. The kernel does not tell a group that its rules were removed
+//! (`nft flush ruleset`, a firewall's reload in two steps), and then a file without packets looks like an interval
+//! without traffic.
 //!
-//! `nf_tables` tells of each transaction over netlink. A thread of its own takes note at once, so that the time
-//! is right: what replaces the rules in one transaction leaves no hole and is none here. Of the rules of
-//! iptables-legacy nobody tells: it looks at them each second, where it may see which tables there are.
+//! `nf_tables` announces each transaction over netlink. A separate thread receives the announcements at once, so
+//! the times are exact: if rules are replaced in one transaction, there is no gap. Changes of iptables-legacy's
+//! rules are not announced: the thread reads them each second, if it may see which tables exist.
 
-pub mod legacy;
-pub mod ruleset;
+mod legacy;
+mod ruleset;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,53 +33,48 @@ use crate::process::priority::yield_to_readers;
 
 /// `NFNLGRP_NFTABLES`, as the bit of a group.
 const NOTIFICATIONS: u32 = 1 << (7 - 1);
-/// The kernel puts messages together up to a page or two; a rule may have 64 KiB.
+/// The kernel joins messages up to a page or two; one rule may have 64 KiB.
 const BUFFER: usize = 128 * 1024;
-/// How long the thread waits before it looks whether it is still needed, and at the rules of iptables-legacy.
-const LOOK: Duration = Duration::from_secs(1);
-/// As often as that a table of iptables-legacy is read though it has the size that it had.
-const THOROUGH: u32 = 60;
-/// How often to ask for the rules again if they change meanwhile.
+/// How often the thread checks whether it is still needed, and the rules of iptables-legacy.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Each so many checks, all tables of iptables-legacy are read, even those that seem unchanged.
+const FULL_CHECK: u32 = 60;
+/// How often to request the rules again if they change meanwhile.
 const TRIES: usize = 10;
 
-/// Where the kernel tells of changes and answers questions; of the network namespace in which it was opened.
-#[derive(Debug)]
-pub struct RuleSocket {
+/// Receives announcements and requests the rules, in the network namespace in which it was opened.
+pub(crate) struct RuleSocket {
     netlink: OwnedFd,
     legacy: Legacy,
 }
 
 /// Watches the rules until it is dropped.
-#[derive(Debug)]
-pub struct RuleWatch(Arc<Mutex<Watched>>);
+pub(crate) struct RuleWatch(Arc<Mutex<Watched>>);
 
-#[derive(Debug)]
 struct Watched {
     groups: Vec<Group>,
-    /// In the order in which they began.
-    gone: Vec<Gone>,
+    /// In the order of their starts.
+    gaps: Vec<RuleGap>,
 }
 
-#[derive(Debug)]
 struct Group {
     group: NflogGroup,
     n_rules: usize,
 }
 
-/// A time in which no rule logged to a group that had one before; without an end while it lasts.
-#[derive(Debug)]
-struct Gone {
+/// A time in which no rule logged to a group that had one before. While it lasts, it has no end.
+struct RuleGap {
     group: NflogGroup,
     start: UnixNanos,
     end: Option<UnixNanos>,
 }
 
 impl RuleSocket {
-    /// Opens it in this thread's network namespace. Takes `CAP_NET_ADMIN` there.
-    pub fn open() -> io::Result<Self> {
+    /// Opens the socket in this thread's network namespace. Requires `CAP_NET_ADMIN` there.
+    pub(crate) fn open() -> io::Result<Self> {
         let socket = netfilter_socket()?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NOTIFICATIONS))?;
-        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(CHECK_INTERVAL))?;
         set_receive_buffer(&socket)?;
         Ok(Self {
             netlink: socket,
@@ -87,8 +82,8 @@ impl RuleSocket {
         })
     }
 
-    /// The rules that are loaded. What is told of meanwhile is taken in with the answer.
-    fn ask(&self) -> io::Result<Ruleset> {
+    /// Requests all rules. Changes that are announced meanwhile are included.
+    fn dump(&self) -> io::Result<Ruleset> {
         for _ in 0..TRIES {
             let mut ruleset = Ruleset::default();
             let mut is_whole = true;
@@ -103,7 +98,7 @@ impl RuleSocket {
     }
 }
 
-/// Asks for all of a kind. Returns false if they have changed meanwhile.
+/// Requests all tables, chains or rules. Returns false if they have changed meanwhile.
 fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> {
     let request = message::request(kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0, &[]);
     rustix::net::send(socket, &request, SendFlags::empty())?;
@@ -113,7 +108,7 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
         let (length, _) = match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
             Ok(received) => received,
             Err(Errno::INTR) => continue,
-            // Something is missing.
+            // Messages are missing.
             Err(Errno::NOBUFS) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
@@ -135,11 +130,11 @@ fn dump(socket: &OwnedFd, kind: u16, ruleset: &mut Ruleset) -> io::Result<bool> 
 }
 
 impl RuleWatch {
-    /// Looks at the rules, and watches them from then on.
-    pub fn start(groups: &[NflogGroup], mut socket: RuleSocket) -> io::Result<Self> {
+    /// Reads the rules, and watches them from then on.
+    pub(crate) fn start(groups: &[NflogGroup], mut socket: RuleSocket) -> io::Result<Self> {
         // A kernel without nf_tables has no such rules.
-        let ruleset = socket.ask().unwrap_or_default();
-        socket.legacy.look(true);
+        let ruleset = socket.dump().unwrap_or_default();
+        socket.legacy.refresh(true);
         let n_rules = n_rules(&ruleset, &socket.legacy);
         let groups = groups.iter().map(|&group| Group {
             group,
@@ -147,7 +142,7 @@ impl RuleWatch {
         });
         let watched = Arc::new(Mutex::new(Watched {
             groups: groups.collect(),
-            gone: Vec::new(),
+            gaps: Vec::new(),
         }));
         let weak = Arc::downgrade(&watched);
         thread::Builder::new()
@@ -156,23 +151,22 @@ impl RuleWatch {
         Ok(Self(watched))
     }
 
-    /// The times in a period in which the rules were gone, as far as they lie in it.
-    #[must_use]
-    pub fn gaps_in(&self, period: Period) -> Vec<Gap> {
+    /// The parts of gaps that lie in the period.
+    pub(crate) fn gaps_in(&self, period: Period) -> Vec<Gap> {
         let mut gaps: Vec<Gap> = Vec::new();
-        for gone in &self.lock().gone {
-            let start = gone.start.max(period.start);
-            let end = gone.end.unwrap_or(period.end).min(period.end);
+        for gap in &self.lock().gaps {
+            let start = gap.start.max(period.start);
+            let end = gap.end.unwrap_or(period.end).min(period.end);
             if start >= end {
                 continue;
             }
             let period = Period { start, end };
-            match gaps.iter_mut().find(|gap| gap.period == period) {
-                // They went together.
-                Some(gap) => gap.groups.push(gone.group),
+            match gaps.iter_mut().find(|other| other.period == period) {
+                // The rules of both groups were removed together.
+                Some(other) => other.groups.push(gap.group),
                 None => gaps.push(Gap {
                     period,
-                    groups: vec![gone.group],
+                    groups: vec![gap.group],
                     cause: GapCause::RulesGone,
                 }),
             }
@@ -180,33 +174,26 @@ impl RuleWatch {
         gaps
     }
 
-    /// Forgets what lies before a time.
-    pub fn forget_before(&self, time: UnixNanos) {
-        let mut watched = self.lock();
-        watched
-            .gone
-            .retain(|gone| gone.end.is_none_or(|end| end > time));
+    /// Drops the gaps that end before this time.
+    pub(crate) fn forget_before(&self, time: UnixNanos) {
+        let gaps = &mut self.lock().gaps;
+        gaps.retain(|gap| gap.end.is_none_or(|end| end > time));
     }
 
-    /// What is gone is so since then at the latest: times of the old clock would lie ahead.
-    pub fn clock_set_back(&self, now: UnixNanos) {
-        for gone in self
-            .lock()
-            .gone
-            .iter_mut()
-            .filter(|gone| gone.end.is_none())
-        {
-            gone.start = gone.start.min(now);
+    /// Limits the starts of open gaps to `now`: times of the old clock would be in the future.
+    pub(crate) fn clock_set_back(&self, now: UnixNanos) {
+        let gaps = &mut self.lock().gaps;
+        for gap in gaps.iter_mut().filter(|gap| gap.end.is_none()) {
+            gap.start = gap.start.min(now);
         }
     }
 
-    /// For each group whether its rules are gone.
-    #[must_use]
-    pub fn are_gone(&self) -> Vec<bool> {
+    /// For each group, whether its rules were removed and are not loaded again.
+    pub(crate) fn are_gone(&self) -> Vec<bool> {
         let watched = self.lock();
         let is_gone = |group: &Group| {
-            let mut gone = watched.gone.iter();
-            gone.any(|gone| gone.group == group.group && gone.end.is_none())
+            let mut gaps = watched.gaps.iter();
+            gaps.any(|gap| gap.group == group.group && gap.end.is_none())
         };
         watched.groups.iter().map(is_gone).collect()
     }
@@ -216,17 +203,17 @@ impl RuleWatch {
     }
 }
 
-/// How many rules log to a group, of both kinds.
+/// How many rules log to a group, of nf_tables and iptables-legacy.
 fn n_rules(ruleset: &Ruleset, legacy: &Legacy) -> impl Fn(NflogGroup) -> usize + use<> {
     let both = [ruleset.n_rules(), legacy.n_rules()];
     move |group| both.iter().filter_map(|it| it.get(&group.0)).sum()
 }
 
-/// Until nobody wants to know any more.
+/// The thread. It ends when the [`RuleWatch`] is dropped.
 fn watch(watched: &Weak<Mutex<Watched>>, mut socket: RuleSocket, mut ruleset: Ruleset) {
     yield_to_readers();
     let mut buffer = vec![0; BUFFER];
-    let (mut looked, mut looked_at, mut n_looks) = (Instant::now(), UnixNanos::now(), 0_u32);
+    let (mut checked, mut checked_at, mut n_checks) = (Instant::now(), UnixNanos::now(), 0_u32);
     loop {
         let flags = RecvFlags::TRUNC;
         let received = rustix::net::recv(&socket.netlink, &mut buffer[..], flags);
@@ -234,10 +221,10 @@ fn watch(watched: &Weak<Mutex<Watched>>, mut socket: RuleSocket, mut ruleset: Ru
         let mut since = now;
         let mut has_changed = match received {
             Ok((read, length)) if length <= buffer.len() => ruleset.apply(&buffer[..read]),
-            // Too much at once, of which some is missing.
-            Ok(_) | Err(Errno::NOBUFS) => match socket.ask() {
-                Ok(asked) => {
-                    ruleset = asked;
+            // Announcements are missing.
+            Ok(_) | Err(Errno::NOBUFS) => match socket.dump() {
+                Ok(current) => {
+                    ruleset = current;
                     true
                 }
                 Err(error) => {
@@ -254,26 +241,26 @@ fn watch(watched: &Weak<Mutex<Watched>>, mut socket: RuleSocket, mut ruleset: Ru
         let Some(watched) = watched.upgrade() else {
             return;
         };
-        if looked.elapsed() >= LOOK {
+        if checked.elapsed() >= CHECK_INTERVAL {
             let before = socket.legacy.n_rules();
-            n_looks = n_looks.wrapping_add(1);
-            socket.legacy.look(n_looks.is_multiple_of(THOROUGH));
+            n_checks = n_checks.wrapping_add(1);
+            socket.legacy.refresh(n_checks.is_multiple_of(FULL_CHECK));
             if socket.legacy.n_rules() != before {
                 has_changed = true;
-                since = looked_at.min(now);
+                since = checked_at.min(now);
             }
-            (looked, looked_at) = (Instant::now(), now);
+            (checked, checked_at) = (Instant::now(), now);
         }
         if has_changed {
             let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-            watched.note(n_rules(&ruleset, &socket.legacy), since, now);
+            watched.update(n_rules(&ruleset, &socket.legacy), since, now);
         }
     }
 }
 
 impl Watched {
-    /// Takes in how many rules there are now, or since then at the earliest.
-    fn note(&mut self, n_rules: impl Fn(NflogGroup) -> usize, since: UnixNanos, now: UnixNanos) {
+    /// Sets the number of rules of each group at `now`. If it has changed, it did so after `since`.
+    fn update(&mut self, n_rules: impl Fn(NflogGroup) -> usize, since: UnixNanos, now: UnixNanos) {
         for Group {
             group,
             n_rules: known,
@@ -285,20 +272,20 @@ impl Watched {
                 warn!(
                     "group {group}: no rule logs to it any more: what passes is not counted until the rules are loaded again (acctd rules --apply, or the firewall's own reload)"
                 );
-                self.gone.push(Gone {
+                self.gaps.push(RuleGap {
                     group,
                     start: since,
                     end: None,
                 });
             }
             if before == 0 && *known > 0 {
-                let mut open = self.gone.iter_mut();
-                let open = open.find(|gone| gone.group == group && gone.end.is_none());
-                if let Some(gone) = open {
-                    gone.end = Some(now);
+                let mut gaps = self.gaps.iter_mut();
+                let open = gaps.find(|gap| gap.group == group && gap.end.is_none());
+                if let Some(gap) = open {
+                    gap.end = Some(now);
                     info!(
                         "Group {group} has rules again; what passed within {:.3} s is not counted",
-                        gone.start.until(now).as_secs_f64()
+                        gap.start.until(now).as_secs_f64()
                     );
                 }
             }
@@ -317,13 +304,13 @@ mod tests {
         let groups = groups.map(|(group, n_rules)| Group { group, n_rules });
         RuleWatch(Arc::new(Mutex::new(Watched {
             groups: groups.collect(),
-            gone: Vec::new(),
+            gaps: Vec::new(),
         })))
     }
 
-    fn note(watch: &RuleWatch, n_rules: [usize; 2], at: i64) {
+    fn update(watch: &RuleWatch, n_rules: [usize; 2], at: i64) {
         let of = |group: NflogGroup| n_rules[usize::from(group.0 - 4)];
-        watch.lock().note(of, UnixNanos(at), UnixNanos(at));
+        watch.lock().update(of, UnixNanos(at), UnixNanos(at));
     }
 
     fn gaps(watch: &RuleWatch, start: i64, end: i64) -> Vec<(i64, i64, usize)> {
@@ -335,17 +322,17 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_together_is_one_gap_in_each_period() {
+    fn rules_removed_together_are_one_gap_in_each_period() {
         let watch = watch_of([1, 2]);
-        note(&watch, [1, 1], 5);
+        update(&watch, [1, 1], 5);
         assert_eq!(watch.are_gone(), [false, false], "one of two is left");
-        note(&watch, [0, 0], 10);
+        update(&watch, [0, 0], 10);
         assert_eq!(watch.are_gone(), [true, true]);
         assert_eq!(gaps(&watch, 0, 20), [(10, 20, 2)]);
-        note(&watch, [0, 3], 25);
+        update(&watch, [0, 3], 25);
         assert_eq!(watch.are_gone(), [true, false]);
         assert_eq!(gaps(&watch, 20, 40), [(20, 40, 1), (20, 25, 1)]);
-        note(&watch, [1, 3], 41);
+        update(&watch, [1, 3], 41);
         watch.forget_before(UnixNanos(40));
         assert_eq!(gaps(&watch, 0, 100), [(10, 41, 1)]);
         watch.forget_before(UnixNanos(41));
@@ -353,22 +340,22 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_between_two_looks_is_gone_for_as_long_as_it_may_be() {
+    fn if_rules_change_between_two_checks_the_gap_is_as_long_as_it_may_be() {
         let watch = watch_of([1, 1]);
-        let look = |n_rules: usize, since: i64, now: i64| {
+        let check = |n_rules: usize, since: i64, now: i64| {
             let (since, now) = (UnixNanos(since), UnixNanos(now));
-            watch.lock().note(|_| n_rules, since, now);
+            watch.lock().update(|_| n_rules, since, now);
         };
-        look(0, 10, 20);
-        look(1, 20, 30);
+        check(0, 10, 20);
+        check(1, 20, 30);
         assert_eq!(gaps(&watch, 0, 100), [(10, 30, 2)]);
     }
 
     #[test]
     fn rules_that_were_never_there_are_not_gone() {
         let watch = watch_of([0, 0]);
-        note(&watch, [0, 0], 1);
-        note(&watch, [1, 0], 2);
+        update(&watch, [0, 0], 1);
+        update(&watch, [1, 0], 2);
         assert_eq!(watch.are_gone(), [false, false]);
         assert_eq!(gaps(&watch, 0, 100), []);
     }

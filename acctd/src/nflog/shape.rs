@@ -1,12 +1,12 @@
-//! Where in a packet's message things are. The messages that one rule logs on one hook differ in
-//! values alone, so that whoever knows the shape of one finds the values of the next without
-//! walking its attributes: a comparison under a mask says whether it is of that shape.
+//! The offsets in a packet's message. The messages that one rule logs on one hook differ only in values. So if
+//! the shape of one is known, the values of the next are at the same offsets, and acctd does not walk its
+//! attributes. A comparison under a mask shows whether a message has that shape.
 
 use std::ops::Range;
 
 use super::message::{ATTRIBUTE_HEADER, NETLINK_HEADER, NFGENMSG, align, attributes};
 
-/// `enum nfulnl_attr_type`, those that accounting reads.
+/// `enum nfulnl_attr_type`: the attributes that acctd reads.
 pub(super) mod attribute {
     pub(in crate::nflog) const PACKET_HDR: u16 = 1;
     pub(in crate::nflog) const TIMESTAMP: u16 = 3;
@@ -15,8 +15,7 @@ pub(super) mod attribute {
     pub(in crate::nflog) const L2HDR: u16 = 21;
 }
 
-/// Where the values of a message are, in bytes from its front, and those that are the same in all
-/// messages of its shape.
+/// The offsets of values in a message, and the values that are the same in all messages of its shape.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     /// `NFPROTO_*` of the table that logged the packet.
@@ -32,7 +31,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// That of a message of nothing.
+    /// The layout of an empty message.
     pub(super) const NONE: Self = Self {
         family: 0,
         hook: 0,
@@ -43,7 +42,7 @@ impl Layout {
         payload: 0..0,
     };
 
-    /// That of a packet's message; `None` if its attributes do not add up.
+    /// The layout of a packet's message; `None` if its attributes are impossible.
     pub(super) fn of(message: &[u8]) -> Option<Self> {
         let mut layout = Self {
             family: *message.get(NETLINK_HEADER)?,
@@ -73,26 +72,26 @@ impl Layout {
 /// Where the attributes of a packet's message begin.
 const ATTRIBUTES_AT: usize = NETLINK_HEADER + NFGENMSG;
 
-/// The longest message whose shape is remembered, in bytes. The kernel's are of 148 (IPv4) and 168
-/// (IPv6) where they come from an Ethernet device and the rule has no label.
+/// The longest message whose shape is remembered, in bytes. If packets come from an Ethernet device and the rule
+/// has no prefix, their messages have 148 (IPv4) or 168 bytes (IPv6).
 const LONGEST: usize = 256;
 
-/// The shape of a message: its length, its attributes' types and lengths, and the values that say
-/// how to read the others.
+/// The shape of a message: its length, the types and lengths of its attributes, and the values that decide how
+/// the others are read.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// Where things are in its messages.
+    /// The layout of messages of this shape.
     pub(super) layout: Layout,
-    /// In bytes, not less than a block.
+    /// In bytes, at least one block.
     length: usize,
-    /// Of the blocks from the front of a message on.
+    /// The whole blocks from the front of a message.
     front: [Pattern; LONGEST / BLOCK],
-    /// Of the block at its very end, which may overlap them.
+    /// The last bytes of a message, as many as a block has. They may overlap the other blocks.
     end: Pattern,
 }
 
 impl Shape {
-    /// That of no message.
+    /// A shape that no message has.
     pub(super) const NONE: Self = Self {
         layout: Layout::NONE,
         length: usize::MAX,
@@ -100,21 +99,21 @@ impl Shape {
         end: Pattern::ANY,
     };
 
-    /// The shape of this message of this layout; none if it is too short or too long.
+    /// The shape of this message, which has this layout. [`Shape::NONE`] if it is too short or too long.
     pub(super) fn of(message: &[u8], layout: &Layout) -> Self {
         let mut mask = vec![0_u8; message.len()];
-        let mut in_common = |range: Range<usize>| {
+        let mut compare = |range: Range<usize>| {
             if let Some(bytes) = mask.get_mut(range) {
                 bytes.fill(0xff);
             }
         };
-        // Length and type, then the family.
-        in_common(0..6);
-        in_common(NETLINK_HEADER..NETLINK_HEADER + 1);
+        // Length and type of the message, then the family.
+        compare(0..6);
+        compare(NETLINK_HEADER..NETLINK_HEADER + 1);
         for (kind, value) in attributes(message, ATTRIBUTES_AT).flatten() {
-            in_common(value.start - ATTRIBUTE_HEADER..value.start);
+            compare(value.start - ATTRIBUTE_HEADER..value.start);
             if kind == attribute::PACKET_HDR {
-                in_common(value);
+                compare(value);
             }
         }
         let mut shape = Self::NONE;
@@ -134,7 +133,7 @@ impl Shape {
         shape
     }
 
-    /// The message at the front of a datagram if it is of this shape, and what follows it.
+    /// If the first message of the datagram has this shape: the message, and what follows it.
     #[inline]
     pub(super) fn split_off<'a>(&self, datagram: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         let message = datagram.get(..self.length)?;
@@ -153,7 +152,7 @@ impl Shape {
     }
 }
 
-/// What is compared at a time: as much as fits two vector registers of any processor.
+/// How many bytes are compared at a time: they fit two vector registers of any processor.
 const BLOCK: usize = 32;
 
 /// Bytes under a mask.
@@ -176,7 +175,7 @@ impl Pattern {
         }
     }
 
-    /// Zeros where the block is as it should be.
+    /// Zero bits where the block matches.
     #[inline]
     fn difference(&self, block: &[u8; BLOCK]) -> [u64; BLOCK / 8] {
         let words = words(block);

@@ -1,23 +1,23 @@
-//! The edge to `libnetfilter_log` and the kernel: opens a group through the nflog crate, receives
-//! its datagrams, and lets go of it without losing what the kernel still holds.
+//! The interface to `libnetfilter_log` and the kernel: opens a group through the nflog crate, receives its
+//! datagrams, and unbinds it without losing what the kernel still holds.
 //!
-//! What nflog 0.9.0 and the C libraries below it do that this file works around:
-//! - `Queue::open` and `Queue::bind_group` hide failure in a null pointer, on which the next call
-//!   panics. So a socket of the same kind is tried first, and errno is read behind the bind.
-//! - A packet that arrives between a request and the kernel's answer confuses the library: it may
-//!   report failure, without an errno, for a bind that has succeeded. So a filter on the socket keeps
-//!   packets away until all is configured. They were logged before acctd counts.
-//! - Its setters drop C's result. The kernel applies a setting while it is being sent, so only a
-//!   wrong value could fail; the result is read back from `/proc/net/netfilter/nfnetlink_log`.
-//! - `nflog_set_nlbufsiz` sets the socket's receive buffer as well, to ten times its value. So the
-//!   buffer is set behind it.
-//! - `run_loop` panics on any error, ENOBUFS included, and never ends. It is not used.
-//! - `Queue` holds raw C pointers and so belongs to its thread. Only the socket is needed from
-//!   here on: it is duplicated, and the queue closed.
+//! This file works around the following in nflog 0.9.0 and the C libraries below it:
+//! - If `Queue::open` or `Queue::bind_group` fails, it stores a null pointer, and the next call panics. So
+//!   acctd first opens a socket of the same kind, and reads errno after the bind.
+//! - If a packet arrives between a request and the kernel's reply, the library may report failure, without
+//!   an errno, for a bind that has succeeded. So a filter on the socket holds packets back until the group
+//!   is configured. These packets were logged before acctd counts.
+//! - Its setters drop C's result. The kernel applies a setting during the send, so only a wrong value could
+//!   fail. acctd reads the result back from `/proc/net/netfilter/nfnetlink_log`.
+//! - `nflog_set_nlbufsiz` also sets the socket's receive buffer, to ten times its value. So acctd sets the
+//!   buffer afterwards.
+//! - `run_loop` panics on any error, even ENOBUFS, and never ends. It is not used.
+//! - `Queue` holds raw C pointers, so it belongs to its thread. Afterwards only the socket is needed: acctd
+//!   duplicates it and closes the queue.
 //!
-//! `nflog_bind_pf` is not called: it redirects the kernel's *own* log lines (conntrack's invalid
-//! packets) to group 0 and has no part in NFLOG rules, which find their logger by type
-//! (`nf_log_packet` in `net/netfilter/nf_log.c`).
+//! `nflog_bind_pf` is not called: it redirects log lines of the kernel itself (conntrack's invalid packets)
+//! to group 0. NFLOG rules do not need it: they find their logger by type (`nf_log_packet` in
+//! `net/netfilter/nf_log.c`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -38,26 +38,25 @@ use crate::nflog::decode::{Record, Records};
 use crate::nflog::message::{self, MESSAGE_CONFIG, NLM_F_ACK, NLM_F_REQUEST, result_of};
 use crate::nflog::table::COPY_PACKET;
 
-/// The kernel builds no larger datagram: it refuses a larger `nlbufsiz` (and says it took it).
+/// The kernel builds no larger datagram: it ignores a larger `nlbufsiz` without an error.
 const KERNEL_BUFFER: u32 = 128 * 1024;
-/// The longest datagram. The allocation of a batch is rounded up to whole page orders, and some
-/// kernels fill what they got instead of what they asked for.
+/// The longest datagram, in bytes. The kernel rounds the allocation of a batch up to whole page orders, and
+/// some kernels fill all of it.
 pub const MAX_DATAGRAM: usize = 2 * KERNEL_BUFFER as usize;
 /// Packets in a batch, unless the rule's own threshold is lower or the buffer fills before.
 const THRESHOLD: u32 = 16_383;
-/// What may wait for the reader, in bytes; the kernel doubles it for its own overhead.
+/// The receive buffer that acctd requests, in bytes; the kernel doubles it for its overhead.
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
-/// What the kernel should have granted then, in bytes of its memory.
-pub const WANTED_RECEIVE_BUFFER: usize = 2 * RECEIVE_BUFFER;
-/// On the netdev egress hook a packet begins with its Ethernet header and up to two VLAN tags, and
-/// the group's copy range would cut the IP header off behind them. A rule's own snaplen saves
-/// these bytes on all other hooks.
+/// The receive buffer that the kernel then grants, in bytes of its memory.
+pub(crate) const WANTED_RECEIVE_BUFFER: usize = 2 * RECEIVE_BUFFER;
+/// On the netdev egress hook a packet begins with its Ethernet header and up to two VLAN tags, and a shorter
+/// copy range would cut the IP header off. On all other hooks the snaplen of a rule saves these bytes.
 const LINK_LAYER_ROOM: usize = 14 + 2 * 4;
 
-/// Its netlink port id.
+/// The kernel's netlink port id.
 const KERNEL: u32 = 0;
 
-/// A socket that the kernel sends the packets of one group to.
+/// A socket to which the kernel sends the packets of one group.
 #[derive(Debug)]
 pub struct NflogSocket {
     fd: OwnedFd,
@@ -65,28 +64,29 @@ pub struct NflogSocket {
     receive_buffer: usize,
 }
 
-/// What a receive brought.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A datagram of this many bytes, at the front of the buffer.
+    /// A datagram of this many bytes is at the front of the buffer.
     Datagram(usize),
-    /// Nothing is waiting.
+    /// The socket is empty.
     Nothing,
-    /// ENOBUFS: the socket was full and the kernel has dropped datagrams.
+    /// ENOBUFS: the socket was full, and the kernel has dropped datagrams.
     Overrun,
 }
 
-/// What has waited in a socket that is taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What waited in a socket that was taken over.
+#[derive(Clone, Copy, Debug)]
 pub struct Waiting {
-    /// When the packet at the front was logged; `None` if none waits, or it has no time stamp.
+    /// When the first packet was logged; `None` if no packet waits, or it has no time stamp.
     pub since: Option<UnixNanos>,
-    /// The kernel has said that the socket was full. It says so once.
+    /// The kernel has reported that the socket was full. It reports this once.
     pub overran: bool,
 }
 
 impl NflogSocket {
-    /// Binds and configures `group`, to be given the [`copy_range`] of this family's packets.
+    /// Binds and configures `group`, which receives the first bytes of each packet, as many as the headers
+    /// of `family` need.
     pub fn open(group: NflogGroup, family: Family, flush_timeout: Duration) -> io::Result<Self> {
         // If the kernel has no netfilter netlink, or this process no descriptor left, `Queue::open` could only
         // panic.
@@ -94,7 +94,7 @@ impl NflogSocket {
         let mut queue = Queue::new();
         queue.open();
         let opened = Self::configure(&mut queue, group, family, flush_timeout);
-        // Closes the library's descriptor; ours goes on.
+        // Closes the library's descriptor, not the duplicate.
         queue.close();
         opened
     }
@@ -109,7 +109,7 @@ impl NflogSocket {
         packet_filter::attach(&fd)?;
         set_errno(Errno(0));
         queue.bind_group(group.0);
-        // A call that was interrupted has been made again.
+        // The library repeats a call that was interrupted.
         if !matches!(errno(), Errno(0 | libc::EINTR)) {
             return Err(errno().into());
         }
@@ -119,8 +119,8 @@ impl NflogSocket {
         queue.set_timeout(centiseconds(flush_timeout));
         queue.set_mode(CopyMode::CopyPacket, copy_range(family));
         let receive_buffer = set_receive_buffer(&fd)?;
-        // From here on nobody but the kernel can send to it: any other process with CAP_NET_ADMIN could
-        // make up packets.
+        // From now on only the kernel can send to it. Otherwise any process with CAP_NET_ADMIN could forge
+        // packets.
         rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
         packet_filter::detach(&fd)?;
         Ok(Self {
@@ -130,9 +130,9 @@ impl NflogSocket {
         })
     }
 
-    /// Takes over a socket that was bound to `group` by an earlier process, and sets it as
-    /// [`NflogSocket::open`] would. Whoever has kept it may be wrong, so what cannot be shown to be that is
-    /// refused.
+    /// Takes over a socket that an earlier process bound to `group`, and configures it as
+    /// [`NflogSocket::open`] does. Whoever kept the socket may be wrong, so a socket that is not verifiably
+    /// bound to the group is rejected.
     pub fn take_over(
         fd: OwnedFd,
         group: NflogGroup,
@@ -142,7 +142,7 @@ impl NflogSocket {
         let is_netfilter = sockopt::socket_domain(&fd).is_ok_and(|is| is == AddressFamily::NETLINK)
             && sockopt::socket_protocol(&fd).is_ok_and(|is| is == Some(NETFILTER));
         if !is_netfilter {
-            return Err(io::Error::other("it is no netfilter socket"));
+            return Err(io::Error::other("it is not a netfilter socket"));
         }
         rustix::net::connect(&fd, &SocketAddrNetlink::new(KERNEL, 0))?;
         rustix::net::send(
@@ -160,18 +160,18 @@ impl NflogSocket {
         Ok((socket, waiting))
     }
 
-    /// Looks at what waits, and leaves it there. The kernel answers a request at once, and this one only
-    /// where the group is not bound to the socket: so unless its answer stands at the front, it is
-    /// bound, or was until the last packet in it.
+    /// Looks at what waits, and leaves it there. The kernel replies at once, and to the settings request only
+    /// if the group is not bound to the socket. So unless an error is first in the socket, the group is bound,
+    /// or was until the last packet in the socket.
     fn waiting(&self) -> io::Result<Waiting> {
-        /// The first message, with all that the kernel may add to a packet's header.
-        const ENOUGH: usize = 8 * 1024;
-        let mut buffer = vec![0; ENOUGH];
+        /// Room for the first message, with all that the kernel may add to a packet's header.
+        const FIRST_MESSAGE: usize = 8 * 1024;
+        let mut buffer = vec![0; FIRST_MESSAGE];
         let is_yes = |(_, result): (u32, io::Result<()>)| result.is_ok();
         let mut overran = false;
         let length = loop {
             match self.receive_with(&mut buffer, RecvFlags::PEEK)? {
-                // Of the process before, which has asked whether the group is bound.
+                // The previous process asked whether the group is bound.
                 Received::Datagram(length)
                     if message::reply(&buffer[..length]).is_some_and(is_yes) =>
                 {
@@ -185,7 +185,7 @@ impl NflogSocket {
         let since = match Records::of(&buffer[..length]).next() {
             Some(Record::Packet(packet)) => match packet.group() {
                 Some(group) if group == self.group.0 => packet.stamp(),
-                _ => return Err(io::Error::other("packets of another group wait in it")),
+                _ => return Err(io::Error::other("it holds packets of another group")),
             },
             Some(Record::Reply(errno)) => {
                 result_of(errno)?;
@@ -196,36 +196,31 @@ impl NflogSocket {
         Ok(Waiting { since, overran })
     }
 
-    /// Lets the runtime that this is called in say when the socket is readable, until what this
-    /// returns is dropped.
-    pub fn watch(socket: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+    /// Registers the socket with the current runtime, until the result is dropped.
+    pub(crate) fn watch(socket: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
         let socket = Arc::clone(socket);
-        // SAFETY: `as_raw_fd` gives the same descriptor each time, which the `OwnedFd` in the socket
-        // keeps open for as long as the `AsyncFd` holds its `Arc`, and that is until it has
-        // deregistered.
+        // SAFETY: `as_raw_fd` returns the same descriptor each time. The `OwnedFd` in the socket keeps it
+        // open while the `AsyncFd` holds its `Arc`, that is until it has deregistered.
         Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
     }
 
-    /// The group it is bound to.
-    #[must_use]
-    pub fn group(&self) -> NflogGroup {
+    pub(crate) fn group(&self) -> NflogGroup {
         self.group
     }
 
-    /// Bytes of kernel memory that may wait for the reader, as the kernel granted them.
-    #[must_use]
-    pub fn receive_buffer(&self) -> usize {
+    /// The receive buffer that the kernel granted, in bytes of its memory.
+    pub(crate) fn receive_buffer(&self) -> usize {
         self.receive_buffer
     }
 
-    /// The kernel's name for this socket, as `/proc` shows it beside the group.
-    pub fn port_id(&self) -> io::Result<u32> {
+    /// The netlink port id, which `/proc` shows beside the group.
+    pub(super) fn port_id(&self) -> io::Result<u32> {
         let address = rustix::net::getsockname(&self.fd)?;
         let address = SocketAddrNetlink::try_from(address)?;
         Ok(address.pid())
     }
 
-    /// Receives what is there, without waiting.
+    /// Receives one datagram, without waiting.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.receive_with(buffer, RecvFlags::empty())
     }
@@ -243,22 +238,22 @@ impl NflogSocket {
         }
     }
 
-    /// Unbinds the group: the kernel flushes its batch into this socket before it returns, and
-    /// logs nothing more here. Asks for no answer, so that nothing is read here but packets.
+    /// Unbinds the group. Before this returns, the kernel flushes its batch into the socket; afterwards it
+    /// logs nothing more here. Requests no reply, so the socket holds only packets.
     pub fn unbind(&self) -> io::Result<()> {
-        // By its name, should somebody have connected the socket to another.
+        // By port id, in case somebody has connected the socket to another one.
         let kernel = SocketAddrNetlink::new(KERNEL, 0);
         let request = unbind_request(self.group);
         rustix::net::sendto(&self.fd, &request, SendFlags::empty(), &kernel)?;
         Ok(())
     }
 
-    /// Asks the kernel whether the group is still bound to this socket. When this returns, the answer
-    /// waits behind the packets in it: 0 for yes, `ENODEV` if it is bound to none, `EPERM` if to
-    /// another, with this number.
-    pub fn ask_whether_bound(&self, number: u32) -> io::Result<()> {
-        let question = question(self.group, number);
-        rustix::net::send(&self.fd, &question, SendFlags::empty())?;
+    /// Asks the kernel whether the group is still bound to this socket. When this returns, the reply is in
+    /// the socket, after the packets. It has this number, and the errno 0 if the group is bound, `ENODEV` if
+    /// it is not bound, `EPERM` if it is bound to another socket.
+    pub(crate) fn ask_whether_bound(&self, number: u32) -> io::Result<()> {
+        let request = probe_request(self.group, number);
+        rustix::net::send(&self.fd, &request, SendFlags::empty())?;
         Ok(())
     }
 }
@@ -275,16 +270,14 @@ impl AsRawFd for NflogSocket {
     }
 }
 
-/// A flush timeout in the unit of the kernel's interface.
-#[must_use]
-pub fn centiseconds(flush_timeout: Duration) -> u32 {
+/// The kernel's unit of flush timeouts.
+pub(super) fn centiseconds(flush_timeout: Duration) -> u32 {
     u32::try_from(flush_timeout.as_millis() / 10).unwrap_or(u32::MAX)
 }
 
-/// Bytes that the kernel is to copy of each packet, unless its rule says less.
-#[must_use]
-pub fn copy_range(family: Family) -> u32 {
-    // At most 62.
+/// How many bytes of each packet the kernel copies, unless the rule has a smaller snaplen.
+pub(crate) fn copy_range(family: Family) -> u32 {
+    // At most 62, so it fits.
     u32::try_from(family.header_length() + LINK_LAYER_ROOM).unwrap_or(0)
 }
 
@@ -301,23 +294,22 @@ pub(super) fn netfilter_socket() -> io::Result<OwnedFd> {
 }
 
 fn duplicate(queue: &Queue) -> io::Result<OwnedFd> {
-    // SAFETY: the queue is open for the length of this borrow, so the descriptor is valid;
-    // `Queue::fd` has asserted that it is open.
+    // SAFETY: the queue is open during this borrow, so the descriptor is valid; `Queue::fd` has asserted
+    // that it is open.
     let library_fd = unsafe { BorrowedFd::borrow_raw(queue.fd()) };
-    // Close-on-exec.
     library_fd.try_clone_to_owned()
 }
 
-/// Asks for the buffer past `net.core.rmem_max`, which `CAP_NET_ADMIN` of the first user
-/// namespace may; without it, for as much as that limit gives. Returns what was granted.
-pub fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
+/// Sets the receive buffer. With `CAP_NET_ADMIN` in the first user namespace, it may exceed
+/// `net.core.rmem_max`; without, it is at most that. Returns what the kernel granted, in bytes.
+pub(crate) fn set_receive_buffer(fd: &OwnedFd) -> io::Result<usize> {
     if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
     }
     Ok(sockopt::socket_recv_buffer_size(fd)?)
 }
 
-/// A filter that lets replies through and no packet. The socket drops what it filters in silence.
+/// A filter that drops packets and lets replies through. The kernel does not report what it drops.
 mod packet_filter {
     use std::io;
     use std::os::fd::OwnedFd;
@@ -329,7 +321,7 @@ mod packet_filter {
     const LOAD_HALF: u16 = 0x28;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    /// `nlmsghdr.nlmsg_type`, in bytes from the front.
+    /// Offset of `nlmsghdr.nlmsg_type`.
     const TYPE_AT: u32 = 4;
 
     pub(super) fn attach(socket: &OwnedFd) -> io::Result<()> {
@@ -339,7 +331,7 @@ mod packet_filter {
             jf: u8::from(code == JUMP_IF_EQUAL),
             k,
         };
-        // A load reads network order, the kernel has written the type in host order.
+        // A load reads network order; the kernel writes the type in host order.
         let packet_type = u16::from_be_bytes(MESSAGE_PACKET.to_ne_bytes());
         let mut program = [
             instruction(LOAD_HALF, TYPE_AT),
@@ -371,7 +363,7 @@ fn unbind_request(group: NflogGroup) -> Vec<u8> {
     configure(group, &[(attribute::COMMAND, &[NFULNL_CFG_CMD_UNBIND])])
 }
 
-/// All that a bound group can be told.
+/// All settings that the kernel can change while the group is bound.
 fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) -> Vec<u8> {
     const NFULNL_CFG_F_SEQ: u16 = 1;
     let mut mode = [0; 6];
@@ -392,15 +384,15 @@ fn settings_request(group: NflogGroup, family: Family, flush_timeout: Duration) 
     )
 }
 
-/// A request that changes nothing, to be answered in any case. Without an attribute, only newer kernels
-/// would miss the group.
-fn question(group: NflogGroup, number: u32) -> Vec<u8> {
+/// A request that changes nothing and always has a reply. It has an attribute because without one, older
+/// kernels do not report that the group is not bound.
+fn probe_request(group: NflogGroup, number: u32) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     let attributes: &[(u16, &[u8])] = &[(attribute::THRESHOLD, &THRESHOLD.to_be_bytes())];
     message::request(MESSAGE_CONFIG, flags, number, group.0, attributes)
 }
 
-/// Asks for no reply, which would come between the packets.
+/// Requests no reply, which would arrive between the packets.
 fn configure(group: NflogGroup, attributes: &[(u16, &[u8])]) -> Vec<u8> {
     message::request(MESSAGE_CONFIG, NLM_F_REQUEST, 0, group.0, attributes)
 }
@@ -410,7 +402,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unbind_request_is_what_the_kernel_reads() {
+    fn the_unbind_request_has_the_kernels_layout() {
         let request = unbind_request(NflogGroup(0x0105));
         let mut expected = Vec::new();
         expected.extend(28_u32.to_ne_bytes());
@@ -425,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_whether_the_group_is_bound_changes_nothing_and_has_a_number() {
+    fn the_probe_changes_nothing_and_has_a_number() {
         let mut expected = Vec::new();
         expected.extend(28_u32.to_ne_bytes());
         expected.extend(0x0401_u16.to_ne_bytes());
@@ -436,11 +428,11 @@ mod tests {
         expected.extend(8_u16.to_ne_bytes());
         expected.extend(5_u16.to_ne_bytes());
         expected.extend(16_383_u32.to_be_bytes());
-        assert_eq!(question(NflogGroup(0x0105), 9), expected);
+        assert_eq!(probe_request(NflogGroup(0x0105), 9), expected);
     }
 
     #[test]
-    fn the_settings_request_is_what_the_kernel_reads() {
+    fn the_settings_request_has_the_kernels_layout() {
         let request = settings_request(NflogGroup(5), Family::Ip4, Duration::from_secs(1));
         let mut expected = Vec::new();
         expected.extend(64_u32.to_ne_bytes());
@@ -457,7 +449,7 @@ mod tests {
         add(8, 3, &(128 * 1024_u32).to_be_bytes());
         add(8, 5, &16_383_u32.to_be_bytes());
         add(8, 4, &100_u32.to_be_bytes());
-        // 42 bytes of each packet, in the mode 2.
+        // 42 bytes of each packet, in mode 2 (`NFULNL_COPY_PACKET`).
         add(10, 2, &[0, 0, 0, 42, 2, 0, 0, 0]);
         assert_eq!(request, expected);
     }

@@ -1,33 +1,33 @@
-//! setsockopt(2) and getsockopt(2) for the options that no library here has.
+//! setsockopt(2) and getsockopt(2), for options that the libraries do not have.
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-/// A value that the kernel takes for an option of a socket.
+/// The value of a socket option.
 ///
 /// # Safety
 ///
-/// If it has pointers, what they point to must live as long as the value.
-pub unsafe trait OptionValue {}
+/// If the value has pointers, what they point to must live as long as the value.
+pub(crate) unsafe trait OptionValue {}
 
 // SAFETY: no pointers.
 unsafe impl OptionValue for c_int {}
 
-/// A classic BPF program, as `struct sock_fprog` with what it points to.
+/// A classic BPF program: `struct sock_fprog`, and the instructions that it points to.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     program: libc::sock_fprog,
     _instructions: std::marker::PhantomData<&'a mut [libc::sock_filter]>,
 }
 
-// SAFETY: the instructions are borrowed for as long as it lives.
+// SAFETY: the instructions are borrowed for the lifetime of the filter.
 unsafe impl OptionValue for Filter<'_> {}
 
 impl<'a> Filter<'a> {
     /// A program of up to 255 instructions.
-    pub fn new(instructions: &'a mut [libc::sock_filter]) -> io::Result<Self> {
+    pub(crate) fn new(instructions: &'a mut [libc::sock_filter]) -> io::Result<Self> {
         let length = u8::try_from(instructions.len()).map_err(io::Error::other)?;
         Ok(Self {
             program: libc::sock_fprog {
@@ -40,10 +40,10 @@ impl<'a> Filter<'a> {
 }
 
 /// Sets an option of the level `SOL_SOCKET`.
-pub fn set<T: OptionValue>(socket: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set<T: OptionValue>(socket: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
     let size = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open, and the kernel reads `size` bytes from `value` and what that
-    // points to, both of which live through the call.
+    // SAFETY: the descriptor is open. The kernel reads `size` bytes from `value` and what that points to;
+    // both live until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -59,16 +59,16 @@ pub fn set<T: OptionValue>(socket: &OwnedFd, option: c_int, value: &T) -> io::Re
     }
 }
 
-/// What the kernel is asked for of a table of iptables-legacy.
-#[derive(Clone, Copy, Debug)]
-pub enum Iptables {
-    /// `IPT_SO_GET_INFO`: what is behind the name in `struct ipt_getinfo`.
+/// What to read of a table of iptables-legacy.
+#[derive(Clone, Copy)]
+pub(crate) enum Iptables {
+    /// `IPT_SO_GET_INFO`: what follows the name in `struct ipt_getinfo`.
     Info,
-    /// `IPT_SO_GET_ENTRIES`: so many bytes of entries, which must be all of them.
+    /// `IPT_SO_GET_ENTRIES`: all entries, which have this many bytes.
     Entries(u32),
 }
 
-/// `struct ipt_get_entries`, of which the entries begin where a counter may.
+/// `struct ipt_get_entries`. The entries are aligned like the counters in them.
 #[repr(C)]
 struct GetEntries {
     name: [u8; NAME],
@@ -79,9 +79,9 @@ struct GetEntries {
 /// `XT_TABLE_MAXNAMELEN`.
 const NAME: usize = 32;
 
-/// Asks for a table of the family of the socket, which is one of IPv4 or IPv6. Takes `CAP_NET_ADMIN` in its network
-/// namespace, and makes the table if it is not there.
-pub fn iptables(socket: &OwnedFd, what: Iptables, table: &str) -> io::Result<Vec<u8>> {
+/// Reads a table of the socket's family, IPv4 or IPv6. Requires `CAP_NET_ADMIN` in the socket's network
+/// namespace. If the table does not exist, the kernel creates it.
+pub(crate) fn iptables(socket: &OwnedFd, what: Iptables, table: &str) -> io::Result<Vec<u8>> {
     /// `struct ipt_getinfo`: the name and 13 numbers.
     const INFO: usize = NAME + 13 * size_of::<u32>();
     let (option, begin, length) = match what {
@@ -104,8 +104,8 @@ pub fn iptables(socket: &OwnedFd, what: Iptables, table: &str) -> io::Result<Vec
         _ => libc::SOL_IP,
     };
     let mut given = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open, and the kernel writes at most `given` bytes to the buffer, for which these two
-    // options check that it is as long as what they write.
+    // SAFETY: the descriptor is open. The kernel writes at most `given` bytes to the buffer: both options
+    // check that it is as long as what they write.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

@@ -1,15 +1,15 @@
-//! `/proc/net/netfilter/nfnetlink_log`: which groups are taken, by whom, and how they are set.
+//! `/proc/net/netfilter/nfnetlink_log`: which groups are bound, by whom, and with which settings.
 //!
-//! One line a group, from `seq_show` in `net/netfilter/nfnetlink_log.c`: group, port id of the
-//! owner's socket, packets in the batch, copy mode, copy range, flush timeout (1/100 s), use
-//! count. Readable by the root of the network namespace alone.
+//! It has one line per group (`seq_show` in `net/netfilter/nfnetlink_log.c`): group, port id of the owner's
+//! socket, packets in the batch, copy mode, copy range, flush timeout (1/100 s), use count. Only the root of
+//! the network namespace can read it.
 
 use std::path::Path;
 use std::{fs, io};
 
 use crate::model::group::NflogGroup;
 
-/// Of the network namespace that this thread is in; `/proc/net` is that of the first one.
+/// Of this thread's network namespace; `/proc/net` shows that of the process's first thread.
 const TABLE: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
 /// Columns: sk, protocol, port id, groups, rmem, wmem, dump, locks, drops, inode.
 const NETLINK_SOCKETS: &str = "/proc/thread-self/net/netlink";
@@ -19,29 +19,29 @@ const NETLINK_NETFILTER: &str = "12";
 /// `NFULNL_COPY_PACKET`.
 pub const COPY_PACKET: u8 = 2;
 
-/// A group that some socket is bound to.
+/// A group that is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// The group.
+    /// The group's number.
     pub group: NflogGroup,
-    /// The netlink port id of the socket; the owner's pid, or a random number where the owner
-    /// has more than one socket.
+    /// The netlink port id of the socket: the owner's pid, or a random number if the owner has more than one
+    /// netlink socket.
     pub port_id: u32,
     /// `NFULNL_COPY_*`.
     pub copy_mode: u8,
-    /// Bytes of each packet, unless the rule says less.
+    /// Bytes of each packet, unless the rule has a smaller snaplen.
     pub copy_range: u32,
-    /// In 1/100 s.
+    /// Unit: 1/100 s.
     pub flush_timeout: u32,
 }
 
-/// The groups that are taken in this network namespace. `NotFound` where the kernel has not yet
-/// loaded NFLOG, `PermissionDenied` for all but root.
+/// The groups that are bound in this network namespace. Errors: `NotFound` if the kernel has not loaded
+/// NFLOG, `PermissionDenied` without root.
 pub fn read() -> io::Result<Vec<Instance>> {
     Ok(parse(&fs::read_to_string(TABLE)?))
 }
 
-/// The table as the kernel writes it.
+/// The groups in the table's text.
 #[must_use]
 pub fn parse(table: &str) -> Vec<Instance> {
     table.lines().filter_map(parse_line).collect()
@@ -61,9 +61,9 @@ fn parse_line(line: &str) -> Option<Instance> {
     })
 }
 
-/// The process that holds the netlink socket with this port id, as `pid 812 (ulogd)`; `None`
-/// where it is not to be seen from here (another pid namespace, another user). A service manager keeps copies
-/// of sockets for others, so it is named only if nobody else is there.
+/// The process that holds the netlink socket with this port id, as `pid 812 (ulogd)`. `None` if it is not
+/// visible from here (another pid namespace, another user). A service manager keeps copies of sockets for
+/// others, so it is named only if no other process holds the socket.
 #[must_use]
 pub fn owner(port_id: u32) -> Option<String> {
     const MANAGER: &str = "1";
@@ -76,13 +76,12 @@ pub fn owner(port_id: u32) -> Option<String> {
     others.or(pids.first()).map(|pid| process(pid))
 }
 
-/// Whether this process holds that socket.
-#[must_use]
-pub fn is_ours(port_id: u32) -> bool {
+/// Whether this process holds the netlink socket with this port id.
+pub(crate) fn is_ours(port_id: u32) -> bool {
     socket_link(port_id).is_some_and(|link| holds(Path::new("/proc/self"), &link))
 }
 
-/// What its descriptors are links to.
+/// The target of the links in `/proc/PID/fd` to this socket.
 fn socket_link(port_id: u32) -> Option<String> {
     let sockets = fs::read_to_string(NETLINK_SOCKETS).ok()?;
     let inode = socket_inode(&sockets, port_id)?;
@@ -90,8 +89,7 @@ fn socket_link(port_id: u32) -> Option<String> {
 }
 
 /// A process as messages name it: `pid 812 (ulogd)`.
-#[must_use]
-pub fn process(pid: &str) -> String {
+pub(crate) fn process(pid: &str) -> String {
     match fs::read_to_string(Path::new("/proc").join(pid).join("comm")) {
         Ok(name) => format!("pid {pid} ({})", name.trim_end()),
         Err(_) => format!("pid {pid}"),

@@ -11,17 +11,16 @@ use crate::model::group::NflogGroup;
 use crate::output::log_directory::{FileId, LogDirectory};
 
 /// How the names of files end that are not whole.
-pub const TEMPORARY: &str = "tmp";
+pub(crate) const TEMPORARY: &str = "tmp";
 
 /// What the names of acctd's own files begin with. `tag` tells apart the processes that share a
 /// directory: it is the lowest group of each.
-#[must_use]
-pub fn own_prefix(tag: NflogGroup) -> String {
+pub(crate) fn own_prefix(tag: NflogGroup) -> String {
     format!(".acctd-{tag}-")
 }
 
 /// A new file under a temporary name. One that was there before is left alone.
-pub fn create_temporary(
+pub(crate) fn create_temporary(
     directory: &LogDirectory,
     tag: NflogGroup,
     stem: &str,
@@ -38,7 +37,7 @@ pub fn create_temporary(
 }
 
 /// Puts a whole file in the place of `name`, or leaves what was there.
-pub fn replace(
+pub(crate) fn replace(
     directory: &LogDirectory,
     tag: NflogGroup,
     name: &str,
@@ -58,7 +57,7 @@ pub fn replace(
 }
 
 /// Makes a rename last over a power cut. It has happened, so an error can only be said.
-pub fn sync_rename(directory: &LogDirectory, name: &str) {
+pub(crate) fn sync_rename(directory: &LogDirectory, name: &str) {
     if let Err(error) = directory.sync() {
         warn!("{name} may not outlast a power cut: {error}");
     }
@@ -66,7 +65,11 @@ pub fn sync_rename(directory: &LogDirectory, name: &str) {
 
 /// Renames `from` to the first free one of `STEM.csv`, `STEM-1.csv`, … and returns it. If it has such a name
 /// already, it gets no other.
-pub fn rename_to_free_name(directory: &LogDirectory, from: &str, stem: &str) -> io::Result<String> {
+pub(crate) fn rename_to_free_name(
+    directory: &LogDirectory,
+    from: &str,
+    stem: &str,
+) -> io::Result<String> {
     let found = directory.find(from)?;
     if found.n_links > 1
         && let Some(name) = name_of(directory, stem, found.id)?
@@ -79,7 +82,11 @@ pub fn rename_to_free_name(directory: &LogDirectory, from: &str, stem: &str) -> 
 }
 
 /// The name that [`rename_to_free_name`] has given to a file.
-pub fn name_of(directory: &LogDirectory, stem: &str, id: FileId) -> io::Result<Option<String>> {
+pub(crate) fn name_of(
+    directory: &LogDirectory,
+    stem: &str,
+    id: FileId,
+) -> io::Result<Option<String>> {
     let is_it = |name: &String| {
         let rest = name.strip_prefix(stem);
         rest.is_some_and(|rest| rest.strip_suffix(".csv").is_some())
@@ -90,7 +97,7 @@ pub fn name_of(directory: &LogDirectory, stem: &str, id: FileId) -> io::Result<O
 
 /// Gives what is not to be trusted a name under which nothing reads it, and returns that. What was set aside
 /// before stays.
-pub fn set_aside(directory: &LogDirectory, name: &str) -> io::Result<String> {
+pub(crate) fn set_aside(directory: &LogDirectory, name: &str) -> io::Result<String> {
     to_free_name(directory, name, name, "damaged")
 }
 
@@ -110,8 +117,7 @@ fn to_free_name(
 }
 
 /// The name that [`rename_to_free_name`] gives, unless somebody takes it in between.
-#[must_use]
-pub fn free_name(directory: &LogDirectory, stem: &str) -> String {
+pub(crate) fn free_name(directory: &LogDirectory, stem: &str) -> String {
     let mut names = free_names(stem, "csv");
     names
         .find(|name| directory.find(name).is_err())

@@ -28,11 +28,11 @@ use crate::output::{atomic_file, journal};
 use crate::restart::checksummed::{self, Checksummed, Damage};
 
 /// How the names of records end.
-pub const ENDING: &str = "commit";
+pub(crate) const ENDING: &str = "commit";
 
 /// What is to be done so that an interval has its file.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The complete file's temporary name, and its inode: a later file may have the same name.
     temporary: String,
     inode: u64,
@@ -41,7 +41,7 @@ pub struct Record {
     /// The name in the line.
     expected: String,
     /// What must not be recovered any more.
-    pub checkpoints: Vec<String>,
+    pub(crate) checkpoints: Vec<String>,
     /// The interval's line for intervals.jsonl.
     line: Vec<u8>,
 }
@@ -54,16 +54,16 @@ impl Checksummed for Record {
 
 /// Where files go, and whose they are.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The log directory.
-    pub directory: &'a LogDirectory,
+    pub(crate) directory: &'a LogDirectory,
     /// The lowest group of this process.
-    pub tag: NflogGroup,
+    pub(crate) tag: NflogGroup,
 }
 
 /// An interval's file that is complete under its temporary name.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     temporary: String,
     id: FileId,
     stem: String,
@@ -73,7 +73,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Step 1. On an error nothing is left behind.
-    pub fn prepare<T>(
+    pub(crate) fn prepare<T>(
         place: Place<'_>,
         stem: &str,
         write: impl FnOnce(&File) -> io::Result<T>,
@@ -102,7 +102,7 @@ impl Prepared {
 
     /// Whether it is still there, under its temporary name or the one that it was to get: the directory may be
     /// another one.
-    pub fn is_there(&self, directory: &LogDirectory) -> io::Result<bool> {
+    pub(crate) fn is_there(&self, directory: &LogDirectory) -> io::Result<bool> {
         Ok(directory.is_name_of(&self.temporary, self.id) || self.name(directory)?.is_some())
     }
 
@@ -111,13 +111,12 @@ impl Prepared {
     }
 
     /// Whether there is a record of it.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         self.record.is_some()
     }
 
     /// Step 2. `line` makes the line for intervals.jsonl from the name of the file.
-    pub fn record(
+    pub(crate) fn record(
         &mut self,
         place: Place<'_>,
         start: UnixNanos,
@@ -143,7 +142,7 @@ impl Prepared {
     }
 
     /// Step 3. Returns the name of the file.
-    pub fn publish(&self, directory: &LogDirectory) -> io::Result<String> {
+    pub(crate) fn publish(&self, directory: &LogDirectory) -> io::Result<String> {
         let renamed = atomic_file::rename_to_free_name(directory, &self.temporary, &self.stem);
         let name = match renamed {
             // A try before has come through, and its answer was lost.
@@ -159,8 +158,11 @@ impl Prepared {
     }
 
     /// Step 4. Returns the record that is to be removed at last, if there is one.
-    #[must_use]
-    pub fn retire(&mut self, directory: &LogDirectory, checkpoints: &[String]) -> Option<String> {
+    pub(crate) fn retire(
+        &mut self,
+        directory: &LogDirectory,
+        checkpoints: &[String],
+    ) -> Option<String> {
         let record = self.record.take()?;
         match retire(directory, checkpoints) {
             Ok(()) => Some(record),
@@ -187,7 +189,7 @@ fn retire(directory: &LogDirectory, checkpoints: &[String]) -> io::Result<()> {
 }
 
 /// Step 6.
-pub fn forget(directory: &LogDirectory, record: &str) {
+pub(crate) fn forget(directory: &LogDirectory, record: &str) {
     // The checkpoints must be gone for good before their record is.
     let gone = directory.sync().and_then(|()| directory.remove(record));
     if let Err(error) = gone {
@@ -198,7 +200,7 @@ pub fn forget(directory: &LogDirectory, record: &str) {
 
 impl Record {
     /// What a file has held, if it makes sense: no name leads out of the directory.
-    pub fn check(self) -> Result<Self, Damage> {
+    pub(crate) fn check(self) -> Result<Self, Damage> {
         let names = [&self.temporary, &self.stem].into_iter();
         let is_sound = names
             .chain(&self.checkpoints)
@@ -207,7 +209,7 @@ impl Record {
     }
 
     /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.
-    pub fn carry_out(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
+    pub(crate) fn carry_out(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
         let mut line = self.line.clone();
         // Its device may have another number since.
         let found = directory.find(&self.temporary);

@@ -18,7 +18,7 @@ const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
 
 /// Held for as long as the process lives, however it ends. The file goes when this is dropped.
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     name: String,
     /// The kernel unlocks the file when it is closed.
     held: Option<(LogDirectory, File)>,
@@ -26,7 +26,7 @@ pub struct DirectoryLock {
 
 /// Why there is no lock.
 #[derive(Debug)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// Another process has it: `pid 812 (acctd)`, where that can be seen.
     Taken(Option<String>),
     /// The file cannot be made or locked.
@@ -35,7 +35,7 @@ pub enum LockError {
 
 impl DirectoryLock {
     /// Locks what processes with this lowest group have in the directory.
-    pub fn take(directory: &LogDirectory, tag: NflogGroup) -> Result<Self, LockError> {
+    pub(crate) fn take(directory: &LogDirectory, tag: NflogGroup) -> Result<Self, LockError> {
         let name = format!(".acctd-{tag}.lock");
         loop {
             // Not for writing, or the disk could not be made read-only for as long as acctd runs.

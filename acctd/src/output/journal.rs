@@ -11,13 +11,13 @@ use rustix::fs::OFlags;
 use crate::output::log_directory::LogDirectory;
 
 /// The file's name in the log directory.
-pub const FILE_NAME: &str = "intervals.jsonl";
+pub(crate) const FILE_NAME: &str = "intervals.jsonl";
 
 /// Read, too: for how it ends.
 const APPENDING: OFlags = OFlags::RDWR.union(OFlags::APPEND);
 
 /// Makes sure that an existing file can be appended to; one that is not there yet is made later.
-pub fn check(directory: &LogDirectory) -> io::Result<()> {
+pub(crate) fn check(directory: &LogDirectory) -> io::Result<()> {
     match directory.open_file(FILE_NAME, APPENDING) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -26,7 +26,7 @@ pub fn check(directory: &LogDirectory) -> io::Result<()> {
 
 /// Appends `line` whole or not at all, so that a full disk leaves no half line. One that a crash
 /// has left is ended first, so that it spoils no other.
-pub fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
+pub(crate) fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
     let mut file = directory.open_file(FILE_NAME, APPENDING | OFlags::CREATE)?;
     let length_before = file.metadata()?.len();
     let written = end_half_line(&mut file, length_before)
@@ -40,7 +40,7 @@ pub fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
 }
 
 /// Whether `line` is among the last ones.
-pub fn has_line(directory: &LogDirectory, line: &[u8]) -> io::Result<bool> {
+pub(crate) fn has_line(directory: &LogDirectory, line: &[u8]) -> io::Result<bool> {
     /// Lines have some kilobytes, and few others were appended since.
     const LAST: u64 = 1 << 20;
     let file = match directory.open_file(FILE_NAME, OFlags::RDONLY) {

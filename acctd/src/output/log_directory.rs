@@ -16,7 +16,7 @@ use crate::process::user::FILE_MODE;
 
 /// The directory, open.
 #[derive(Debug)]
-pub struct LogDirectory {
+pub(crate) struct LogDirectory {
     path: PathBuf,
     descriptor: OwnedFd,
 }
@@ -24,16 +24,15 @@ pub struct LogDirectory {
 /// Which file a name stands for, so that a rename whose answer was lost is known to have happened. Of one
 /// moment: a network file system may have another device number once it is mounted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileId {
+pub(crate) struct FileId {
     device: u64,
     /// Its number on that device.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl FileId {
     /// Of what was asked about.
-    #[must_use]
-    pub fn of(found: &Metadata) -> Self {
+    pub(crate) fn of(found: &Metadata) -> Self {
         Self {
             device: found.dev(),
             inode: found.ino(),
@@ -43,16 +42,16 @@ impl FileId {
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The file, or whatever it is.
-    pub id: FileId,
+    pub(crate) id: FileId,
     /// How many names it has.
-    pub n_links: u64,
+    pub(crate) n_links: u64,
 }
 
 impl LogDirectory {
     /// Opens it. The path itself may lead through symbolic links.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             path: path.to_owned(),
@@ -61,7 +60,7 @@ impl LogDirectory {
     }
 
     /// The same directory once more.
-    pub fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             path: self.path.clone(),
             descriptor: self.descriptor.try_clone()?,
@@ -69,13 +68,12 @@ impl LogDirectory {
     }
 
     /// Where a file in it was, for messages.
-    #[must_use]
-    pub fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Opens a regular file; with [`OFlags::CREATE`], one that is not there is made.
-    pub fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         // Without NONBLOCK a FIFO waits to be opened by somebody else, too.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(FILE_MODE);
@@ -98,7 +96,7 @@ impl LogDirectory {
     }
 
     /// What a name stands for. Links are not followed.
-    pub fn find(&self, name: &str) -> io::Result<Found> {
+    pub(crate) fn find(&self, name: &str) -> io::Result<Found> {
         let found = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?;
         #[allow(
             clippy::useless_conversion,
@@ -114,13 +112,12 @@ impl LogDirectory {
     }
 
     /// Whether the name is one of this file's.
-    #[must_use]
-    pub fn is_name_of(&self, name: &str, id: FileId) -> bool {
+    pub(crate) fn is_name_of(&self, name: &str, id: FileId) -> bool {
         self.find(name).is_ok_and(|found| found.id == id)
     }
 
     /// All names, without order. What is no UTF-8 is none of ours.
-    pub fn names(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.descriptor)? {
             names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
@@ -129,7 +126,7 @@ impl LogDirectory {
     }
 
     /// Removes a file that need not be there.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             removed => Ok(removed?),
@@ -137,14 +134,14 @@ impl LogDirectory {
     }
 
     /// Replaces what `to` is.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let directory = &self.descriptor;
         Ok(rustix::fs::renameat(directory, from, directory, to)?)
     }
 
     /// Fails if `to` is there and is another file. What `from` is has one name after that, however often it is
     /// tried and wherever it was interrupted.
-    pub fn rename_without_replacing(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename_without_replacing(&self, from: &str, to: &str) -> io::Result<()> {
         let directory = &self.descriptor;
         let id = self.find(from)?.id;
         let renamed = fault_points::renameat2().and_then(|()| {
@@ -176,7 +173,7 @@ impl LogDirectory {
     }
 
     /// Makes what was renamed or removed so for good.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }
 }
@@ -186,7 +183,7 @@ fn irregular() -> io::Error {
 }
 
 /// Makes a log directory with its parents, mode 0750 as go-nflog-acctd does.
-pub fn make_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o750)

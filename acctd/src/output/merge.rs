@@ -9,15 +9,14 @@ use crate::model::entries::{Entries, fold, join};
 
 impl ClosedInterval {
     /// Entries that it has in memory.
-    #[must_use]
-    pub fn n_entries(&self) -> usize {
+    pub(crate) fn n_entries(&self) -> usize {
         let ledgers = self.groups.iter().flat_map(|group| &group.entries);
         let kernel = self.kernel.as_ref().map(|kernel| kernel.counts.n_entries());
         ledgers.map(Entries::len).sum::<usize>() + kernel.unwrap_or(0)
     }
 
     /// Takes the next interval in. Both have their verdicts, if they are to have any.
-    pub fn append(&mut self, next: Self) {
+    pub(crate) fn append(&mut self, next: Self) {
         self.period.end = next.period.end;
         for group in next.groups {
             match self
@@ -41,7 +40,7 @@ impl ClosedInterval {
 
     /// Leaves at most `limit` of each group's prefixes, those with the most packets, and counts the
     /// others in the row of the zero address.
-    pub fn fold(&mut self, limit: usize) {
+    pub(crate) fn fold(&mut self, limit: usize) {
         for group in &mut self.groups {
             for entries in &mut group.entries {
                 group.counts.overflow += match entries {
@@ -81,8 +80,7 @@ impl GroupInterval {
 
 /// How many intervals are to be put together, and where: the neighbours that have the fewest rows, so
 /// that none is moved often. `None` where there are not two.
-#[must_use]
-pub fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
+pub(crate) fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
     let pairs = sizes.iter().zip(sizes.iter().skip(1)).enumerate();
     pairs
         .min_by_key(|(_, (one, next))| **one + **next)

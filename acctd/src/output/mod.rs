@@ -1,14 +1,14 @@
 //! Closed intervals into files that survive a crash.
 
-pub mod atomic_file;
+pub(crate) mod atomic_file;
 pub mod checkpoint;
-pub mod commit;
+pub(crate) mod commit;
 pub mod csv;
-pub mod directory_lock;
-pub mod journal;
+pub(crate) mod directory_lock;
+pub(crate) mod journal;
 pub mod journal_line;
-pub mod log_directory;
-pub mod merge;
-pub mod recovery;
+pub(crate) mod log_directory;
+pub(crate) mod merge;
+pub(crate) mod recovery;
 pub mod rows;
-pub mod writer;
+pub(crate) mod writer;

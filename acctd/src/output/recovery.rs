@@ -28,17 +28,16 @@ const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// The current interval as far as it was saved.
-    pub resumed: Option<Resumed>,
+    pub(crate) resumed: Option<Resumed>,
     /// Intervals that are over, each to get its file.
-    pub finished: Vec<ClosedInterval>,
+    pub(crate) finished: Vec<ClosedInterval>,
 }
 
 impl Recovered {
     /// Where the first interval begins: where the current one did, or else at `start`.
-    #[must_use]
-    pub fn begins_at(&self, start: UnixNanos) -> UnixNanos {
+    pub(crate) fn begins_at(&self, start: UnixNanos) -> UnixNanos {
         let resumed = self.resumed.as_ref();
         resumed.map_or(start, |resumed| resumed.checkpoint.start)
     }
@@ -46,16 +45,16 @@ impl Recovered {
 
 /// An interval that goes on.
 #[derive(Debug)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     /// What was saved of it.
-    pub checkpoint: Checkpoint,
+    pub(crate) checkpoint: Checkpoint,
     /// The checkpoint's file.
-    pub file: String,
+    pub(crate) file: String,
 }
 
 /// Locks the directory for `config`'s groups, until what this returns is dropped. `None` where the
 /// disk is too full for that.
-pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
+pub(crate) fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
     let shown = config.log_directory.display();
     let directory = LogDirectory::open(&config.log_directory).map_err(LockError::Impossible);
     match directory.and_then(|directory| DirectoryLock::take(&directory, config.tag())) {
@@ -76,7 +75,7 @@ pub fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
 
 /// Tries to open what was left, up to the first file that this process may not read. What is wrong with other
 /// files is said when they are recovered.
-pub fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
+pub(crate) fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
     let (files, directory) = match open(path) {
         Ok((directory, found)) => (found.into_values().flatten(), directory),
         Err(error) => return (path.to_owned(), Err(error)),
@@ -93,20 +92,19 @@ pub fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
 
 /// When accounting goes on.
 #[derive(Clone, Copy, Debug)]
-pub struct ResumePoint {
+pub(crate) struct ResumePoint {
     /// Where the first interval begins, if no checkpoint does before.
-    pub start: UnixNanos,
+    pub(crate) start: UnixNanos,
     /// From when on all that was logged is received, or known to be lost.
-    pub known_from: UnixNanos,
+    pub(crate) known_from: UnixNanos,
     /// The time now.
-    pub now: UnixNanos,
+    pub(crate) now: UnixNanos,
     /// The groups were bound all the time, so that packets of a period that is over may still come.
-    pub is_kept: bool,
+    pub(crate) is_kept: bool,
 }
 
 /// Takes in what was left. The directory must be locked.
-#[must_use]
-pub fn recover(config: &Config, resume_point: ResumePoint) -> Recovered {
+pub(crate) fn recover(config: &Config, resume_point: ResumePoint) -> Recovered {
     let mut recovered = Recovered::default();
     let (directory, found) = match open(&config.log_directory) {
         Ok(opened) => opened,

@@ -5,7 +5,7 @@
 mod attempt;
 mod backlog;
 mod bounds;
-pub mod destination;
+pub(crate) mod destination;
 mod unwritten;
 
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ use crate::output::writer::destination::{CountedIn, Destination, SaveJob};
 
 /// Takes closed intervals and checkpoints, and writes them in that order.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Job>,
     /// Checkpoints on their way.
     n_saving: Arc<AtomicUsize>,
@@ -40,7 +40,10 @@ pub struct Writer {
 impl Writer {
     /// Starts the task, on the runtime that this is called in, and its thread. It notes in `state` what it
     /// does.
-    pub fn start(destination: Destination, state: Arc<RuntimeState>) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        destination: Destination,
+        state: Arc<RuntimeState>,
+    ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (impatient, impatience) = watch::channel(false);
         let is_saving_well = Arc::new(AtomicBool::new(true));
@@ -75,13 +78,13 @@ impl Writer {
     }
 
     /// Queues an interval.
-    pub fn write(&self, closed: ClosedInterval) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, closed: ClosedInterval) -> anyhow::Result<()> {
         let job = Job::Write(Box::new(closed));
         self.queue.send(job).ok().context("the writer has ended")
     }
 
     /// Queues a checkpoint, to be saved in `file` unless its interval is closed before.
-    pub fn save(&self, file: String, checkpoint: Checkpoint) {
+    pub(crate) fn save(&self, file: String, checkpoint: Checkpoint) {
         self.n_saving.fetch_add(1, Ordering::Relaxed);
         let job = Job::Save(SaveJob {
             file,
@@ -93,20 +96,18 @@ impl Writer {
     }
 
     /// Whether a checkpoint is on its way.
-    #[must_use]
-    pub fn is_saving(&self) -> bool {
+    pub(crate) fn is_saving(&self) -> bool {
         self.n_saving.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the last checkpoint was saved, or none has failed yet.
-    #[must_use]
-    pub fn is_saving_well(&self) -> bool {
+    pub(crate) fn is_saving_well(&self) -> bool {
         self.is_saving_well.load(Ordering::Relaxed)
     }
 
     /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for 45; once
     /// `hurry` has come true, at its next refusal or if it has not answered for ten.
-    pub async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub(crate) async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         drop(self.queue);
         let mut task = self.task;
         let finished = tokio::select! {

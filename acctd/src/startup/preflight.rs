@@ -95,7 +95,7 @@ fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
 
 /// Opens all groups but those whose sockets were kept, and makes sure that the kernel has taken their
 /// configuration.
-pub fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
+pub(crate) fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
     let groups: Vec<OpenGroup> = config
         .groups
         .iter()

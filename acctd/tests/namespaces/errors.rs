@@ -120,7 +120,7 @@ fn without_cap_net_admin_that_is_said() -> Result<()> {
     complains(
         &output,
         1,
-        "it takes CAP_NET_ADMIN; run acctd as root or grant it",
+        "requires CAP_NET_ADMIN; run acctd as root or grant it",
     )
 }
 

@@ -22,7 +22,7 @@ fn header_of(packet: &Logged, wanted: Family) -> Result<Vec<u8>, Undecodable> {
     }
 }
 
-/// Records of a datagram.
+/// The number of records in a datagram.
 fn count(bytes: &[u8]) -> usize {
     let mut records = Records::of(bytes);
     let mut n = 0;
@@ -57,7 +57,7 @@ fn every_packet_of_a_batch_comes_out_in_order() {
 }
 
 #[test]
-fn the_length_is_the_ip_headers_with_the_header() {
+fn the_length_includes_the_ip_header() {
     assert_eq!(wire_bytes(Family::Ip4, &GO_IP4), Some(151));
     assert_eq!(wire_bytes(Family::Ip6, &GO_IP6), Some(64 + 40));
 }
@@ -110,7 +110,7 @@ fn netdev_egress_begins_at_the_link_layer_header() {
         egress(0x0800, &ETHERNET_IP4, &[]),
         // A device without a link layer: a tunnel.
         egress(0x0800, &[], &[]),
-        // Two tags behind the header, and the same two taken for a part of it.
+        // Two tags after the header, and the same two as a part of it.
         egress(0x88a8, &tagged, &QINQ),
         egress(0x88a8, &with_tags_inside, &[]),
     ] {
@@ -140,11 +140,11 @@ fn vlan_tags_that_the_kernel_left_in_the_packet_are_skipped() {
 }
 
 #[test]
-fn what_has_no_row_says_why() {
+fn a_packet_without_a_row_has_a_reason() {
     let arp = Logged {
         family: NFPROTO_BRIDGE,
         protocol: 0x0806,
-        // Its first bytes would pass for IPv4.
+        // Its first bytes look like IPv4.
         payload: GO_IP4.to_vec(),
         ..Logged::default()
     };
@@ -176,7 +176,7 @@ fn what_has_no_row_says_why() {
 }
 
 #[test]
-fn replies_are_told_from_packets() {
+fn replies_are_distinguished_from_packets() {
     let mut bytes = Vec::new();
     push_message(&mut bytes, NLMSG_ERROR, &0_i32.to_ne_bytes());
     push_message(&mut bytes, NLMSG_ERROR, &(-1_i32).to_ne_bytes());
@@ -190,7 +190,7 @@ fn replies_are_told_from_packets() {
 }
 
 #[test]
-fn a_length_that_cannot_be_ends_the_datagram_with_one_complaint() {
+fn an_impossible_length_ends_the_datagram_with_one_malformed_record() {
     for length in [0_u32, 15, 4_096, u32::MAX] {
         let mut bytes = datagram(&[Logged::default(), Logged::default()]);
         bytes[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -205,7 +205,7 @@ fn a_length_that_cannot_be_ends_the_datagram_with_one_complaint() {
 }
 
 #[test]
-fn attributes_that_do_not_add_up_spoil_their_message_only() {
+fn impossible_attributes_spoil_only_their_message() {
     for length in [0_u16, 3, 4_096, u16::MAX] {
         let mut bytes = datagram(&[Logged::default(), Logged::default()]);
         bytes[20..22].copy_from_slice(&length.to_ne_bytes());
@@ -219,7 +219,7 @@ fn attributes_that_do_not_add_up_spoil_their_message_only() {
 /// Sequence, stamp, IP header.
 type Reading = (Option<u32>, Option<UnixNanos>, Result<Vec<u8>, Undecodable>);
 
-/// All that acctd makes of a datagram.
+/// All that acctd reads in a datagram.
 fn reading(bytes: &[u8]) -> Vec<Reading> {
     let mut records = Records::of(bytes);
     let mut readings = Vec::new();
@@ -235,7 +235,7 @@ fn reading(bytes: &[u8]) -> Vec<Reading> {
     readings
 }
 
-/// All that is counted of a datagram: the counters, and the periods with their entries.
+/// All that acctd counts of a datagram: the counters, and the periods with their entries.
 fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
     let now = UnixNanos(1_700_000_000_000_000_000);
     let rules = Rules {
@@ -279,7 +279,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn arbitrary_bytes_end_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4_096)) {
-        // Each record takes at least a header, but for one complaint at the end.
+        // Each record takes at least a header, except a malformed one at the end.
         prop_assert!(count(&bytes) <= bytes.len() / NETLINK_HEADER + 1);
         reading(&bytes);
     }
@@ -307,7 +307,7 @@ proptest! {
         damage in proptest::collection::vec(
             (any::<proptest::sample::Index>(), any::<proptest::sample::Index>(), any::<u8>()), 0..20),
     ) {
-        // Few shapes, many values; behind the header, which has the length, any byte may be wrong.
+        // Few shapes, many values. After the header, which has the length, any byte may be wrong.
         let mut messages: Vec<Vec<u8>> = turns
             .into_iter()
             .map(|(kind, number)| {

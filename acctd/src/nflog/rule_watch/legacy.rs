@@ -1,5 +1,5 @@
-//! The rules of iptables-legacy that log to groups. The kernel tells nobody of changes, so it is asked; as a table is
-//! handed out whole, only where its size is another than it was, or once in a while.
+//! The rules of iptables-legacy that log to groups. The kernel does not announce changes, so acctd asks for them. A
+//! table is only returned whole, so it is read only if its size has changed, and once in a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -10,30 +10,26 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::nflog::socket_option::{Iptables, iptables};
 
-/// How many rules log to each group to which packets come.
-pub type NRules = BTreeMap<u16, usize>;
+/// How many rules that packets reach log to each group.
+pub(crate) type NRules = BTreeMap<u16, usize>;
 
-/// Where the kernel shows the tables; of the network namespace in which it was opened.
-#[derive(Debug)]
-pub struct Legacy(Vec<OfFamily>);
+/// The tables of the network namespace in which this was opened.
+pub(crate) struct Legacy(Vec<FamilyTables>);
 
-#[derive(Debug)]
-struct OfFamily {
+struct FamilyTables {
     layout: &'static Layout,
-    /// Of the tables that are there: to ask for another would make it.
+    /// The names of existing tables: a request for another one would create it.
     names: File,
     socket: OwnedFd,
     tables: BTreeMap<String, Table>,
 }
 
-#[derive(Debug)]
 struct Table {
     info: Info,
     n_rules: NRules,
 }
 
-/// Where things are in `struct ipt_entry`, or `ip6t_entry`.
-#[derive(Debug)]
+/// The differences between `struct ipt_entry` and `ip6t_entry`.
 struct Layout {
     family: AddressFamily,
     names: &'static str,
@@ -54,12 +50,11 @@ const LAYOUTS: [Layout; 2] = [
 ];
 
 impl Legacy {
-    /// Of this thread's network namespace. What only root may read is left out for others.
-    #[must_use]
-    pub fn open() -> Self {
+    /// Opens the tables of this thread's network namespace, those that this process may read.
+    pub(crate) fn open() -> Self {
         let opened = LAYOUTS.iter().filter_map(|layout| {
             let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
-            Some(OfFamily {
+            Some(FamilyTables {
                 layout,
                 names: File::open(layout.names).ok()?,
                 socket: rustix::net::socket_with(layout.family, kind, flags, None).ok()?,
@@ -69,18 +64,17 @@ impl Legacy {
         Self(opened.collect())
     }
 
-    /// Looks at the tables again, also at those that seem to be as they were if `is_thorough`. Of a table that
-    /// cannot be read, what was known of it stays.
-    pub fn look(&mut self, is_thorough: bool) {
+    /// Reads the tables that have changed in size, or all if `reads_all`. If a table cannot be read, its old
+    /// counts stay.
+    pub(crate) fn refresh(&mut self, reads_all: bool) {
         for family in &mut self.0 {
-            // Next time.
-            let _failed = family.look(is_thorough);
+            // The next refresh tries again.
+            let _failed = family.refresh(reads_all);
         }
     }
 
-    /// Of all tables.
-    #[must_use]
-    pub fn n_rules(&self) -> NRules {
+    /// Over all tables.
+    pub(crate) fn n_rules(&self) -> NRules {
         let mut n_rules = NRules::new();
         for table in self.0.iter().flat_map(|family| family.tables.values()) {
             for (group, n) in &table.n_rules {
@@ -91,8 +85,8 @@ impl Legacy {
     }
 }
 
-impl OfFamily {
-    fn look(&mut self, is_thorough: bool) -> io::Result<()> {
+impl FamilyTables {
+    fn refresh(&mut self, reads_all: bool) -> io::Result<()> {
         let mut names = String::new();
         self.names.rewind()?;
         self.names.read_to_string(&mut names)?;
@@ -101,7 +95,7 @@ impl OfFamily {
         for name in names.lines() {
             let info = Info::of(&self.socket, name)?;
             let known = self.tables.get(name);
-            if is_thorough || known.is_none_or(|known| known.info != info) {
+            if reads_all || known.is_none_or(|known| known.info != info) {
                 let entries = iptables(&self.socket, Iptables::Entries(info.size()), name)?;
                 let n_rules = n_rules(&entries, &info, self.layout);
                 self.tables.insert(name.to_owned(), Table { info, n_rules });
@@ -111,9 +105,9 @@ impl OfFamily {
     }
 }
 
-/// `struct ipt_getinfo` behind the name: hooks that are there, where their chains begin and end, for each hook, the
-/// number of entries and the size of all.
-#[derive(Debug, PartialEq, Eq)]
+/// `struct ipt_getinfo` after the name: a mask of the table's hooks; for each of the five hooks, where its chain
+/// begins, then for each, where its policy is; the number of entries; their size.
+#[derive(PartialEq, Eq)]
 struct Info([u32; 13]);
 
 impl Info {
@@ -130,7 +124,7 @@ impl Info {
         self.0[12]
     }
 
-    /// Where the chains of the hooks begin.
+    /// Where the chains of the table's hooks begin.
     fn begins(&self) -> impl Iterator<Item = usize> {
         let is_there = |hook: &usize| self.0[0] & (1 << hook) != 0;
         (0..5)
@@ -138,7 +132,7 @@ impl Info {
             .map(|hook| self.0[1 + hook] as usize)
     }
 
-    /// It is the policy of one of them.
+    /// Whether a policy is here, which ends its chain.
     fn is_policy(&self, at: usize) -> bool {
         self.0[6..11].iter().any(|policy| *policy as usize == at)
     }
@@ -148,13 +142,13 @@ impl Info {
 struct Entry<'e> {
     length: usize,
     target: &'e [u8],
-    /// What is behind the target's head.
+    /// What follows the target's header.
     data: &'e [u8],
 }
 
 impl<'e> Entry<'e> {
     fn read(entries: &'e [u8], at: usize, layout: &Layout) -> Option<Self> {
-        /// `struct xt_entry_target`: its size, the name, a revision.
+        /// `struct xt_entry_target`: size, name, revision.
         const NAME_AT: usize = 2;
         const NAME_END: usize = 31;
         const HEAD: usize = 32;
@@ -173,7 +167,7 @@ impl<'e> Entry<'e> {
         })
     }
 
-    /// The group that it logs to.
+    /// The group to which the rule logs.
     fn group(&self) -> Option<u16> {
         /// In `struct xt_nflog_info`.
         const GROUP_AT: usize = 4;
@@ -181,7 +175,7 @@ impl<'e> Entry<'e> {
         (self.target == b"NFLOG").then_some(u16::from_ne_bytes(*group))
     }
 
-    /// The entry to which it jumps; verdicts are negative.
+    /// The offset to which the rule jumps; verdicts are negative.
     fn jump(&self) -> Option<usize> {
         let verdict = i32::from_ne_bytes(*self.data.first_chunk()?);
         usize::try_from(verdict)
@@ -243,7 +237,7 @@ mod tests {
         target("ERROR", name.as_bytes())
     }
 
-    /// One after the other, and where each begins.
+    /// The entries in a row, and where each begins.
     fn entries(layout: &Layout, targets: &[Vec<u8>]) -> (Vec<u8>, Vec<u32>) {
         let (mut entries, mut begins) = (Vec::new(), Vec::new());
         for target in targets {
@@ -260,11 +254,11 @@ mod tests {
         (entries, begins)
     }
 
-    /// A table with the hook input alone.
+    /// A table with only the hook input.
     fn n_of(layout: &Layout, targets: impl Fn(&[u32]) -> Vec<Vec<u8>>) -> NRules {
         let (_, begins) = entries(layout, &targets(&[0; 9]));
         let (entries, _) = entries(layout, &targets(&begins));
-        // Of hooks that are not there it has such numbers.
+        // The kernel fills the fields of other hooks with such numbers.
         let mut info = Info([u32::MAX; 13]);
         info.0[0] = 1 << 1;
         info.0[2] = begins[0];
@@ -273,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_count_where_packets_come() {
+    fn rules_count_if_packets_reach_them() {
         for layout in &LAYOUTS {
             let table = |to: usize| {
                 move |begins: &[u32]| {
@@ -293,13 +287,13 @@ mod tests {
             };
             assert_eq!(n_of(layout, table(4)), NRules::from([(5, 2), (6, 1)]));
             assert_eq!(n_of(layout, table(8)), NRules::from([(5, 1), (7, 1)]));
-            // A rule without a target goes on to the next one.
+            // After a rule without a target comes the next one.
             assert_eq!(n_of(layout, table(2)), NRules::from([(5, 1)]));
         }
     }
 
     #[test]
-    fn whatever_comes_is_read_without_a_panic() {
+    fn any_input_is_read_without_a_panic() {
         let (all, begins) = entries(&LAYOUTS[0], &[nflog(5), verdict(0), head("x")]);
         let mut info = Info([u32::MAX; 13]);
         info.0[..2].copy_from_slice(&[1, begins[0]]);

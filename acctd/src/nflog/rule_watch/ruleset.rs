@@ -1,11 +1,11 @@
-//! `nf_tables`' rules as far as they log to groups, kept up to date from the kernel's notifications. Pure:
-//! datagrams are handed in, which may be anything.
+//! The rules of `nf_tables` that log to groups, kept up to date from the kernel's announcements. Pure: datagrams
+//! are passed in, and may have any content.
 //!
-//! A transaction comes as messages that say what it has removed and added, and one that ends it (`NEWGEN`).
-//! What is true in between was never so for a packet.
+//! A transaction is announced as messages that say what it has removed and added, and one that ends it
+//! (`NEWGEN`). No packet ever saw a state in between.
 //!
-//! Packets come to a rule in a chain with a hook, and in one to which a rule jumps that they come to. The elements of
-//! a map of verdicts are not looked at: a rule that asks one may jump to any chain of its table.
+//! Packets reach the rules of a chain with a hook, and those of a chain to which a reached rule jumps. The elements
+//! of verdict maps are not read: a rule with a verdict map may jump to any chain of its table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,9 @@ use crate::nflog::message::{Message, NFGENMSG, attributes};
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
 /// `enum nf_tables_msg_types`.
-pub const GET_TABLE: u16 = SUBSYSTEM | 1;
-/// As [`GET_TABLE`].
-pub const GET_CHAIN: u16 = SUBSYSTEM | 4;
-/// As [`GET_TABLE`].
-pub const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(crate) const GET_TABLE: u16 = SUBSYSTEM | 1;
+pub(crate) const GET_CHAIN: u16 = SUBSYSTEM | 4;
+pub(crate) const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DEL_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
@@ -30,12 +28,12 @@ const NEW_GENERATION: u16 = SUBSYSTEM | 15;
 const NFTA_CHAIN_HOOK: u16 = 4;
 
 /// The tables, by the family's number and the name.
-#[derive(Debug, Default)]
-pub struct Ruleset(BTreeMap<(u8, Vec<u8>), Table>);
+#[derive(Default)]
+pub(crate) struct Ruleset(BTreeMap<(u8, Vec<u8>), Table>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
-    /// It is switched off (`flags dormant`).
+    /// `flags dormant`: the table is switched off.
     is_dormant: bool,
     /// Chains with a hook.
     hooked: BTreeSet<Vec<u8>>,
@@ -43,20 +41,20 @@ struct Table {
     rules: BTreeMap<u64, Rule>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Rule {
     chain: Vec<u8>,
-    /// It logs to these.
+    /// The groups to which the rule logs.
     groups: Vec<u16>,
-    /// It jumps to these.
+    /// The chains to which it jumps.
     targets: Vec<Vec<u8>>,
-    /// It asks a map where to jump.
+    /// It has a verdict map.
     has_map: bool,
 }
 
 impl Ruleset {
-    /// Takes in the messages of a datagram. Returns whether a transaction has ended in it.
-    pub fn apply(&mut self, datagram: &[u8]) -> bool {
+    /// Applies the messages of a datagram. Returns whether one of them ends a transaction.
+    pub(crate) fn apply(&mut self, datagram: &[u8]) -> bool {
         let mut has_ended = false;
         let mut rest = datagram;
         while let Some((message, next)) = Message::split_off(rest) {
@@ -68,9 +66,8 @@ impl Ruleset {
         has_ended
     }
 
-    /// How many rules log to each group to which packets come.
-    #[must_use]
-    pub fn n_rules(&self) -> BTreeMap<u16, usize> {
+    /// How many rules that packets reach log to each group.
+    pub(crate) fn n_rules(&self) -> BTreeMap<u16, usize> {
         let mut n_rules = BTreeMap::new();
         for table in self.0.values().filter(|table| !table.is_dormant) {
             for rule in table.rules.values().filter(|rule| !rule.groups.is_empty()) {
@@ -116,8 +113,8 @@ impl Ruleset {
                     table.hooked.remove(&chain);
                 }
             }
-            // With a hook, some of its devices are taken from it and it stays. Before Linux 6.5 it may be deleted
-            // too: of its rules that is said one by one.
+            // With a hook, the message removes devices from the chain, and the chain stays. Before Linux 6.5 it
+            // may also be deleted: then each of its rules is announced.
             DEL_CHAIN if attribute(attributes, NFTA_CHAIN_HOOK).is_none() => {
                 let chain = attribute(attributes, 3)?;
                 table.hooked.remove(chain);
@@ -144,7 +141,7 @@ impl Ruleset {
 }
 
 impl Table {
-    /// Whether packets come to a chain, by way of others than those in `seen`.
+    /// Whether packets reach a chain. Chains in `seen` are not followed again.
     fn is_reached<'t>(&'t self, chain: &'t [u8], seen: &mut BTreeSet<&'t [u8]>) -> bool {
         let jumps_here = |rule: &Rule| rule.has_map || rule.targets.iter().any(|it| it == chain);
         self.hooked.contains(chain)
@@ -318,7 +315,7 @@ mod tests {
         assert!(!ruleset.apply(&added.concat()));
         assert!(ruleset.apply(&end()));
         assert_eq!(count(&ruleset), [1, 2, 1, 0]);
-        // Handles are a table's own.
+        // Handles are unique within a table only.
         ruleset.apply(&rule(DEL_RULE, "a", 2, &[]));
         assert_eq!(count(&ruleset), [1, 1, 1, 0]);
         let dormant =
@@ -334,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_counts_while_packets_come_to_its_chain() {
+    fn a_rule_counts_while_packets_reach_its_chain() {
         let mut ruleset = Ruleset::default();
         let accept = immediate(&[attr(1, &1_i32.to_be_bytes())]);
         let added = [
@@ -349,7 +346,7 @@ mod tests {
         assert_eq!(count(&ruleset), [0; 4], "nothing leads there");
         ruleset.apply(&rule_in("input", NEW_RULE, "a", 4, &[jump("middle")]));
         assert_eq!(count(&ruleset), [0, 1, 0, 0]);
-        // Of another table, a chain of the same name.
+        // A chain of the same name in another table.
         ruleset.apply(&rule_in("logs", NEW_RULE, "b", 1, &[log(6)]));
         assert_eq!(count(&ruleset), [0, 1, 0, 0]);
         ruleset.apply(&rule_in("middle", DEL_RULE, "a", 3, &[]));
@@ -369,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_is_read_without_a_panic() {
+    fn any_input_is_read_without_a_panic() {
         let rule = rule(NEW_RULE, "a", 1, &[log(5), nflog(6), jump("b")]);
         let all = [chain(NEW_CHAIN, "a", "chain", true), rule, end()].concat();
         for length in 0..all.len() {

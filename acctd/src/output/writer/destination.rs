@@ -15,17 +15,17 @@ use crate::output::log_directory::{LogDirectory, make_directory};
 
 /// Where and how files are written.
 #[derive(Clone, Debug)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// The log directory.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// The zone of names and rows.
-    pub zone: Zone,
+    pub(crate) zone: Zone,
     /// The interfaces that are cross-checked; empty without a cross-check.
-    pub watched: Vec<Watched>,
+    pub(crate) watched: Vec<Watched>,
     /// Whose files these are, where several processes share the directory.
-    pub tag: NflogGroup,
+    pub(crate) tag: NflogGroup,
     /// The most rows that may wait.
-    pub backlog: usize,
+    pub(crate) backlog: usize,
 }
 
 impl Destination {

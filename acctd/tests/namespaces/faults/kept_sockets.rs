@@ -73,7 +73,7 @@ fn killed_with_its_sockets_kept(before: fn(&Acctd) -> Result<()>) -> Result<()> 
     acctd.stop(Signal::KILL)?;
     send(&rig, 3_000, 1_000)?;
     let acctd = manager.start(&rig, ONE_SECOND)?;
-    acctd.wait_for_line("Group 5 goes on")?;
+    acctd.wait_for_line("Group 5 continues")?;
     manager.end(acctd, Signal::TERM)?;
     let ip4 = rig.counter("v4")?;
     let files = rig.files()?;
@@ -149,7 +149,7 @@ fn a_foreign_descriptor() -> Result<()> {
         .store
         .push(("stored".to_owned(), file.into()));
     let acctd = manager.start(&rig, ONE_HOUR)?;
-    acctd.wait_for_line("has kept is not used: it is no netfilter socket")?;
+    acctd.wait_for_line("has kept is not used: it is not a netfilter socket")?;
     acctd.wait_for_line("has kept is not used: No such device")?;
     acctd.wait_for_line("stored, which is not asked for any more")?;
     ensure!(manager.names()? == ["nflog-5"]);

@@ -1,4 +1,4 @@
-//! A network namespace with a name is deleted and made again: acctd follows it, or ends and says why.
+//! A network namespace with a name is deleted and created again: acctd follows it, or ends and says why.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,7 +113,7 @@ fn the_namespace_is_made_again() -> Result<()> {
     // Twice, so that it is followed from one to the next.
     for round in 1..=2 {
         named.add()?;
-        acctd.wait_for_line("deleted and made again")?;
+        acctd.wait_for_line("deleted and created again")?;
         wait_for_lines(&acctd, "is bound again", round)?;
         named.ping(10)?;
         if round == 1 {
@@ -167,9 +167,9 @@ fn acctd_may_not_enter() -> Result<()> {
     ensure!(ended.code == Some(1), "{:?}", ended.log);
     let error = ended.line("error: ")?;
     ensure!(
-        error
-            .contains("was deleted and made again, and cannot be entered: Operation not permitted")
-            && error.contains("start acctd again"),
+        error.contains(
+            "was deleted and created again, and cannot be entered: Operation not permitted"
+        ) && error.contains("start acctd again"),
         "{error}"
     );
     let (counted, _) = totals(&rig.files()?, true);

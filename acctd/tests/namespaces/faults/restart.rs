@@ -210,7 +210,7 @@ fn restarted_without_the_table() -> Result<()> {
         manager.end_for_restart(acctd)?;
         send(&rig, 1_000, 0)?;
         acctd = start(&manager)?;
-        acctd.wait_for_line("Group 5 goes on")?;
+        acctd.wait_for_line("Group 5 continues")?;
     }
     manager.end(acctd, Signal::TERM)?;
     ensure_all_is_counted(&rig, 6_000)
