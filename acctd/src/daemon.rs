@@ -14,7 +14,7 @@ use crate::close::kernel::KernelCount;
 use crate::config::Config;
 use crate::count::accumulator::Accumulator;
 use crate::count::reader::{Reader, ReaderHandle};
-use crate::count::slots::Rules;
+use crate::count::slots::Settings;
 use crate::crosscheck::session::CrossCheck;
 use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
@@ -235,7 +235,7 @@ fn start_readers(
 ) -> Result<Vec<ReaderHandle>> {
     let mut readers = Vec::new();
     for (OpenGroup { socket, kept }, group) in open.into_iter().zip(&config.groups) {
-        let mut accumulator = Accumulator::new(Rules::of(config, group), start);
+        let mut accumulator = Accumulator::new(Settings::of(config, group), start);
         if let Some(waiting) = kept {
             let position = handover.and_then(|handover| handover.position(group.group));
             if let Some(position) = position {
@@ -278,7 +278,7 @@ async fn run_until_over(
     loop {
         watchdog.ping(|| Status::of(engine.state()).line());
         // First, so that an interval is not closed before its gaps are known.
-        engine.look_at_bindings().await?;
+        engine.check_bindings().await?;
         engine.close_what_is_due().await?;
         engine.save_if_due().await;
         engine.tick().await;

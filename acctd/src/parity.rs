@@ -11,7 +11,7 @@ use itertools::Itertools as _;
 use crate::cli::commands::Cli;
 use crate::config::Config;
 use crate::count::accumulator::Accumulator;
-use crate::count::slots::Rules;
+use crate::count::slots::Settings;
 use crate::model::closed_interval::{ClosedInterval, GroupInterval};
 use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, UnixNanos};
@@ -118,7 +118,7 @@ fn packets_like_those_of_the_sample_make_its_file() {
     let period = config.interval.period(config.interval.index_of(start));
     let mut groups = Vec::new();
     for &group in &config.groups {
-        let mut accumulator = Accumulator::new(Rules::of(&config, &group), start);
+        let mut accumulator = Accumulator::new(Settings::of(&config, &group), start);
         let is_ip4 = group.prefix_length.family() == Family::Ip4;
         for row in sample()
             .iter()

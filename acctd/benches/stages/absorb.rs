@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use acctd::count::accumulator::Accumulator;
-use acctd::count::slots::Rules;
+use acctd::count::slots::Settings;
 use acctd::model::group::NflogGroup;
 use acctd::model::interval::Interval;
 use acctd::model::prefix::{Family, PrefixLength, Side};
@@ -46,7 +46,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 
 #[expect(clippy::expect_used, reason = "of constants")]
 fn accumulator(family: Family, prefix_length: u8) -> Accumulator {
-    let rules = Rules {
+    let settings = Settings {
         group: NflogGroup(5),
         side: Side::Source,
         prefix_length: PrefixLength::new(family, prefix_length).expect("fits the family"),
@@ -54,5 +54,5 @@ fn accumulator(family: Family, prefix_length: u8) -> Accumulator {
         max_prefixes: usize::MAX,
         debug: false,
     };
-    Accumulator::new(rules, RECEIVED)
+    Accumulator::new(settings, RECEIVED)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acctd::close::timeline::{Due, Timeline};
 use acctd::count::accumulator::Accumulator;
-use acctd::count::slots::{ClosedSlot, Rules};
+use acctd::count::slots::{ClosedSlot, Settings};
 use acctd::model::counts::Counts;
 use acctd::model::entries::{Entries, Entry};
 use acctd::model::group::NflogGroup;
@@ -43,7 +43,7 @@ pub(crate) fn take(data: &[u8]) {
 
 /// A reader and the engine's clock, without a kernel.
 struct Run {
-    rules: Rules,
+    settings: Settings,
     accumulator: Accumulator,
     timeline: Timeline,
     now: UnixNanos,
@@ -68,7 +68,7 @@ impl Run {
             _ => (Family::Ip6, 65 + bits % 64),
         };
         let seconds = [1, 300, 86_400, 36_525 * 86_400][usize::from(choice / 2 % 4)];
-        let rules = Rules {
+        let settings = Settings {
             group: NflogGroup(5),
             side: [Side::Source, Side::Dest][usize::from(choice % 2)],
             prefix_length: PrefixLength::new(family, bits).expect("a possible length"),
@@ -78,9 +78,9 @@ impl Run {
         };
         let now = UnixNanos(i64::from_le_bytes(input.array()));
         Self {
-            rules,
-            accumulator: Accumulator::new(rules, now),
-            timeline: Timeline::start(rules.interval, now),
+            settings,
+            accumulator: Accumulator::new(settings, now),
+            timeline: Timeline::start(settings.interval, now),
             now,
             next_sequence: None,
             expected: Counts::default(),
@@ -134,7 +134,7 @@ impl Run {
         } else {
             self.next_sequence = None;
         }
-        let family = self.rules.prefix_length.family();
+        let family = self.settings.prefix_length.family();
         let header = match packet.ip_header(family) {
             Ok(header) => header,
             Err(Undecodable::Truncated) => return expected.truncated += 1,
@@ -153,14 +153,14 @@ impl Run {
 
     /// Bit by bit, unlike the ledger's keys.
     fn prefix(&self, header: &[u8]) -> IpAddr {
-        let at = match (self.rules.prefix_length.family(), self.rules.side) {
+        let at = match (self.settings.prefix_length.family(), self.settings.side) {
             (Family::Ip4, Side::Source) => 12..16,
             (Family::Ip4, Side::Dest) => 16..20,
             (Family::Ip6, Side::Source) => 8..24,
             (Family::Ip6, Side::Dest) => 24..40,
         };
         let mut address = header[at].to_vec();
-        for bit in self.rules.prefix_length.bits().into()..8 * address.len() {
+        for bit in self.settings.prefix_length.bits().into()..8 * address.len() {
             address[bit / 8] &= !(0x80 >> (bit % 8));
         }
         match <[u8; 4]>::try_from(&address[..]) {
@@ -214,7 +214,9 @@ impl Run {
                 (slot.counts.packets, slot.counts.bytes)
             );
             // The overflow has an entry of its own.
-            assert!(rows.len() <= self.rules.max_prefixes + usize::from(slot.counts.overflow > 0));
+            assert!(
+                rows.len() <= self.settings.max_prefixes + usize::from(slot.counts.overflow > 0)
+            );
             for (address, bytes, packets) in rows {
                 let row = self.closed_rows.entry(address).or_default();
                 row.0 += bytes;

@@ -1,4 +1,4 @@
-//! What the readers and the cross-check have handed over at once.
+//! The replies of the readers and of the cross-check to one command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,16 +9,16 @@ use crate::model::closed_interval::KernelInterval;
 use crate::model::interval::PeriodIndex;
 use crate::model::position::Position;
 
-/// What was handed over at once.
+/// Readers are identified by number.
 #[derive(Default)]
 pub(super) struct ClosedSlots {
-    /// By the readers: by period, with each the number of its reader.
+    /// The slots by period, each with its reader.
     pub(super) slots: BTreeMap<PeriodIndex, Vec<(usize, ClosedSlot)>>,
-    /// Periods in which a reader may lack packets, with the number of the reader.
+    /// Periods in which a reader may lack packets.
     pub(super) open_losses: Vec<(usize, Range<PeriodIndex>)>,
-    /// How far each reader has come, with its number.
+    /// How far each reader has read.
     pub(super) positions: Vec<(usize, Position)>,
-    /// By the cross-check, in the order of time.
+    /// The cross-check's epochs, oldest first.
     pub(super) kernel: Vec<ClosedEpoch>,
 }
 
@@ -28,9 +28,9 @@ impl ClosedSlots {
         self.slots.keys().copied().chain(epochs).collect()
     }
 
-    /// Epochs lie ready for periods that have not come. If the clock is set back, they are handed over with
-    /// the others, and nothing of NFLOG's is in them: what a program has counted there, by a clock that
-    /// it was told of too late, goes with the last period, whose numbers are compared no more.
+    /// Epochs are prepared for future periods. If the clock is set back, they are closed with the others. NFLOG has
+    /// nothing in these periods, but a program may have counted there, because it learns of the new clock late. These
+    /// counts are added to the last period, which is then not compared.
     pub(super) fn join_epochs_after(&mut self, last: PeriodIndex) {
         let last = self
             .slots
@@ -41,19 +41,19 @@ impl ClosedSlots {
             .into_iter()
             .partition(|epoch| epoch.period.is_some_and(|period| period > last));
         self.kernel = kept;
-        let own = self.kernel.iter_mut().rfind(|epoch| epoch.period.is_some());
-        let Some(own) = own else {
+        let last = self.kernel.iter_mut().rfind(|epoch| epoch.period.is_some());
+        let Some(last) = last else {
             return;
         };
         for epoch in ahead {
-            if epoch.counts.n_entries() > 0 || !own.is_exact {
-                own.is_exact = false;
-                own.counts.append(epoch.counts);
+            if epoch.counts.n_entries() > 0 || !last.is_exact {
+                last.is_exact = false;
+                last.counts.append(epoch.counts);
             }
         }
     }
 
-    /// Those of this period, and of any before it that was not named.
+    /// The slots of this period, and of earlier periods that have not been taken.
     pub(super) fn take_through(
         &mut self,
         index: PeriodIndex,
@@ -70,8 +70,8 @@ impl ClosedSlots {
             .any(|(lossy, periods)| *lossy == reader && periods.contains(&index))
     }
 
-    /// The period's epoch; where there is none, nothing can be compared. What was counted before the
-    /// first period or after the last goes with the epoch beside it.
+    /// The counts of the period's epoch. If there is none, the result is not comparable. What was counted before the
+    /// first period or after the last is added to the neighbouring epoch.
     pub(super) fn take_kernel(&mut self, index: PeriodIndex) -> KernelInterval {
         let at = self
             .kernel

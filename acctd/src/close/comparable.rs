@@ -1,13 +1,13 @@
-//! Which intervals the cross-check can be held against.
+//! Which intervals the cross-check can be compared with.
 
 use crate::model::interval::PeriodIndex;
 
-/// Intervals around a restart: NFLOG counted through it, the cross-check did not.
-#[derive(Debug, Default)]
+/// Intervals around a restart: NFLOG continued to count, the cross-check did not.
+#[derive(Default)]
 pub(super) struct NotComparable {
-    /// This one and those before.
+    /// This one and earlier ones.
     pub(super) through: Option<PeriodIndex>,
-    /// This one and those after.
+    /// This one and later ones.
     pub(super) from: Option<PeriodIndex>,
 }
 

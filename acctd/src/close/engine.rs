@@ -1,8 +1,8 @@
-//! Closes intervals: asks the clock what is over and the readers for their ledgers, and hands the
-//! two together to the writer. The clock is passed in, so that the tests can step it.
+//! Closes intervals: asks the timeline which periods are over, collects their ledgers from the readers, and passes
+//! both to the writer. The clock is passed in, so the tests can step it.
 
 use std::collections::BTreeMap;
-use std::fmt;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub(crate) type Clock = Box<dyn Fn() -> UnixNanos + Send + Sync>;
 /// The readers, the open interval, and the writer.
 pub(crate) struct Engine {
     groups: Vec<GroupConfig>,
-    /// One for each group, in the same order; so are the monitors.
+    /// One for each group, in the same order, like the monitors.
     readers: Vec<ReaderHandle>,
     monitors: Vec<Monitor>,
     timeline: Timeline,
@@ -46,11 +46,11 @@ pub(crate) struct Engine {
     writer: Writer,
     kernel: KernelWatch,
     not_comparable: NotComparable,
-    /// How long the kernel may hold a packet back.
+    /// How long the kernel may hold back a packet.
     flush_timeout: Duration,
     saving: Saving,
     bindings: Bindings,
-    /// `None` where the kernel does not let them be watched.
+    /// `None` if the rules cannot be watched.
     rules: Option<RuleWatch>,
     state: Arc<RuntimeState>,
     zone: Zone,
@@ -59,17 +59,8 @@ pub(crate) struct Engine {
     failed: Option<NflogGroup>,
 }
 
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
-            .field("groups", &self.groups)
-            .field("timeline", &self.timeline)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Engine {
-    /// Begins the first interval at `start`; the readers were started with the same time.
+    /// Begins the first interval at `start`, like the readers.
     pub(crate) fn start(
         config: &Config,
         readers: Vec<ReaderHandle>,
@@ -130,32 +121,33 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What it shows of itself.
     pub(crate) fn state(&self) -> &Arc<RuntimeState> {
         &self.state
     }
 
-    /// Takes note from now on of rules that go away.
+    /// From now on, records when the rules of a group are removed.
     pub(crate) fn watch_rules(&mut self) {
         let groups: Vec<NflogGroup> = self.groups.iter().map(|group| group.group).collect();
         let opened = self.bindings.in_namespace(RuleSocket::open);
         let started = opened.and_then(|socket| RuleWatch::start(&groups, socket?));
         self.rules = started
             .inspect_err(|error| {
-                warn!("cannot watch the rules: {error}; if they go away, that is not said");
+                warn!(
+                    "cannot watch the rules: {error}; if they are removed, acctd does not report it"
+                );
             })
             .ok();
     }
 
-    /// What was logged until now, by packets that the cross-check has not seen, is in the sockets that were
-    /// kept for this process.
+    /// The sockets were kept for this process. They hold packets that were logged before the cross-check started, so
+    /// the intervals until now cannot be compared.
     pub(crate) fn mark_taken_over(&mut self) {
         let received = (self.clock)().plus(self.flush_timeout);
         self.not_comparable.through = Some(self.saving.interval.index_of(received));
     }
 
-    /// When the period that is open by the clock ends: with a short interval, the oldest that is not
-    /// closed has ended already.
+    /// Logs when the period that holds the present time ends. With a short interval, the oldest open period has
+    /// ended already.
     fn log_next(&self) {
         if self.verbose {
             let end = self.timeline.end_of_period((self.clock)());
@@ -163,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// How long until something is due, if the clock is left alone.
+    /// How long until something is due, if nobody sets the clock.
     pub(crate) fn until_due(&self) -> Duration {
         let until_close = self.timeline.until_due((self.clock)());
         let due_at = self.saving.pause.map(|_| self.saving.due_at);
@@ -175,8 +167,9 @@ impl Engine {
             .fold(until_close, Duration::min)
     }
 
-    /// Has groups bound again that are not bound any more. Fails where acctd may not follow them.
-    pub(crate) async fn look_at_bindings(&mut self) -> Result<()> {
+    /// Binds groups again that are not bound any more. Fails if acctd is not permitted to enter their new network
+    /// namespace.
+    pub(crate) async fn check_bindings(&mut self) -> Result<()> {
         self.ask_whether_bound();
         self.collect_answers().await;
         let found = self.bindings.repair((self.clock)())?;
@@ -188,7 +181,7 @@ impl Engine {
             self.change(reader, change).await;
         }
         if found.has_moved {
-            // The old ones' time is in the gap of the groups.
+            // The gap of the groups covers the time without rules.
             self.watch_rules();
         }
         Ok(())
@@ -196,7 +189,7 @@ impl Engine {
 
     fn ask_whether_bound(&mut self) {
         let now = (self.clock)();
-        let answers = self.readers.iter().map(ReaderHandle::ask);
+        let answers = self.readers.iter().map(ReaderHandle::check_binding);
         self.bindings.expect_answers(now, answers);
     }
 
@@ -210,13 +203,13 @@ impl Engine {
         let is_new = matches!(change, Change::Adopt(_));
         match self.readers[reader].change(change).await {
             Ok(Err(error)) if is_new => self.bindings.adopt_failed(reader, &error, (self.clock)()),
-            // What a socket still held that has failed is part of the gap.
+            // If a failed socket still held packets, they are part of the gap.
             Ok(_) => {}
             Err(_panicked) => self.failed = Some(self.groups[reader].group),
         }
     }
 
-    /// Hands a copy of what is open to the writer, if it is time for that.
+    /// If a checkpoint is due, passes a copy of the open periods to the writer.
     pub(crate) async fn save_if_due(&mut self) {
         let Some(pause) = self.saving.pause else {
             return;
@@ -228,8 +221,8 @@ impl Engine {
         self.saving.due_at = now + pause;
         let counts = self.readers.iter().map(|reader| reader.counts.load());
         let n_datagrams = counts.map(|counts| counts.datagrams).sum();
-        let is_saved = n_datagrams == self.saving.n_datagrams && self.writer.is_saving_well();
-        // A disk that has not taken the last one is given no other.
+        let is_saved = n_datagrams == self.saving.n_datagrams && self.writer.last_save_succeeded();
+        // While the disk has not accepted the last checkpoint, it gets no other.
         if is_saved || self.writer.is_saving() {
             return;
         }
@@ -256,7 +249,7 @@ impl Engine {
         }
     }
 
-    /// Closes the intervals that are over, if any.
+    /// Closes the intervals that are over.
     pub(crate) async fn close_what_is_due(&mut self) -> Result<()> {
         let now = (self.clock)();
         match self.timeline.poll(now) {
@@ -266,7 +259,7 @@ impl Engine {
                 let mut closed = self.ask_readers(Command::CloseBefore(first_open)).await;
                 closed.kernel = self
                     .kernel
-                    .ask(move |kernel| kernel.close_before(first_open, now))
+                    .run(move |kernel| kernel.close_before(first_open, now))
                     .await;
                 let periods = self.timeline.close_before(first_open, &closed.with_data());
                 self.log_next();
@@ -280,7 +273,7 @@ impl Engine {
                      a file name that is taken gets a suffix"
                 );
                 let mut closed = self.ask_readers(Command::Restart(now)).await;
-                closed.kernel = self.kernel.ask(move |kernel| kernel.restart(now)).await;
+                closed.kernel = self.kernel.run(move |kernel| kernel.restart(now)).await;
                 closed.join_epochs_after(self.timeline.last_period(now));
                 let periods = self.timeline.finish(now, &closed.with_data());
                 self.timeline.restart(now);
@@ -295,17 +288,17 @@ impl Engine {
                 }
             }
         }
-        self.no_reader_failed()
+        self.check_readers()
     }
 
-    /// What the cross-check has to do every second.
+    /// Runs once per second.
     pub(crate) async fn tick(&mut self) {
         self.kernel
-            .ask(|kernel| kernel.tick().map(|()| Vec::new()))
+            .run(|kernel| kernel.tick().map(|()| Vec::new()))
             .await;
     }
 
-    /// Logs what the counters show, and notes where accounting is.
+    /// Logs what the counters show, and updates the runtime state.
     pub(crate) fn report(&mut self) {
         let now = Instant::now();
         for (monitor, reader) in self.monitors.iter_mut().zip(&self.readers) {
@@ -330,24 +323,23 @@ impl Engine {
         }
     }
 
-    /// Ends what is open and has it written. Returns what the next process needs to know if the groups
-    /// are left to it.
-    pub(crate) async fn stop(&mut self, parting: ShutdownMode) -> Result<Handover> {
+    /// Closes and writes all open periods. Returns what the next process needs if it takes over the groups.
+    pub(crate) async fn stop(&mut self, mode: ShutdownMode) -> Result<Handover> {
         let now = (self.clock)();
-        if parting == ShutdownMode::KeepBound {
-            // What the kernel holds back of it comes to the next process.
+        if mode == ShutdownMode::KeepBound {
+            // The packets that the kernel holds back go to the next process.
             let incomplete = now.minus(self.flush_timeout);
             self.not_comparable.from = Some(self.saving.interval.index_of(incomplete));
         }
-        // Before the groups are let go: what the kernel counts after that NFLOG cannot.
+        // Before the groups are unbound: afterwards NFLOG misses what the kernel still counts.
         let end = self.timeline.latest(now);
         self.kernel
-            .ask(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
+            .run(move |kernel| kernel.stop_at(end).map(|()| Vec::new()))
             .await;
-        let mut closed = self.ask_readers(Command::Finish(parting)).await;
+        let mut closed = self.ask_readers(Command::Finish(mode)).await;
         closed.kernel = self.kernel.finish().await;
         closed.join_epochs_after(self.timeline.last_period(now));
-        // The cross-check has ended its last epoch then, so the last period ends there as well.
+        // The cross-check's last epoch ended at `now`, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
         let positions = std::mem::take(&mut closed.positions);
         let handover = Handover {
@@ -364,15 +356,14 @@ impl Engine {
         Ok(handover)
     }
 
-    /// Waits until all is on disk, or until the disk refuses it after `hurry` has come true.
+    /// Waits until everything is on disk; see [`Writer::finish`] for `hurry`.
     pub(crate) async fn finish(self, hurry: impl Future<Output = ()>) -> Result<()> {
-        let all_readers_well = self.no_reader_failed();
-        self.writer.finish(hurry).await.and(all_readers_well)
+        let readers = self.check_readers();
+        self.writer.finish(hurry).await.and(readers)
     }
 
-    /// Sends `command` to all readers at once and waits for all of them. One that has panicked is
-    /// noted: what the others have counted is written all the same. Whether all groups were still bound
-    /// is known then, and with it the gaps.
+    /// Sends `command` to all readers at once and waits for their replies. If a reader has panicked, the counts of
+    /// the others are still written. The bindings are checked too, so that all gaps until now are known.
     async fn ask_readers(&mut self, command: Command) -> ClosedSlots {
         self.ask_whether_bound();
         let answers: Vec<_> = self
@@ -405,7 +396,7 @@ impl Engine {
         closed
     }
 
-    fn no_reader_failed(&self) -> Result<()> {
+    fn check_readers(&self) -> Result<()> {
         match self.failed {
             None => Ok(()),
             Some(group) => Err(anyhow!(
@@ -414,8 +405,8 @@ impl Engine {
         }
     }
 
-    /// What the readers have handed over of a period, each with its number, and what an acctd that was
-    /// killed had saved of it.
+    /// All that was counted in a period: by the readers (each with its number), and by a killed acctd, from its
+    /// checkpoint.
     fn assemble(
         &self,
         period: Period,
@@ -462,7 +453,7 @@ impl Engine {
                 KernelWatch::Off => None,
                 KernelWatch::Active(_) | KernelWatch::Failed => {
                     let mut kernel = closed.take_kernel(index);
-                    // What was counted before acctd was killed went with it.
+                    // What the killed acctd's programs counted is lost.
                     kernel.is_comparable &= !is_resumed && !self.not_comparable.has(index);
                     Some(kernel)
                 }

@@ -1,4 +1,4 @@
-//! The cross-check as the engine knows it, so that the tests can step its clock too.
+//! The cross-check behind a trait, so that the tests can step its clock too.
 
 use anyhow::Result;
 use tokio::task::spawn_blocking;
@@ -9,29 +9,29 @@ use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{PeriodIndex, UnixNanos};
 use crate::process::priority::yield_to_readers;
 
-/// What counts the same packets in the kernel, into an epoch for each period. An error ends it.
+/// Counts the same packets in the kernel, in one epoch per period. After an error it is not used any more.
 pub(crate) trait KernelCount: Send {
-    /// What is to be done every second.
+    /// Runs once per second.
     fn tick(&mut self) -> Result<()>;
 
-    /// Closes the periods before `first_open`, which has begun at `now`.
+    /// Closes the periods before `first_open`; `now` is in `first_open` or later.
     fn close_before(&mut self, first_open: PeriodIndex, now: UnixNanos)
     -> Result<Vec<ClosedEpoch>>;
 
-    /// The clock was set back to `now`: closes all, and begins anew. Epochs of periods that lie ahead
-    /// may be among them.
+    /// The clock was set back to `now`: closes all epochs, and begins anew. Epochs of future periods may be among
+    /// them.
     fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>>;
 
-    /// The last period ends at `now`; what comes later is counted apart.
+    /// The last period ends at `now`. Later packets are counted separately.
     fn stop_at(&mut self, now: UnixNanos) -> Result<()>;
 
-    /// Ends it and hands over what is left.
+    /// Closes the remaining epochs.
     fn finish(self: Box<Self>) -> Result<Vec<ClosedEpoch>>;
 
-    /// What its programs have done until the last look.
+    /// The run times of the programs, as of the last tick.
     fn runs(&self) -> &[ProgramRun];
 
-    /// Which interfaces it counts on, as of the last look.
+    /// The interfaces with programs, as of the last tick.
     fn interfaces(&self) -> Vec<InterfaceState>;
 }
 
@@ -69,20 +69,20 @@ impl KernelCount for CrossCheck {
     }
 }
 
-/// The cross-check, as the engine knows it.
+/// The state of the cross-check.
 pub(super) enum KernelWatch {
-    /// Not asked for.
+    /// Not configured.
     Off,
-    /// At work; `None` while a thread of its own has it.
+    /// `None` while another thread has it.
     Active(Option<Box<dyn KernelCount>>),
-    /// It has failed: the files keep its columns, and nothing in them is checked.
+    /// The files keep its columns, and no row is checked.
     Failed,
 }
 
 impl KernelWatch {
-    /// Lets the cross-check do something on a thread where it may wait. If it fails, NFLOG's own
-    /// accounting goes on.
-    pub(super) async fn ask<F>(&mut self, work: F) -> Vec<ClosedEpoch>
+    /// Runs `work` with the cross-check on a thread that may block. If it fails, accounting continues without the
+    /// cross-check.
+    pub(super) async fn run<F>(&mut self, work: F) -> Vec<ClosedEpoch>
     where
         F: FnOnce(&mut dyn KernelCount) -> Result<Vec<ClosedEpoch>> + Send + 'static,
     {
@@ -108,7 +108,7 @@ impl KernelWatch {
         self.give_up(&result)
     }
 
-    /// Takes the cross-check off the interfaces.
+    /// Ends the cross-check. Returns the remaining epochs.
     pub(super) async fn finish(&mut self) -> Vec<ClosedEpoch> {
         let Self::Active(kernel) = self else {
             return Vec::new();
@@ -125,7 +125,7 @@ impl KernelWatch {
 
     pub(super) fn give_up(&mut self, error: &anyhow::Error) -> Vec<ClosedEpoch> {
         log::error!(
-            "the cross-check has failed: {error:#}; accounting goes on without it, start acctd again to have it back"
+            "the cross-check has failed: {error:#}; accounting continues without it; start acctd again to get it back"
         );
         *self = Self::Failed;
         Vec::new()

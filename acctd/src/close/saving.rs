@@ -1,4 +1,4 @@
-//! What is known of the open intervals' checkpoints.
+//! The checkpoints of the open intervals.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,30 +7,28 @@ use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, PeriodIndex};
 use crate::output::checkpoint::Checkpoint;
 
-/// What is known of the open periods' checkpoints.
-#[derive(Debug)]
 pub(super) struct Saving {
     pub(super) interval: Interval,
     pub(super) tag: NflogGroup,
-    /// How often to save; `None` is never.
+    /// How often to save; `None`: never.
     pub(super) pause: Option<Duration>,
     pub(super) due_at: Instant,
-    /// The files that may be there, by period.
+    /// The files that may exist, by period.
     pub(super) files: BTreeMap<PeriodIndex, String>,
-    /// The current period as an acctd that was killed had saved it: a part of what is open.
+    /// The checkpoint of a killed acctd that the open period continues.
     pub(super) resumed: Option<Checkpoint>,
-    /// Datagrams read when it was last saved.
+    /// How many datagrams had been read at the last save.
     pub(super) n_datagrams: u64,
 }
 
-/// What was saved of a period that is over now.
+/// The checkpoints of a period that is over.
 pub(super) struct Saved {
     pub(super) files: Vec<String>,
     pub(super) resumed: Option<Checkpoint>,
 }
 
 impl Saving {
-    /// That of this period, and of any before it that was not named.
+    /// The checkpoints of this period, and of earlier periods that have not been taken.
     pub(super) fn take_through(&mut self, index: PeriodIndex) -> Saved {
         let later = self.files.split_off(&index.next());
         let files = std::mem::replace(&mut self.files, later);

@@ -1,16 +1,16 @@
-//! When a period is over. Pure: the engine asks with the wall clock in hand, so that the tests
-//! can step it back, forward and over a change to summer time.
+//! When a period is over. Pure: the engine passes the time in, so the tests can step the clock back, forward and over
+//! a change to summer time.
 //!
-//! Invariant: the periods that it names follow each other without gap or overlap, but for a
-//! clock set back, after which they begin anew at the new time.
+//! Invariant: the periods follow each other without gap or overlap. Only if the clock is set back, they begin anew at
+//! the new time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::interval::{Interval, Period, PeriodIndex, SETTLE_TIME, UnixNanos};
 
-/// After a jump of the clock each skipped period has its (empty) file, as go-nflog-acctd writes them,
-/// but no more than these: a router without a clock battery starts in 1970.
+/// After a jump of the clock each skipped period gets an empty file, as with go-nflog-acctd, but no more than this
+/// number: a router without a clock battery starts in 1970.
 const MAX_SKIPPED_FILES: i64 = 300;
 
 /// What is due.
@@ -18,21 +18,20 @@ const MAX_SKIPPED_FILES: i64 = 300;
 pub enum Due {
     /// All periods before this one are over.
     Close(PeriodIndex),
-    /// The clock was set back: the open period ends at the time last seen, and a new first period
-    /// begins now.
+    /// The clock was set back: the open period ends at the latest time seen, and a new first period begins now.
     Restart,
 }
 
-/// The engine's view of the wall clock: which periods are open, and since when.
+/// Which periods are open, by the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
     interval: Interval,
     /// The oldest period that is not closed.
     open: PeriodIndex,
-    /// Where that period begins: later than its nominal start if acctd started within it,
-    /// earlier if skipped periods were joined to it.
+    /// The start of that period: later than its nominal start if acctd started within it, earlier if it includes
+    /// skipped periods.
     open_start: UnixNanos,
-    /// Never before `open_start`, so that what the clock says is held against this alone.
+    /// The latest time seen; never before `open_start`.
     last_seen: UnixNanos,
 }
 
@@ -58,7 +57,7 @@ impl Timeline {
         (first_open > self.open).then_some(Due::Close(first_open))
     }
 
-    /// Where an open period begins.
+    /// The start of an open period.
     #[must_use]
     pub fn start_of(&self, index: PeriodIndex) -> UnixNanos {
         self.interval.period(index).start.max(self.open_start)
@@ -70,19 +69,19 @@ impl Timeline {
         now.until(self.open_end().plus(SETTLE_TIME))
     }
 
-    /// Nominal end of the open period.
+    /// The nominal end of the oldest open period.
     fn open_end(&self) -> UnixNanos {
         self.interval.period(self.open).end
     }
 
-    /// End of the period that holds `now`, which is not the oldest open one while that settles.
+    /// The end of the period that holds `now`. During the settle time the oldest open period is an earlier one.
     #[must_use]
     pub fn end_of_period(&self, now: UnixNanos) -> UnixNanos {
         self.interval.period(self.interval.index_of(now)).end
     }
 
-    /// Closes the periods before `first_open` and names them, oldest first. `with_data` are those
-    /// that have packets; where more than a few hundred have none, they are joined into one.
+    /// Closes the periods before `first_open` and returns them, oldest first. `with_data` are those that have
+    /// packets. If there are more than [`MAX_SKIPPED_FILES`] periods, neighbours without packets are joined.
     pub fn close_before(
         &mut self,
         first_open: PeriodIndex,
@@ -103,21 +102,20 @@ impl Timeline {
         closed
     }
 
-    /// The last period that has begun, by the clock until `now`.
+    /// The last period that has begun by the latest time seen, `now` included.
     #[must_use]
     pub fn last_period(&self, now: UnixNanos) -> PeriodIndex {
         self.interval.index_of(self.latest(now)).max(self.open)
     }
 
-    /// The latest time that was seen, `now` included: where what is open ends if the clock was set back.
+    /// The latest time seen, `now` included. If the clock was set back, the open period ends there.
     #[must_use]
     pub fn latest(&self, now: UnixNanos) -> UnixNanos {
         self.last_seen.max(now)
     }
 
-    /// Ends everything: whole periods up to the last that has packets or holds the time last
-    /// seen, and that one as far as it went. With `now` before the time last seen, the clock was
-    /// set back.
+    /// Closes all periods: whole ones, and a partial one that ends at the latest time seen. The last one is the
+    /// period of that time, or a later one that has packets.
     pub fn finish(
         &mut self,
         now: UnixNanos,
@@ -131,8 +129,7 @@ impl Timeline {
         closed
     }
 
-    /// Ends the open period, and all after it through `last`, at `end`, and opens the next one
-    /// there.
+    /// Joins the periods from the oldest open one to `last`, closes them at `end`, and opens the next one there.
     fn close_through(&mut self, last: PeriodIndex, end: UnixNanos) -> (PeriodIndex, Period) {
         let closed = Period {
             start: self.open_start,
@@ -144,7 +141,7 @@ impl Timeline {
         (index, closed)
     }
 
-    /// Begins anew at `now`, as a fresh start would.
+    /// Begins anew at `now`, like [`Timeline::start`].
     pub fn restart(&mut self, now: UnixNanos) {
         *self = Self::start(self.interval, now);
     }

@@ -1,19 +1,19 @@
-//! Sorts the packets of one group into the periods of their time stamps. Pure: the datagram and
-//! the time are passed in, so that the tests can step the clock.
+//! Sorts the packets of one group into the periods of their time stamps. Pure: the datagram and the time are
+//! passed in, so the tests can step the clock.
 //!
-//! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one of
-//! that slot's counters that say why not.
+//! Invariant: each packet of each datagram is in exactly one slot's ledger, or in exactly one counter of that
+//! slot that says why not.
 
 use std::ops::Range;
 
-use crate::count::slots::{ClosedSlot, Rules, Slots};
+use crate::count::slots::{ClosedSlot, Settings, Slots};
 use crate::model::counts::Counts;
 use crate::model::entries::Entries;
 use crate::model::interval::{Period, PeriodIndex, UnixNanos};
 use crate::model::position::Position;
 use crate::model::prefix::PrefixLength;
 
-/// The open ledgers of one group, for whichever key its prefixes need.
+/// The open ledgers of one group, with the smallest key that holds its prefixes.
 #[derive(Debug)]
 pub enum Accumulator {
     /// IPv4 prefixes.
@@ -25,15 +25,15 @@ pub enum Accumulator {
 }
 
 impl Accumulator {
-    /// An empty accumulator whose first open period is the one that holds `now`.
+    /// An empty accumulator. Its first open period is the one that holds `now`.
     #[must_use]
-    pub fn new(rules: Rules, now: UnixNanos) -> Self {
-        match rules.prefix_length {
-            PrefixLength::Ip4(_) => Self::Ip4(Slots::new(rules, now)),
+    pub fn new(settings: Settings, now: UnixNanos) -> Self {
+        match settings.prefix_length {
+            PrefixLength::Ip4(_) => Self::Ip4(Slots::new(settings, now)),
             PrefixLength::Ip6(net) if net.prefix_len() <= 64 => {
-                Self::Ip6Half(Slots::new(rules, now))
+                Self::Ip6Half(Slots::new(settings, now))
             }
-            PrefixLength::Ip6(_) => Self::Ip6(Slots::new(rules, now)),
+            PrefixLength::Ip6(_) => Self::Ip6(Slots::new(settings, now)),
         }
     }
 
@@ -46,7 +46,7 @@ impl Accumulator {
         }
     }
 
-    /// Counts that the kernel has dropped datagrams; how many packets the next number tells.
+    /// Counts that the kernel has dropped datagrams. The next sequence number shows how many packets.
     pub fn overrun(&mut self, now: UnixNanos) {
         match self {
             Self::Ip4(slots) => slots.overrun(now),
@@ -55,7 +55,7 @@ impl Accumulator {
         }
     }
 
-    /// Nothing waits in the socket at `now`.
+    /// The socket is empty at `now`.
     pub fn emptied(&mut self, now: UnixNanos) {
         match self {
             Self::Ip4(slots) => slots.overruns.note_empty(now),
@@ -64,7 +64,7 @@ impl Accumulator {
         }
     }
 
-    /// When the kernel began to number anew, if it did since this was last called.
+    /// When the kernel began to number the packets anew, if it did since the last call.
     pub fn take_renumbered(&mut self) -> Option<Period> {
         match self {
             Self::Ip4(slots) => slots.renumbered.take(),
@@ -73,7 +73,7 @@ impl Accumulator {
         }
     }
 
-    /// A copy of what is open, all of which stays so.
+    /// A copy of the open periods, which stay open.
     #[must_use]
     pub fn copy(&self) -> Vec<ClosedSlot> {
         match self {
@@ -83,7 +83,7 @@ impl Accumulator {
         }
     }
 
-    /// Hands over all periods before `first_open`; what comes for them later is late.
+    /// Closes all periods before `first_open`. Packets that arrive for them later are counted as late.
     pub fn close_before(&mut self, first_open: PeriodIndex) -> Vec<ClosedSlot> {
         match self {
             Self::Ip4(slots) => slots.close_before(first_open, Entries::Ip4),
@@ -92,7 +92,7 @@ impl Accumulator {
         }
     }
 
-    /// Hands over all periods and begins anew at `now`, before or after them.
+    /// Closes all periods and begins anew at `now`, which may be before or after them.
     pub fn restart(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
         let closed = self.close_before(PeriodIndex(i64::MAX));
         match self {
@@ -103,17 +103,17 @@ impl Accumulator {
         closed
     }
 
-    /// Hands over all periods, for good.
+    /// Closes all periods for good.
     pub fn finish(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
         match self {
-            Self::Ip4(slots) => slots.note_open_gap(now),
-            Self::Ip6Half(slots) => slots.note_open_gap(now),
-            Self::Ip6(slots) => slots.note_open_gap(now),
+            Self::Ip4(slots) => slots.count_overruns_without_gap(now),
+            Self::Ip6Half(slots) => slots.count_overruns_without_gap(now),
+            Self::Ip6(slots) => slots.count_overruns_without_gap(now),
         }
         self.restart(now)
     }
 
-    /// How far it has come in what the kernel has logged.
+    /// How far the group has been read.
     #[must_use]
     pub fn position(&self) -> Position {
         match self {
@@ -123,7 +123,7 @@ impl Accumulator {
         }
     }
 
-    /// Goes on where another one has ended.
+    /// Continues where an earlier process ended.
     pub fn resume_from(&mut self, position: Position) {
         match self {
             Self::Ip4(slots) => slots.resume_from(position),
@@ -132,7 +132,7 @@ impl Accumulator {
         }
     }
 
-    /// The numbers of what comes next begin anew: it is of another socket.
+    /// The next packets come from another socket, which numbers them anew.
     pub fn forget_sequence(&mut self, now: UnixNanos) {
         match self {
             Self::Ip4(slots) => slots.forget_sequence(now),
@@ -141,7 +141,7 @@ impl Accumulator {
         }
     }
 
-    /// Periods that may lack packets whose loss is counted in a later one, or not known yet.
+    /// Periods that may lack packets whose loss is counted in a later period, or is not known yet.
     #[must_use]
     pub fn open_loss(&self) -> Option<Range<PeriodIndex>> {
         match self {

@@ -1,9 +1,8 @@
 //! The counters of one group in one period: prefix → bytes and packets.
 //!
-//! The entries lie densely in a vector and a hash index holds their positions: a million IPv4
-//! prefixes take 20 MB of entries and 17 MB of index. Growing the index moves no counter, and a
-//! closed ledger is already the list that the writer sorts: it is handed over whole, without a
-//! copy.
+//! The entries are in a vector, without holes, and a hash index has their positions: a million IPv4 prefixes take
+//! 20 MB of entries and 17 MB of index. When the index grows, no counter moves. A closed ledger is already the list
+//! that the writer sorts, so it is not copied.
 
 use std::hash::BuildHasher;
 
@@ -13,26 +12,26 @@ use foldhash::fast::RandomState;
 use crate::model::entries::Entry;
 use crate::model::prefix::PrefixKey;
 
-/// Where the entries are, by the hash of their keys: open addressing with linear probing.
+/// The positions of the entries, by the hash of their keys: open addressing with linear probing.
 ///
-/// A slot is 0, or some bits of the hash (a tag) above the entry's position plus one. With a tag in
-/// the slot a look-up need not read the entry to know it: the two cache misses of a packet are then
-/// independent of one another, and those of a batch of packets overlap. A tag has the bits that the
-/// positions leave, 10 of 32 in an index for a million prefixes: few look-ups in a thousand find
-/// another prefix's.
+/// A slot is 0, or the entry's position plus one in the lower bits and some bits of the hash (a tag) in the upper
+/// ones. Because of the tag a look-up recognises an entry without reading it. So the two cache misses of a packet do
+/// not depend on each other, and those of a batch of packets overlap. The tag has the bits that the positions do not
+/// need: 10 of 32 in an index for a million prefixes. Then few look-ups in a thousand find the entry of another
+/// prefix first.
 ///
-/// Kept from one period to the next, so that a router with a steady set of prefixes grows it once.
+/// The index is kept from one period to the next. So a router with a stable set of prefixes grows it once.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// A power of two of them, or none.
+    /// Their number is 0 or a power of two.
     slots: Vec<u32>,
 }
 
 /// More prefixes would leave no bit for a tag.
-const MOST_PREFIXES: usize = 1 << 30;
+const MAX_PREFIXES: usize = 1 << 30;
 
 impl Index {
-    /// An index with room for as many prefixes as this one, if it was a good part full.
+    /// This index, emptied; a small one if few of its slots were used.
     fn reuse(mut self, n_entries: usize) -> Self {
         if n_entries < self.slots.len() / 32 {
             return Self::default();
@@ -41,13 +40,13 @@ impl Index {
         self
     }
 
-    /// Where a key with this hash most likely is; to be confirmed by a look at the entry.
+    /// The most likely position of a key with this hash. The caller must compare the key of the entry.
     #[inline]
     fn likely_position(&self, hash: u64) -> Option<u32> {
         self.positions_with_tag(hash).next()
     }
 
-    /// Where a key with this hash can be, the likeliest first.
+    /// The possible positions of a key with this hash, the most likely first.
     #[inline]
     fn positions_with_tag(&self, hash: u64) -> impl Iterator<Item = u32> {
         let bits = self.position_bits();
@@ -59,7 +58,7 @@ impl Index {
             .map(move |slot| (slot & ((1 << bits) - 1)) - 1)
     }
 
-    /// The slots to look at for this hash, from the first on.
+    /// The slots for this hash, in the order of probing.
     #[inline]
     fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, u32)> {
         let mask = self.slots.len().wrapping_sub(1);
@@ -79,61 +78,59 @@ impl Index {
         }
     }
 
-    /// Bits that a position plus one takes: there are fewer entries than slots.
+    /// How many bits a position plus one needs: there are fewer entries than slots.
     #[inline]
     fn position_bits(&self) -> u32 {
         self.slots.len().trailing_zeros().min(31)
     }
 
-    /// At three eighths a look-up mostly ends at its first slot: how far it has to go, the processor
-    /// can only guess.
+    /// Up to three eighths a look-up mostly ends at its first slot. Longer probes are branches that the processor
+    /// cannot predict.
     fn is_full(&self, n_entries: usize) -> bool {
         n_entries >= self.slots.len() / 8 * 3
     }
 }
 
-/// The uppermost bits of the hash, as many as positions leave of a slot; its lowest ones say which
-/// slot it is.
+/// The uppermost bits of the hash, as many as the positions do not need. The lowest bits choose the slot.
 #[inline]
 fn tag(hash: u64, position_bits: u32) -> u32 {
     // 32 bits are left, so they fit.
     u32::try_from(hash >> 32).unwrap_or(0) >> position_bits
 }
 
-/// How many packets are looked up together. Their keys, hashes and positions fit the first-level
-/// cache, and more than some tens of cache misses do not overlap on any processor.
+/// How many packets are looked up together. Their keys, hashes and positions fit the first-level cache. No processor
+/// overlaps more than some tens of cache misses.
 pub const BATCH: usize = 128;
 
 /// The open counters of one group.
 ///
-/// Invariant: each key stands in exactly one entry, and the index holds exactly the positions
-/// of all entries.
+/// Invariant: each key is in exactly one entry, and the index holds exactly the positions of all entries.
 #[derive(Debug)]
 pub struct Ledger<K: Copy> {
     index: Index,
     entries: Vec<Entry<K>>,
-    /// Seeded anew for each ledger: the keys come from the network, and whoever knew the hash
-    /// could choose addresses that all fall on one slot.
+    /// Each ledger has a new seed. The keys come from the network: an attacker who knows the hash could choose
+    /// addresses that all need the same slot.
     hasher: RandomState,
     limit: usize,
     overflow: Counters,
 }
 
 impl<K: PrefixKey> Ledger<K> {
-    /// An empty ledger of at most `limit` prefixes, on an index used before or a new one.
+    /// An empty ledger of at most `limit` prefixes. `index` may have been used before.
     #[must_use]
     pub fn new(limit: usize, index: Index) -> Self {
         Self {
             index,
             entries: Vec::new(),
             hasher: RandomState::default(),
-            limit: limit.min(MOST_PREFIXES),
+            limit: limit.min(MAX_PREFIXES),
             overflow: Counters::default(),
         }
     }
 
-    /// Counts packets, each a prefix and its bytes, and returns how many of them went to the
-    /// overflow, because the ledger is full and knows no such prefix.
+    /// Counts packets, each a prefix and its bytes. Returns how many of them went to the overflow, because the ledger
+    /// is full and does not have their prefix.
     pub fn add(&mut self, packets: &[(K, u64)]) -> u64 {
         packets
             .chunks(BATCH)
@@ -141,7 +138,7 @@ impl<K: PrefixKey> Ledger<K> {
             .sum()
     }
 
-    /// In passes, so that a pass's loads do not wait for one another.
+    /// Works in passes, so that the loads of a pass do not wait for each other.
     #[inline]
     fn add_batch(&mut self, batch: &[(K, u64)]) -> u64 {
         let mut hashes = [0; BATCH];
@@ -162,7 +159,7 @@ impl<K: PrefixKey> Ledger<K> {
         overflowed
     }
 
-    /// A prefix that was new when its batch began, or shares half its hash with another.
+    /// For a prefix that was new at the start of its batch, or shares the tag and the slot with another.
     #[cold]
     fn add_slowly(&mut self, hash: u64, key: K, bytes: u64) -> bool {
         let entries = &mut self.entries;
@@ -193,7 +190,7 @@ impl<K: PrefixKey> Ledger<K> {
     fn grow_index(&mut self) {
         const SMALLEST: usize = 1_024;
         let doubled = (self.index.slots.len() * 2).max(SMALLEST);
-        // Frees the old one before the new one is touched.
+        // Frees the old slots before the new ones are allocated.
         self.index = Index::default();
         self.index.slots = vec![0; doubled];
         for (position, entry) in (0..).zip(&self.entries) {
@@ -202,7 +199,7 @@ impl<K: PrefixKey> Ledger<K> {
         }
     }
 
-    /// Its entries as they are now, as [`Ledger::close`] would give them.
+    /// A copy of the entries that [`Ledger::close`] would return.
     #[must_use]
     pub fn copy(&self) -> Vec<Entry<K>> {
         let mut entries = Vec::with_capacity(self.entries.len() + 1);
@@ -211,13 +208,13 @@ impl<K: PrefixKey> Ledger<K> {
         entries
     }
 
-    /// What was over the limit, as the row that gathers it.
+    /// The packets over the limit, as the entry for the zero address.
     fn overflow_entry(&self) -> Option<Entry<K>> {
         (self.overflow.packets > 0).then(|| Entry::new(K::ZERO, self.overflow))
     }
 
-    /// Ends the ledger: its entries in the order of their first packet, with the overflow as an
-    /// entry for `0.0.0.0` or `::`, and the index for the next ledger.
+    /// Closes the ledger. Returns its entries in the order of their first packet, with the overflow as an entry for
+    /// `0.0.0.0` or `::`, and the index for the next ledger.
     #[must_use]
     pub fn close(self) -> (Vec<Entry<K>>, Index) {
         let overflow = self.overflow_entry();
@@ -274,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_share_a_hash_are_told_apart() {
+    fn prefixes_that_share_a_hash_are_distinguished() {
         let mut ledger = Ledger::new(10, Index::default());
         for (key, bytes) in [(1, 10), (2, 20), (3, 30), (2, 200), (3, 300)] {
             assert!(ledger.add_slowly(77, key, bytes));
         }
-        // All look-ups find the first of them at first, and then go on.
+        // All look-ups find the first of them, and then continue.
         let likely = ledger.index.likely_position(77);
         assert_eq!(likely, Some(0));
         assert_eq!(close_sorted(ledger), [(1, 10, 1), (2, 220, 2), (3, 330, 2)]);
@@ -306,7 +303,7 @@ mod tests {
         let (entries, index) = second.close();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].counters().bytes, 5);
-        // What a flood has grown is let go.
+        // An index that a flood has grown is dropped.
         assert_eq!(index.slots.len(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! One group's task: its socket, its buffer, its ledgers. Nothing here is shared with another
-//! task but the published counters, and nothing waits but for packets and commands.
+//! The task of one group: its socket, its buffer, its ledgers. It shares only the published counters with other
+//! tasks, and waits only for packets and requests.
 
 use std::io;
 use std::sync::Arc;
@@ -18,68 +18,66 @@ use crate::nflog::message;
 use crate::nflog::pace::Pace;
 use crate::nflog::socket::{MAX_DATAGRAM, NflogSocket, Received};
 
-/// Datagrams read before the task looks for a command and lets others run.
+/// How many datagrams the task reads before it checks for a request and lets other tasks run.
 const BURST: usize = 64;
 
-/// What the kernel counts for a waiting datagram beyond its bytes, at the least: the descriptor
-/// (`struct sk_buff`) and its tail (`struct skb_shared_info`).
+/// The least that the kernel counts for a waiting datagram besides its bytes: `struct sk_buff` and
+/// `struct skb_shared_info`.
 const SKB_OVERHEAD: usize = 512;
 
-/// What the engine asks of a reader. Each is answered with the ledgers that it closes.
+/// A command of the engine. The reader replies with the ledgers that the command closes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command {
-    /// Hand over all periods before this one, after reading what has waited in the socket: it
-    /// may hold packets that were stamped before the boundary.
+    /// Close all periods before this one. First the reader reads what waits in the socket: it may hold packets
+    /// with time stamps before the boundary.
     CloseBefore(PeriodIndex),
-    /// Give a copy of all that is open, and go on.
+    /// Reply with a copy of all open periods.
     Copy,
-    /// Hand over everything and begin anew at this time: the clock was set back.
+    /// The clock was set back: close all periods, and begin anew at this time.
     Restart(UnixNanos),
-    /// Hand over everything, what the kernel still holds included if the group is let go of.
+    /// Close all periods for good. If the group is unbound, they include what the kernel still holds.
     Finish(ShutdownMode),
 }
 
-/// What is asked of a reader, and where the answer goes.
+/// A request to a reader, and where the reply goes.
 pub(crate) enum Request {
-    /// A command, answered with what it closes.
-    Do(Command, oneshot::Sender<Closed>),
-    /// Ask the kernel whether the group is still bound to the socket. The answer comes when the packets
-    /// before it are read; there is none without a socket, nor in one that is full.
-    Ask(oneshot::Sender<Answer>),
-    /// Let go of the group, if it is bound to the socket after all, and of the socket, after reading
-    /// what it still holds.
+    Command(Command, oneshot::Sender<Closed>),
+    /// Ask the kernel whether the group is still bound to the socket. The answer arrives after the packets before
+    /// it are read. There is no answer if the reader has no socket or the socket is full.
+    CheckBinding(oneshot::Sender<Answer>),
+    /// Unbind the group if it is still bound, read what the socket holds, and close it.
     Release(oneshot::Sender<io::Result<()>>),
-    /// Go on with this socket.
+    /// Read from this socket.
     Adopt(NflogSocket, oneshot::Sender<io::Result<()>>),
 }
 
 /// The engine's end of a reader.
 pub(crate) struct ReaderHandle {
     commands: mpsc::UnboundedSender<Request>,
-    /// The reader's counters since the start.
+    /// Since the start.
     pub(crate) counts: Arc<SharedCounts>,
 }
 
 impl ReaderHandle {
-    /// A handle, and where its requests arrive.
+    /// A handle, and the receiver of its requests.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Request>) {
         let (commands, requests) = mpsc::unbounded_channel();
         let counts = Arc::default();
         (Self { commands, counts }, requests)
     }
 
-    /// Sends a command; the answer comes when the reader has carried it out. An answer that
-    /// never comes means that the reader has panicked.
+    /// Sends a command. The reply arrives when the reader has executed it. If the reader has panicked, the
+    /// channel closes without a reply.
     pub(crate) fn request(&self, command: Command) -> oneshot::Receiver<Closed> {
-        self.send(|reply| Request::Do(command, reply))
+        self.send(|reply| Request::Command(command, reply))
     }
 
-    /// Has the reader ask whether the group is still bound to its socket.
-    pub(crate) fn ask(&self) -> oneshot::Receiver<Answer> {
-        self.send(Request::Ask)
+    /// See [`Request::CheckBinding`].
+    pub(crate) fn check_binding(&self) -> oneshot::Receiver<Answer> {
+        self.send(Request::CheckBinding)
     }
 
-    /// Has the reader let go of its socket, or go on with another one.
+    /// Closes the reader's socket, or gives it another one.
     pub(crate) fn change(&self, change: Change) -> oneshot::Receiver<io::Result<()>> {
         match change {
             Change::Release => self.send(Request::Release),
@@ -89,13 +87,13 @@ impl ReaderHandle {
 
     fn send<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
-        // A reader that is gone drops the sender of the reply, and the caller sees that.
+        // If the reader is gone, the sender of the reply is dropped, and the caller sees that.
         let _gone = self.commands.send(request(reply));
         answer
     }
 }
 
-/// Reads one group until it is told to finish.
+/// Reads one group until it receives [`Command::Finish`].
 pub(crate) struct Reader {
     group: NflogGroup,
     /// `None` while the group is not bound.
@@ -108,12 +106,12 @@ pub(crate) struct Reader {
 struct Source {
     socket: Arc<NflogSocket>,
     pace: Pace,
-    /// It gives errors and nothing else.
+    /// The last read failed. The socket is not read again.
     failure: Option<io::Error>,
-    /// How often the kernel was asked whether the group is bound to it.
-    n_asked: u32,
-    /// Where the answer to the last time goes.
-    asked: Option<oneshot::Sender<Answer>>,
+    /// How many binding checks were sent: the number of the last one.
+    n_checks: u32,
+    /// Where the answer to the last check goes.
+    pending: Option<oneshot::Sender<Answer>>,
 }
 
 impl Source {
@@ -123,39 +121,39 @@ impl Source {
             pace: Pace::new(Arc::clone(&socket))?,
             socket,
             failure: None,
-            n_asked: 0,
-            asked: None,
+            n_checks: 0,
+            pending: None,
         })
     }
 
-    fn ask(&mut self, reply: oneshot::Sender<Answer>) {
-        self.n_asked = self.n_asked.wrapping_add(1);
-        let asked = match self.failure.take() {
-            None => self.socket.ask_whether_bound(self.n_asked),
+    fn check_binding(&mut self, reply: oneshot::Sender<Answer>) {
+        self.n_checks = self.n_checks.wrapping_add(1);
+        let sent = match self.failure.take() {
+            None => self.socket.ask_whether_bound(self.n_checks),
             Some(error) => Err(error),
         };
-        match asked {
-            Ok(()) => self.asked = Some(reply),
+        match sent {
+            Ok(()) => self.pending = Some(reply),
             Err(error) => {
                 let _gone = reply.send(Answer::Lost(error));
             }
         }
     }
 
-    /// Whether a datagram is no packets but an answer, which is passed on then.
+    /// Whether the datagram is an answer instead of packets. If so, it is passed on.
     fn is_answer(&mut self, datagram: &[u8]) -> bool {
         let Some((number, result)) = message::reply(datagram) else {
             return false;
         };
-        if number == self.n_asked
-            && let Some(reply) = self.asked.take()
+        if number == self.n_checks
+            && let Some(reply) = self.pending.take()
         {
             let _gone = reply.send(result.map_or_else(Answer::Lost, |()| Answer::Bound));
         }
         true
     }
 
-    /// Never, if there is nothing to read.
+    /// Never returns if there is no socket or it has failed.
     async fn time_to_read(source: Option<&Self>) -> io::Result<()> {
         match source {
             Some(source) if source.failure.is_none() => source.pace.time_to_read().await,
@@ -165,8 +163,8 @@ impl Source {
 }
 
 impl Reader {
-    /// Starts the task, on the runtime that this is called in. Whoever asks next is told of a socket that
-    /// fails; the reader goes on to answer requests, one of which may bring another socket.
+    /// Starts the task, on the current runtime. If the socket fails, the next binding check returns the error, and
+    /// the reader continues to handle requests: one of them may bring another socket.
     pub(crate) fn start(socket: NflogSocket, accumulator: Accumulator) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
         let reader = Self {
@@ -185,7 +183,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 request = requests.recv() => match request {
-                    Some(request) => self.answer(request),
+                    Some(request) => self.handle(request),
                     None => return,
                 },
                 woken = Source::time_to_read(self.source.as_ref()) => {
@@ -198,16 +196,15 @@ impl Reader {
         }
     }
 
-    /// Whoever asks waits for the answer, unless it has panicked.
-    fn answer(&mut self, request: Request) {
+    /// The receiver of a reply is only gone if its task has panicked.
+    fn handle(&mut self, request: Request) {
         match request {
-            Request::Do(command, reply) => {
-                let _gone = reply.send(self.obey(command));
+            Request::Command(command, reply) => {
+                let _gone = reply.send(self.execute(command));
             }
-            Request::Ask(reply) => {
-                // Dropped otherwise, which says as much.
+            Request::CheckBinding(reply) => {
                 if let Some(source) = &mut self.source {
-                    source.ask(reply);
+                    source.check_binding(reply);
                 }
             }
             Request::Release(reply) => {
@@ -253,7 +250,7 @@ impl Reader {
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) -> Closed {
+    fn execute(&mut self, command: Command) -> Closed {
         let group = self.group;
         if let Err(error) = self.drain() {
             warn!("group {group}: cannot read what waits in the socket: {error}");
@@ -261,10 +258,10 @@ impl Reader {
         if matches!(command, Command::Finish(ShutdownMode::Unbind))
             && let Err(error) = self.unbind_and_drain()
         {
-            warn!("group {group}: cannot let go of it cleanly: {error}");
+            warn!("group {group}: cannot unbind it cleanly: {error}");
         }
         if matches!(command, Command::Finish(_)) {
-            // What comes from now on is for the next process to read.
+            // What arrives from now on belongs to the next process.
             self.source = None;
         }
         let open_loss = self.accumulator.open_loss();
@@ -273,7 +270,7 @@ impl Reader {
             Command::Copy => self.accumulator.copy(),
             Command::Restart(now) => self.accumulator.restart(now),
             Command::Finish(ShutdownMode::Unbind) => self.accumulator.finish(UnixNanos::now()),
-            // A loss that is not known yet shows to the next process.
+            // If a loss is not known yet, the next process finds it.
             Command::Finish(ShutdownMode::KeepBound) => self.accumulator.restart(UnixNanos::now()),
         };
         self.counts.publish(self.accumulator.totals());
@@ -290,12 +287,11 @@ impl Reader {
             Some(source) => source.socket.unbind(),
             None => Ok(()),
         };
-        // The kernel has put its batch into the socket and adds nothing more to it.
+        // The kernel has flushed its batch into the socket and adds nothing more.
         self.drain().and(unbound)
     }
 
-    /// Reads until nothing waits, or as much as can have waited when this began: under a flood
-    /// the socket is never empty.
+    /// Reads until the socket is empty, or as much as it can have held at the start: under a flood it is never empty.
     fn drain(&mut self) -> io::Result<()> {
         let Some(source) = &mut self.source else {
             return Ok(());

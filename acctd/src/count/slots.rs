@@ -17,10 +17,10 @@ use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::nflog::decode;
 use crate::nflog::decode::{Packet, Record, Records, Undecodable};
 
-/// What an accumulator needs to know of its group.
+/// How a group is accounted.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// The NFLOG group, for messages.
+pub struct Settings {
+    /// For messages.
     pub group: NflogGroup,
     /// Which address is accounted.
     pub side: Side,
@@ -30,12 +30,12 @@ pub struct Rules {
     pub interval: Interval,
     /// The most prefixes in one ledger.
     pub max_prefixes: usize,
-    /// Whether to log each packet.
+    /// Log each packet.
     pub debug: bool,
 }
 
-impl Rules {
-    /// Those of one of `config`'s groups.
+impl Settings {
+    /// The settings of one of `config`'s groups.
     #[must_use]
     pub fn of(config: &Config, group: &GroupConfig) -> Self {
         Self {
@@ -49,57 +49,54 @@ impl Rules {
     }
 }
 
-/// What one group counted in one period, handed over whole.
+/// What one group counted in one period that is closed.
 #[derive(Debug)]
 pub struct ClosedSlot {
-    /// The period.
+    /// The number of the period.
     pub index: PeriodIndex,
-    /// Its prefixes, in no order.
+    /// In no order.
     pub entries: Entries,
-    /// What happened to its packets.
+    /// Totals and losses.
     pub counts: Counts,
 }
 
-/// What a reader hands over at a time.
+/// A reader's reply to a command.
 #[derive(Debug)]
-pub struct Closed {
-    /// The periods that were closed, those that had anything in them.
-    pub slots: Vec<ClosedSlot>,
-    /// Periods whose loss is counted in a later one, or not known yet; see
-    /// [`Accumulator::open_loss`].
-    pub open_loss: Option<Range<PeriodIndex>>,
-    /// When the kernel began to number anew, from the last packet before to the first one after.
-    pub renumbered: Option<Period>,
-    /// How far it has come.
-    pub position: Position,
+pub(crate) struct Closed {
+    /// The closed periods; empty ones are left out.
+    pub(crate) slots: Vec<ClosedSlot>,
+    /// Periods that may lack packets whose loss is counted in a later period, or is not known yet.
+    pub(crate) open_loss: Option<Range<PeriodIndex>>,
+    /// If the kernel began to number the packets anew: from the last packet before to the first one after.
+    pub(crate) renumbered: Option<Period>,
+    pub(crate) position: Position,
 }
 
 /// The open periods of one group, oldest first.
 #[derive(Debug)]
 pub struct Slots<K: Copy> {
-    rules: Rules,
+    settings: Settings,
     mask: K,
-    /// Where in the IP header the accounted address begins.
+    /// The offset of the accounted address in the IP header.
     address_offset: usize,
-    /// Usually one; two for a moment around a boundary; more only when the reader has fallen
-    /// periods behind, and then no more packets are in them than the socket holds.
+    /// Usually one; two for a moment around a boundary; more only if the reader is periods behind. Then they have no
+    /// more packets than the socket holds.
     open: VecDeque<Slot<K>>,
-    /// The slot that the last packet went to: the next one most likely goes there too.
+    /// The slot of the last packet: the next one most likely belongs to it too.
     current: usize,
-    /// All periods before it are written, or about to be.
+    /// All periods before this one are closed.
     first_open: PeriodIndex,
-    /// The number that the next packet should have; unknown until the first one came.
+    /// The sequence number that the next packet should have; `None` before the first packet.
     next_sequence: Option<u32>,
-    /// Those whose gap in the numbers has not come yet.
     pub(super) overruns: Overruns,
-    /// See [`Closed::renumbered`]; where it happened more than once, from the first time to the last.
+    /// See [`Closed::renumbered`]. If it happened more than once: from the first time to the last.
     pub(super) renumbered: Option<Period>,
     /// The time of the last packet.
     last_time: UnixNanos,
-    /// Open periods that lack packets whose loss was found in a later one.
+    /// Open periods that lack packets whose loss was found in a later period.
     loss_counted_later: Option<Range<PeriodIndex>>,
-    /// Packets of the current slot that are not in its ledger yet; empty between datagrams, and
-    /// never more than [`BATCH`].
+    /// Packets of the current slot that are not in its ledger yet. It is empty between datagrams, and never longer
+    /// than [`BATCH`].
     batch: Vec<(K, u64)>,
     /// The index of a closed ledger, for the next one.
     spare: Option<Index>,
@@ -115,24 +112,24 @@ struct Slot<K: Copy> {
 }
 
 impl<K: PrefixKey> Slots<K> {
-    pub(super) fn new(rules: Rules, now: UnixNanos) -> Self {
+    pub(super) fn new(settings: Settings, now: UnixNanos) -> Self {
         let header_length = K::FAMILY.header_length();
         let address_length = match K::FAMILY {
             Family::Ip4 => 4,
             Family::Ip6 => 16,
         };
         // Both headers end with the source and the destination address.
-        let address_offset = match rules.side {
+        let address_offset = match settings.side {
             Side::Source => header_length - 2 * address_length,
             Side::Dest => header_length - address_length,
         };
         Self {
-            rules,
-            mask: K::mask(rules.prefix_length),
+            settings,
+            mask: K::mask(settings.prefix_length),
             address_offset,
             open: VecDeque::new(),
             current: 0,
-            first_open: rules.interval.index_of(now),
+            first_open: settings.interval.index_of(now),
             next_sequence: None,
             overruns: Overruns::default(),
             renumbered: None,
@@ -145,9 +142,9 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     pub(super) fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
-        // The packets of a datagram mostly go where those of the last one went.
+        // Most packets of a datagram belong to the slot of the last one.
         let mut slot = (self.current < self.open.len()).then_some(self.current);
-        // Counted here and settled in the slot when that changes, or at the end.
+        // Added to the slot when the slot changes, and at the end.
         let mut counted = Counts {
             datagrams: 1,
             ..Counts::default()
@@ -157,7 +154,7 @@ impl<K: PrefixKey> Slots<K> {
         while let Some(record) = records.next() {
             match record {
                 Record::Packet(packet) => {
-                    // A stamp ahead of the clock is from before the clock was set back.
+                    // If a stamp is ahead of the clock, the clock was set back since.
                     let stamp = packet.stamp();
                     let time = stamp.map_or(now, |stamp| stamp.min(now));
                     let position = match slot {
@@ -180,7 +177,7 @@ impl<K: PrefixKey> Slots<K> {
                 Record::Reply(0) => {}
                 Record::Reply(errno) => debug!(
                     "group {}: the kernel answered a request with errno {}",
-                    self.rules.group,
+                    self.settings.group,
                     errno.wrapping_neg()
                 ),
                 Record::Malformed => counted.malformed += 1,
@@ -203,7 +200,7 @@ impl<K: PrefixKey> Slots<K> {
         counted: &mut Counts,
     ) {
         if let Some(sequence) = packet.sequence() {
-            // The first number is where the group's count began for us, not a loss.
+            // Before the first packet, nothing is lost.
             let expected = self.next_sequence.unwrap_or(sequence);
             let gap = sequence.wrapping_sub(expected);
             if gap != 0 {
@@ -238,29 +235,29 @@ impl<K: PrefixKey> Slots<K> {
         counted.bytes += bytes;
         counted.unstamped += u64::from(stamp.is_none());
         self.batch.push((key, bytes));
-        if self.rules.debug {
+        if self.settings.debug {
             debug!(
                 "IP message {} Addr {} Size {bytes}",
-                self.rules.side.name(),
+                self.settings.side.name(),
                 key.address()
             );
         }
     }
 
-    /// The packets that are lost were logged at any time since the last one that came.
+    /// The lost packets were logged at any time since the last one that arrived.
     #[cold]
     pub(super) fn note_gap_before(&mut self, time: UnixNanos, gap: u32, counted: &mut Counts) {
-        /// More cannot be lost between two packets that come: at 10,000,000 a second it is 200 s. The
-        /// number has jumped back.
-        const LARGEST: u32 = u32::MAX / 2;
-        if gap > LARGEST {
+        /// More cannot be lost between two packets that arrive: at 10,000,000 per second this takes 200 s. A larger
+        /// difference means that the number has jumped back.
+        const MAX_GAP: u32 = u32::MAX / 2;
+        if gap > MAX_GAP {
             self.note_renumbered(time, counted);
             return;
         }
         counted.lost += u64::from(gap);
         self.overruns.note_gap();
-        let from = self.rules.interval.index_of(self.last_time);
-        let until = self.rules.interval.index_of(time);
+        let from = self.settings.interval.index_of(self.last_time);
+        let until = self.settings.interval.index_of(time);
         if from < until {
             self.loss_counted_later = Some(match self.loss_counted_later.take() {
                 None => from..until,
@@ -269,7 +266,7 @@ impl<K: PrefixKey> Slots<K> {
         }
     }
 
-    /// Somebody has unbound the group and bound it again: no number tells what was logged meanwhile.
+    /// Somebody has unbound the group and bound it again. How many packets were logged meanwhile is not known.
     #[cold]
     pub(super) fn note_renumbered(&mut self, time: UnixNanos, counted: &mut Counts) {
         let start = self.last_time.min(time);
@@ -290,9 +287,9 @@ impl<K: PrefixKey> Slots<K> {
         if self.overruns.open() == 0 {
             return known;
         }
-        let from = self.rules.interval.index_of(self.last_time);
+        let from = self.settings.interval.index_of(self.last_time);
         let until = match self.overruns.over_at() {
-            Some(over_at) => self.rules.interval.index_of(over_at).max(from).next(),
+            Some(over_at) => self.settings.interval.index_of(over_at).max(from).next(),
             None => PeriodIndex(i64::MAX),
         };
         Some(match known {
@@ -314,7 +311,7 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     pub(super) fn overrun(&mut self, now: UnixNanos) {
-        self.overruns.note();
+        self.overruns.add();
         let slot = self.slot_for(now).0;
         let mut counted = Counts {
             overruns: 1,
@@ -323,7 +320,7 @@ impl<K: PrefixKey> Slots<K> {
         self.settle(slot, &mut counted);
     }
 
-    pub(super) fn note_open_gap(&mut self, now: UnixNanos) {
+    pub(super) fn count_overruns_without_gap(&mut self, now: UnixNanos) {
         if self.overruns.open() == 0 {
             return;
         }
@@ -345,22 +342,22 @@ impl<K: PrefixKey> Slots<K> {
 
     pub(super) fn resume_from(&mut self, position: Position) {
         self.next_sequence = position.next_sequence;
-        // The clock may have been set back since.
+        // The clock may have been set back meanwhile.
         self.last_time = position.last_time.min(self.last_time);
-        self.overruns = Overruns::left_open(position.open_overruns);
+        self.overruns = Overruns::with_open(position.open_overruns);
     }
 
     pub(super) fn forget_sequence(&mut self, now: UnixNanos) {
-        self.note_open_gap(now);
+        self.count_overruns_without_gap(now);
         self.overruns = Overruns::default();
         self.next_sequence = None;
     }
 
-    /// The position of the slot for `time`, opened if need be, and whether `time` is late: its
-    /// period is closed, so it goes to the oldest that is not.
+    /// The position of the slot for `time`, which is opened if necessary, and whether `time` is late: if its period is
+    /// closed, the slot is that of the oldest open one.
     #[cold]
     pub(super) fn slot_for(&mut self, time: UnixNanos) -> (usize, bool) {
-        let index = self.rules.interval.index_of(time);
+        let index = self.settings.interval.index_of(time);
         let late = index < self.first_open;
         let index = index.max(self.first_open);
         let position = self.open.partition_point(|slot| slot.index < index);
@@ -370,14 +367,14 @@ impl<K: PrefixKey> Slots<K> {
             .is_none_or(|slot| slot.index != index)
         {
             let ledger = Ledger::new(
-                self.rules.max_prefixes,
+                self.settings.max_prefixes,
                 self.spare.take().unwrap_or_default(),
             );
             self.open.insert(
                 position,
                 Slot {
                     index,
-                    period: self.rules.interval.period(index),
+                    period: self.settings.interval.period(index),
                     ledger,
                     counts: Counts::default(),
                 },
@@ -421,9 +418,9 @@ impl<K: PrefixKey> Slots<K> {
     }
 
     pub(super) fn reopen(&mut self, now: UnixNanos) {
-        self.first_open = self.rules.interval.index_of(now);
+        self.first_open = self.settings.interval.index_of(now);
         self.loss_counted_later = None;
-        // Of the old clock, it would lie ahead.
+        // A time of the old clock would be in the future.
         self.last_time = self.last_time.min(now);
     }
 }

@@ -26,13 +26,12 @@ use crate::output::writer::bounds::Said;
 use crate::output::writer::destination::{CountedIn, Destination, SaveJob};
 
 /// Takes closed intervals and checkpoints, and writes them in that order.
-#[derive(Debug)]
 pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Job>,
     /// Checkpoints on their way.
     n_saving: Arc<AtomicUsize>,
     /// The last one was saved.
-    is_saving_well: Arc<AtomicBool>,
+    last_save_succeeded: Arc<AtomicBool>,
     impatient: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -46,7 +45,7 @@ impl Writer {
     ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (impatient, impatience) = watch::channel(false);
-        let is_saving_well = Arc::new(AtomicBool::new(true));
+        let last_save_succeeded = Arc::new(AtomicBool::new(true));
         let disk = DiskThread::start(destination.clone(), Arc::clone(&state))
             .context("cannot start the thread that writes files")?;
         let backlog = Backlog {
@@ -61,7 +60,7 @@ impl Writer {
             disk,
             under_way: None,
             trouble: None,
-            is_saving_well: Arc::clone(&is_saving_well),
+            last_save_succeeded: Arc::clone(&last_save_succeeded),
             said: Said::default(),
             pause: FIRST_PAUSE,
             resting_until: None,
@@ -71,7 +70,7 @@ impl Writer {
         Ok(Self {
             queue,
             n_saving: Arc::default(),
-            is_saving_well,
+            last_save_succeeded,
             impatient,
             task: tokio::spawn(backlog.write_all()),
         })
@@ -101,8 +100,8 @@ impl Writer {
     }
 
     /// Whether the last checkpoint was saved, or none has failed yet.
-    pub(crate) fn is_saving_well(&self) -> bool {
-        self.is_saving_well.load(Ordering::Relaxed)
+    pub(crate) fn last_save_succeeded(&self) -> bool {
+        self.last_save_succeeded.load(Ordering::Relaxed)
     }
 
     /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for 45; once

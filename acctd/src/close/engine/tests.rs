@@ -1,5 +1,5 @@
-//! The engine, its readers' accumulators and the writer, all real but for the clock and the
-//! socket: the clock is stepped by hand and datagrams are handed in.
+//! The engine, the readers' accumulators and the writer are real. The clock is stepped by hand, and datagrams are
+//! passed in instead of received.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use super::*;
 use crate::cli::commands::Cli;
 use crate::count::accumulator::Accumulator;
 use crate::count::reader::Request;
-use crate::count::slots::{Closed, Rules};
+use crate::count::slots::{Closed, Settings};
 use crate::crosscheck::epochs::ClosedEpoch;
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::Interval;
@@ -36,9 +36,9 @@ struct Rig {
     kernel: Option<Arc<Mutex<FakeKernel>>>,
     directory: TempDir,
     n_sent: u64,
-    /// The latest time that the engine has seen since it last began anew.
+    /// The latest time that the engine has seen since its last restart.
     last_seen: i64,
-    /// When it should have begun anew.
+    /// When it should have restarted.
     restarts: Vec<i64>,
 }
 
@@ -70,7 +70,7 @@ impl Rig {
         let mut readers = Vec::new();
         let mut accumulators = Vec::new();
         for group in &config.groups {
-            let accumulator = Accumulator::new(Rules::of(&config, group), start);
+            let accumulator = Accumulator::new(Settings::of(&config, group), start);
             let accumulator = Arc::new(Mutex::new(accumulator));
             let (handle, requests) = ReaderHandle::new();
             tokio::spawn(answer(Arc::clone(&accumulator), requests));
@@ -139,8 +139,8 @@ impl Rig {
         self.n_sent += 1;
     }
 
-    /// Stops, and gives each file with the hosts in its rows. All packets must be in them, and they
-    /// must follow each other but where the clock was set back.
+    /// Stops, and returns each file with the hosts in its rows. All packets must be in the files, and the files must
+    /// follow each other, except where the clock was set back.
     async fn finish(mut self) -> BTreeMap<String, Vec<u8>> {
         self.engine.stop(ShutdownMode::Unbind).await.unwrap();
         self.engine.finish(std::future::pending()).await.unwrap();
@@ -181,8 +181,8 @@ async fn answer(
 ) {
     while let Some(request) = requests.recv().await {
         let (command, reply) = match request {
-            Request::Do(command, reply) => (command, reply),
-            Request::Ask(reply) => {
+            Request::Command(command, reply) => (command, reply),
+            Request::CheckBinding(reply) => {
                 reply.send(Answer::Bound).unwrap();
                 continue;
             }
@@ -214,7 +214,7 @@ struct FileRow {
     kernel_packets: u64,
 }
 
-/// The epochs of a cross-check, as `crosscheck::epochs` has them, in which the packets' last bytes wait.
+/// The epochs of a cross-check, like those of `crosscheck::epochs`: each has the last bytes of the packets' addresses.
 struct FakeKernel {
     interval: Interval,
     chain: Vec<(PeriodIndex, Vec<u8>)>,
@@ -424,7 +424,7 @@ async fn a_clock_set_back_replaces_no_file_and_loses_no_packet() {
         rig.at(DAY + 12).await;
         rig.at(DAY + 15).await;
         rig.send(2);
-        // Back to before everything; what was stamped under the old clock comes after the step.
+        // Back to before everything. A packet with a stamp of the old clock arrives after the step.
         rig.clock.store(DAY * SECOND, Ordering::Relaxed);
         rig.send_stamped(3, Some((DAY + 16) * SECOND));
         rig.at(DAY).await;
@@ -461,7 +461,7 @@ async fn a_clock_set_back_within_the_open_interval_ends_it_and_begins_a_new_one(
         // Back once more, to where both files of that interval are written.
         rig.at(DAY + 10).await;
         rig.send(6);
-        // And a last time, which only the stop finds.
+        // And a last time, which is only found at the stop.
         rig.at(DAY + 18).await;
         rig.clock.store((DAY + 11) * SECOND, Ordering::Relaxed);
         rig.send(7);

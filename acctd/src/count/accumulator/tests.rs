@@ -10,8 +10,8 @@ use crate::testing::*;
 const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_700_000_005 * SECOND;
 
-fn rules(side: Side, family: Family, bits: u8) -> Rules {
-    Rules {
+fn settings(side: Side, family: Family, bits: u8) -> Settings {
+    Settings {
         group: NflogGroup(5),
         side,
         prefix_length: PrefixLength::new(family, bits).unwrap(),
@@ -22,7 +22,7 @@ fn rules(side: Side, family: Family, bits: u8) -> Rules {
 }
 
 fn source_accumulator() -> Accumulator {
-    Accumulator::new(rules(Side::Source, Family::Ip4, 32), UnixNanos(START))
+    Accumulator::new(settings(Side::Source, Family::Ip4, 32), UnixNanos(START))
 }
 
 fn stamped(offset: i64, sequence: u32) -> Logged {
@@ -75,12 +75,12 @@ fn either_address_is_accounted_to_the_prefix() {
         (Side::Dest, 29, "10.21.0.8"),
         (Side::Dest, 0, "0.0.0.0"),
     ] {
-        let rules = rules(side, Family::Ip4, bits);
-        let mut accumulator = Accumulator::new(rules, UnixNanos(START));
+        let settings = settings(side, Family::Ip4, bits);
+        let mut accumulator = Accumulator::new(settings, UnixNanos(START));
         accumulator.absorb(&datagram(&[Logged::default()]), UnixNanos(START));
         let closed = accumulator.restart(UnixNanos(START));
         assert_eq!(
-            contents(&closed, rules.interval),
+            contents(&closed, settings.interval),
             [(-5, vec![row(expected, 1, 151)])]
         );
     }
@@ -90,8 +90,8 @@ fn either_address_is_accounted_to_the_prefix() {
         (Side::Dest, 128, "2a00:1450:400c:c00::69"),
         (Side::Dest, 65, "2a00:1450:400c:c00::"),
     ] {
-        let rules = rules(side, Family::Ip6, bits);
-        let mut accumulator = Accumulator::new(rules, UnixNanos(START));
+        let settings = settings(side, Family::Ip6, bits);
+        let mut accumulator = Accumulator::new(settings, UnixNanos(START));
         let packet = Logged {
             family: AF_INET6,
             payload: GO_IP6.to_vec(),
@@ -100,7 +100,7 @@ fn either_address_is_accounted_to_the_prefix() {
         accumulator.absorb(&datagram(&[packet]), UnixNanos(START));
         let closed = accumulator.restart(UnixNanos(START));
         assert_eq!(
-            contents(&closed, rules.interval),
+            contents(&closed, settings.interval),
             [(-5, vec![row(expected, 1, 104)])]
         );
     }
@@ -109,7 +109,7 @@ fn either_address_is_accounted_to_the_prefix() {
 #[test]
 fn a_packet_belongs_to_the_period_of_its_stamp() {
     let mut accumulator = source_accumulator();
-    // The boundary is 5 s after START; the datagram comes half a second behind it.
+    // The boundary is 5 s after START; the datagram arrives half a second later.
     let batch = [
         stamped(4 * SECOND, 0),
         stamped(5 * SECOND - 1_000, 1),
@@ -120,7 +120,7 @@ fn a_packet_belongs_to_the_period_of_its_stamp() {
         &datagram(&batch),
         UnixNanos(START + 5 * SECOND + SECOND / 2),
     );
-    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let interval = settings(Side::Source, Family::Ip4, 32).interval;
     let next = interval.index_of(UnixNanos(START + 5 * SECOND));
     let closed = accumulator.close_before(next);
     assert_eq!(
@@ -137,9 +137,9 @@ fn a_packet_belongs_to_the_period_of_its_stamp() {
 }
 
 #[test]
-fn what_comes_after_its_period_is_counted_in_the_open_one_and_as_late() {
+fn a_packet_that_arrives_after_its_period_is_counted_in_the_open_one_and_as_late() {
     let mut accumulator = source_accumulator();
-    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let interval = settings(Side::Source, Family::Ip4, 32).interval;
     let next = interval.index_of(UnixNanos(START + 5 * SECOND));
     assert!(accumulator.close_before(next).is_empty());
     let batch = [
@@ -159,7 +159,7 @@ fn what_comes_after_its_period_is_counted_in_the_open_one_and_as_late() {
 #[test]
 fn without_a_stamp_the_time_of_the_receive_counts_and_no_stamp_is_ahead_of_it() {
     let mut accumulator = source_accumulator();
-    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let interval = settings(Side::Source, Family::Ip4, 32).interval;
     let batch = [Logged::default(), stamped(400 * SECOND, 0)];
     accumulator.absorb(&datagram(&batch), UnixNanos(START + 6 * SECOND));
     let closed = accumulator.restart(UnixNanos(START));
@@ -172,7 +172,7 @@ fn without_a_stamp_the_time_of_the_receive_counts_and_no_stamp_is_ahead_of_it() 
 #[test]
 fn a_reader_that_fell_periods_behind_sorts_them_all() {
     let mut accumulator = source_accumulator();
-    let interval = rules(Side::Source, Family::Ip4, 32).interval;
+    let interval = settings(Side::Source, Family::Ip4, 32).interval;
     let batch: Vec<Logged> = (0..50_u32)
         .map(|n| stamped(i64::from(n) * SECOND, n))
         .collect();
@@ -197,7 +197,7 @@ fn gaps_in_the_numbers_are_packets_lost() {
     assert_eq!(accumulator.totals().lost, 0);
     accumulator.absorb(&datagram(&[stamped(0, u32::MAX), stamped(0, 0)]), now);
     assert_eq!(accumulator.totals().lost, 0);
-    // The kernel says so before it gives what had waited until then.
+    // The kernel reports this before it delivers the packets that waited.
     accumulator.overrun(now);
     accumulator.absorb(&datagram(&[stamped(0, 1)]), now);
     accumulator.absorb(&datagram(&[stamped(0, 11), stamped(0, 13)]), now);
@@ -208,7 +208,7 @@ fn gaps_in_the_numbers_are_packets_lost() {
 }
 
 #[test]
-fn an_overrun_that_no_gap_follows_is_unresolved() {
+fn an_overrun_that_no_gap_follows_is_counted() {
     let mut accumulator = source_accumulator();
     let now = UnixNanos(START);
     accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
@@ -222,23 +222,25 @@ fn an_overrun_that_no_gap_follows_is_unresolved() {
 }
 
 #[test]
-fn an_overrun_that_met_no_packet_is_over_with_the_next_one() {
+fn an_overrun_without_loss_is_settled_by_the_next_packet() {
     let mut accumulator = source_accumulator();
     let now = UnixNanos(START);
     accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
     accumulator.overrun(now);
     accumulator.absorb(&datagram(&[stamped(0, 1)]), now);
-    let from = rules(Side::Source, Family::Ip4, 32).interval.index_of(now);
+    let from = settings(Side::Source, Family::Ip4, 32)
+        .interval
+        .index_of(now);
     assert_eq!(
         accumulator.open_loss(),
         Some(from..PeriodIndex(i64::MAX)),
-        "it is not known yet what the next ones lack"
+        "the loss before the next packets is not known yet"
     );
     accumulator.emptied(now);
     assert_eq!(
         accumulator.open_loss(),
         Some(from..from.next()),
-        "what comes later is not lost with it, even if no packet shows that"
+        "later packets are not lost with it, even if no packet shows that"
     );
     accumulator.absorb(&datagram(&[stamped(0, 2)]), now);
     assert_eq!(accumulator.open_loss(), None);
@@ -247,7 +249,7 @@ fn an_overrun_that_met_no_packet_is_over_with_the_next_one() {
 }
 
 #[test]
-fn an_overrun_behind_another_one_is_not_over_with_the_gap_of_that() {
+fn a_gap_does_not_settle_a_second_overrun() {
     let mut accumulator = source_accumulator();
     let now = UnixNanos(START);
     accumulator.absorb(&datagram(&[stamped(0, 0)]), now);
@@ -264,7 +266,7 @@ fn an_overrun_behind_another_one_is_not_over_with_the_gap_of_that() {
 }
 
 #[test]
-fn an_open_overrun_goes_on_in_the_next_process() {
+fn an_open_overrun_stays_open_in_the_next_process() {
     let now = UnixNanos(START);
     for (next, expected) in [(None, (0, 1)), (Some(4), (3, 0))] {
         let mut old = source_accumulator();
@@ -284,7 +286,7 @@ fn an_open_overrun_goes_on_in_the_next_process() {
 }
 
 #[test]
-fn numbers_that_jump_back_are_a_new_numbering_and_no_loss() {
+fn numbers_that_jump_back_are_a_new_numbering_and_not_a_loss() {
     let now = UnixNanos(START + 9);
     let between = Period {
         start: UnixNanos(START),
@@ -373,7 +375,7 @@ fn over_the_limit_totals_stay_exact() {
         (closed[0].counts.packets, closed[0].counts.overflow),
         (3_000, 1_000)
     );
-    let entries = &contents(&closed, rules(Side::Source, Family::Ip4, 32).interval)[0].1;
+    let entries = &contents(&closed, settings(Side::Source, Family::Ip4, 32).interval)[0].1;
     assert_eq!(entries.len(), 1_001);
     assert_eq!(entries.last(), Some(&row("0.0.0.0", 1_000, 100_000)));
     assert_eq!(entries.iter().map(|entry| entry.1).sum::<u64>(), 3_000);

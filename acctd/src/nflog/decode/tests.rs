@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::count::accumulator::Accumulator;
-use crate::count::slots::Rules;
+use crate::count::slots::Settings;
 use crate::model::counts::Counts;
 use crate::model::group::NflogGroup;
 use crate::model::interval::Interval;
@@ -238,7 +238,7 @@ fn reading(bytes: &[u8]) -> Vec<Reading> {
 /// All that acctd counts of a datagram: the counters, and the periods with their entries.
 fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
     let now = UnixNanos(1_700_000_000_000_000_000);
-    let rules = Rules {
+    let settings = Settings {
         group: NflogGroup(5),
         side: Side::Source,
         prefix_length: PrefixLength::new(family, 32).unwrap(),
@@ -246,7 +246,7 @@ fn counted(bytes: &[u8], family: Family) -> (Counts, String) {
         max_prefixes: 1_000,
         debug: false,
     };
-    let mut accumulator = Accumulator::new(rules, now);
+    let mut accumulator = Accumulator::new(settings, now);
     accumulator.absorb(bytes, now);
     let counts = *accumulator.totals();
     (counts, format!("{:?}", accumulator.restart(now)))

@@ -46,7 +46,7 @@ pub(super) struct Backlog {
     /// What the disk refuses, or that it does not answer, and since when.
     pub(super) trouble: Option<(String, Instant)>,
     /// The last checkpoint was saved.
-    pub(super) is_saving_well: Arc<AtomicBool>,
+    pub(super) last_save_succeeded: Arc<AtomicBool>,
     /// When the log last said that intervals are merged.
     pub(super) said: Said,
     /// Until the next try.
@@ -313,7 +313,9 @@ impl Backlog {
     pub(super) fn note_saved(&self, saved: &io::Result<UnixNanos>) {
         self.state.note_saved(saved);
         let directory = self.destination.directory.display();
-        let was_well = self.is_saving_well.swap(saved.is_ok(), Ordering::Relaxed);
+        let was_well = self
+            .last_save_succeeded
+            .swap(saved.is_ok(), Ordering::Relaxed);
         match saved {
             Ok(_) if was_well => {}
             Ok(_) => info!("Checkpoints are saved to {directory} again"),
@@ -433,7 +435,6 @@ const LAST_ANSWER: Duration = Duration::from_secs(45);
 /// network file system without its server.
 const NO_ANSWER: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
 pub(super) enum Job {
     Write(Box<ClosedInterval>),
     Save(SaveJob),

@@ -14,7 +14,7 @@ use crate::output::checkpoint::Checkpoint;
 use crate::output::log_directory::{LogDirectory, make_directory};
 
 /// Where and how files are written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Destination {
     /// The log directory.
     pub(crate) directory: PathBuf,
@@ -43,7 +43,6 @@ impl Destination {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct SaveJob {
     pub(super) file: String,
     pub(super) checkpoint: Checkpoint,
@@ -51,7 +50,6 @@ pub(super) struct SaveJob {
     pub(super) _counted: CountedIn,
 }
 
-#[derive(Debug)]
 pub(super) struct CountedIn(pub(super) Arc<AtomicUsize>);
 
 impl Drop for CountedIn {
