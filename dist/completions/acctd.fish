@@ -28,80 +28,80 @@ complete -c acctd -n "__fish_acctd_needs_command" -l ip4-src-group -d 'NFLOG gro
 complete -c acctd -n "__fish_acctd_needs_command" -l ip4-dst-group -d 'NFLOG groups of IPv4 packets whose destination address is accounted' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l ip6-src-group -d 'NFLOG groups of IPv6 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l ip6-dst-group -d 'NFLOG groups of IPv6 packets whose destination address is accounted' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l ip4-prefix-length -d 'Prefix length to account IPv4 addresses to, 0 to 32' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l ip6-prefix-length -d 'Prefix length to account IPv6 addresses to, 0 to 128' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l max-prefixes -d 'The most prefixes that a group\'s ledger holds in an interval' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l interval -d 'Length of the period that one file covers: at least 1s, dividing a day, or whole days' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l log-directory -d 'Directory for the files; made with its parents if need be' -r -F
-complete -c acctd -n "__fish_acctd_needs_command" -l checkpoint -d 'How often to save what is counted so far, against a crash or a power cut; 0 is never' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l backlog -d 'The most rows that wait in memory while the disk takes none' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l utc -d 'File names and the Time column in UTC instead of local time' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck -d 'Interfaces whose packets a TC program counts as well; each row gets both counts and a verdict' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-attach -d 'How the TC programs are attached' -r -f -a "auto\t'TCX where the kernel has it, else clsact'
-tcx\t'TCX links (Linux 6.6), in front of all others; they go with the process'
+complete -c acctd -n "__fish_acctd_needs_command" -l ip4-prefix-length -d 'Prefix length of IPv4 rows, 0 to 32' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l ip6-prefix-length -d 'Prefix length of IPv6 rows, 0 to 128' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l max-prefixes -d 'The most prefixes that each group counts in an interval' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l interval -d 'Length of an interval: at least 1s, and a divisor of a day or whole days. One file per interval' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l log-directory -d 'Directory for the files; created with its parents if it is missing' -r -F
+complete -c acctd -n "__fish_acctd_needs_command" -l checkpoint -d 'How often to save the open interval, against a crash or a power cut; 0 is never' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l backlog -d 'The most rows that wait in memory while the disk accepts no files' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l utc -d 'Write file names and the Time column in UTC instead of local time' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck -d 'Also count the packets of these interfaces with a TC program; each row gets both counts and a verdict' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-attach -d 'How to attach the TC programs' -r -f -a "auto\t'TCX if the kernel has it, else clsact'
+tcx\t'TCX links (Linux 6.6), before all others; they end with the process'
 clsact\t'Filters of the clsact qdisc'"
-complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-max-prefixes -d 'The most prefixes that the kernel\'s map of an interval holds, each side counted by itself' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-object -d 'An eBPF object of one\'s own instead of acctd\'s, which keeps the map contract' -r -F
+complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -l syslog -d 'Log to syslog instead of stderr' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l verbose -d 'Log more' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l verbose -d 'Log more details' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l debug -d 'Log each packet; implies --verbose' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l user -d 'Become this user after the start, for which it takes root' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l user -d 'Become this user at the start. Requires root' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l cpuprofile -d 'Write a CPU profile for pprof, from start to stop' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c acctd -n "__fish_acctd_needs_command" -s V -l version -d 'Print version'
-complete -c acctd -n "__fish_acctd_needs_command" -f -a "rules" -d 'Print the nftables or iptables rules that fit the flags given, load, remove or check them'
-complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Look for what would keep packets from being counted, each finding with its cure'
-complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Say what a running acctd is doing'
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces behind which the accounted addresses are; ports, for a bridge' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log what goes out on the netdev egress hook of these interfaces, where packets carry a time stamp' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: the one given and those behind it' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l snaplen -d 'Bytes to copy of each packet; without it, the IP header and no more' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l threshold -d 'Packets that the kernel collects before it hands them over' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l format -d 'What to write them for' -r -f -a "nft\t'A table of its own for nft'
-iptables\t'Chains of their own for iptables and ip6tables, in the table mangle'"
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "rules" -d 'Print the nftables or iptables rules that fit the flags; or load, remove or check them'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Report what would keep packets from being counted, each problem with its cure'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Show what a running acctd is doing'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l snaplen -d 'Bytes of each packet to copy to acctd; default: the IP header alone' -r
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l threshold -d 'How many packets the kernel collects before it sends them to acctd' -r
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l format -d 'The program that loads the rules' -r -f -a "nft\t'A separate table for nft'
+iptables\t'Separate chains for iptables and ip6tables, in the table mangle'"
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip4-src-group -d 'NFLOG groups of IPv4 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip4-dst-group -d 'NFLOG groups of IPv4 packets whose destination address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip6-src-group -d 'NFLOG groups of IPv6 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l ip6-dst-group -d 'NFLOG groups of IPv6 packets whose destination address is accounted' -r
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l forwarded -d 'Only what passes from one interface to another, not what the router itself receives or sends'
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l apply -d 'Load them, in the place of those that were loaded before, be it for the other program'
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l remove -d 'Take away those that were loaded before'
-complete -c acctd -n "__fish_acctd_using_subcommand rules" -l check -d 'Say how what is loaded differs from them; exit code 1 if it does'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l forwarded -d 'Count only what the router forwards, not what it receives or sends itself'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l apply -d 'Load the rules. They replace those that acctd loaded before, for either program'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l remove -d 'Remove the rules that acctd loaded before'
+complete -c acctd -n "__fish_acctd_using_subcommand rules" -l check -d 'Show how the loaded rules differ from these; exit code 1 if they differ'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l live -d 'Measure for so long instead of judging alone: what passes the interfaces, meets the rules, and is logged' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l live -d 'Also measure for this long: packets that pass the interfaces, match the rules, and are logged' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-src-group -d 'NFLOG groups of IPv4 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-dst-group -d 'NFLOG groups of IPv4 packets whose destination address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip6-src-group -d 'NFLOG groups of IPv6 packets whose source address is accounted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip6-dst-group -d 'NFLOG groups of IPv6 packets whose destination address is accounted' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-prefix-length -d 'Prefix length to account IPv4 addresses to, 0 to 32' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip6-prefix-length -d 'Prefix length to account IPv6 addresses to, 0 to 128' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l max-prefixes -d 'The most prefixes that a group\'s ledger holds in an interval' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l interval -d 'Length of the period that one file covers: at least 1s, dividing a day, or whole days' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l log-directory -d 'Directory for the files; made with its parents if need be' -r -F
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l checkpoint -d 'How often to save what is counted so far, against a crash or a power cut; 0 is never' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l backlog -d 'The most rows that wait in memory while the disk takes none' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l utc -d 'File names and the Time column in UTC instead of local time' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck -d 'Interfaces whose packets a TC program counts as well; each row gets both counts and a verdict' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-attach -d 'How the TC programs are attached' -r -f -a "auto\t'TCX where the kernel has it, else clsact'
-tcx\t'TCX links (Linux 6.6), in front of all others; they go with the process'
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip4-prefix-length -d 'Prefix length of IPv4 rows, 0 to 32' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l ip6-prefix-length -d 'Prefix length of IPv6 rows, 0 to 128' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l max-prefixes -d 'The most prefixes that each group counts in an interval' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l interval -d 'Length of an interval: at least 1s, and a divisor of a day or whole days. One file per interval' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l log-directory -d 'Directory for the files; created with its parents if it is missing' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l checkpoint -d 'How often to save the open interval, against a crash or a power cut; 0 is never' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l backlog -d 'The most rows that wait in memory while the disk accepts no files' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l utc -d 'Write file names and the Time column in UTC instead of local time' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck -d 'Also count the packets of these interfaces with a TC program; each row gets both counts and a verdict' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-attach -d 'How to attach the TC programs' -r -f -a "auto\t'TCX if the kernel has it, else clsact'
+tcx\t'TCX links (Linux 6.6), before all others; they end with the process'
 clsact\t'Filters of the clsact qdisc'"
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-max-prefixes -d 'The most prefixes that the kernel\'s map of an interval holds, each side counted by itself' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-object -d 'An eBPF object of one\'s own instead of acctd\'s, which keeps the map contract' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l syslog -d 'Log to syslog instead of stderr' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l verbose -d 'Log more' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l verbose -d 'Log more details' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l debug -d 'Log each packet; implies --verbose' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l user -d 'Become this user after the start, for which it takes root' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l user -d 'Become this user at the start. Requires root' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l cpuprofile -d 'Write a CPU profile for pprof, from start to stop' -r -F
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l json -d 'As JSON: a list of what is found, with the severity, an id, what it is and the cure'
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l json -d 'Print JSON: a list of findings, each with its severity, id, text and cure'
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c acctd -n "__fish_acctd_using_subcommand status" -l listen -d 'Where acctd listens, as it was given to it with --listen; of several the first counts' -r
-complete -c acctd -n "__fish_acctd_using_subcommand status" -l json -d 'As JSON, as acctd gives it'
+complete -c acctd -n "__fish_acctd_using_subcommand status" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
+complete -c acctd -n "__fish_acctd_using_subcommand status" -l json -d 'Print the JSON that acctd answers with'
 complete -c acctd -n "__fish_acctd_using_subcommand status" -s h -l help -d 'Print help'

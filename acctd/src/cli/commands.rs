@@ -1,4 +1,4 @@
-//! The commands and their flags, as typed. The doc comments are the text of `--help` and of the man pages.
+//! The commands and their flags. The doc comments are the text of `--help` and of the man pages.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::cli::go_flags;
 use crate::config::listen_address::ListenAddress;
 
 const EXAMPLE: &str = "\
-Flags may be written with one dash or two, and with '=' or a blank before the value. Each can
-also be set in the environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h.
+A flag has one dash or two, and '=' or a space before its value. Each flag can also be set in the
+environment, in capitals: ACCTD_INTERVAL=1h for --interval=1h.
 
-Example: account what this host sends and receives, one file an hour.
+Example: account what this host sends and receives, one file per hour:
 
   acctd rules --apply
   acctd -interval 1h -ip4-dst-group=4 -ip4-src-group=5 -ip6-dst-group=6 -ip6-src-group=7";
@@ -25,42 +25,43 @@ Example: account what this host sends and receives, one file an hour.
 #[command(name = "acctd", version, after_help = EXAMPLE, args_override_self = true,
           args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Those of the daemon, which runs where there is no command.
+    /// The daemon's flags. Without a command, the daemon runs.
     #[command(flatten)]
     pub flags: Flags,
-    /// What to do instead of running.
+    /// If present, acctd runs this command instead of the daemon.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What acctd does besides accounting.
+/// What acctd can do instead of accounting.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Print the nftables or iptables rules that fit the flags given, load, remove or check them.
+    /// Print the nftables or iptables rules that fit the flags; or load, remove or check them.
     Rules(RulesArgs),
-    /// Look for what would keep packets from being counted, each finding with its cure.
+    /// Report what would keep packets from being counted, each problem with its cure.
     Doctor(Box<DoctorArgs>),
-    /// Say what a running acctd is doing.
+    /// Show what a running acctd is doing.
     Status(StatusArgs),
 }
 
 impl Cli {
-    /// Parses the arguments of the process, program name first, in Go's spelling or clap's.
+    /// Parses the arguments of the process, program name first. Accepts Go's spelling and clap's.
     pub fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command().mut_args(as_typed);
-        command = command.mut_subcommands(|subcommand| subcommand.mut_args(as_typed));
+        let mut command = Self::command().mut_args(for_parsing);
+        command = command.mut_subcommands(|subcommand| subcommand.mut_args(for_parsing));
         let args: Vec<OsString> = args.into_iter().collect();
-        let asked_for = args.get(1).and_then(|word| command.find_subcommand(word));
-        let flags_of = asked_for.unwrap_or(&command).clone();
-        let args = go_flags::to_clap(args, |name| takes_value(&flags_of, name));
+        let subcommand = args.get(1).and_then(|word| command.find_subcommand(word));
+        let active = subcommand.unwrap_or(&command).clone();
+        let args = go_flags::to_clap(args, |name| takes_value(&active, name));
         let matches = command.try_get_matches_from_mut(args);
-        let matches = matches.map_err(|error| stray(&mut command, error))?;
+        let matches = matches.map_err(|error| explain_stray_word(&mut command, error))?;
         Self::from_arg_matches(&matches)
     }
 }
 
-/// A word that is no flag is no command that does not go with the flags either.
-fn stray(command: &mut clap::Command, error: clap::Error) -> clap::Error {
+/// For any word after a flag, clap says that this command cannot be used with flags. If the word is not a
+/// command, that is misleading: it is an unexpected argument.
+fn explain_stray_word(command: &mut clap::Command, error: clap::Error) -> clap::Error {
     match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if command.find_subcommand(word).is_none() => {
             let message = format!("unexpected argument '{word}' found");
@@ -70,9 +71,9 @@ fn stray(command: &mut clap::Command, error: clap::Error) -> clap::Error {
     }
 }
 
-/// What only matters where arguments are parsed, not where they are described.
-fn as_typed(arg: clap::Arg) -> clap::Arg {
-    // An empty line in an environment file says nothing.
+/// Settings that matter for parsing only. Help and man pages are made without them.
+fn for_parsing(arg: clap::Arg) -> clap::Arg {
+    // `ACCTD_X=` in an environment file means that the flag is not set.
     let is_empty = arg
         .get_env()
         .and_then(std::env::var_os)
@@ -82,7 +83,7 @@ fn as_typed(arg: clap::Arg) -> clap::Arg {
     } else {
         arg
     };
-    // A flag whose value was forgotten takes the next flag for it, and says so.
+    // As in Go: if a value is missing, the next flag is taken as the value, and the error quotes it.
     if arg.get_action().takes_values() {
         arg.allow_hyphen_values(true)
     } else {
@@ -101,99 +102,100 @@ fn takes_value(command: &clap::Command, name: &[u8]) -> bool {
 #[derive(Clone, Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub struct RulesArgs {
-    /// Whose packets are counted.
+    /// Which packets are counted.
     #[arg(value_enum, default_value_t = Scenario::Host)]
     pub scenario: Scenario,
 
-    /// Interfaces behind which the accounted addresses are; ports, for a bridge.
+    /// Interfaces that lead to the accounted addresses; for a bridge, its ports.
     ///
-    /// A list. A name may end in * for all that begin so (ppp*).
+    /// A list. A name that ends in * matches all names that begin so (ppp*).
     #[arg(long, value_name = "IFACE", value_delimiter = ',')]
     pub lan: Vec<String>,
 
-    /// Only what passes from one interface to another, not what the router itself receives or sends.
+    /// Count only what the router forwards, not what it receives or sends itself.
     #[arg(long)]
     pub forwarded: bool,
 
-    /// Log what goes out on the netdev egress hook of these interfaces, where packets carry a time stamp.
+    /// Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp.
     ///
-    /// It takes Linux 5.16. Packets are counted when they are given to the interface, behind all other
-    /// rules and with the addresses that NAT gives them. Without it they are counted in the interval in which
-    /// they are received: up to a second late.
+    /// Requires Linux 5.16. Packets are counted when they are given to the interface, after all other rules
+    /// and with the addresses that NAT gives them. Without this flag, outgoing packets have no time stamp,
+    /// and are counted in the interval in which acctd receives them: up to a second late.
     #[arg(long, value_name = "IFACE", value_delimiter = ',')]
     pub egress_hook: Vec<String>,
 
-    /// Spread each direction over this many groups, by CPU: the one given and those behind it.
+    /// Spread each direction over this many groups, by CPU: its group and the numbers that follow.
     ///
-    /// A direction whose flag has a list is spread over that.
+    /// A direction that has a list of groups is spread over that list.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
     pub fan_out: Option<u16>,
 
-    /// Bytes to copy of each packet; without it, the IP header and no more.
+    /// Bytes of each packet to copy to acctd; default: the IP header alone.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(20..=65_535))]
     pub snaplen: Option<u32>,
 
-    /// Packets that the kernel collects before it hands them over.
+    /// How many packets the kernel collects before it sends them to acctd.
     #[arg(long, value_name = "PACKETS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub threshold: u32,
 
-    /// What to write them for.
+    /// The program that loads the rules.
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub format: Format,
 
-    /// Load them, in the place of those that were loaded before, be it for the other program.
+    /// Load the rules. They replace those that acctd loaded before, for either program.
     #[arg(long, group = "what")]
     pub apply: bool,
 
-    /// Take away those that were loaded before.
+    /// Remove the rules that acctd loaded before.
     #[arg(long, group = "what")]
     pub remove: bool,
 
-    /// Say how what is loaded differs from them; exit code 1 if it does.
+    /// Show how the loaded rules differ from these; exit code 1 if they differ.
     #[arg(long, group = "what")]
     pub check: bool,
 
-    /// The groups that the rules log to; without any, 4 to 7 as in go-nflog-acctd's manual.
+    /// The groups that the rules log to. If none is given: 4 to 7, as in go-nflog-acctd's manual.
     #[command(flatten)]
     pub groups: GroupFlags,
 }
 
-/// The program that loads them.
+/// The program that loads the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A table of its own for nft.
+    /// A separate table for nft.
     Nft,
-    /// Chains of their own for iptables and ip6tables, in the table mangle.
+    /// Separate chains for iptables and ip6tables, in the table mangle.
     Iptables,
 }
 
-/// Whose packets are counted.
+/// Which packets are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// What this host receives, by source, and what it sends, by destination.
+    /// What this host receives, by source; what it sends, by destination.
     Host,
-    /// What comes from --lan, by source, and what goes there, by destination.
+    /// What comes from --lan, by source; what goes to --lan, by destination.
     Router,
-    /// The same for the ports of a bridge.
+    /// As router, for the ports of a bridge.
     Bridge,
 }
 
-/// The flags of `acctd doctor`: those of the acctd that it looks at.
+/// The flags of `acctd doctor`, among them those of the daemon that it checks.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// As JSON: a list of what is found, with the severity, an id, what it is and the cure.
+    /// Print JSON: a list of findings, each with its severity, id, text and cure.
     #[arg(long)]
     pub json: bool,
 
-    /// Measure for so long instead of judging alone: what passes the interfaces, meets the rules, and is logged.
+    /// Also measure for this long: packets that pass the interfaces, match the rules, and are logged.
     ///
-    /// On the interfaces of --crosscheck, or those with a default route. It sets counters in a table of its own
-    /// and attaches the cross-check's programs, and takes both away again. Groups that nobody reads it reads itself;
-    /// of those that acctd reads, it asks the one behind --listen. --json has a group's numbers in one object.
+    /// Measures on the interfaces of --crosscheck, or on those with a default route. For this time, doctor
+    /// loads counters in a separate nft table and attaches the cross-check's programs; it removes both. It
+    /// reads the groups that nobody reads. For the groups that acctd reads, it asks that acctd, at the address of
+    /// --listen. --json has one object per group.
     #[arg(long, value_name = "DURATION", value_parser = parse_live)]
     pub live: Option<Duration>,
 
-    /// Those of the daemon. With --verbose it says what is good to know besides.
+    /// The daemon's flags. With --verbose, doctor also prints notes.
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -202,7 +204,7 @@ fn parse_live(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     let length = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     if length.is_zero() || length > LONGEST {
-        return Err("is no time to measure for: use 10s, at most 24h".to_owned());
+        return Err("must be more than 0 and at most 24h: use for example 10s".to_owned());
     }
     Ok(length)
 }
@@ -210,7 +212,7 @@ fn parse_live(text: &str) -> Result<Duration, String> {
 /// The flags of `acctd status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Where acctd listens, as it was given to it with --listen; of several the first counts.
+    /// Where acctd listens: the value of its flag --listen; if that is a list, the first address.
     #[arg(
         long,
         env = "ACCTD_LISTEN",
@@ -221,7 +223,7 @@ pub struct StatusArgs {
     )]
     pub listen: Vec<ListenAddress>,
 
-    /// As JSON, as acctd gives it.
+    /// Print the JSON that acctd answers with.
     #[arg(long)]
     pub json: bool,
 }
@@ -229,7 +231,6 @@ pub struct StatusArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::commands::Cli;
     use crate::cli::flags::GroupList;
     use crate::model::group::NflogGroup;
 
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn clap_accepts_the_definition() {
         Cli::command().debug_assert();
     }
 
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_command_line_is_understood() {
+    fn the_command_line_of_go_nflog_acctd_is_accepted() {
         let flags = parse(&[
             "-interval",
             "1h",
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_takes_the_daemons_flags_behind_its_name() {
+    fn the_daemons_flags_follow_the_name_of_the_command() {
         let cli = Cli::parse_args(["acctd", "doctor", "-ip4-src-group", "5"].map(OsString::from));
         let Some(Command::Doctor(args)) = cli.unwrap().command else {
             panic!("not the doctor");
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_given_twice_counts_the_last_time() {
+    fn if_a_flag_is_given_twice_the_last_one_counts() {
         let flags = parse(&[
             "-ip4-src-group=5",
             "-syslog",
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_values_are_refused() {
+    fn invalid_values_are_rejected() {
         for bad in [
             "-interval=999ms",
             "-interval=7s",

@@ -1,4 +1,4 @@
-//! The command line as typed. The doc comments are the text of `--help` and of the man page.
+//! The daemon's flags. The doc comments are the text of `--help` and of the man page.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,10 +21,10 @@ const LOGGING: &str = "Logging";
 const OBSERVATION: &str = "Observation";
 const PROCESS: &str = "Process";
 
-/// More groups than a machine has cores bring nothing; each takes 32 MiB of kernel memory at worst.
-const MAX_GROUPS_A_FLAG: usize = 64;
+/// More groups than cores are of no use, and each may take 32 MiB of kernel memory.
+const MAX_GROUPS_PER_FLAG: usize = 64;
 
-/// The groups, which rules log to and acctd reads.
+/// The groups that the rules log to and that acctd reads.
 #[derive(Clone, Debug, Args)]
 pub struct GroupFlags {
     /// NFLOG groups of IPv4 packets whose source address is accounted.
@@ -64,7 +64,7 @@ impl GroupFlags {
         ]
     }
 
-    /// All groups, to be changed.
+    /// The lists, in the order of [`Self::directions`].
     pub fn lists_mut(&mut self) -> [&mut GroupList; 4] {
         [
             &mut self.ip4_dst_group,
@@ -79,87 +79,85 @@ impl GroupFlags {
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub struct Flags {
-    /// What is read.
+    /// The groups that acctd reads.
     #[command(flatten)]
     pub groups: GroupFlags,
 
-    /// Prefix length to account IPv4 addresses to, 0 to 32.
+    /// Prefix length of IPv4 rows, 0 to 32.
     #[arg(long, env = "ACCTD_IP4_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 32,
           value_parser = clap::value_parser!(u8).range(0..=32), help_heading = WHAT_IS_COUNTED)]
     pub ip4_prefix_length: u8,
 
-    /// Prefix length to account IPv6 addresses to, 0 to 128.
+    /// Prefix length of IPv6 rows, 0 to 128.
     #[arg(long, env = "ACCTD_IP6_PREFIX_LENGTH", hide_env = true, value_name = "BITS", default_value_t = 64,
           value_parser = clap::value_parser!(u8).range(0..=128), help_heading = WHAT_IS_COUNTED)]
     pub ip6_prefix_length: u8,
 
-    /// The most prefixes that a group's ledger holds in an interval.
+    /// The most prefixes that each group counts in an interval.
     ///
-    /// Packets of further ones are counted in the row 0.0.0.0 or ::, so totals stay exact. A
-    /// million prefixes take about 37 MB (IPv4) or 41 MB (IPv6) in each group, and up to twice
-    /// that when an interval ends.
+    /// Packets of further prefixes are counted in the row 0.0.0.0 or ::, so totals stay exact. A million
+    /// prefixes take about 37 MB (IPv4) or 41 MB (IPv6) in each group, and up to twice that when an
+    /// interval ends.
     #[arg(long, env = "ACCTD_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 2_000_000,
           value_parser = clap::value_parser!(u32).range(1..), help_heading = WHAT_IS_COUNTED)]
     pub max_prefixes: u32,
 
-    /// Length of the period that one file covers: at least 1s, dividing a day, or whole days.
+    /// Length of an interval: at least 1s, and a divisor of a day or whole days. One file per interval.
     #[arg(long, env = "ACCTD_INTERVAL", hide_env = true, value_name = "DURATION", default_value = "5m0s",
           value_parser = parse_interval, help_heading = FILES)]
     pub interval: crate::model::interval::Interval,
 
-    /// Directory for the files; made with its parents if need be.
+    /// Directory for the files; created with its parents if it is missing.
     #[arg(long, env = "ACCTD_LOG_DIRECTORY", hide_env = true, value_name = "DIR",
           default_value = "/var/log/accounting", help_heading = FILES)]
     pub log_directory: PathBuf,
 
-    /// How often to save what is counted so far, against a crash or a power cut; 0 is never.
+    /// How often to save the open interval, against a crash or a power cut; 0 is never.
     ///
-    /// It is the most that a crash can lose. The next start takes it in: as the beginning of the same
-    /// interval, or as that interval's file.
+    /// A crash loses at most this time. The next start recovers the saved data: as the beginning of the
+    /// interval, if that is still open; else as the interval's file.
     #[arg(long, env = "ACCTD_CHECKPOINT", hide_env = true, value_name = "DURATION", default_value = "30s",
           value_parser = parse_checkpoint, help_heading = FILES)]
     pub checkpoint: Duration,
 
-    /// The most rows that wait in memory while the disk takes none.
+    /// The most rows that wait in memory while the disk accepts no files.
     ///
-    /// Beyond it neighbouring intervals are put together in one file, and at last the smallest prefixes
-    /// in the row 0.0.0.0 or ::, so that totals stay exact. A row takes up to 32 bytes for each
-    /// direction.
+    /// If there are more, acctd merges neighbouring intervals into one file, and in the end the smallest
+    /// prefixes into the row 0.0.0.0 or ::, so totals stay exact. A row takes up to 32 bytes per direction.
     #[arg(long, env = "ACCTD_BACKLOG", hide_env = true, value_name = "ROWS", default_value_t = 10_000_000,
           value_parser = clap::value_parser!(u32).range(1..), help_heading = FILES)]
     pub backlog: u32,
 
-    /// File names and the Time column in UTC instead of local time.
+    /// Write file names and the Time column in UTC instead of local time.
     #[arg(long, env = "ACCTD_UTC", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = FILES)]
     pub utc: bool,
 
-    /// Interfaces whose packets a TC program counts as well; each row gets both counts and a verdict.
+    /// Also count the packets of these interfaces with a TC program; each row gets both counts and a verdict.
     ///
-    /// A list; `eth0` or `eth0:far` accounts the addresses beyond the interface (sources of what comes
-    /// in, destinations of what goes out), `eth0:near` those on this side. The counts of several
-    /// interfaces add up. It takes root, or the
-    /// capabilities BPF, PERFMON and `NET_ADMIN`.
+    /// A list. `eth0` or `eth0:far` counts the addresses beyond the interface (sources of incoming packets,
+    /// destinations of outgoing packets), `eth0:near` those on this side. The counts of several interfaces
+    /// add up. Requires root or the capabilities BPF, PERFMON and `NET_ADMIN`.
     #[arg(long, env = "ACCTD_CROSSCHECK", hide_env = true, value_name = "IFACE[:far|near]", value_delimiter = ',',
           help_heading = CROSS_CHECK)]
     pub crosscheck: Vec<Watched>,
 
-    /// How the TC programs are attached.
+    /// How to attach the TC programs.
     #[arg(long, env = "ACCTD_CROSSCHECK_ATTACH", hide_env = true, value_name = "HOW", value_enum,
           default_value_t = AttachMode::Auto, help_heading = CROSS_CHECK)]
     pub crosscheck_attach: AttachMode,
 
-    /// The most prefixes that the kernel's map of an interval holds, each side counted by itself.
+    /// The most prefixes in the kernel's map of an interval. Source and destination count separately.
     ///
-    /// Packets of further ones are counted as overflow and their rows are "not checked". Each prefix
-    /// in use takes 192 bytes of kernel memory, in two intervals at once (three if they are of a
-    /// second), and room for 500,000 takes 25 to 42 MB from the start; what that comes to is logged.
+    /// Packets of further prefixes are counted as overflow, and their rows are "not checked". Each prefix in
+    /// use takes 192 bytes of kernel memory, in two intervals at once (three if they are 1s long). Room for
+    /// 500,000 takes 25 to 42 MB from the start. acctd logs the total at the start.
     #[arg(long, env = "ACCTD_CROSSCHECK_MAX_PREFIXES", hide_env = true, value_name = "N", default_value_t = 500_000,
           value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = CROSS_CHECK)]
     pub crosscheck_max_prefixes: u32,
 
-    /// An eBPF object of one's own instead of acctd's, which keeps the map contract.
+    /// Attach the programs of this eBPF object instead of acctd's; it must keep the map contract.
     #[arg(long, env = "ACCTD_CROSSCHECK_OBJECT", hide_env = true, value_name = "FILE", help_heading = CROSS_CHECK)]
     pub crosscheck_object: Option<PathBuf>,
 
@@ -173,7 +171,7 @@ pub struct Flags {
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub syslog: bool,
 
-    /// Log more.
+    /// Log more details.
     #[arg(long, env = "ACCTD_VERBOSE", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
@@ -187,8 +185,8 @@ pub struct Flags {
 
     /// Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`.
     ///
-    /// A list of ADDRESS:PORT and unix:PATH. Whoever can connect can read, so an address should be a
-    /// local one. `acctd status` asks `unix:/run/acctd/acctd.sock` if it is told nothing else.
+    /// A list of ADDRESS:PORT and unix:PATH. Whoever can connect can read, so use local addresses.
+    /// `acctd status` connects to `unix:/run/acctd/acctd.sock` by default.
     #[arg(long, env = "ACCTD_LISTEN", hide_env = true, value_name = "ADDR", value_delimiter = ',',
           action = ArgAction::Append, help_heading = OBSERVATION)]
     pub listen: Vec<ListenAddress>,
@@ -204,10 +202,10 @@ pub struct Flags {
           help_heading = PROCESS)]
     pub priority: i32,
 
-    /// Become this user after the start, for which it takes root.
+    /// Become this user at the start. Requires root.
     ///
-    /// What is kept of root are the capabilities `NET_ADMIN`, and BPF and PERFMON for the cross-check.
-    /// The log directory is made for the user; one that is there already must be the user's.
+    /// acctd keeps the capability `NET_ADMIN`, and BPF and PERFMON for the cross-check. If the log directory
+    /// is missing, it is created for this user; if it exists, this user must be able to write to it.
     #[arg(long, env = "ACCTD_USER", hide_env = true, value_name = "NAME",
           value_parser = User::find, help_heading = PROCESS)]
     pub user: Option<User>,
@@ -223,17 +221,17 @@ fn parse_interval(text: &str) -> Result<crate::model::interval::Interval, String
 }
 
 fn parse_checkpoint(text: &str) -> Result<Duration, String> {
-    /// More often, a disk does little else.
+    /// With a shorter pause, the disk would do little else.
     const SHORTEST: Duration = Duration::from_millis(100);
     let pause = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     if pause.is_zero() || pause >= SHORTEST {
         Ok(pause)
     } else {
-        Err("is below 100 ms: use 1s or more, or 0 for never".to_owned())
+        Err("is less than 100 ms: use 1s or more, or 0 for never".to_owned())
     }
 }
 
-/// The groups of one direction: empty is off.
+/// The groups of one direction. If it is empty, the direction is off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupList(pub Vec<NflogGroup>);
 
@@ -252,14 +250,16 @@ impl FromStr for GroupList {
             };
             let (first, last) = (parse_group(first)?, parse_group(last)?);
             if first > last {
-                return Err(format!("the range {part} runs backwards"));
+                return Err(format!(
+                    "the range {part} is backwards: write the lower group first"
+                ));
             }
             for group in first.0..=last.0 {
                 if groups.contains(&NflogGroup(group)) {
-                    return Err(format!("group {group} stands in it twice"));
+                    return Err(format!("group {group} is listed twice"));
                 }
-                if groups.len() == MAX_GROUPS_A_FLAG {
-                    return Err(format!("more than {MAX_GROUPS_A_FLAG} groups"));
+                if groups.len() == MAX_GROUPS_PER_FLAG {
+                    return Err(format!("more than {MAX_GROUPS_PER_FLAG} groups"));
                 }
                 groups.push(NflogGroup(group));
             }
@@ -270,10 +270,10 @@ impl FromStr for GroupList {
 
 fn parse_group(text: &str) -> Result<NflogGroup, String> {
     match text.trim().parse() {
-        Ok(0) => Err("group 0 is \"off\" and cannot stand in a list".into()),
+        Ok(0) => Err("group 0 means \"off\" and cannot be in a list".into()),
         Ok(group) => Ok(NflogGroup(group)),
         Err(_) => Err(format!(
-            "{text:?} is no NFLOG group: a number from 1 to 65535, a list or ranges (4,14-16), or 0 for off"
+            "{text:?} is not an NFLOG group: use a number from 1 to 65535, a list or ranges (4,14-16), or 0 for off"
         )),
     }
 }
@@ -285,11 +285,9 @@ impl ValueEnum for AttachMode {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Self::Auto => {
-                PossibleValue::new("auto").help("TCX where the kernel has it, else clsact")
-            }
+            Self::Auto => PossibleValue::new("auto").help("TCX if the kernel has it, else clsact"),
             Self::Tcx => PossibleValue::new("tcx")
-                .help("TCX links (Linux 6.6), in front of all others; they go with the process"),
+                .help("TCX links (Linux 6.6), before all others; they end with the process"),
             Self::Clsact => PossibleValue::new("clsact").help("Filters of the clsact qdisc"),
         })
     }

@@ -1,4 +1,4 @@
-//! Go's spelling of flags and values, as go-nflog-acctd takes them, turned into what clap takes:
+//! Converts flags and values from Go's spelling, which go-nflog-acctd uses, to clap's:
 //! <https://pkg.go.dev/flag#hdr-Command_line_flag_syntax>, <https://pkg.go.dev/time#ParseDuration>.
 
 use std::ffi::{OsStr, OsString};
@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Gives each long flag that was written with one dash its second one, and leaves all else
-/// alone: values, also those that begin with a dash (`-priority -19`), what follows `--`, and
-/// flags of a single letter. `takes_value` says of a flag's name whether the next argument is
-/// its value.
+/// Adds the second dash to each long flag that has one dash. Does not change values, even if they begin
+/// with a dash (`-priority -19`), arguments after `--`, and flags of a single letter. `takes_value` says
+/// whether the next argument is the value of the flag with this name.
 pub fn to_clap(
     args: impl IntoIterator<Item = OsString>,
     takes_value: impl Fn(&[u8]) -> bool,
@@ -43,7 +42,7 @@ pub fn to_clap(
     clap_args
 }
 
-/// What follows the one or two dashes; `None` where the argument is no flag (`-` alone is not).
+/// What follows the one or two dashes; `None` if the argument is not a flag (`-` alone is not).
 fn flag_name(arg: &OsStr) -> Option<&[u8]> {
     let bytes = arg.as_bytes();
     match bytes.strip_prefix(b"-")? {
@@ -61,25 +60,25 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DurationError {
     /// Not a sequence of numbers with units.
     #[error("is not a duration: write it as 5m0s, 90s, 1h30m, 24h or 1d")]
     Syntax,
-    /// A number without a unit. Go takes only `0` so.
+    /// A number without a unit. Go accepts only `0` without a unit.
     #[error("lacks a unit: write 300s or 5m, not 300")]
     MissingUnit,
-    /// Below zero.
+    /// A negative sign, except before a zero.
     #[error("is negative")]
     Negative,
-    /// More than 292 years, the most that Go has.
-    #[error("is too long")]
+    /// More than 292 years, Go's limit.
+    #[error("is longer than 292 years")]
     TooLong,
 }
 
 /// Go's `time.ParseDuration` (`5m0s`, `1h30m`, `1.5h`, `300ms`), and `d` for days of 24 hours.
-/// Exact to the nanosecond; what is finer is cut off, as in Go.
+/// Exact to the nanosecond; smaller fractions are cut off, as in Go.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let (negative, mut rest) = match unsigned.strip_prefix('-') {
@@ -110,7 +109,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         .map_err(|_too_long| DurationError::TooLong)
 }
 
-/// One number with its unit off the front, in nanoseconds.
+/// Splits the first number and its unit from the rest; returns nanoseconds.
 fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
     let (whole, rest) = take_digits(text);
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -135,13 +134,13 @@ fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
         "" => return Err(DurationError::MissingUnit),
         _ => return Err(DurationError::Syntax),
     };
-    // Eighteen digits fit, and more than that is too long in any unit.
+    // 18 digits fit into u128 in any unit; more digits are too long in any unit.
     let significant = whole.trim_start_matches('0');
     if significant.len() > 18 {
         return Err(DurationError::TooLong);
     }
     let whole: u128 = significant.parse().unwrap_or(0);
-    // Digits behind the eighteenth are below a nanosecond of a day.
+    // Digits after the 18th are less than a nanosecond, even in days.
     let fraction = &fraction[..fraction.len().min(18)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(18));
     let fraction: u128 = fraction.parse().unwrap_or(0);
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_left_alone() {
+    fn values_are_not_changed() {
         assert_eq!(spelled(&["-priority", "-19"]), ["--priority", "-19"]);
         assert_eq!(
             spelled(&["-priority", "-nice", "-syslog"]),
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_gos() {
+    fn durations_are_read_as_in_go() {
         let seconds = |text| parse_duration(text).map(|duration| duration.as_secs_f64());
         assert_eq!(seconds("5m0s"), Ok(300.0));
         assert_eq!(seconds("1h30m"), Ok(5_400.0));
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_why() {
+    fn an_invalid_duration_is_rejected_with_the_reason() {
         for text in ["", "-", "+", "s", "5x", ".s", "1m m", "+-1s", "-+1s", "5 m"] {
             assert_eq!(parse_duration(text), Err(DurationError::Syntax), "{text}");
         }
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_gos() {
+    fn booleans_are_read_as_in_go() {
         for text in ["1", "t", "T", "true", "TRUE", "True"] {
             assert_eq!(parse_bool(text), Ok(true));
         }
@@ -239,18 +238,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_arguments_are_taken_or_refused_without_a_panic(
+        fn arbitrary_arguments_cause_no_panic(
             args in proptest::collection::vec(any_argument(), 0..8)
         ) {
             let args = std::iter::once(b"acctd".to_vec()).chain(args).map(OsString::from_vec);
             if let Ok(cli) = Cli::parse_args(args) {
-                // What is taken is possible; what does not fit together is refused.
-                let _taken_or_refused = Config::resolve(cli.flags);
+                let _accepted_or_rejected = Config::resolve(cli.flags);
             }
         }
 
         #[test]
-        fn spelling_changes_nothing_but_dashes(
+        fn only_dashes_are_added(
             args in proptest::collection::vec(any_argument(), 0..8)
         ) {
             let args: Vec<OsString> = args.into_iter().map(OsString::from_vec).collect();
@@ -263,8 +261,8 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_durations_are_taken_or_refused_without_a_panic(text in ".{0,40}") {
-            let _taken_or_refused = parse_duration(&text);
+        fn arbitrary_durations_cause_no_panic(text in ".{0,40}") {
+            let _accepted_or_rejected = parse_duration(&text);
         }
 
         #[test]
@@ -277,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Flags of ours, well and badly spelled, their values, and noise.
+    /// acctd's flags, well and badly spelled, values, and noise.
     fn any_argument() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..20),

@@ -1,4 +1,4 @@
-//! The command line: flags, go-nflog-acctd's spellings of them, and the values that they make.
+//! The command line: commands, flags, Go's spelling of them, and how they become a configuration.
 
 pub mod commands;
 pub mod flags;

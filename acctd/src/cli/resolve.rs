@@ -1,4 +1,4 @@
-//! Flags → [`Config`]: what no single flag can know is checked here.
+//! Flags → [`Config`]. Checks what depends on several flags.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use crate::model::interval::FLUSH_TIMEOUT;
 use crate::model::prefix::{Family, PrefixLength, Side};
 use crate::model::zone::Zone;
 
-/// Why values that are each possible do not fit together.
+/// Why flags that are each valid cannot be used together.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UsageError {
-    /// Nothing to read.
+    /// All directions are off.
     #[error(
-        "no NFLOG group given: nothing to count. For what this host receives and sends:\n\
+        "no NFLOG group given, so there is nothing to count. To count what this host receives and sends:\n\
          \n  acctd rules --apply\
          \n  acctd --ip4-dst-group=4 --ip4-src-group=5 --ip6-dst-group=6 --ip6-src-group=7\
          \n\nSee acctd rules --help for routers and bridges."
     )]
     NoGroup,
-    /// The kernel hands a group to one socket only, and a socket is read for one direction.
-    #[error("group {0} is used twice: each direction needs groups of its own (--{1} and --{2})")]
+    /// A group has one socket, and acctd counts each socket for one direction.
+    #[error("group {0} is used twice: --{1} and --{2} need different groups")]
     GroupTwice(NflogGroup, &'static str, &'static str),
     /// Its packets would be counted twice.
-    #[error("interface {0} stands in --crosscheck twice: its packets would be counted twice")]
+    #[error("interface {0} is listed twice in --crosscheck: its packets would be counted twice")]
     InterfaceTwice(String),
 }
 
 impl Config {
-    /// Checks what no single flag can know.
+    /// Makes a configuration, if the flags fit together.
     pub fn resolve(flags: Flags) -> Result<Self, UsageError> {
         let groups = resolve_groups(&flags)?;
         let crosscheck = resolve_crosscheck(&flags, &groups)?;
@@ -50,7 +50,7 @@ impl Config {
             verbose: flags.verbose || flags.debug,
             debug: flags.debug,
             listen: flags.listen,
-            // One for each group and one for the clock keep all cores busy that there are.
+            // One thread per group, and one for the clock: more would never run.
             n_threads: wanted.unwrap_or(available).min(groups.len() + 1),
             groups,
             priority: flags.priority,
@@ -66,8 +66,8 @@ impl Config {
     }
 }
 
-/// Packets without a time stamp of the kernel's are uncertain for as long as the kernel may hold
-/// them back, so that is kept short. It is part of `contract::BEFORE_END_NANOS`.
+/// If a packet has no kernel time stamp, its time is uncertain by the time that the kernel may hold it. The
+/// cross-check needs this to be short. It is part of `contract::BEFORE_END_NANOS`.
 const CROSS_CHECK_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn resolve_crosscheck(
@@ -117,7 +117,7 @@ fn resolve_groups(flags: &Flags) -> Result<Vec<GroupConfig>, UsageError> {
             clippy::expect_used,
             reason = "clap's ranges are those of PrefixLength"
         )]
-        let prefix_length = PrefixLength::new(family, bits).expect("a length that clap let pass");
+        let prefix_length = PrefixLength::new(family, bits).expect("a length that clap accepted");
         for &group in &list.0 {
             if let Some((_, other)) = groups.iter().find(|(taken, _)| taken.group == group) {
                 return Err(UsageError::GroupTwice(group, other, flag));
@@ -135,6 +135,7 @@ fn resolve_groups(flags: &Flags) -> Result<Vec<GroupConfig>, UsageError> {
     }
     Ok(groups.into_iter().map(|(group, _)| group).collect())
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn no_group_at_all_is_refused_with_what_would_give_some() {
+    fn no_group_is_an_error_that_says_how_to_get_some() {
         let text = resolve(&[]).unwrap_err().to_string();
         assert!(text.contains("acctd rules --apply"), "{text}");
         assert!(resolve(&["-ip4-src-group=0"]).is_err());
     }
 
     #[test]
-    fn one_group_for_two_directions_is_refused() {
+    fn one_group_for_two_directions_is_rejected() {
         assert_eq!(
             resolve(&["-ip4-src-group=4-6", "-ip6-src-group=5"]).unwrap_err(),
             UsageError::GroupTwice(NflogGroup(5), "ip4-src-group", "ip6-src-group")
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cross_check_knows_what_has_a_group() {
+    fn the_cross_check_counts_only_directions_that_have_a_group() {
         assert!(resolve(&["-ip4-src-group=4"]).unwrap().crosscheck.is_none());
         let args = ["-ip4-dst-group=4", "-ip6-src-group=6,7", "-crosscheck=eth0"];
         let config = resolve(&args).unwrap();
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_implies_verbose_and_cpus_bound_the_threads() {
+    fn debug_implies_verbose_and_cpus_limits_the_threads() {
         let config = resolve(&["-ip4-src-group=4-9", "-debug", "-cpus=3"]).unwrap();
         assert!(config.verbose);
         assert_eq!(config.n_threads, 3);

@@ -253,11 +253,11 @@ fn a_directory_that_cannot_be_written() -> Result<()> {
 fn a_file_in_the_directorys_place() -> Result<()> {
     let rig = Rig::new()?;
     fs::write(rig.log_directory(), "in the way")?;
-    fails(&rig, &["-ip4-src-group=5"], 1, "a file stands in its place")?;
+    fails(&rig, &["-ip4-src-group=5"], 1, "is not a directory")?;
     let below = rig.log_directory().join("below");
     let below = below.to_str().context("a path of ASCII")?;
     let args = ["-ip4-src-group=5", "-log-directory", below];
-    fails(&rig, &args, 1, "a file stands in its place")
+    fails(&rig, &args, 1, "is not a directory")
 }
 
 fn a_link_to_nowhere() -> Result<()> {
@@ -332,7 +332,7 @@ fn each_bad_flag() -> Result<()> {
             &["-ip4-src-group=5", "-ip6-dst-group=5"],
             "group 5 is used twice",
         ),
-        (&["-ip4-src-group=65536"], "no NFLOG group"),
+        (&["-ip4-src-group=65536"], "not an NFLOG group"),
         (&["-ip4-src-group=0,5"], "group 0 is \"off\""),
         (
             &["-ip4-src-group=5", "-ip4-prefix-length=33"],
@@ -367,7 +367,10 @@ fn each_bad_flag() -> Result<()> {
         (&["-ip4-src-group=5", "-cpuprofile="], "a value is required"),
         (&["-ip4-src-group=5", "-cpus=many"], "invalid digit"),
         (&["-ip4-src-grp=5"], "unexpected argument"),
-        (&["-ip4-src-group", "-utc"], "\"-utc\" is no NFLOG group"),
+        (
+            &["-ip4-src-group", "-utc"],
+            "\"-utc\" is not an NFLOG group",
+        ),
         (&["-ip4-src-group=5", "stray"], "unexpected argument"),
     ] {
         fails(&rig, args, 2, part)?;
