@@ -140,7 +140,7 @@ fn epoch(n: u8, is_half: bool, expected: &mut Sums, input: &mut Input<'_>) -> Ep
     }
     let mut counts = EpochCounts::default();
     for (key, value) in &map {
-        counts.take_in(key, value, is_half);
+        counts.add(key, value, is_half);
         expect(key, value, is_half, expected);
     }
     counts

@@ -1,4 +1,4 @@
-//! What the cross-check is asked to do.
+//! The configuration of the cross-check.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,21 +10,21 @@ use acctd_common::contract::{MAX_STEPS, reason};
 use crate::model::interval::{Interval, SETTLE_TIME};
 use crate::model::prefix::{PrefixLength, Side};
 
-/// An interface to cross-check, and whose addresses there.
+/// An interface to cross-check, and which of its two ends is accounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// The interface's name.
+    /// A name that Linux allows.
     pub interface: String,
-    /// Which end of it is accounted.
+    /// The end whose addresses are accounted.
     pub end: End,
 }
 
 /// Which addresses of the packets on an interface are accounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Those beyond it: sources of what comes in, destinations of what goes out.
+    /// Those beyond the interface: sources of incoming packets, destinations of outgoing ones.
     Far,
-    /// Those on this side: destinations of what comes in, sources of what goes out.
+    /// Those on this side: destinations of incoming packets, sources of outgoing ones.
     Near,
 }
 
@@ -38,49 +38,49 @@ impl fmt::Display for Watched {
     }
 }
 
-/// How programs are attached.
+/// How to attach the TC programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// TCX where the kernel has it, else clsact.
+    /// TCX if the kernel has it, else clsact.
     Auto,
-    /// TCX links (Linux 6.6), in front of all others; they go with the process.
+    /// TCX links (Linux 6.6), before all others; they end with the process.
     Tcx,
     /// Filters of the clsact qdisc.
     Clsact,
 }
 
-/// What the command line says of the cross-check.
+/// The configuration of the cross-check.
 #[derive(Clone, Debug)]
 pub struct CrossCheckConfig {
     /// At least one; no interface twice.
     pub watched: Vec<Watched>,
-    /// How to attach.
+    /// How to attach the programs.
     pub attach: AttachMode,
-    /// The most prefixes and sides that an epoch's map holds.
+    /// The most prefixes in an epoch's map; source and destination count separately.
     pub max_prefixes: u32,
-    /// A program of the user's own.
+    /// The user's object, instead of acctd's.
     pub object: Option<PathBuf>,
-    /// Where to pin the maps.
+    /// The directory of bpffs to pin the maps in.
     pub pin: Option<PathBuf>,
-    /// Those of the families that have a group.
+    /// One for each family that has a group.
     pub prefix_lengths: Vec<PrefixLength>,
     /// The families and sides that have a group, as [`contract::accounted_bit`] numbers them.
     pub accounted: u8,
-    /// Whether the program logs each packet.
+    /// Whether acctd's program logs each packet.
     pub debug: bool,
 }
 
 impl CrossCheckConfig {
-    /// Kernel memory that the maps take at the most, in bytes: the tables of all that are in place,
-    /// and the prefixes of those that may be full. Measured within 5 %.
+    /// The most kernel memory that the maps take, in bytes: the hash tables of all maps, and the entries of
+    /// those maps that may be full. Measurements differ from it by at most 5 %.
     #[must_use]
     pub fn memory(&self, interval: Interval) -> u64 {
-        // An entry with its key and value takes a piece of the kernel's next size.
+        // Key and value, rounded up to the kernel's next allocation size.
         const ENTRY: u64 = 192;
         const BUCKET: u64 = 16;
         let prefixes = u64::from(self.max_prefixes);
         let buckets = u64::from(n_entries(self.max_prefixes)).next_power_of_two();
-        // The one being read, the open one, and those ahead.
+        // The map being read, the open one, and those ahead.
         let n_maps = 2 + u64::from(n_ahead(interval));
         let n_full = 1 + SETTLE_TIME
             .as_nanos()
@@ -104,9 +104,9 @@ impl FromStr for Watched {
             }
             None => (text.trim(), End::Far),
         };
-        // IFNAMSIZ of linux/if.h, the NUL at the end included.
+        // IFNAMSIZ of linux/if.h includes the final NUL.
         if interface.is_empty() || interface.len() >= 16 || interface.contains(['/', ' ']) {
-            return Err(format!("{interface:?} cannot be the name of an interface"));
+            return Err(format!("{interface:?} is not a valid name of an interface"));
         }
         Ok(Self {
             interface: interface.to_owned(),
@@ -115,7 +115,7 @@ impl FromStr for Watched {
     }
 }
 
-/// How many epochs are kept ready behind the open one.
+/// How many epochs are ready after the open one.
 #[must_use]
 pub fn n_ahead(interval: Interval) -> u32 {
     let length = interval.length().as_millis().max(1);
@@ -125,17 +125,17 @@ pub fn n_ahead(interval: Interval) -> u32 {
         .clamp(1, MAX_STEPS)
 }
 
-/// The keys that count packets without a prefix: each reason for each version (0, 4, 6) and side.
+/// How many keys count packets without a prefix: one per reason, version (0, 4, 6) and side.
 pub const N_REASON_KEYS: u32 = 3 * 2 * (reason::END - reason::NONE - 1) as u32;
 
-/// The entries of an epoch's map for so many prefixes and sides: the reasons have theirs besides.
+/// How many entries an epoch's map needs for `capacity` prefixes, and for the reasons why packets have none.
 #[must_use]
 pub fn n_entries(capacity: u32) -> u32 {
     capacity.saturating_add(N_REASON_KEYS)
 }
 
 impl Watched {
-    /// The hook whose packets are counted for this side, as text: `eth0 egress`.
+    /// The interface and hook where packets are counted for this side, as text: `eth0 egress`.
     #[must_use]
     pub fn hook_of(&self, side: Side) -> String {
         let hook = match (self.end, side) {
@@ -146,7 +146,7 @@ impl Watched {
     }
 }
 
-/// How long acctd may be kept from looking after the epochs without two running together.
+/// How long acctd may be unable to create epochs. If it takes longer, two intervals share a map.
 pub const STALL: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

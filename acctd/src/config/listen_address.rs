@@ -1,11 +1,11 @@
-//! Where to listen (`--listen`).
+//! The values of `--listen`.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to listen.
+/// An address to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// `ADDR:PORT`.
@@ -20,14 +20,14 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if let Some(path) = text.strip_prefix("unix:") {
-            // sun_path of sys/un.h, the NUL at the end included.
+            // sun_path of sys/un.h includes the final NUL.
             return match path.len() {
-                0 => Err("no path behind unix:".into()),
+                0 => Err("a path must follow unix:".into()),
                 1..108 => Ok(Self::Unix(path.into())),
-                _ => Err("the path has more than 107 bytes, the most for a socket".into()),
+                _ => Err("the path is longer than 107 bytes, the limit for a socket".into()),
             };
         }
-        // As others have it: all addresses.
+        // `:9745` means all addresses, as in other programs.
         let everywhere = text.strip_prefix(':').map(|port| format!("[::]:{port}"));
         let address = everywhere.as_deref().unwrap_or(text);
         address.parse().map(Self::Tcp).map_err(|_no_address| {

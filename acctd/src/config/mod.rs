@@ -1,5 +1,4 @@
-//! What the command line means: everything downstream takes a [`Config`], whose values are
-//! possible and fit together.
+//! The configuration of a run. [`Config::resolve`] makes it from flags and checks that they fit together.
 
 pub mod crosscheck;
 pub mod listen_address;
@@ -14,47 +13,48 @@ use crate::model::interval::Interval;
 use crate::model::zone::Zone;
 use crate::process::user::User;
 
-/// A run of acctd, resolved.
+/// The configuration of a run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The groups, in the order in which go-nflog-acctd opens them. No group stands in it twice.
+    /// At least one, no group twice, in the order in which go-nflog-acctd opens them.
     pub groups: Vec<GroupConfig>,
-    /// The most prefixes in one group's ledger.
+    /// The most prefixes in each group's ledger.
     pub max_prefixes: usize,
-    /// The length of a period.
+    /// The length of an interval; each has a file.
     pub interval: Interval,
-    /// How often what is open is saved; `None` for never.
+    /// How often to save the open interval; `None` for never.
     pub checkpoint: Option<Duration>,
-    /// The most rows that wait for the disk before intervals are put together.
+    /// The most rows that wait for the disk before intervals are merged.
     pub backlog: usize,
-    /// Where the files go.
+    /// Where to write the files.
     pub log_directory: PathBuf,
-    /// The time zone of file names and rows.
+    /// Of file names and rows.
     pub zone: Zone,
-    /// Syslog instead of stderr.
+    /// Log to syslog instead of stderr.
     pub syslog: bool,
-    /// More in the log.
+    /// Log more details; `debug` implies it.
     pub verbose: bool,
-    /// Each packet in the log.
+    /// Log each packet.
     pub debug: bool,
-    /// Where to answer over HTTP; nowhere if empty.
+    /// Where to answer over HTTP; may be empty.
     pub listen: Vec<ListenAddress>,
-    /// Threads that read groups.
+    /// How many threads read groups.
     pub n_threads: usize,
-    /// Nice value.
+    /// The nice value of the process.
     pub priority: i32,
-    /// Who to become; nobody else if there is none.
+    /// The user to become at the start, if any.
     pub user: Option<User>,
-    /// Where the CPU profile goes.
+    /// Where to write a CPU profile, if one is wanted.
     pub cpuprofile: Option<PathBuf>,
-    /// How long the kernel may hold packets back before it hands its batch over.
+    /// How long the kernel may hold packets back before it sends its batch.
     pub flush_timeout: Duration,
-    /// The cross-check, if there is one.
+    /// `None` if there is no cross-check.
     pub crosscheck: Option<CrossCheckConfig>,
 }
 
 impl Config {
-    /// The lowest group: by it, processes that share a log directory tell their files apart.
+    /// The lowest group. It is part of the names of temporary files and checkpoints, so that several
+    /// acctd can share a log directory.
     #[must_use]
     pub fn tag(&self) -> NflogGroup {
         // There is at least one.

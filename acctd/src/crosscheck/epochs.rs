@@ -312,10 +312,10 @@ impl Epochs {
     fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
         let begun = Instant::now();
         let mut counts = EpochCounts::default();
-        let take_in = |key: &_, value: &_| counts.take_in(key, value, self.is_half);
+        let add = |key: &_, value: &_| counts.add(key, value, self.is_half);
         epoch
             .map
-            .for_each(take_in)
+            .for_each(add)
             .context("cannot read an epoch's map")?;
         Ok(ClosedEpoch {
             period: epoch.period,

@@ -126,7 +126,7 @@ impl Interfaces {
         all.map(|one| InterfaceState {
             interface: one.watched.interface.clone(),
             is_attached: one.attached.is_some(),
-            trouble: one.trouble.clone(),
+            problem: one.trouble.clone(),
         })
         .collect()
     }

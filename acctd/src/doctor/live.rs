@@ -152,11 +152,11 @@ fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> 
     let crosscheck = CrossCheck::start(&crosscheck, Interval::new(DAY)?)?;
     // The daemon waits for an absent interface; a measurement cannot.
     for one in crosscheck.interfaces() {
-        if !one.is_attached || one.trouble.is_some() {
-            let trouble = one
-                .trouble
+        if !one.is_attached || one.problem.is_some() {
+            let problem = one
+                .problem
                 .unwrap_or_else(|| "it does not exist".to_owned());
-            bail!("cannot count on {}: {trouble}", one.interface);
+            bail!("cannot count on {}: {problem}", one.interface);
         }
     }
     Ok(crosscheck)

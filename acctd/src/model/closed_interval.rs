@@ -1,4 +1,4 @@
-//! An interval that is over, with all that was counted in it.
+//! An interval that is over, and what was counted in it.
 
 use std::time::Duration;
 
@@ -12,63 +12,63 @@ use crate::model::interval::Period;
 use crate::model::kernel_counts::{EpochCounts, REASONS};
 use crate::model::verdict::Judgement;
 
-/// A period that is over, with all that was counted in it. Only [`crate::close::engine`] makes one,
-/// from ledgers that their readers have let go of, so an open period cannot be written.
+/// A period that is over, and what was counted in it. Only [`crate::close::engine`] makes one, from ledgers
+/// that have left their readers. So an open period cannot be written.
 #[derive(Debug)]
 pub struct ClosedInterval {
-    /// The span it covers; the first and the last of a run are partial.
+    /// The time that it covers. The first and the last of a run are shorter than the interval.
     pub period: Period,
-    /// Each group's part.
+    /// One element per group.
     pub groups: Vec<GroupInterval>,
-    /// What the kernel counted, with a cross-check.
+    /// What the kernel counted; `None` without a cross-check.
     pub kernel: Option<KernelInterval>,
-    /// Times in it of which it is not known what was logged.
+    /// Times in the period for which it is unknown what was logged.
     pub gaps: Vec<Gap>,
-    /// The files of its checkpoints, which go when it has its own.
+    /// The names of its checkpoints. They are removed when the interval has a file.
     pub checkpoints: Vec<String>,
-    /// How many intervals were put together to this one because too many rows waited for the disk.
+    /// How many intervals were merged into this one because too many rows waited for the disk; 1 if none.
     pub n_merged: u32,
 }
 
-/// A time in which packets may have been logged that nobody received and no number tells of.
+/// A time in which packets may have been logged and lost, without a sequence number that shows how many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// From the last moment that is accounted for to the first one that is again.
+    /// From the end of what is accounted for to the moment from which packets are counted again.
     pub period: Period,
-    /// The groups that it concerns.
+    /// The groups whose packets may be lost.
     pub groups: Vec<NflogGroup>,
-    /// How it came about, as a word of `intervals.jsonl`.
+    /// Why packets may be lost; a word in `intervals.jsonl`.
     pub cause: GapCause,
 }
 
-/// What has made a gap.
+/// The cause of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapCause {
-    /// acctd was killed: what came after its last checkpoint is gone, and nothing was received until
-    /// it was started again.
+    /// acctd was killed. What it counted after its last checkpoint is lost, and so is what was logged before
+    /// the next start.
     Killed,
-    /// The kernel's side of the group was gone, until the group was bound again.
+    /// The kernel had no socket bound to the group.
     Unbound,
-    /// No rule logged to the group, where one had before.
+    /// The rules that log to the group were removed.
     RulesGone,
 }
 
 /// What one group counted in a period.
 #[derive(Clone, Debug)]
 pub struct GroupInterval {
-    /// The group.
+    /// The group, and what it is read for.
     pub config: GroupConfig,
     /// What happened to its packets.
     pub counts: Counts,
-    /// Its prefixes, in ledgers each of which has a prefix once; none where no datagram came.
+    /// Its ledgers. Each has a prefix at most once. Empty if no datagram came.
     pub entries: Vec<Entries>,
-    /// It may lack packets whose loss is counted in a later period, or not known yet.
+    /// Whether packets of this period may be lost that are counted as lost in a later period, or not yet.
     pub loss_is_open: bool,
 }
 
 impl From<GroupConfig> for GroupInterval {
-    /// Nothing counted yet.
+    /// A group that has counted nothing.
     fn from(config: GroupConfig) -> Self {
         Self {
             config,
@@ -82,28 +82,28 @@ impl From<GroupConfig> for GroupInterval {
 /// What the kernel counted in a closed period.
 #[derive(Debug, Default)]
 pub struct KernelInterval {
-    /// Per prefix and by reason.
+    /// The packets of each prefix, and the packets without a prefix by reason.
     pub counts: EpochCounts,
-    /// What it counted just before the first period, and just after the last.
+    /// What it counted just before the first period and just after the last one.
     pub outside: Vec<EpochCounts>,
-    /// Whether it watched for the same time as NFLOG.
+    /// Whether the kernel and NFLOG counted for the same time.
     pub is_comparable: bool,
-    /// For each side, whether packets were held back between the kernel's count and NFLOG's.
+    /// By side: whether packets were delayed between the kernel's count and NFLOG's.
     pub is_delayed: [bool; 2],
     /// How long it took to read the kernel's map.
     pub drained_in: Duration,
-    /// The verdicts, once they are given.
+    /// `None` until the verdicts are given.
     pub judgement: Option<Judgement>,
 }
 
 impl KernelInterval {
-    /// What the kernel counted for no prefix, by the reason.
+    /// Packets that the kernel counted without a prefix, by the name of the reason.
     pub fn uncounted(&self) -> impl Iterator<Item = (&'static str, Counters)> {
         let reasons = REASONS.iter();
         reasons.map(|&(reason, name)| (name, self.counts.reasons.sum(reason)))
     }
 
-    /// Takes the next interval in. Both have their verdicts.
+    /// Merges the next interval into this one. Both have their verdicts.
     pub fn append(&mut self, next: Self) {
         self.counts.append(next.counts);
         self.outside = Vec::new();
@@ -120,7 +120,7 @@ impl KernelInterval {
 }
 
 impl ClosedInterval {
-    /// An interval with nothing but what its groups counted.
+    /// An interval without a cross-check, gaps or checkpoints.
     #[must_use]
     pub fn new(period: Period, groups: Vec<GroupInterval>) -> Self {
         Self {
@@ -133,7 +133,7 @@ impl ClosedInterval {
         }
     }
 
-    /// The counters of all groups together.
+    /// The sum over all groups.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
@@ -143,7 +143,7 @@ impl ClosedInterval {
         sum
     }
 
-    /// Puts everything in order where it lies; linear where that was done before.
+    /// Sorts all entries in place; linear if they are sorted already.
     pub fn sort(&mut self) {
         for ledger in self.groups.iter_mut().flat_map(|group| &mut group.entries) {
             match ledger {

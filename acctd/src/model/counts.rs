@@ -1,7 +1,7 @@
-//! What happened to the packets of one group: the numbers behind "nothing is silent".
+//! What happened to the packets of one group.
 //!
-//! For what the kernel handed over: `packets` (in rows) + `undecodable()` = all of it. What it
-//! could not hand over is `lost`, from the gaps in its own numbering.
+//! `packets` (in rows) + `undecodable()` is what the kernel delivered. `lost` is what it could not deliver,
+//! by the gaps in its sequence numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,45 +10,45 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters of one group, over one period or since the start.
+        /// The counters of one group, in one period or since the start.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
         }
 
         impl Counts {
-            /// Adds `other` to `self`.
+            /// Adds each counter of `other`.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }
 
-            /// The largest of them.
+            /// The largest counter.
             #[must_use]
             pub fn largest(&self) -> u64 {
                 0 $(.max(self.$name))*
             }
 
-            /// What was added since `earlier`, an older state of the same counters.
+            /// What was added since `earlier`, which is an older state of these counters.
             #[must_use]
             pub fn since(&self, earlier: &Self) -> Self {
                 Self { $($name: self.$name.saturating_sub(earlier.$name),)* }
             }
         }
 
-        /// The same counters since the start, written by one reader and read by anyone.
+        /// The counters since the start. One reader writes them, and other threads read them.
         #[derive(Debug, Default)]
         pub struct SharedCounts {
             $($name: AtomicU64,)*
         }
 
         impl SharedCounts {
-            /// Publishes the reader's counters. Relaxed: each stands for itself, and a
-            /// number that is a datagram old is good enough for a warning or a metric.
+            /// Publishes the reader's counters. Relaxed, because warnings and metrics need no
+            /// consistency between counters, and may be a datagram late.
             pub fn publish(&self, counts: &Counts) {
                 $(self.$name.store(counts.$name, Ordering::Relaxed);)*
             }
 
-            /// The counters as last published.
+            /// The counters that were published last.
             #[must_use]
             pub fn load(&self) -> Counts {
                 Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
@@ -66,15 +66,15 @@ counts! {
     datagrams,
     /// Packets that the kernel numbered and could not deliver.
     lost,
-    /// Times that the kernel said (ENOBUFS) that the socket had overflowed.
+    /// How often the kernel reported (ENOBUFS) that the socket had overflowed.
     overruns,
-    /// Overruns after which no packet came before the end, to show how many are lost.
+    /// Overruns after which no packet came before the end. So the number of lost packets is unknown.
     overruns_without_gap,
-    /// Packets in rows of a later period than their time stamp's, which was written already.
+    /// Packets counted in a later period than that of their time stamp, which was closed already.
     late,
-    /// Packets in rows that carry no time stamp of the kernel's: theirs is that of the receive.
+    /// Packets in rows without a time stamp of the kernel. Their time is when acctd received them.
     unstamped,
-    /// Packets in rows whose header has no length; they add no bytes.
+    /// Packets in rows whose IP header has no length. They add no bytes.
     without_length,
     /// Packets in the row of `0.0.0.0` or `::`, because the ledger was full.
     overflow,
@@ -89,17 +89,17 @@ counts! {
 }
 
 impl Counts {
-    /// Packets that the kernel delivered and that are in no row.
+    /// Packets that the kernel delivered and that are not in rows.
     #[must_use]
     pub fn undecodable(&self) -> u64 {
         self.truncated + self.not_ip + self.other_family + self.malformed
     }
 }
 
-/// What a file holds.
+/// The sums over the rows of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileTotals {
-    /// Rows, the header not counted.
+    /// How many rows, without the header.
     pub rows: u64,
     /// The sum of the source columns.
     pub source: Counters,

@@ -1,37 +1,37 @@
-//! What is to be said of a running cross-check.
+//! The state of a running cross-check, for status and metrics.
 
 use std::time::Duration;
 
-/// How an interface is checked, for whoever asks.
+/// Whether an interface is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceState {
-    /// Its name.
+    /// The interface's name.
     pub interface: String,
-    /// Whether acctd's programs are on it.
+    /// Whether the programs are attached to it.
     pub is_attached: bool,
-    /// What keeps its packets, or some of them, from being checked.
-    pub trouble: Option<String>,
+    /// Why its packets, or some of them, are not checked.
+    pub problem: Option<String>,
 }
 
 impl InterfaceState {
-    /// Of one that acctd has not looked at, or does not look at any more.
+    /// An interface before the first attempt to attach, or after the cross-check has ended.
     #[must_use]
     pub fn unattached(interface: &str) -> Self {
         Self {
             interface: interface.to_owned(),
             is_attached: false,
-            trouble: None,
+            problem: None,
         }
     }
 }
 
-/// What a program has done, where the kernel measures it (`kernel.bpf_stats_enabled`).
+/// How often a program ran and how long it took. The kernel measures it if `kernel.bpf_stats_enabled` is set.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramRun {
-    /// Its name.
+    /// The program's name.
     pub program: &'static str,
-    /// How often it ran.
+    /// Since it was loaded.
     pub n_runs: u64,
-    /// For how long.
+    /// The sum over all runs.
     pub time: Duration,
 }

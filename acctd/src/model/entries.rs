@@ -1,4 +1,4 @@
-//! A prefix with its bytes and packets, and ledgers of them.
+//! A prefix with its bytes and packets, and lists of these.
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use crate::model::prefix::PrefixKey;
 
 /// One prefix and what it sent or received.
 ///
-/// Aligned to four bytes: 20 instead of 24 for an IPv4 prefix. Fields are read by copy.
+/// Aligned to 4 bytes, so that an IPv4 prefix takes 20 bytes instead of 24. The fields cannot be borrowed.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(4))]
 pub struct Entry<K: Copy> {
@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<Entry<u64>>() == 24);
 const _: () = assert!(size_of::<Entry<u128>>() == 32);
 
 impl<K: PrefixKey> Entry<K> {
-    /// An entry on its own, for the row that gathers what was over the limit.
+    /// An entry of a list; ledgers count packets one by one.
     #[must_use]
     pub fn new(key: K, counters: Counters) -> Self {
         Self {
@@ -35,20 +35,21 @@ impl<K: PrefixKey> Entry<K> {
         }
     }
 
-    /// The prefix.
+    /// The prefix that is counted.
     #[must_use]
     #[inline]
     pub fn key(&self) -> K {
         self.key
     }
 
+    /// Counts one packet.
     #[inline]
     pub(crate) fn count(&mut self, bytes: u64) {
         self.bytes += bytes;
         self.packets += 1;
     }
 
-    /// What was counted.
+    /// The prefix's bytes and packets.
     #[must_use]
     pub fn counters(&self) -> Counters {
         Counters {
@@ -58,7 +59,7 @@ impl<K: PrefixKey> Entry<K> {
     }
 }
 
-/// As the key and the two counters, whatever its layout in memory.
+/// The format is the key and the two counters. It does not depend on the layout in memory.
 impl<K: PrefixKey + Serialize> Serialize for Entry<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.key(), self.bytes, self.packets).serialize(serializer)
@@ -72,7 +73,7 @@ impl<'de, K: PrefixKey + Deserialize<'de>> Deserialize<'de> for Entry<K> {
     }
 }
 
-/// The closed ledger of one group for one period, as its family and prefix length hold it.
+/// The ledger of one group for one period, with the key type of its family and prefix length.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Entries {
     /// IPv4 prefixes.
@@ -84,7 +85,7 @@ pub enum Entries {
 }
 
 impl Entries {
-    /// How many.
+    /// How many prefixes.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -94,22 +95,22 @@ impl Entries {
         }
     }
 
-    /// Whether there is none.
+    /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Adds entries to others of the same kind: each prefix once, in order.
-pub fn join<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
+/// Adds `more` to `all`. Afterwards `all` is sorted and has each prefix once.
+pub fn merge<K: PrefixKey>(all: &mut Vec<Entry<K>>, more: Vec<Entry<K>>) {
     all.extend(more);
-    sort_and_join(all);
+    sort_and_merge(all);
     all.shrink_to_fit();
 }
 
-/// Puts entries in order where they lie, each prefix once; linear where they are so already.
-pub fn sort_and_join<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
+/// Sorts entries in place and adds those with the same prefix; linear if they are sorted already.
+pub fn sort_and_merge<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
     entries.sort_unstable_by_key(Entry::key);
     entries.dedup_by(|next, kept| {
         let is_same = next.key() == kept.key();
@@ -122,7 +123,8 @@ pub fn sort_and_join<K: PrefixKey>(entries: &mut Vec<Entry<K>>) {
     });
 }
 
-/// Returns the packets that went to the zero address.
+/// Keeps the `limit` prefixes with the most packets, and adds all others to the prefix of the zero address.
+/// Returns how many packets that are.
 pub fn fold<K: PrefixKey>(entries: &mut Vec<Entry<K>>, limit: usize) -> u64 {
     if entries.len() <= limit {
         return 0;
@@ -132,6 +134,6 @@ pub fn fold<K: PrefixKey>(entries: &mut Vec<Entry<K>>, limit: usize) -> u64 {
     for entry in entries.drain(limit..) {
         folded.add(entry.counters());
     }
-    join(entries, vec![Entry::new(K::ZERO, folded)]);
+    merge(entries, vec![Entry::new(K::ZERO, folded)]);
     folded.packets
 }

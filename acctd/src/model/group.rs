@@ -1,4 +1,4 @@
-//! NFLOG groups, and what each is read for.
+//! NFLOG groups, and what acctd counts of each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::prefix::{PrefixLength, Side};
 
-/// An NFLOG group: 1 to 65535. 0 is the kernel's own, and "off" on the command line.
+/// An NFLOG group: 1 to 65535. The kernel uses 0 itself; on the command line 0 means "off".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NflogGroup(pub u16);
 
@@ -16,13 +16,13 @@ impl fmt::Display for NflogGroup {
     }
 }
 
-/// A group and what it is read for.
+/// A group, and what acctd counts of its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
-    /// The NFLOG group.
+    /// The group's number.
     pub group: NflogGroup,
-    /// Which address is accounted.
+    /// Which of the two addresses is accounted.
     pub side: Side,
-    /// To which prefix; its family is the group's.
+    /// The length of its prefixes, and the family of its packets.
     pub prefix_length: PrefixLength,
 }

@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers in log lines and reports.
 
 /// With commas between thousands: `12,004`.
 #[must_use]
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn thousands_are_separated_by_commas() {
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(12_004), "12,004");

@@ -1,19 +1,18 @@
-//! The wall clock cut into periods, as go-nflog-acctd cuts it: floored by Unix time, so that a
-//! day ends at 00:00 UTC. Pure arithmetic; nothing here reads a clock but [`UnixNanos::now`].
+//! Divides the wall clock into periods, as go-nflog-acctd does: multiples of the interval in Unix time, so a
+//! day ends at 00:00 UTC. Pure arithmetic: except for [`UnixNanos::now`], nothing here reads a clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How long the kernel may hold a packet back before it hands its batch over; the group's flush
-/// timeout is set to it.
+/// How long the kernel may hold packets back before it sends its batch: the flush timeout of a group.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// On top of the flush timeout: the kernel's timer and our own may both be late.
+/// Added to the flush timeout, because the kernel's timer and acctd's may both be late.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// A period stays open for this long after its end.
+/// How long a period stays open after its end.
 pub const SETTLE_TIME: Duration = FLUSH_TIMEOUT.saturating_add(GRACE);
 
 /// A point of the wall clock: nanoseconds since 1970-01-01 00:00 UTC.
@@ -25,7 +24,7 @@ pub struct UnixNanos(pub i64);
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 impl UnixNanos {
-    /// The wall clock now. A clock outside the years 1678 to 2262 is taken for their nearer end.
+    /// The wall clock. If it is outside the years 1678 to 2262, the nearer end of this range.
     #[must_use]
     pub fn now() -> Self {
         let (magnitude, before_epoch) = match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -36,8 +35,8 @@ impl UnixNanos {
         Self(if before_epoch { -nanos } else { nanos })
     }
 
-    /// From the two fields of `struct nfulnl_msg_packet_timestamp`; `None` where they do not
-    /// make a time (more than 2^63 nanoseconds).
+    /// From the two fields of `struct nfulnl_msg_packet_timestamp`; `None` if they are more than 2^63
+    /// nanoseconds.
     #[must_use]
     pub fn from_stamp(seconds: u64, micros: u64) -> Option<Self> {
         let seconds = i64::try_from(seconds).ok()?;
@@ -48,7 +47,7 @@ impl UnixNanos {
         Some(Self(nanos))
     }
 
-    /// Whole seconds, rounded down, and the nanoseconds above them.
+    /// Whole seconds, rounded down, and the remaining nanoseconds.
     #[must_use]
     pub fn seconds_and_nanos(self) -> (i64, u32) {
         let nanos = self.0.rem_euclid(NANOS_PER_SECOND);
@@ -59,19 +58,19 @@ impl UnixNanos {
         )
     }
 
-    /// This time moved by `duration`, stopping at the end of the representable range.
+    /// `duration` later, at most the end of the range.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
-    /// This time moved back by `duration`.
+    /// `duration` earlier, at least the start of the range.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(duration)))
     }
 
-    /// How far `later` is ahead of this; zero where it is not ahead.
+    /// The time from `self` to `later`; zero if `later` is earlier.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
         Duration::from_nanos(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
@@ -85,21 +84,21 @@ fn nanos(duration: Duration) -> i64 {
 /// Why a duration cannot be an accounting interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IntervalError {
-    /// File names have whole seconds, so nothing shorter could be told apart.
+    /// File names have whole seconds, so shorter intervals would have the same name.
     #[error("is below 1 second: use 1s or more")]
     TooShort,
-    /// Periods would not meet at midnight UTC.
+    /// No period would start at midnight UTC.
     #[error("does not divide a day exactly: use for example 1s, 10s, 1m, 5m, 15m, 1h, 6h or 24h")]
     NotADivisorOfADay,
-    /// Above a day only whole days meet at midnight UTC.
+    /// Longer than a day, and periods would not start at midnight UTC.
     #[error("is more than a day but not whole days: use for example 24h, 48h or 7d")]
     NotWholeDays,
-    /// The arithmetic has 63 bits of nanoseconds.
+    /// 63 bits of nanoseconds limit the arithmetic.
     #[error("is more than 100 years")]
     TooLong,
 }
 
-/// The length of a period: at least a second, dividing a day exactly or whole days.
+/// The length of a period: at least a second, and a divisor of a day or whole days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
     nanos: i64,
@@ -132,13 +131,13 @@ impl Interval {
         Duration::from_nanos(self.nanos.unsigned_abs())
     }
 
-    /// The period that holds `time`.
+    /// The number of the period that contains `time`.
     #[must_use]
     pub fn index_of(self, time: UnixNanos) -> PeriodIndex {
         PeriodIndex(time.0.div_euclid(self.nanos))
     }
 
-    /// The whole period with this number.
+    /// The period with this number.
     #[must_use]
     pub fn period(self, index: PeriodIndex) -> Period {
         let start = index.0.saturating_mul(self.nanos);
@@ -149,29 +148,29 @@ impl Interval {
     }
 }
 
-/// The number of a period, counted from 1970: `floor(time / interval)`.
+/// The number of a period since 1970: `floor(time / interval)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeriodIndex(pub i64);
 
 impl PeriodIndex {
-    /// The period after this one.
+    /// The number of the next period.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
-/// A span of the wall clock, its end not included.
+/// A time of the wall clock, from `start` to `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Period {
-    /// The first instant.
+    /// Included.
     pub start: UnixNanos,
-    /// The first instant after it.
+    /// Not included.
     pub end: UnixNanos,
 }
 
 impl Period {
-    /// Whether `time` lies in it.
+    /// Whether `time` is in the period.
     #[must_use]
     pub fn contains(self, time: UnixNanos) -> bool {
         self.start <= time && time < self.end
@@ -192,25 +191,25 @@ mod tests {
             assert!(Interval::new(Duration::from_secs(good)).is_ok(), "{good}");
         }
         assert!(Interval::new(Duration::from_millis(1_500)).is_ok());
-        let refused = |length| Interval::new(length).unwrap_err();
-        assert_eq!(refused(Duration::ZERO), IntervalError::TooShort);
-        assert_eq!(refused(Duration::from_millis(999)), IntervalError::TooShort);
+        let error = |length| Interval::new(length).unwrap_err();
+        assert_eq!(error(Duration::ZERO), IntervalError::TooShort);
+        assert_eq!(error(Duration::from_millis(999)), IntervalError::TooShort);
         assert_eq!(
-            refused(Duration::from_secs(7)),
+            error(Duration::from_secs(7)),
             IntervalError::NotADivisorOfADay
         );
         assert_eq!(
-            refused(Duration::from_secs(86_401)),
+            error(Duration::from_secs(86_401)),
             IntervalError::NotWholeDays
         );
         assert_eq!(
-            refused(Duration::from_secs(36_526 * 86_400)),
+            error(Duration::from_secs(36_526 * 86_400)),
             IntervalError::TooLong
         );
     }
 
     #[test]
-    fn periods_are_floored_by_unix_time_and_meet() {
+    fn periods_are_multiples_of_the_interval_without_gaps() {
         let five_minutes = interval(300);
         let index = five_minutes.index_of(UnixNanos(1_360_594_799_999_999_999));
         let period = five_minutes.period(index);
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_that_makes_no_time_is_none() {
+    fn a_time_stamp_out_of_range_is_none() {
         assert_eq!(UnixNanos::from_stamp(3, 5), Some(UnixNanos(3_000_005_000)));
         assert_eq!(UnixNanos::from_stamp(u64::MAX, 0), None);
         assert_eq!(UnixNanos::from_stamp(1 << 62, 0), None);

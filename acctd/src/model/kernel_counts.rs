@@ -1,11 +1,10 @@
-//! What the kernel counted in an epoch, taken out of its map: per prefix and side, in the same
-//! entries as a ledger's, and for each reason why packets have no prefix.
+//! What the kernel counted in an epoch, as read from its map: per prefix and side, in the same entries as a
+//! ledger; and per reason, for packets without a prefix.
 
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, reason};
 
-use crate::model::entries;
-use crate::model::entries::Entry;
+use crate::model::entries::{self, Entry};
 use crate::model::prefix::{PrefixKey, Side};
 
 /// One side's prefixes of one family.
@@ -13,11 +12,11 @@ use crate::model::prefix::{PrefixKey, Side};
 pub struct KernelSide<K: Copy> {
     /// The packets of each prefix.
     pub totals: Vec<Entry<K>>,
-    /// What the verdict may allow for; only for prefixes that have something here.
+    /// What the verdict may allow for. Prefixes without any are missing.
     pub allowances: Vec<(K, Allowances)>,
 }
 
-/// The parts of [`EpochValue`] beside the total.
+/// The parts of [`EpochValue`] except the total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowances {
     /// [`EpochValue::near_end`].
@@ -36,23 +35,23 @@ impl Allowances {
     }
 }
 
-/// Both sides of one family, for the key that its prefix length needs.
+/// Both sides of one family, with the key type of its prefix length.
 #[derive(Debug)]
 pub struct KernelFamily<K: Copy> {
     source: KernelSide<K>,
     dest: KernelSide<K>,
 }
 
-/// All that the kernel counted in an epoch.
+/// What the kernel counted in an epoch.
 #[derive(Debug, Default)]
 pub struct EpochCounts {
     /// IPv4 prefixes.
     pub ip4: KernelFamily<u32>,
-    /// IPv6 prefixes of at most 64 bits; empty where the prefix length is longer.
+    /// IPv6 prefixes, if the prefix length is at most 64 bits.
     pub ip6_half: KernelFamily<u64>,
-    /// IPv6 prefixes of more than 64 bits; empty where it is not.
+    /// IPv6 prefixes, if the prefix length is more than 64 bits.
     pub ip6: KernelFamily<u128>,
-    /// Packets without a prefix.
+    /// Packets without a prefix, by reason.
     pub reasons: Reasons,
 }
 
@@ -87,20 +86,20 @@ impl<K: PrefixKey> KernelSide<K> {
         }
     }
 
-    /// Takes in what was counted in the next epoch. Allowances are of no use any more.
+    /// Adds what was counted in the next epoch. Allowances are dropped: the verdicts are given.
     fn append(&mut self, next: Self) {
         self.allowances = Vec::new();
-        entries::join(&mut self.totals, next.totals);
+        entries::merge(&mut self.totals, next.totals);
     }
 
     fn fold(&mut self, limit: usize) {
         entries::fold(&mut self.totals, limit);
     }
 
-    /// Both lists by key; linear where they are sorted already. A program of the user's own may have
-    /// several entries for a prefix, which differ where the contract wants zeros: they are one.
+    /// Sorts both lists by key; linear if they are sorted already. A user's program may make several keys for
+    /// one prefix, if it sets bytes that the contract wants to be zero. Their counts are added.
     pub fn sort(&mut self) {
-        entries::sort_and_join(&mut self.totals);
+        entries::sort_and_merge(&mut self.totals);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
         self.allowances.dedup_by(|more, first| {
             let is_same = more.0 == first.0;
@@ -120,7 +119,7 @@ impl<K: PrefixKey> KernelFamily<K> {
 }
 
 impl<K: Copy> KernelFamily<K> {
-    /// One of the two.
+    /// One of the two sides.
     #[must_use]
     pub fn side(&self, side: Side) -> &KernelSide<K> {
         match side {
@@ -129,7 +128,7 @@ impl<K: Copy> KernelFamily<K> {
         }
     }
 
-    /// One of the two, to be sorted.
+    /// One of the two sides, to change it.
     pub fn side_mut(&mut self, side: Side) -> &mut KernelSide<K> {
         match side {
             Side::Source => &mut self.source,
@@ -139,9 +138,9 @@ impl<K: Copy> KernelFamily<K> {
 }
 
 impl EpochCounts {
-    /// Takes in an entry of the map. `is_half` says that IPv6 prefixes are of at most 64 bits.
-    /// A key that the contract does not know, from a program of the user's own, is ignored.
-    pub fn take_in(&mut self, key: &EpochKey, value: &EpochValue, is_half: bool) {
+    /// Adds an entry of the map. `is_half` says that IPv6 prefixes have at most 64 bits. A user's program may
+    /// make a key that is not in the contract; such a key is ignored.
+    pub fn add(&mut self, key: &EpochKey, value: &EpochValue, is_half: bool) {
         let Some(side) = side_of(key) else {
             return;
         };
@@ -168,10 +167,8 @@ impl EpochCounts {
             _ => {}
         }
     }
-}
 
-impl EpochCounts {
-    /// Entries that it has in memory.
+    /// How many entries are in memory.
     #[must_use]
     pub fn n_entries(&self) -> usize {
         let sides = [Side::Source, Side::Dest].into_iter();
@@ -183,7 +180,7 @@ impl EpochCounts {
         n_entries.sum()
     }
 
-    /// Takes in what was counted in the next epoch, once both have their verdicts.
+    /// Adds what was counted in the next epoch. Both have their verdicts.
     pub fn append(&mut self, next: Self) {
         self.ip4.append(next.ip4);
         self.ip6_half.append(next.ip6_half);
@@ -191,8 +188,7 @@ impl EpochCounts {
         self.reasons.append(&next.reasons);
     }
 
-    /// Leaves at most `limit` prefixes of each family and side, and adds the others to the zero
-    /// address.
+    /// Keeps at most `limit` prefixes of each family and side, and adds the others to the zero address.
     pub fn fold(&mut self, limit: usize) {
         for side in [Side::Source, Side::Dest] {
             self.ip4.side_mut(side).fold(limit);
@@ -201,7 +197,7 @@ impl EpochCounts {
         }
     }
 
-    /// Everything in order where it lies; linear where that was done before.
+    /// Sorts all entries in place; linear if they are sorted already.
     pub fn sort(&mut self) {
         for side in [Side::Source, Side::Dest] {
             self.ip4.side_mut(side).sort();
@@ -220,7 +216,7 @@ fn side_of(key: &EpochKey) -> Option<Side> {
     }
 }
 
-/// The versions that [`EpochKey::version`] can have.
+/// The values of [`EpochKey::version`]; 0 is neither IPv4 nor IPv6.
 pub const VERSIONS: [u8; 3] = [0, 4, 6];
 const N_REASONS: usize = reason::END as usize;
 
@@ -248,13 +244,13 @@ impl Reasons {
         }
     }
 
-    /// Those of one family and side.
+    /// The packets of one version, side and reason.
     #[must_use]
     pub fn of(&self, version: u8, side: Side, reason: u8) -> Counters {
         self.0[usize::from(version / 2).saturating_sub(1)][side as usize][usize::from(reason)]
     }
 
-    /// Those of all families and sides.
+    /// The packets of one reason, over all versions and sides.
     #[must_use]
     pub fn sum(&self, reason: u8) -> Counters {
         let mut sum = Counters::default();
@@ -265,7 +261,7 @@ impl Reasons {
     }
 }
 
-/// The names of the map contract's reasons.
+/// The reasons of the map contract, and their names in `intervals.jsonl` and metrics.
 pub const REASONS: [(u8, &str); 10] = [
     (reason::NOT_IP, "not_ip"),
     (reason::OTHER_HOST, "other_host"),
@@ -279,7 +275,7 @@ pub const REASONS: [(u8, &str); 10] = [
     (reason::WITHOUT_LENGTH, "without_length"),
 ];
 
-/// The keys of all reasons.
+/// All keys that an epoch's map may have for packets without a prefix.
 #[must_use]
 pub fn reason_keys() -> Vec<EpochKey> {
     let mut keys = Vec::new();
@@ -301,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_sorted_out_by_version_side_and_reason() {
+    fn entries_are_added_by_version_side_and_reason() {
         let mut counts = EpochCounts::default();
         let one = |bytes| EpochValue {
             total: Counters { bytes, packets: 1 },
@@ -314,8 +310,8 @@ mod tests {
             address,
             ..EpochKey::default()
         };
-        counts.take_in(&ip4, &one(100), true);
-        counts.take_in(
+        counts.add(&ip4, &one(100), true);
+        counts.add(
             &EpochKey {
                 side: 1,
                 version: 6,
@@ -324,7 +320,7 @@ mod tests {
             &one(200),
             true,
         );
-        counts.take_in(
+        counts.add(
             &EpochKey {
                 side: 1,
                 version: 6,
@@ -340,13 +336,13 @@ mod tests {
                 reason: reason::TRUNCATED,
                 ..EpochKey::default()
             };
-            counts.take_in(&key, &one(u64::from(version)), true);
+            counts.add(&key, &one(u64::from(version)), true);
         }
-        // Nothing that the contract knows, and a prefix that was never counted.
-        counts.take_in(&EpochKey { version: 5, ..ip4 }, &one(1), true);
-        counts.take_in(&EpochKey { side: 2, ..ip4 }, &one(1), true);
-        counts.take_in(&EpochKey { reason: 200, ..ip4 }, &one(1), true);
-        counts.take_in(&ip4, &EpochValue::default(), true);
+        // Keys that are not in the contract, and a prefix without packets.
+        counts.add(&EpochKey { version: 5, ..ip4 }, &one(1), true);
+        counts.add(&EpochKey { side: 2, ..ip4 }, &one(1), true);
+        counts.add(&EpochKey { reason: 200, ..ip4 }, &one(1), true);
+        counts.add(&ip4, &EpochValue::default(), true);
         let source = counts.ip4.side(Side::Source);
         assert_eq!(source.totals.len(), 1);
         assert_eq!(source.totals[0].key(), 0xc000_0207);

@@ -1,4 +1,4 @@
-//! Words that all parts use: prefixes, intervals, counts. No I/O.
+//! Types that all parts use: prefixes, intervals, counts. No I/O.
 
 pub mod closed_interval;
 pub mod counts;

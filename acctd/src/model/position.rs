@@ -1,16 +1,16 @@
-//! How far a group's reader has come.
+//! How far a group's reader has read.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::interval::UnixNanos;
 
-/// Where a group's reader is in what the kernel logs.
+/// How far a group's reader has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The number that the next packet has; unknown until the first one came.
+    /// The sequence number of the next packet; `None` before the first packet.
     pub next_sequence: Option<u32>,
-    /// The time of the last packet.
+    /// The time stamp of the last packet.
     pub last_time: UnixNanos,
-    /// Overruns of the socket of which no number has shown yet how many packets they cost.
+    /// Overruns since the last packet. The next sequence number will show how many packets are lost.
     pub open_overruns: u32,
 }

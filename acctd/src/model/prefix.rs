@@ -1,6 +1,5 @@
-//! What is accounted: an IP prefix, held as the masked address in the smallest integer that
-//! has room for it. Four bytes a key instead of seventeen is most of what makes a ledger of a
-//! million prefixes small.
+//! IP prefixes. A prefix is the masked address, in the smallest integer that it fits into: 4 bytes for IPv4
+//! instead of 17 for an `IpAddr`. This keeps a ledger of a million prefixes small.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -10,17 +9,17 @@ use std::ops::BitAnd;
 use ipnet::{Ipv4Net, Ipv6Net, PrefixLenError};
 use serde::{Deserialize, Serialize};
 
-/// IPv4 or IPv6, and the size of the part of a header that acctd reads.
+/// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
-    /// IPv4.
+    /// RFC 791.
     Ip4,
-    /// IPv6.
+    /// RFC 8200.
     Ip6,
 }
 
 impl Family {
-    /// The version field of the IP header, and the digit in flag names and log lines.
+    /// The version in the IP header, in flag names and in log lines: 4 or 6.
     #[must_use]
     pub fn version(self) -> u8 {
         match self {
@@ -29,8 +28,8 @@ impl Family {
         }
     }
 
-    /// Bytes of a packet that hold its addresses and its length: the IPv4 header without
-    /// options (RFC 791), the fixed IPv6 header (RFC 8200).
+    /// How many bytes contain the addresses and the length: the IPv4 header without options, or the fixed
+    /// IPv6 header.
     #[must_use]
     pub fn header_length(self) -> usize {
         match self {
@@ -50,7 +49,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The word for it in the columns and in go-nflog-acctd's log lines.
+    /// Its name in the columns and in go-nflog-acctd's log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,17 +59,17 @@ impl Side {
     }
 }
 
-/// A prefix length that fits its family.
+/// A prefix length that is valid for its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixLength {
-    /// An IPv4 network of this length, at 0.0.0.0: only its mask is used.
+    /// An IPv4 network of this length at 0.0.0.0. Only its mask is used.
     Ip4(Ipv4Net),
-    /// An IPv6 network of this length, at `::`.
+    /// An IPv6 network of this length at `::`.
     Ip6(Ipv6Net),
 }
 
 impl PrefixLength {
-    /// Refuses a length over 32 (IPv4) or 128 (IPv6).
+    /// Fails if `length` is more than 32 (IPv4) or 128 (IPv6).
     pub fn new(family: Family, length: u8) -> Result<Self, PrefixLenError> {
         Ok(match family {
             Family::Ip4 => Self::Ip4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length)?),
@@ -87,7 +86,7 @@ impl PrefixLength {
         }
     }
 
-    /// The family it belongs to.
+    /// The family of the addresses.
     #[must_use]
     pub fn family(self) -> Family {
         match self {
@@ -97,21 +96,19 @@ impl PrefixLength {
     }
 }
 
-/// An address cut to the bits that a prefix length can leave set.
-///
-/// The order of keys is the order of the addresses they stand for.
+/// An integer that holds a masked address. Keys have the same order as their addresses.
 pub trait PrefixKey: Copy + Ord + Hash + Debug + Send + BitAnd<Output = Self> + 'static {
     /// The family whose addresses it holds.
     const FAMILY: Family;
 
-    /// The first bytes of an address in network order. `address` has the family's full length;
-    /// a shorter one reads as zero, which the decoder has ruled out before.
+    /// The first bytes of an address in network order. The decoder ensures that `address` has the family's
+    /// length; a shorter one gives zero.
     fn from_address(address: &[u8]) -> Self;
 
-    /// The mask of a prefix length of this family: `key & mask` is the prefix.
+    /// The mask of this length: `key & mask` is the prefix. Zero if the length is of the other family.
     fn mask(length: PrefixLength) -> Self;
 
-    /// The prefix's address, its host bits zero.
+    /// The first address of the prefix.
     fn address(self) -> IpAddr;
 
     /// The key of `0.0.0.0` or `::`.
@@ -142,7 +139,7 @@ impl PrefixKey for u32 {
     }
 }
 
-/// An IPv6 prefix of at most 64 bits: half the key, and the usual case.
+/// An IPv6 prefix of at most 64 bits, which is the usual case.
 impl PrefixKey for u64 {
     const FAMILY: Family = Family::Ip6;
     const ZERO: Self = 0;
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ip6_keys_name_the_same_prefix() {
+    fn both_ip6_keys_have_the_same_address() {
         let address: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
         let octets = address.octets();
         let half = u64::from_address(&octets) & u64::mask(ip6(56));

@@ -1,10 +1,10 @@
-//! What becomes of the groups when acctd ends.
+//! What happens to the groups when acctd ends.
 
-/// How acctd parts with its groups.
+/// What happens to the groups when acctd ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownMode {
-    /// It lets go of them: the kernel hands over what it holds, and logs nothing more.
+    /// acctd unbinds them. The kernel sends what it still holds, and logs no more.
     Unbind,
-    /// It leaves them to the next acctd, for which the kernel goes on logging.
+    /// They stay bound. The kernel continues to log, into sockets that the next acctd takes over.
     KeepBound,
 }

@@ -1,17 +1,17 @@
-//! Where the entries, counts and verdicts of a kind of prefix are kept.
+//! Gives generic code access to the entries, counts and verdicts of one key type.
 
 use crate::model::entries::{Entries, Entry};
 use crate::model::kernel_counts::{EpochCounts, KernelFamily};
 use crate::model::prefix::{PrefixKey, Side};
 use crate::model::verdict::{Finding, Judgement};
 
-/// Where a key's entries are kept.
+/// A key type, and where its entries, counts and verdicts are.
 pub trait StoredKey: PrefixKey {
-    /// The ledger, if it has such keys.
+    /// The ledger, if it has keys of this type.
     fn entries(entries: &Entries) -> Option<&[Entry<Self>]>;
-    /// What the kernel counted for such keys.
+    /// What the kernel counted for keys of this type.
     fn family(counts: &EpochCounts) -> &KernelFamily<Self>;
-    /// The verdicts on such keys.
+    /// The verdicts on keys of this type.
     fn findings(judgement: &Judgement, side: Side) -> &[Finding<Self>];
 }
 

@@ -1,4 +1,4 @@
-//! What the cross-check says of prefixes: verdicts, and what those of an interval come to.
+//! The verdicts of the cross-check on prefixes, and their summary for an interval.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -7,24 +7,23 @@ use acctd_common::Counters;
 
 use crate::model::prefix::Side;
 
-/// What is to be said of a prefix in an interval. Ordered by severity, so that the worse of two
-/// is their maximum.
+/// The verdict on a prefix in an interval. Ordered by severity: the maximum of two is the worse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// NFLOG counted what the kernel counted, but for what is explained.
+    /// NFLOG counted what the kernel counted, except for differences that are explained.
     Match,
-    /// One of the two could not count all, and that may be the difference.
+    /// One of the two could not count all packets, and this may explain the difference.
     NotChecked,
-    /// NFLOG counted less, and is known to have lost as much.
+    /// NFLOG counted less, and is known to have lost at least as much.
     Lost,
-    /// NFLOG counted more: logged twice, or seen on another interface.
+    /// NFLOG counted more: packets were logged twice, or passed another interface.
     Extra,
     /// The kernel counted more than the rules logged.
     Uncovered,
 }
 
 impl Verdict {
-    /// All of them, in their order.
+    /// All verdicts, the mildest first.
     pub const ALL: [Self; 5] = [
         Self::Match,
         Self::NotChecked,
@@ -42,7 +41,7 @@ impl Verdict {
         }
     }
 
-    /// The word for it in the column and in log lines.
+    /// Its name in the column `Verdict` and in log lines.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -55,7 +54,7 @@ impl Verdict {
     }
 }
 
-/// The kernel's count less NFLOG's.
+/// The kernel's count minus NFLOG's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Packets.
@@ -71,8 +70,8 @@ pub struct Finding<K> {
     pub key: K,
     /// Never [`Verdict::Match`].
     pub verdict: Verdict,
-    /// What is certain of the difference. Over the intervals it adds up to all that is missing or
-    /// too much; only while a loss is open, [`Verdict::Lost`] gives all that waits each time.
+    /// The part of the difference that is certain. The sum over all intervals is what is missing or too much.
+    /// Exception: while a loss is open, each [`Verdict::Lost`] has all that waits.
     pub difference: Difference,
 }
 
@@ -82,7 +81,7 @@ pub struct Judgement {
     pub(crate) ip4: [Vec<Finding<u32>>; 2],
     pub(crate) ip6_half: [Vec<Finding<u64>>; 2],
     pub(crate) ip6: [Vec<Finding<u128>>; 2],
-    /// What they come to.
+    /// Sums over the verdicts.
     pub summary: VerdictSummary,
 }
 
@@ -95,7 +94,7 @@ impl Judgement {
     }
 }
 
-/// A prefix may have one in each interval; its row shows the worse.
+/// A prefix may have a verdict in each interval; its row shows the worst.
 fn append_findings<K: Ord + Copy>(own: &mut [Vec<Finding<K>>; 2], next: [Vec<Finding<K>>; 2]) {
     for (own, next) in own.iter_mut().zip(next) {
         own.extend(next);
@@ -103,20 +102,18 @@ fn append_findings<K: Ord + Copy>(own: &mut [Vec<Finding<K>>; 2], next: [Vec<Fin
     }
 }
 
-/// What the verdicts on an interval come to; a prefix is counted for each of its sides.
+/// The summary of an interval's verdicts. Each side of a prefix counts separately.
 #[derive(Clone, Debug, Default)]
 pub struct VerdictSummary {
-    /// For each verdict, the prefixes and what is different. For `match`, what the kernel counted
-    /// of those prefixes.
+    /// By verdict: the prefixes and their differences. For `match`: what the kernel counted.
     pub tallies: [Tally; Verdict::ALL.len()],
-    /// For each side the same, without its matches, and what the kernel counted.
+    /// The same by side, without matches, and what the kernel counted.
     pub sides: [SideSummary; 2],
-    /// Prefixes that match only thanks to the uncertain window.
+    /// Prefixes that match only if the uncertain window is allowed for.
     pub n_allowed: u64,
-    /// Prefixes that match because of fragments that were put together.
+    /// Prefixes that match only if reassembled fragments are allowed for.
     pub n_explained_by_fragments: u64,
-    /// The widest window that was allowed for, in nanoseconds: none where all packets carry a
-    /// common time stamp.
+    /// The widest uncertain window. Zero if both counts use the same time stamp for all packets.
     pub window_nanos: u64,
     /// The findings with the largest differences, the worst verdicts first.
     pub worst: Vec<WorstFinding>,
@@ -127,32 +124,32 @@ pub struct VerdictSummary {
 pub struct Tally {
     /// Prefixes.
     pub prefixes: u64,
-    /// Packets and bytes, whichever side had more of them.
+    /// The size of their differences, without signs.
     pub amount: Counters,
 }
 
-/// One side's part.
+/// The part of a [`VerdictSummary`] for one side.
 #[derive(Clone, Debug, Default)]
 pub struct SideSummary {
     /// By verdict.
     pub tallies: [Tally; Verdict::ALL.len()],
-    /// What the kernel counted in all.
+    /// All that the kernel counted.
     pub kernel: Counters,
-    /// Packets among them whose header has no length, with the bytes of their frames: both counts have
-    /// these packets, and none of their bytes.
+    /// Packets in `kernel` whose IP header has no length, with the bytes of their frames. Both counts have these
+    /// packets, but not their bytes.
     pub without_length: Counters,
 }
 
-/// A prefix that does not match.
+/// A [`Finding`] with its address and side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorstFinding {
     /// The prefix's address.
     pub address: IpAddr,
-    /// The side.
+    /// The side that does not match.
     pub side: Side,
-    /// What is wrong with it.
+    /// Never [`Verdict::Match`].
     pub verdict: Verdict,
-    /// Kernel less NFLOG.
+    /// The part that is certain.
     pub difference: Difference,
 }
 
@@ -182,7 +179,7 @@ pub fn magnitude(difference: Difference) -> Counters {
 }
 
 impl VerdictSummary {
-    /// A prefix counts for each interval that it was in.
+    /// Adds the next interval's. A prefix counts once per interval.
     pub fn append(&mut self, next: Self) {
         add_tallies(&mut self.tallies, next.tallies);
         for (own, next) in self.sides.iter_mut().zip(next.sides) {
@@ -210,7 +207,7 @@ impl VerdictSummary {
     }
 }
 
-/// Saturating: a program of one's own may count whatever it likes.
+/// All operations saturate, because a user's program may count anything.
 impl Difference {
     pub(crate) fn between(kernel: Counters, nflog: Counters) -> Self {
         Self::from(kernel).minus(Self::from(nflog))
@@ -224,21 +221,21 @@ impl Difference {
         self.zip(other, i64::saturating_sub)
     }
 
-    /// Where it is positive, less by up to `by`, and never below zero.
+    /// Positive values minus `by`, but not below zero. Other values do not change.
     pub(crate) fn lowered(self, by: Counters) -> Self {
         self.zip(by.into(), |value, by| value - value.clamp(0, by))
     }
 
-    /// Where it is negative, more by up to `by`, and never above zero.
+    /// Negative values plus `by`, but not above zero. Other values do not change.
     pub(crate) fn raised(self, by: Counters) -> Self {
         self.zip(by.into(), |value, by| value - value.clamp(-by, 0))
     }
 
-    pub(crate) fn or_zero_below(self) -> Self {
+    pub(crate) fn positive_part(self) -> Self {
         self.zip(Self::default(), Ord::max)
     }
 
-    pub(crate) fn or_zero_above(self) -> Self {
+    pub(crate) fn negative_part(self) -> Self {
         self.zip(Self::default(), Ord::min)
     }
 

@@ -1,17 +1,17 @@
-//! Times as text: in rows, in file names, in `intervals.jsonl`. The layouts are go-nflog-acctd's.
+//! Times as text: in rows, file names, `intervals.jsonl` and the log. The first two as in go-nflog-acctd.
 
 use chrono::{DateTime, Local, TimeZone, Utc};
 
 use crate::model::interval::{Period, UnixNanos};
 
-/// The zone in which times are written. The arithmetic of intervals knows none.
+/// The zone in which times are written. Intervals do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
-    /// The machine's, as in go-nflog-acctd.
+    /// The machine's zone, as in go-nflog-acctd.
     Local,
-    /// UTC: names that never repeat when summer time ends.
+    /// UTC. In local time, names repeat when summer time ends; in UTC they do not.
     Utc,
-    /// A zone by name, to test what the machine's zone would do.
+    /// For tests that do not depend on the machine's zone.
     #[cfg(test)]
     Named(chrono_tz::Tz),
 }
@@ -23,7 +23,7 @@ impl Zone {
         self.format(time, "%Y-%m-%d %H:%M:%S")
     }
 
-    /// A file's name without its ending: `START_END`, each `YYYY-MM-DD-HHMMSS`.
+    /// A file's name without its extension: `START_END`, both `YYYY-MM-DD-HHMMSS`.
     #[must_use]
     pub fn file_stem(self, period: Period) -> String {
         let layout = "%Y-%m-%d-%H%M%S";
@@ -40,13 +40,13 @@ impl Zone {
         self.format(time, "%Y-%m-%dT%H:%M:%S%.6f%:z")
     }
 
-    /// The start of a line on stderr, as Go's log package has it: `YYYY/MM/DD HH:MM:SS`.
+    /// The time of a line on stderr, as in Go's log package: `YYYY/MM/DD HH:MM:SS`.
     #[must_use]
     pub fn log_time(self, time: UnixNanos) -> String {
         self.format(time, "%Y/%m/%d %H:%M:%S")
     }
 
-    /// The start of a line to syslog (RFC 3164): `Mmm dd HH:MM:SS`.
+    /// The time of a line to syslog (RFC 3164): `Mmm dd HH:MM:SS`.
     #[must_use]
     pub fn syslog_time(self, time: UnixNanos) -> String {
         self.format(time, "%b %e %H:%M:%S")
@@ -66,7 +66,7 @@ fn format<Z: TimeZone>(zone: &Z, time: UnixNanos, layout: &str) -> String
 where
     Z::Offset: std::fmt::Display,
 {
-    // chrono's range is 262,000 years, that of UnixNanos 584.
+    // Never the default: chrono's range is 262,000 years, that of UnixNanos 584.
     let (seconds, nanos) = time.seconds_and_nanos();
     let time: DateTime<Utc> = DateTime::from_timestamp(seconds, nanos).unwrap_or_default();
     time.with_timezone(zone).format(layout).to_string()
@@ -79,7 +79,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     #[test]
-    fn times_are_written_as_the_seed_writes_them() {
+    fn times_are_written_as_by_go_nflog_acctd() {
         // The sample row and file name of go-nflog-acctd's manual.
         let period = Period {
             start: UnixNanos(1_360_594_800 * SECOND + 7),

@@ -377,7 +377,7 @@ impl Page<'_> {
             interfaces.map(|one| {
                 (
                     label("interface", &one.interface),
-                    flag(one.is_attached && one.trouble.is_none()),
+                    flag(one.is_attached && one.problem.is_none()),
                 )
             }),
         )

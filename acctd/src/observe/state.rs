@@ -357,7 +357,7 @@ impl Snapshot {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let interfaces = self.crosscheck.interfaces.iter();
-        interfaces.filter_map(|one| one.trouble.clone()).collect()
+        interfaces.filter_map(|one| one.problem.clone()).collect()
     }
 
     /// What keeps acctd from its work, each in a line; none if all is well.

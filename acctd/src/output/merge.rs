@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::model::closed_interval::{ClosedInterval, GroupInterval};
-use crate::model::entries::{Entries, fold, join};
+use crate::model::entries::{Entries, fold, merge};
 
 impl ClosedInterval {
     /// Entries that it has in memory.
@@ -67,9 +67,9 @@ impl GroupInterval {
         };
         for ledger in ledgers {
             match (&mut all, ledger) {
-                (Entries::Ip4(all), Entries::Ip4(more)) => join(all, more),
-                (Entries::Ip6Half(all), Entries::Ip6Half(more)) => join(all, more),
-                (Entries::Ip6(all), Entries::Ip6(more)) => join(all, more),
+                (Entries::Ip4(all), Entries::Ip4(more)) => merge(all, more),
+                (Entries::Ip6Half(all), Entries::Ip6Half(more)) => merge(all, more),
+                (Entries::Ip6(all), Entries::Ip6(more)) => merge(all, more),
                 // One group has one prefix length.
                 (_, other) => self.entries.push(other),
             }

@@ -278,7 +278,7 @@ fn closed_epoch(period: Option<PeriodIndex>, is_exact: bool, hosts: &[u8]) -> Cl
                 },
                 ..EpochValue::default()
             };
-            counts.take_in(&key, &value, true);
+            counts.add(&key, &value, true);
         }
     }
     ClosedEpoch {

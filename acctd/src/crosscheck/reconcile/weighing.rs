@@ -125,8 +125,8 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
             return;
         }
 
-        let surplus = explained.least.minus(allowance).or_zero_below();
-        let deficit = explained.most.plus(allowance).or_zero_above();
+        let surplus = explained.least.minus(allowance).positive_part();
+        let deficit = explained.most.plus(allowance).negative_part();
         let candidate = Candidate {
             key,
             difference: surplus.plus(deficit),
@@ -259,6 +259,6 @@ impl Pending {
 
     /// What it is at least, to either side of zero.
     pub(super) fn certain(self) -> Difference {
-        self.least.or_zero_below().plus(self.most.or_zero_above())
+        self.least.positive_part().plus(self.most.negative_part())
     }
 }
