@@ -1,11 +1,11 @@
-//! The story of a run: open the groups, start a reader for each, close intervals when they are
-//! over, and finish without losing what the kernel still holds.
+//! The story of a run: open the groups, start a reader for each, close intervals when they are over, and finish
+//! without loss of what the kernel still holds.
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use log::{info, warn};
 use tokio::sync::oneshot;
 
@@ -20,37 +20,32 @@ use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
 use crate::nflog::network_namespace::NetworkNamespace;
-use crate::nflog::open;
-use crate::nflog::open::OpenGroup;
+use crate::nflog::open::{self, OpenGroup};
 use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
 use crate::output::recovery::{self, Recovered, ResumePoint};
-use crate::process::signals::{Question, Questions, Received, Shutdown};
-use crate::restart::handover::{self, Handover, Kept, socket_name};
-use crate::restart::inherited::Named;
+use crate::process::signals::{Received, Request, Requests, Shutdown};
+use crate::restart::handover::{self, FdStore, Handover, socket_name};
+use crate::restart::inherited::NamedFd;
 use crate::restart::systemd::{self, Watchdog};
 use crate::startup::{preflight, privilege};
 
-/// The clock and the counters are looked at this often even if nothing is due: the clock may be
-/// set at any time, and a loss should be said while it lasts.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// The longest pause of the main loop, even if nothing is due: the clock may be set at any time, and a loss is
+/// reported while it lasts.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Signals this soon after the second are no third: a shell and a supervisor may each send theirs at
-/// the same moment, and no disk can have answered by then.
-const TOGETHER: Duration = Duration::from_secs(1);
-
-/// Runs until a signal ends it, with the descriptors that the service manager has handed over. All that
-/// was counted is written when this returns, or the error says what is not.
-pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
+/// Runs until a signal ends it. `inherited` are the descriptors from the service manager. When this returns, all
+/// that was counted is written, or the error says what is not.
+pub fn run(config: &Config, inherited: io::Result<Vec<NamedFd>>) -> Result<()> {
     let inherited = inherited.unwrap_or_else(|error| {
-        warn!("what the service manager hands over cannot be used: {error}; see LISTEN_FDS");
+        warn!("cannot use the descriptors from the service manager: {error}; see LISTEN_FDS");
         Vec::new()
     });
     let user = config.user.as_ref();
     preflight::make_directory(&config.log_directory, user)?;
     if let Some(user) = user {
-        // Before anything else is made, so that all of it is the user's.
+        // First, so that everything else that acctd creates belongs to the user.
         privilege::become_user(user)?;
     }
     preflight::check_directory(&config.log_directory, user)?;
@@ -62,19 +57,19 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
         .map(CpuProfile::start)
         .transpose()?;
     open::refuse_taken_groups(&config.groups)?;
-    // Which takes rights that are given up.
+    // Before rights that this requires are dropped.
     let listeners = Listeners::bind(&config.listen)?;
-    // Before any other thread is started.
-    privilege::give_up(config)?;
+    // Before other threads start, because Linux has capabilities per thread.
+    privilege::drop_capabilities(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.n_threads)
-        // For the writer, which has one file at a time in hand, and the cross-check.
+        // For the writer, which writes one file at a time, and the cross-check.
         .max_blocking_threads(2)
         .enable_all()
         .build()
         .context("cannot start the threads")?;
     let served = runtime.block_on(serve(config, inherited, lock.is_some(), listeners));
-    // Does not wait for a write that hangs, which only an end without patience leaves behind.
+    // Does not wait for a write without an answer, which the engine has given up.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
     if let (Err(_), Err(error)) = (&served, &profiled) {
@@ -85,7 +80,7 @@ pub fn run(config: &Config, inherited: io::Result<Vec<Named>>) -> Result<()> {
     Ok(())
 }
 
-/// Threads started later inherit it.
+/// Threads that start later inherit it.
 fn set_priority(priority: i32) {
     if let Err(error) = rustix::process::setpriority_process(None, priority) {
         warn!(
@@ -96,26 +91,26 @@ fn set_priority(priority: i32) {
 
 async fn serve(
     config: &Config,
-    inherited: Vec<Named>,
+    inherited: Vec<NamedFd>,
     is_locked: bool,
     listeners: Listeners,
 ) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
-    let mut shutdown = Shutdown::listen().context("cannot take over signals")?;
-    let mut questions = Questions::listen().context("cannot take over signals")?;
-    // Before the groups: what NFLOG counts, the kernel must have counted.
+    let mut shutdown = Shutdown::listen().context("cannot handle signals")?;
+    let mut requests = Requests::listen().context("cannot handle signals")?;
+    // Before the groups, because the kernel must count each packet that NFLOG counts.
     let mut crosscheck = config
         .crosscheck
         .as_ref()
         .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
         .transpose()?;
-    // Before the groups are opened, so that no packet is stamped before the first period. Loading and
-    // attaching programs takes its time, in which a period may end: that is over.
+    // Before the groups are opened, so that no packet has a time stamp before the first period. After the
+    // programs are attached, because a period may end while that takes time.
     let start = UnixNanos::now();
-    let mut kept = Kept::for_groups(&config.groups, inherited);
-    let groups = preflight::open_groups(config, &mut kept)?;
-    // Behind all that may refuse the start: what was left stays as it is until then.
-    let handover = kept.take_note();
+    let mut store = FdStore::for_groups(&config.groups, inherited);
+    let groups = preflight::open_groups(config, &mut store)?;
+    // After all that may prevent the start, so that then the note and the checkpoints stay as they are.
+    let handover = store.take_note();
     let resume_point = resume_point(handover.as_ref(), &groups, start);
     let recovered = if is_locked {
         recovery::recover(config, resume_point)
@@ -140,13 +135,13 @@ async fn serve(
     info!("Started accounting");
     let _answering = listeners.answer(Arc::clone(engine.state()))?;
     systemd::ready();
-    let ended = run_until_over(&mut engine, &mut shutdown, &mut questions).await;
+    let ended = run_until_signal(&mut engine, &mut shutdown, &mut requests).await;
     info!("Stopping accounting");
     systemd::stopping();
-    let parting = *ended.as_ref().unwrap_or(&ShutdownMode::Unbind);
-    let stopped = engine.stop(parting).await;
+    let mode = *ended.as_ref().unwrap_or(&ShutdownMode::Unbind);
+    let stopped = engine.stop(mode).await;
     let finished = finish(engine, &mut shutdown).await;
-    let left = stopped.and_then(|handover| leave(config, parting, &handover));
+    let left = stopped.and_then(|handover| leave_groups(config, mode, &handover));
     info!("Stopped accounting");
     ended.and(left).and(finished)
 }
@@ -175,8 +170,7 @@ fn resume_point(
     }
 }
 
-/// The second signal asks not to wait for a disk that refuses, the third not even for one that does
-/// not answer.
+/// After a second signal, the writer tries once more, and gives up a disk that does not answer for ten seconds.
 async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
     let (hurry, hurried) = oneshot::channel();
     let finishing = engine.finish(async { hurried.await.unwrap_or(()) });
@@ -187,28 +181,13 @@ async fn finish(engine: Engine, shutdown: &mut Shutdown) -> Result<()> {
         signal = shutdown.signal() => signal.name,
     };
     warn!("{signal} received again: not waiting for a disk that refuses");
-    // The engine may have finished in this moment.
-    let _finished = hurry.send(());
-    let second = Instant::now();
-    let third = async {
-        loop {
-            let signal = shutdown.signal().await.name;
-            if second.elapsed() >= TOGETHER {
-                break signal;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        finished = &mut finishing => finished,
-        signal = third => Err(anyhow!(
-            "{signal} received a third time, while the disk does not answer: what it has not taken is lost"
-        )),
-    }
+    // The engine may have finished meanwhile.
+    let _ignored = hurry.send(());
+    finishing.await
 }
 
-/// The groups are bound, but those that were left by the acctd before and could not be taken over were not
-/// until now.
+/// All groups are bound. If the previous acctd left a group bound, but its socket could not be taken over, the
+/// group has a gap until now.
 fn bindings(
     config: &Config,
     handover: Option<&Handover>,
@@ -252,29 +231,28 @@ fn start_readers(
     Ok(readers)
 }
 
-/// Leaves the groups to the next acctd, or sees to it that nothing is left of them.
-fn leave(config: &Config, parting: ShutdownMode, handover: &Handover) -> Result<()> {
-    match parting {
+/// Leaves a note for the next acctd, or removes the groups' sockets from the service manager's store.
+fn leave_groups(config: &Config, mode: ShutdownMode, handover: &Handover) -> Result<()> {
+    match mode {
         ShutdownMode::Unbind => {
             for group in &config.groups {
-                systemd::forget(&socket_name(group.group));
+                systemd::remove_stored(&socket_name(group.group));
             }
             Ok(())
         }
         ShutdownMode::KeepBound => handover
             .leave()
-            .context("cannot leave a note for the next acctd, which begins as after a kill"),
+            .context("cannot leave a note for the next acctd, which will begin as after a kill"),
     }
 }
 
-/// Closes intervals until a signal comes, which says how to part with the groups, or something cannot go
-/// on.
-async fn run_until_over(
+/// Closes intervals until a signal ends the run, or until an error.
+async fn run_until_signal(
     engine: &mut Engine,
     shutdown: &mut Shutdown,
-    questions: &mut Questions,
+    requests: &mut Requests,
 ) -> Result<ShutdownMode> {
-    let mut watchdog = Watchdog::new();
+    let mut watchdog = Watchdog::start();
     loop {
         watchdog.ping(|| Status::of(engine.state()).line());
         // First, so that an interval is not closed before its gaps are known.
@@ -283,34 +261,34 @@ async fn run_until_over(
         engine.save_if_due().await;
         engine.tick().await;
         engine.report();
-        let pause = engine.until_due().min(LOOK_AROUND);
-        let Received { name, parting } = tokio::select! {
+        let pause = engine.until_due().min(MAX_PAUSE);
+        let Received { name, mode } = tokio::select! {
             signal = shutdown.signal() => signal,
-            question = questions.next() => {
-                answer(question, engine);
+            request = requests.next() => {
+                answer(request, engine);
                 continue;
             }
             () = tokio::time::sleep(pause) => continue,
         };
         info!("{name} received - shutting down");
-        if parting == ShutdownMode::KeepBound && !systemd::is_there() {
+        if mode == ShutdownMode::KeepBound && !systemd::is_present() {
             warn!(
                 "no service manager keeps the groups for a restart: what is logged until then is not counted"
             );
             return Ok(ShutdownMode::Unbind);
         }
-        return Ok(parting);
+        return Ok(mode);
     }
 }
 
-fn answer(question: Question, engine: &Engine) {
-    match question {
-        Question::Status => {
+fn answer(request: Request, engine: &Engine) {
+    match request {
+        Request::Status => {
             for line in Status::of(engine.state()).to_string().lines() {
                 info!("{line}");
             }
         }
-        Question::Reload => warn!(
+        Request::Reload => warn!(
             "hangup received: acctd does not read its flags again; restart it, which loses nothing under systemd"
         ),
     }

@@ -13,8 +13,7 @@
 //!                            output              rows sorted and merged, CSV, intervals.jsonl
 //! ```
 //!
-//! Imports go one way: nothing below reaches back into what is above it. ARCHITECTURE.md has
-//! the reasons.
+//! Imports go one way: down the order of modules below. ARCHITECTURE.md says why.
 
 pub mod cli;
 pub mod doctor;
@@ -25,7 +24,7 @@ pub mod daemon;
 pub mod close;
 pub mod process;
 pub mod restart;
-pub mod startup;
+pub(crate) mod startup;
 
 pub mod count;
 pub mod crosscheck;

@@ -8,21 +8,20 @@ use acctd::cli::flags::Flags;
 use acctd::config::Config;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
-use acctd::restart::inherited;
-use acctd::restart::inherited::Named;
+use acctd::restart::inherited::{self, NamedFd};
 use acctd::{daemon, doctor, rules};
 
-/// Wrong flags, as clap has it.
+/// The exit code of clap for wrong flags.
 const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    // Before anything is opened.
+    // Before anything is opened, because descriptors are known by their numbers.
     let inherited = inherited::take();
-    // Before anything is written, be it to a log.
-    let outlived = signals::outlive_file_size_limit().and_then(|()| signals::outlive_questions());
-    if let Err(error) = outlived {
-        return fail(&format!("cannot take over signals: {error}"), FAILURE);
+    // Before anything is written, even to a log.
+    let ignored = signals::ignore_sigxfsz().and_then(|()| signals::ignore_sigusr1());
+    if let Err(error) = ignored {
+        return fail(&format!("cannot handle signals: {error}"), FAILURE);
     }
     let cli = match Cli::parse_args(std::env::args_os()) {
         Ok(cli) => cli,
@@ -30,28 +29,28 @@ fn main() -> ExitCode {
     };
     match cli.command {
         None => account(cli.flags, inherited),
-        Some(Command::Rules(args)) => ended(rules::run(&args)),
-        Some(Command::Doctor(args)) => ended(doctor::run(&args)),
-        Some(Command::Status(args)) => ended(status::run(&args)),
+        Some(Command::Rules(args)) => exit_code(rules::run(&args)),
+        Some(Command::Doctor(args)) => exit_code(doctor::run(&args)),
+        Some(Command::Status(args)) => exit_code(status::run(&args)),
     }
 }
 
-fn account(flags: Flags, inherited: io::Result<Vec<Named>>) -> ExitCode {
+fn account(flags: Flags, inherited: io::Result<Vec<NamedFd>>) -> ExitCode {
     let config = match Config::resolve(flags) {
         Ok(config) => config,
         Err(error) => return fail(&error, USAGE),
     };
-    let trouble = time_zone::trouble_of(config.zone);
-    if let Some(trouble) = &trouble
-        && trouble.is_usage()
+    let zone = time_zone::check(config.zone);
+    if let Err(error) = &zone
+        && error.is_usage()
     {
-        return fail(trouble, USAGE);
+        return fail(error, USAGE);
     }
     if let Err(error) = logging::start(config.syslog, config.debug) {
         return fail(&format!("{error:#}"), FAILURE);
     }
-    if let Some(trouble) = trouble {
-        log::warn!("{trouble}");
+    if let Err(error) = zone {
+        log::warn!("{error}");
     }
     match daemon::run(&config, inherited) {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,10 +61,10 @@ fn account(flags: Flags, inherited: io::Result<Vec<Named>>) -> ExitCode {
     }
 }
 
-fn ended(command: anyhow::Result<ExitCode>) -> ExitCode {
+fn exit_code(command: anyhow::Result<ExitCode>) -> ExitCode {
     command.unwrap_or_else(|error| {
         let is_broken_pipe = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
-        // The reader has seen enough, as in `acctd rules | head`.
+        // Not an error: `acctd rules | head` ends so.
         if error.downcast_ref().is_some_and(is_broken_pipe) {
             return ExitCode::SUCCESS;
         }
@@ -74,7 +73,7 @@ fn ended(command: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {
-    // Before there is a log. A standard error that takes nothing leaves the exit code.
-    let _nowhere_to_say = writeln!(std::io::stderr(), "acctd: error: {error}");
+    // There is no log yet. If stderr is closed, the exit code remains.
+    let _ignored = writeln!(std::io::stderr(), "acctd: error: {error}");
     ExitCode::from(code)
 }

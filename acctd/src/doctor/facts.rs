@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::doctor::interface_facts::InterfaceFacts;
 use crate::model::prefix::Family;
-use crate::process::time_zone::Trouble;
+use crate::process::time_zone::ZoneError;
 use crate::rules::ruleset::log_rule::Ruleset;
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Facts {
     /// `None` if the kernel does not say.
     pub(crate) is_clock_synchronised: Option<bool>,
     /// Why times would not be in the configured zone.
-    pub(crate) time_zone: Option<Trouble>,
+    pub(crate) time_zone: Option<ZoneError>,
     pub(crate) kernel: Kernel,
     pub(crate) links: InterfaceFacts,
 }

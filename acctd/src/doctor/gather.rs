@@ -50,7 +50,7 @@ impl Facts {
             has_global_ip6: has_global_ip6(),
             directory: directory(&config.log_directory),
             is_clock_synchronised: clock_sync::is_synchronised(),
-            time_zone: time_zone::trouble_of(config.zone),
+            time_zone: time_zone::check(config.zone).err(),
             kernel: kernel(),
             links: InterfaceFacts::gather(config),
         }

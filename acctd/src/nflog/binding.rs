@@ -239,7 +239,7 @@ impl Bindings {
         // The next socket does not answer this check.
         binding.pending = None;
         // Otherwise the service manager's copy could keep the group bound to the old socket.
-        systemd::forget(&socket_name(group));
+        systemd::remove_stored(&socket_name(group));
         let next_try = if bound_at.elapsed() < LONGEST_PAUSE && binding.pause > FIRST_PAUSE {
             // If the group fails again soon after it is bound, the pauses grow.
             Instant::now() + binding.next_pause()

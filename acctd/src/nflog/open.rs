@@ -15,7 +15,7 @@ use crate::nflog::socket::{
     NflogSocket, WANTED_RECEIVE_BUFFER, Waiting, centiseconds, copy_range, netfilter_socket,
 };
 use crate::nflog::table::{self, COPY_PACKET, Instance};
-use crate::restart::handover::{Kept, socket_name};
+use crate::restart::handover::{FdStore, socket_name};
 use crate::restart::systemd;
 
 /// Opens one group, and passes a copy of its socket to the service manager.
@@ -27,7 +27,7 @@ pub(crate) fn open_group(config: &GroupConfig, flush_timeout: Duration) -> Resul
     let socket = NflogSocket::open(config.group, family, flush_timeout)
         .map_err(|error| explain_refusal(config.group, &error))?;
     verify(config, &socket, flush_timeout)?;
-    systemd::keep(&socket_name(config.group), socket.as_fd());
+    systemd::store(&socket_name(config.group), socket.as_fd());
     Ok(socket)
 }
 
@@ -69,12 +69,12 @@ pub(crate) fn announce(config: &GroupConfig) {
 pub(crate) fn take_over(
     config: &GroupConfig,
     flush_timeout: Duration,
-    kept: &mut Kept,
+    store: &mut FdStore,
 ) -> Option<OpenGroup> {
     let group = config.group;
     let mut taken_over: Option<OpenGroup> = None;
     let mut is_another_there = false;
-    for fd in kept.take_sockets(group) {
+    for fd in store.take_sockets(group) {
         if taken_over.is_some() {
             is_another_there = true;
             continue;
@@ -91,11 +91,11 @@ pub(crate) fn take_over(
     }
     if is_another_there {
         let name = socket_name(group);
-        systemd::forget(&name);
+        systemd::remove_stored(&name);
         if let Some(OpenGroup { socket, .. }) = &taken_over {
-            systemd::keep(&name, socket.as_fd());
+            systemd::store(&name, socket.as_fd());
         }
-        systemd::let_it_finish();
+        systemd::barrier_or_warn();
     }
     if taken_over.is_some() {
         info!("Group {group} continues: its socket was kept, with the packets logged meanwhile");

@@ -64,7 +64,7 @@ impl Checkpoint {
 
     /// What a file has held, if it makes sense.
     pub fn from_saved(saved: Saved) -> Result<Self, Damage> {
-        saved.check().ok_or(Damage::Nonsense)
+        saved.check().ok_or(Damage::Invalid)
     }
 
     /// What it covers if nothing more comes: to the end of its period, or as far as it went.
@@ -112,7 +112,7 @@ pub struct Saved {
 impl Checksummed for Saved {
     const TITLE: &'static str = "acctd checkpoint 1\n";
     /// A hundred million IPv6 prefixes.
-    const LONGEST: u64 = 1 << 32;
+    const MAX_BYTES: u64 = 1 << 32;
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -285,7 +285,7 @@ mod tests {
         let packets = 1 << 52;
         let entries = Entries::Ip4(vec![entry(0x0a00_0000, packets)]);
         let refused = read_back(checkpoint(24, entries, packets)).unwrap_err();
-        assert_eq!(refused, Damage::Nonsense);
+        assert_eq!(refused, Damage::Invalid);
     }
 
     /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let nonsense = |checkpoint: Checkpoint| {
-            assert_eq!(read_back(checkpoint).unwrap_err(), Damage::Nonsense);
+            assert_eq!(read_back(checkpoint).unwrap_err(), Damage::Invalid);
         };
         let good = || checkpoint(24, Entries::Ip4(vec![entry(0x0a00_0000, 3)]), 3);
         read_back(good()).unwrap();

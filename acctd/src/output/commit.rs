@@ -49,7 +49,7 @@ pub(crate) struct Record {
 impl Checksummed for Record {
     const TITLE: &'static str = "acctd commit 1\n";
     /// A line has some hundred bytes for each group.
-    const LONGEST: u64 = 1 << 26;
+    const MAX_BYTES: u64 = 1 << 26;
 }
 
 /// Where files go, and whose they are.
@@ -205,7 +205,7 @@ impl Record {
         let is_sound = names
             .chain(&self.checkpoints)
             .all(|name| !name.is_empty() && !name.contains('/'));
-        is_sound.then_some(self).ok_or(Damage::Nonsense)
+        is_sound.then_some(self).ok_or(Damage::Invalid)
     }
 
     /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.

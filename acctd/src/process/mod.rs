@@ -1,7 +1,7 @@
-//! What acctd needs of and gives up in its own process.
+//! The process itself: signals, priorities, user, time zone.
 
-pub mod kernel;
-pub mod priority;
+pub(crate) mod kernel;
+pub(crate) mod priority;
 pub mod signals;
 pub mod time_zone;
 pub mod user;

@@ -1,6 +1,4 @@
-//! The signals that end acctd, as one stream: the first asks it to finish, a second not to wait. By its
-//! kind it says whether another acctd follows at once.
-//! And those that must not end it.
+//! The signals that end acctd, those that it answers in the log, and those that must not end it.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -10,39 +8,39 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::model::shutdown_mode::ShutdownMode;
 
-/// A file that would grow beyond the limit (`ulimit -f`, `LimitFSIZE=`) is a write that fails, tried
-/// again like any other, and not the end of the process.
-pub fn outlive_file_size_limit() -> io::Result<()> {
-    // Any handler takes the place of the default; nobody looks at this flag.
+/// If a file would grow beyond the limit (`ulimit -f`, `LimitFSIZE=`), the write fails and is retried like any
+/// other. Without this, SIGXFSZ would end the process.
+pub fn ignore_sigxfsz() -> io::Result<()> {
+    // Any handler replaces the default action. Nothing reads this flag.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     Ok(())
 }
 
-/// From the first moment on: whoever asks too early gets no answer, and kills nobody.
-pub fn outlive_questions() -> io::Result<()> {
+/// Until [`Requests::listen`], SIGUSR1 has no answer, but does not end the process either.
+pub fn ignore_sigusr1() -> io::Result<()> {
     signal_hook::flag::register(SIGUSR1, Arc::default())?;
     Ok(())
 }
 
-/// Signals to which there is an answer in the log.
+/// Signals that acctd answers in the log.
 #[derive(Debug)]
-pub struct Questions {
+pub struct Requests {
     status: Signal,
-    /// SIGHUP; from a terminal that is closed it is a stop.
+    /// SIGHUP; `None` if acctd has a terminal, because then it means that the terminal was closed.
     reload: Option<Signal>,
 }
 
-/// What is asked for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// SIGUSR1: what acctd is doing.
+pub enum Request {
+    /// SIGUSR1: log what acctd is doing.
     Status,
-    /// SIGHUP: to read its flags again, which it does not.
+    /// SIGHUP: read the flags again. acctd does not do it.
     Reload,
 }
 
-impl Questions {
-    /// Takes the signals over, on the runtime that this is called in.
+impl Requests {
+    /// Must be called in a tokio runtime.
     pub fn listen() -> io::Result<Self> {
         let reload = (!is_on_terminal()).then(|| signal(SignalKind::hangup()));
         Ok(Self {
@@ -51,11 +49,11 @@ impl Questions {
         })
     }
 
-    /// The next one.
-    pub async fn next(&mut self) -> Question {
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.status.recv() => Question::Status,
-            () = received(self.reload.as_mut()) => Question::Reload,
+            _ = self.status.recv() => Request::Status,
+            () = received(self.reload.as_mut()) => Request::Reload,
         }
     }
 }
@@ -64,7 +62,7 @@ fn is_on_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Never, where nobody listens for it.
+/// Never returns if there is no signal to wait for.
 async fn received(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
@@ -72,54 +70,55 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// SIGINT, SIGTERM, SIGQUIT and SIGUSR2, and SIGHUP from a terminal. From when it is made, none of them
-/// kills the process.
+/// The signals that end acctd: SIGINT, SIGTERM, SIGQUIT and SIGUSR2, and SIGHUP from a terminal. The first one
+/// makes acctd finish; after the second one it waits less for the disk. While this exists, none of them kills
+/// the process.
 #[derive(Debug)]
 pub struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
     quit: Signal,
-    hand_over: Signal,
+    restart: Signal,
     hang_up: Option<Signal>,
 }
 
-/// A signal that has come.
+/// A signal that ends acctd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// The name that Go has for it.
+    /// Go's name of the signal.
     pub name: &'static str,
-    /// What is to become of the groups.
-    pub parting: ShutdownMode,
+    /// SIGUSR2 announces that another acctd follows at once.
+    pub mode: ShutdownMode,
 }
 
 impl Shutdown {
-    /// Takes the signals over, on the runtime that this is called in.
+    /// Must be called in a tokio runtime.
     pub fn listen() -> io::Result<Self> {
         let hang_up = is_on_terminal().then(|| signal(SignalKind::hangup()));
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
-            hand_over: signal(SignalKind::user_defined2())?,
+            restart: signal(SignalKind::user_defined2())?,
             hang_up: hang_up.transpose()?,
         })
     }
 
-    /// The next signal.
+    /// Waits for the next one.
     pub async fn signal(&mut self) -> Received {
         let name = tokio::select! {
             _ = self.interrupt.recv() => "interrupt",
             _ = self.terminate.recv() => "terminated",
             _ = self.quit.recv() => "quit",
             () = received(self.hang_up.as_mut()) => "hangup",
-            _ = self.hand_over.recv() => return Received {
+            _ = self.restart.recv() => return Received {
                 name: "user defined signal 2",
-                parting: ShutdownMode::KeepBound,
+                mode: ShutdownMode::KeepBound,
             },
         };
         Received {
             name,
-            parting: ShutdownMode::Unbind,
+            mode: ShutdownMode::Unbind,
         }
     }
 }

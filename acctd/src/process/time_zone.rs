@@ -1,5 +1,5 @@
-//! Whether the local time that names have is the one that was asked for. chrono takes UTC without a word
-//! where it does not find or understand the zone, and hours would stand on the wrong day's bill.
+//! Checks the time zone of file names and rows. If chrono cannot find or read the zone, it uses UTC without an
+//! error, and hours would be billed to the wrong day.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,30 @@ const DIRECTORIES: [&str; 4] = [
 ];
 const LOCALTIME: &str = "/etc/localtime";
 
-/// Why times would be written in UTC that should be in another zone.
+/// Why chrono would write UTC instead of the zone that the user wants.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Trouble {
-    /// `TZ` is neither a zone nor a POSIX string.
+pub enum ZoneError {
+    /// `TZ` names no zone and is not a POSIX string.
     #[error(
-        "TZ={0:?} is no time zone: /usr/share/zoneinfo has no such zone, and it is no POSIX string such as \
-         CET-1CEST,M3.5.0,M10.5.0/3; correct it, or unset it for the machine's zone, or use --utc"
+        "TZ={0:?} is not a time zone: /usr/share/zoneinfo has no such zone, and it is not a POSIX string such as \
+         CET-1CEST,M3.5.0,M10.5.0/3; correct it, or unset it to use the machine's zone, or use --utc"
     )]
     Unknown(String),
-    /// The file that is to hold the zone does not.
+    /// The file of the zone is damaged or cannot be read.
     #[error(
         "{0} cannot be used as a time zone: {1}; correct it, or install tzdata again, or use --utc"
     )]
     Unusable(String, String),
-    /// Zones are not installed.
+    /// The machine has no zone files.
     #[error(
-        "no time zones are installed, so times are in UTC where {0} asks for another zone: install tzdata, or \
+        "no time zones are installed, so times are in UTC, although {0} names another zone: install tzdata, or \
          set TZ to a POSIX string such as CET-1CEST,M3.5.0,M10.5.0/3, or use --utc"
     )]
     NoZones(String),
 }
 
-impl Trouble {
-    /// Whether what was typed is wrong, and not what is installed.
+impl ZoneError {
+    /// Whether the value of `TZ` is wrong, rather than the machine.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
@@ -53,58 +53,63 @@ impl Trouble {
     }
 }
 
-/// What is wrong with the zone in which times are written, if it is the machine's.
-#[must_use]
-pub fn trouble_of(zone: Zone) -> Option<Trouble> {
-    let is_asked_for = zone == Zone::Local;
-    is_asked_for.then(|| trouble(env::var_os("TZ").as_deref(), Path::new("/")))?
+/// Checks the machine's zone. UTC needs no check.
+pub fn check(zone: Zone) -> Result<(), ZoneError> {
+    match zone {
+        Zone::Local => check_tz(env::var_os("TZ").as_deref(), Path::new("/")),
+        _ => Ok(()),
+    }
 }
 
-/// As [`trouble_of`], for this value of `TZ` on a machine whose files are below `root`.
-fn trouble(tz: Option<&OsStr>, root: &Path) -> Option<Trouble> {
+/// `tz` is the value of `TZ`, and `root` the machine's root directory.
+fn check_tz(tz: Option<&OsStr>, root: &Path) -> Result<(), ZoneError> {
     let Some(tz) = tz else {
-        return trouble_with_localtime(root);
+        return check_localtime(root);
     };
     let Some(text) = tz.to_str() else {
-        return Some(Trouble::Unknown(tz.to_string_lossy().into_owned()));
+        return Err(ZoneError::Unknown(tz.to_string_lossy().into_owned()));
     };
     match text {
-        // Both are UTC.
-        "" => return None,
-        "localtime" => return trouble_with_localtime(root),
+        // It means UTC.
+        "" => return Ok(()),
+        "localtime" => return check_localtime(root),
         _ => {}
     }
     let name = text.strip_prefix(':').unwrap_or(text);
     if let Some(found) = find(name, root) {
-        return match usable(&found) {
-            Ok(()) => None,
-            Err(error) => Some(Trouble::Unusable(format!("TZ={text:?}"), error)),
-        };
+        return read_zone(&found)
+            .map_err(|error| ZoneError::Unusable(format!("TZ={text:?}"), error));
     }
-    // Where no zone has this name, chrono takes it for a POSIX string.
-    if name == text && is_posix(text) {
-        return None;
+    // If no zone has this name, chrono reads it as a POSIX string.
+    if name == text && TimeZone::from_posix_tz(text).is_ok() {
+        return Ok(());
     }
-    let are_installed = DIRECTORIES.iter().any(|it| below(root, it).is_dir());
-    Some(if are_installed || name.starts_with('/') {
-        Trouble::Unknown(text.to_owned())
+    Err(if are_installed(root) || name.starts_with('/') {
+        ZoneError::Unknown(text.to_owned())
     } else {
-        Trouble::NoZones(format!("TZ={text:?}"))
+        ZoneError::NoZones(format!("TZ={text:?}"))
     })
 }
 
-/// Without that file the machine has no zone but UTC.
-fn trouble_with_localtime(root: &Path) -> Option<Trouble> {
+fn are_installed(root: &Path) -> bool {
+    DIRECTORIES.iter().any(|it| below(root, it).is_dir())
+}
+
+fn check_localtime(root: &Path) -> Result<(), ZoneError> {
     let path = below(root, LOCALTIME);
-    fs::symlink_metadata(&path).ok()?;
-    let error = usable(&path).err()?;
+    if fs::symlink_metadata(&path).is_err() {
+        // Without this file, the machine's zone is UTC.
+        return Ok(());
+    }
+    let Err(error) = read_zone(&path) else {
+        return Ok(());
+    };
     let target = fs::read_link(&path).map(|target| format!(" (a link to {})", target.display()));
     let what = format!("{LOCALTIME}{}", target.unwrap_or_default());
-    let are_installed = DIRECTORIES.iter().any(|it| below(root, it).is_dir());
-    Some(if are_installed || path.exists() {
-        Trouble::Unusable(what, format!("{error}; times are in UTC"))
+    Err(if are_installed(root) || path.exists() {
+        ZoneError::Unusable(what, format!("{error}; times are in UTC"))
     } else {
-        Trouble::NoZones(what)
+        ZoneError::NoZones(what)
     })
 }
 
@@ -120,14 +125,10 @@ fn find(name: &str, root: &Path) -> Option<PathBuf> {
     places.find(|path| !name.is_empty() && path.exists())
 }
 
-fn usable(path: &Path) -> Result<(), String> {
+fn read_zone(path: &Path) -> Result<(), String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     TimeZone::from_tz_data(&bytes).map_err(|error| format!("it is damaged ({error})"))?;
     Ok(())
-}
-
-fn is_posix(text: &str) -> bool {
-    TimeZone::from_posix_tz(text).is_ok()
 }
 
 #[cfg(test)]
@@ -141,7 +142,7 @@ mod tests {
 
     const ZONES: &str = "usr/share/zoneinfo";
 
-    /// With one zone, which is the machine's, or without zones.
+    /// The root directory of a machine whose zone is Test/Tokyo. If `!has_zones`, this file is missing.
     fn machine(has_zones: bool) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("etc")).unwrap();
@@ -172,12 +173,12 @@ mod tests {
         file
     }
 
-    fn text(tz: Option<&str>, root: &TempDir) -> Option<String> {
-        trouble(tz.map(OsStr::new), root.path()).map(|trouble| trouble.to_string())
+    fn check(tz: Option<&str>, root: &TempDir) -> Result<(), ZoneError> {
+        check_tz(tz.map(OsStr::new), root.path())
     }
 
     #[test]
-    fn what_names_a_zone_is_taken() {
+    fn zones_and_posix_strings_are_accepted() {
         let root = machine(true);
         for tz in [
             None,
@@ -191,12 +192,12 @@ mod tests {
             Some("CET-1CEST,M3.5.0,M10.5.0/3"),
             Some("<+0330>-3:30"),
         ] {
-            assert_eq!(text(tz, &root), None, "{tz:?}");
+            assert_eq!(check(tz, &root), Ok(()), "{tz:?}");
         }
     }
 
     #[test]
-    fn what_names_none_is_refused() {
+    fn an_unknown_or_damaged_zone_is_rejected() {
         let root = machine(true);
         for tz in [
             "Europe/Berln",
@@ -206,46 +207,46 @@ mod tests {
             "CET-1CEST,M3.5.0",
             ":CET-1CEST,M3.5.0,M10.5.0/3",
         ] {
-            let trouble = trouble(Some(OsStr::new(tz)), root.path());
-            assert_eq!(trouble, Some(Trouble::Unknown(tz.into())), "{tz}");
+            assert_eq!(check(Some(tz), &root), Err(ZoneError::Unknown(tz.into())));
         }
-        let trouble = trouble(Some(OsStr::from_bytes(b"Test/\xff")), root.path());
-        assert!(trouble.unwrap().is_usage());
+        let not_unicode = OsStr::from_bytes(b"Test/\xff");
+        let error = check_tz(Some(not_unicode), root.path()).unwrap_err();
+        assert!(error.is_usage());
         for tz in ["Test", "Test/Damaged"] {
-            let trouble = super::trouble(Some(OsStr::new(tz)), root.path()).unwrap();
-            assert!(trouble.is_usage(), "{trouble}");
-            let text = trouble.to_string();
+            let error = check(Some(tz), &root).unwrap_err();
+            assert!(error.is_usage(), "{error}");
+            let text = error.to_string();
             assert!(text.contains(tz) && text.contains("--utc"), "{text}");
         }
     }
 
     #[test]
-    fn where_no_zones_are_that_is_said() {
+    fn a_machine_without_zone_files_is_an_error_with_the_cure() {
         let root = machine(false);
         for (tz, what) in [
             (None, "/etc/localtime (a link to ../usr/share"),
-            (Some("Test/Tokyo"), "TZ=\"Test/Tokyo\" asks"),
+            (Some("Test/Tokyo"), "TZ=\"Test/Tokyo\" names"),
         ] {
-            let trouble = trouble(tz.map(OsStr::new), root.path()).unwrap();
-            assert!(!trouble.is_usage());
-            let text = trouble.to_string();
+            let error = check(tz, &root).unwrap_err();
+            assert!(!error.is_usage());
+            let text = error.to_string();
             assert!(
                 text.contains(what) && text.contains("install tzdata"),
                 "{text}"
             );
         }
-        assert_eq!(text(Some("CET-1CEST,M3.5.0,M10.5.0/3"), &root), None);
+        assert_eq!(check(Some("CET-1CEST,M3.5.0,M10.5.0/3"), &root), Ok(()));
         fs::remove_file(root.path().join("etc/localtime")).unwrap();
-        assert_eq!(text(None, &root), None, "it is UTC then");
+        assert_eq!(check(None, &root), Ok(()), "it is UTC then");
     }
 
     #[test]
-    fn a_link_of_the_machines_that_leads_nowhere_is_told() {
+    fn a_dangling_link_of_the_machine_is_an_error() {
         let root = machine(true);
         fs::remove_file(root.path().join(ZONES).join("Test/Tokyo")).unwrap();
-        let trouble = trouble(None, root.path()).unwrap();
-        assert!(!trouble.is_usage());
-        let text = trouble.to_string();
+        let error = check(None, &root).unwrap_err();
+        assert!(!error.is_usage());
+        let text = error.to_string();
         assert!(text.contains("times are in UTC"), "{text}");
     }
 }

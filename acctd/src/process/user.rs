@@ -1,33 +1,37 @@
-//! Who acctd becomes where root has started it with `--user`.
+//! The user that acctd becomes with `--user`.
 
 use std::ffi::CString;
 use std::fmt;
 
 use rustix::process::{Gid, Uid};
 
-/// A user of this machine, with all groups that it is in.
+/// A user of this machine, with all its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// As it was asked for.
+    /// As in `--user`.
     pub name: String,
-    /// User id.
+    /// The user's id.
     pub uid: Uid,
-    /// Its first group.
+    /// The user's primary group.
     pub gid: Gid,
-    /// All of its groups.
+    /// All groups, the primary one included.
     pub groups: Vec<Gid>,
 }
 
 impl User {
-    /// Asks the name service, as getpwnam(3) and getgrouplist(3) do.
+    /// Asks the system's name service: getpwnam(3) and getgrouplist(3).
     pub fn find(name: &str) -> Result<Self, String> {
         let unknown = || format!("there is no user {name:?} on this machine");
         let found = nix::unistd::User::from_name(name)
-            .map_err(|error| format!("cannot look user {name:?} up: {}", error.desc()))?
+            .map_err(|error| format!("cannot look up user {name:?}: {}", error.desc()))?
             .ok_or_else(unknown)?;
         let c_name = CString::new(name).map_err(|_nul| unknown())?;
-        let groups = nix::unistd::getgrouplist(&c_name, found.gid)
-            .map_err(|error| format!("cannot look the groups of {name:?} up: {}", error.desc()))?;
+        let groups = nix::unistd::getgrouplist(&c_name, found.gid).map_err(|error| {
+            format!(
+                "cannot look up the groups of user {name:?}: {}",
+                error.desc()
+            )
+        })?;
         Ok(Self {
             name: name.to_owned(),
             uid: Uid::from_raw(found.uid.as_raw()),
@@ -38,10 +42,8 @@ impl User {
                 .collect(),
         })
     }
-}
 
-impl User {
-    /// Whether this process is already this user's, and can be no other's again.
+    /// Whether this process runs as this user already, and cannot become another one.
     #[must_use]
     pub fn is_this_process(&self) -> bool {
         rustix::process::getuid() == self.uid && rustix::process::geteuid() == self.uid
@@ -54,7 +56,7 @@ impl fmt::Display for User {
     }
 }
 
-/// Who may read accounting data: the owner and its group.
+/// The owner and its group may read accounting data.
 pub const FILE_MODE: u32 = 0o640;
 
 #[cfg(test)]
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_found_by_its_name_alone() {
+    fn a_user_is_found_by_its_name_only() {
         let root = User::find("root").unwrap();
         assert_eq!((root.uid, root.gid), (Uid::ROOT, Gid::ROOT));
         assert!(root.groups.contains(&Gid::ROOT));

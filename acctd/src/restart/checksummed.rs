@@ -1,8 +1,8 @@
-//! Small files of acctd's own, which are whole and of a version that it knows, or are recognised as
-//! neither. What is read here may be torn by a power cut, or be anybody's.
+//! The format of checkpoints, commit records and the note of a restart. A reader recognises a file that is
+//! damaged, of another version or of another program.
 //!
-//! A line of text that says what it is and of which version, the value in the postcard format, and
-//! the CRC-32 of both, least byte first.
+//! A file is a line of text with the kind and the version, the value in postcard's format, and the CRC-32 of both,
+//! little-endian.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -11,87 +11,89 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// A value that is kept in a file.
+/// A value that can be written to such a file.
 pub trait Checksummed: Serialize + DeserializeOwned {
-    /// The first line, its end included. It changes with the format of the value.
+    /// The first line, with its line feed. A new format of the value needs a new title.
     const TITLE: &'static str;
-    /// The most bytes that such a file has: a longer one is not read.
-    const LONGEST: u64;
+    /// A longer file is not read.
+    const MAX_BYTES: u64;
 }
 
-/// Why a file is not to be trusted.
+/// Why a file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Damage {
-    /// It begins with another line.
+    /// The first line is another one.
     #[error("it is of another program or version")]
     Foreign,
-    /// It has more bytes than any that acctd writes.
+    /// It has more than [`Checksummed::MAX_BYTES`].
     #[error("it is too long")]
     TooLong,
-    /// Something is missing or changed.
+    /// The checksum does not match.
     #[error("it is incomplete or changed: its checksum does not match")]
     Torn,
-    /// The checksum matches, and yet it makes no sense.
-    #[error("what it says cannot be")]
-    Nonsense,
+    /// The checksum matches, but the contents are not a valid value.
+    #[error("its contents are invalid")]
+    Invalid,
 }
 
-const CHECKSUM: usize = 4;
+const CHECKSUM_BYTES: usize = 4;
 
-/// Writes a value, as [`read`] reads it.
+/// Writes a value for [`read`] and [`read_file`].
 pub fn write<T: Checksummed>(value: &T, target: impl Write) -> io::Result<()> {
-    let mut summing = Summing {
+    let mut writer = ChecksumWriter {
         target: io::BufWriter::with_capacity(64 * 1024, target),
         checksum: crc32fast::Hasher::new(),
     };
-    summing.write_all(T::TITLE.as_bytes())?;
-    postcard::to_io(value, &mut summing).map_err(io::Error::other)?;
-    let Summing {
+    writer.write_all(T::TITLE.as_bytes())?;
+    postcard::to_io(value, &mut writer).map_err(io::Error::other)?;
+    let ChecksumWriter {
         mut target,
         checksum,
-    } = summing;
+    } = writer;
     target.write_all(&checksum.finalize().to_le_bytes())?;
     target.flush()
 }
 
-/// Reads a file that [`write()`] has written, from where it is read. No more of a foreign file is read than a title
-/// has, and no more of any than it may have.
+/// Reads what [`write()`] has written, from the file's current position. If the title is another one, reads no
+/// further. Never reads more than [`Checksummed::MAX_BYTES`] and the title.
 pub fn read_file<T: Checksummed>(file: &File) -> io::Result<Result<T, Damage>> {
     let mut bytes = Vec::new();
     let title = T::TITLE.len() as u64;
     file.take(title).read_to_end(&mut bytes)?;
     if bytes == T::TITLE.as_bytes() {
-        if file.metadata()?.len() > T::LONGEST {
+        if file.metadata()?.len() > T::MAX_BYTES {
             return Ok(Err(Damage::TooLong));
         }
-        // It may grow meanwhile.
-        file.take(T::LONGEST).read_to_end(&mut bytes)?;
+        // Limited, because the file may grow meanwhile.
+        file.take(T::MAX_BYTES).read_to_end(&mut bytes)?;
     }
     Ok(read(&bytes))
 }
 
-/// Reads what [`write()`] has written. The caller makes sure that the value makes sense.
+/// Reads what [`write()`] has written. The caller checks the values of fields.
 pub fn read<T: Checksummed>(bytes: &[u8]) -> Result<T, Damage> {
     if !bytes.starts_with(T::TITLE.as_bytes()) {
         return Err(Damage::Foreign);
     }
-    let (summed, checksum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(Damage::Torn)?;
+    let (summed, checksum) = bytes
+        .split_last_chunk::<CHECKSUM_BYTES>()
+        .ok_or(Damage::Torn)?;
     if crc32fast::hash(summed) != u32::from_le_bytes(*checksum) {
         return Err(Damage::Torn);
     }
     let body = summed.get(T::TITLE.len()..).ok_or(Damage::Torn)?;
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
-        _ => Err(Damage::Nonsense),
+        _ => Err(Damage::Invalid),
     }
 }
 
-struct Summing<W> {
+struct ChecksumWriter<W> {
     target: W,
     checksum: crc32fast::Hasher,
 }
 
-impl<W: Write> Write for Summing<W> {
+impl<W: Write> Write for ChecksumWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n_written = self.target.write(bytes)?;
         self.checksum.update(&bytes[..n_written]);
@@ -109,8 +111,8 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// Holds a value against its file of an earlier day: that is read, and what is written now is the same.
-    /// `UPDATE=1` writes files that are to be new, and none whose title was in a version.
+    /// Compares a value with a file that an earlier version has written: the file is read as this value, and
+    /// the value is written as the same bytes. `UPDATE=1` writes the file. Use that for a new title only.
     pub(crate) fn ensure_format<T: Checksummed + Debug>(name: &str, value: &T) {
         let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut written = Vec::new();
@@ -123,7 +125,7 @@ pub(crate) mod testing {
         assert_eq!(format!("{read:?}"), format!("{value:?}"));
         assert!(
             saved == written,
-            "the format of {name} has changed: it needs a title of its own"
+            "the format of {name} has changed: it needs a new title"
         );
     }
 }
@@ -139,7 +141,7 @@ mod tests {
 
     impl Checksummed for Sample {
         const TITLE: &'static str = "acctd sample 1\n";
-        const LONGEST: u64 = 64;
+        const MAX_BYTES: u64 = 64;
     }
 
     fn checksummed(value: &Sample) -> Vec<u8> {
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_no_more_is_read_than_it_may_have() {
+    fn no_more_of_a_file_is_read_than_the_limit() {
         let file = |bytes: &[u8], length: u64| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn each_missing_or_changed_byte_is_noticed() {
+    fn each_missing_or_changed_byte_is_an_error() {
         let bytes = checksummed(&Sample(vec![1, 2, 3]));
         for length in 0..bytes.len() {
             assert!(read::<Sample>(&bytes[..length]).is_err(), "{length} bytes");
@@ -189,10 +191,10 @@ mod tests {
             assert!(read::<Sample>(&changed).is_err(), "byte {at}");
         }
         assert_eq!(read::<Sample>(b"something else"), Err(Damage::Foreign));
-        // A length that no file can have, under a checksum that matches.
+        // An impossible length, with a checksum that matches.
         let mut huge = Sample::TITLE.as_bytes().to_vec();
         huge.extend([0xff; 9]);
         huge.extend(crc32fast::hash(&huge).to_le_bytes());
-        assert_eq!(read::<Sample>(&huge), Err(Damage::Nonsense));
+        assert_eq!(read::<Sample>(&huge), Err(Damage::Invalid));
     }
 }

@@ -1,14 +1,14 @@
-//! What one acctd leaves to the next, so that a restart loses nothing and doubles nothing.
+//! What one acctd leaves to the next, so that a restart loses no packet and counts none twice.
 //!
 //! ```text
 //!  old acctd   ──── last interval ────┤ drains the sockets, leaves a note
-//!  the kernel     logs into the sockets, which the service manager keeps  ─────────►
-//!  new acctd                          ├ drains what has waited ──── first interval ────
+//!  the kernel     logs into the sockets, which the service manager stores  ────────►
+//!  new acctd                          ├ drains the sockets ──── first interval ────
 //! ```
 //!
-//! The note says where the last interval has ended, and for each group which number its next packet has. It
-//! is a sealed piece of memory, kept by the manager beside the sockets. After a kill there are sockets
-//! and no note: the first packet that waits is where accounting begins again.
+//! The note has the end of the last interval, and for each group the sequence number of its next packet. It is
+//! in sealed memory, which the manager stores with the sockets. After a kill there are sockets, but no note: then
+//! accounting begins with the first packet that waits.
 
 use std::fs::File;
 use std::io::{self, Seek as _};
@@ -23,39 +23,39 @@ use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::{SETTLE_TIME, UnixNanos};
 use crate::model::position::Position;
 use crate::restart::checksummed::{self, Checksummed};
-use crate::restart::inherited::Named;
+use crate::restart::inherited::NamedFd;
 use crate::restart::systemd;
 
-/// The note's name in the manager's store.
+/// The note's name in the service manager's store.
 const NOTE: &str = "acctd-state";
-/// Nothing in it can change.
+/// With these, nobody can change the note.
 const SEALS: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SHRINK);
 
-/// The note.
+/// The note to the next acctd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The end of the last interval.
     pub end: UnixNanos,
-    /// The groups that are left.
+    /// The groups whose sockets are left, and how far each was read.
     pub groups: Vec<(NflogGroup, Position)>,
 }
 
 impl Checksummed for Handover {
     const TITLE: &'static str = "acctd handover 2\n";
-    /// It has some 20 bytes for each group.
-    const LONGEST: u64 = 64 * 1024;
+    /// A group takes about 20 bytes.
+    const MAX_BYTES: u64 = 64 * 1024;
 }
 
 impl Handover {
-    /// Leaves it with the service manager, and waits until it is there: then this process may end.
+    /// Stores the note with the service manager. When this returns, this process may end.
     pub fn leave(&self) -> io::Result<()> {
-        // One that a process without an end has left is not for the next one.
-        systemd::forget(NOTE);
+        // A note of an earlier process may be left.
+        systemd::remove_stored(NOTE);
         let note = self.write()?;
-        systemd::keep(NOTE, note.as_fd());
-        systemd::wait_until_done()
+        systemd::store(NOTE, note.as_fd());
+        systemd::barrier()
     }
 
     fn write(&self) -> io::Result<OwnedFd> {
@@ -66,81 +66,80 @@ impl Handover {
         Ok(file.into())
     }
 
-    /// Reads what may be anything.
+    /// The descriptor may be anything. Only memory has seals, and a read of memory never waits.
     fn read(note: OwnedFd) -> Result<Self> {
-        // Only memory has seals, and reading it never waits.
-        let Ok(seals) = rustix::fs::fcntl_get_seals(&note) else {
-            bail!("it is no sealed memory");
-        };
-        if !seals.contains(SEALS) {
-            bail!("it is no sealed memory");
+        let seals = rustix::fs::fcntl_get_seals(&note);
+        if !seals.is_ok_and(|seals| seals.contains(SEALS)) {
+            bail!("it is not sealed memory");
         }
         let mut file = File::from(note);
         file.rewind()?;
         Ok(checksummed::read_file(&file)??)
     }
 
-    /// Where the group was left; `None` if it was not.
+    /// How far the group was read; `None` if the previous acctd did not read it.
     #[must_use]
     pub fn position(&self, group: NflogGroup) -> Option<Position> {
         let mut groups = self.groups.iter();
-        groups.find_map(|(left, position)| (*left == group).then_some(*position))
+        groups.find_map(|(other, position)| (*other == group).then_some(*position))
     }
 }
 
-/// The name of a group's socket in the manager's store.
+/// The name of a group's socket in the service manager's store.
 #[must_use]
 pub fn socket_name(group: NflogGroup) -> String {
     format!("nflog-{group}")
 }
 
-/// What the service manager has kept, by what it claims to be.
-#[derive(Debug, Default)]
-pub struct Kept {
-    descriptors: Vec<Named>,
+/// Descriptors from the service manager's store. Anybody may have stored them, so users check what they are.
+#[derive(Debug)]
+pub struct FdStore {
+    descriptors: Vec<NamedFd>,
 }
 
-impl Kept {
-    /// Keeps what may be these groups' sockets, or the note, and closes the rest: sockets of groups that
-    /// are not read any more, and whatever else was in the store.
+impl FdStore {
+    /// Takes the descriptors that are named as these groups' sockets or as the note. Closes all others, such as
+    /// sockets of groups that are no longer read.
     #[must_use]
-    pub fn for_groups(groups: &[GroupConfig], descriptors: Vec<Named>) -> Self {
+    pub fn for_groups(groups: &[GroupConfig], descriptors: Vec<NamedFd>) -> Self {
         let known: Vec<String> = groups
             .iter()
             .map(|group| socket_name(group.group))
             .collect();
-        let is_known = |(name, _): &Named| name == NOTE || known.contains(name);
-        let (descriptors, others): (_, Vec<Named>) = descriptors.into_iter().partition(is_known);
+        let is_known = |(name, _): &NamedFd| name == NOTE || known.contains(name);
+        let (descriptors, others): (_, Vec<NamedFd>) = descriptors.into_iter().partition(is_known);
         let is_any_closed = !others.is_empty();
         for (name, _closed) in others {
-            info!("The service manager has kept {name}, which is not asked for any more: closed");
-            systemd::forget(&name);
+            info!(
+                "Closed {name}, which the service manager had stored: acctd does not use it any more"
+            );
+            systemd::remove_stored(&name);
         }
         if is_any_closed {
-            systemd::let_it_finish();
+            systemd::barrier_or_warn();
         }
         Self { descriptors }
     }
 
-    /// Those that claim to be the group's socket.
+    /// The descriptors that are named as the group's socket.
     pub fn take_sockets(&mut self, group: NflogGroup) -> Vec<OwnedFd> {
         self.take(&socket_name(group))
     }
 
-    /// The note, if there is one that can be understood. It is used up with that.
+    /// The note, if there is a valid one.
     #[must_use]
     pub fn take_note(mut self) -> Option<Handover> {
         let mut handover = None;
         let notes = self.take(NOTE);
         if !notes.is_empty() {
-            // Before a packet is read: from then on it is not true any more.
-            systemd::forget(NOTE);
+            // Before a packet is read, because then the note is no longer true.
+            systemd::remove_stored(NOTE);
         }
         for note in notes {
             match Handover::read(note) {
                 Ok(read) => handover = Some(read),
                 Err(error) => warn!(
-                    "what the acctd before has left ({NOTE}) is not used: {error:#}; accounting begins as after a kill"
+                    "the note of the previous acctd ({NOTE}) is not used: {error:#}; accounting begins as after a kill"
                 ),
             }
         }
@@ -153,11 +152,12 @@ impl Kept {
     }
 }
 
-/// Where the first interval begins: where the last one has ended; after a kill, with the oldest packet that
-/// waits in a socket that was kept (`oldest_waiting`: of each socket, `None` where none waits); else now.
+/// The start of the first interval: the end of the last one, if there is a note. Without a note, the time of the
+/// oldest packet that waits in a stored socket (`oldest_waiting`: one element per socket, `None` if no packet
+/// waits). Otherwise now.
 ///
-/// An end that lies long ago is no reason to doubt it: the kernel has gone on numbering. The clock may
-/// have been set forward meanwhile, and then `timeline` deals with it as if acctd had run on.
+/// An end long ago is valid, because the kernel continued to number packets. If the clock was set forward
+/// meanwhile, `timeline` handles it as in a running acctd.
 #[must_use]
 pub fn begins_at(
     handover: Option<&Handover>,
@@ -170,7 +170,7 @@ pub fn begins_at(
     };
     if handover.end > now.plus(SETTLE_TIME) {
         warn!(
-            "the clock was set back since acctd was stopped: a new interval begins now; a file name that is taken gets a suffix"
+            "the clock was set back since acctd was stopped: a new interval begins now; if a file name is taken, the new file gets a suffix"
         );
         return now;
     }
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(read.position(NflogGroup(6)), None);
     }
 
-    /// Saved by the version that has made format 2. A later one must read it, or have a title of its own.
+    /// The version that introduced format 2 saved the file. A later version must read it, or use a new title.
     #[test]
     fn a_note_of_format_2_is_read() {
         let mut written = handover(UnixNanos(71_000_000_000));
@@ -220,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_note_is_refused() {
+    fn other_descriptors_are_not_read_as_a_note() {
         let (pipe, _other_end) = rustix::pipe::pipe().unwrap();
         let text = Handover::read(pipe).unwrap_err().to_string();
-        assert!(text.contains("no sealed memory"), "{text}");
+        assert!(text.contains("not sealed memory"), "{text}");
         let unsealed = rustix::fs::memfd_create(NOTE, MemfdFlags::CLOEXEC).unwrap();
         assert!(Handover::read(unsealed).is_err());
         let foreign = rustix::fs::memfd_create(NOTE, MemfdFlags::ALLOW_SEALING).unwrap();
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_interval_begins_where_the_last_one_has_ended() {
+    fn the_first_interval_begins_at_the_end_of_the_last_one() {
         let earlier = NOW.minus(Duration::from_secs(3));
         let much_earlier = NOW.minus(Duration::from_secs(300_000));
         let kept = || [Some(earlier), None];
         assert_eq!(begins_at(Some(&handover(earlier)), kept(), NOW), earlier);
         let old = handover(much_earlier);
         assert_eq!(begins_at(Some(&old), kept(), NOW), much_earlier);
-        // As a running acctd takes a clock that was set back a little.
+        // A clock that was set back a little is ignored, as in a running acctd.
         let ahead = NOW.plus(SETTLE_TIME);
         assert_eq!(begins_at(Some(&handover(ahead)), kept(), NOW), ahead);
         let far_ahead = handover(ahead.plus(Duration::from_nanos(1)));

@@ -1,10 +1,7 @@
-//! What outlives one process: sockets and positions handed to the next.
+//! A restart without loss: sockets and positions pass from one process to the next.
 
 pub mod checksummed;
 pub mod handover;
-#[expect(
-    unsafe_code,
-    reason = "takes descriptors over that are known by their numbers"
-)]
+#[expect(unsafe_code, reason = "makes owned descriptors of numbers")]
 pub mod inherited;
-pub mod systemd;
+pub(crate) mod systemd;

@@ -1,4 +1,4 @@
-//! What is checked, made and given up before the first packet is counted.
+//! Before the first packet is counted: checks, the log directory, the groups, and dropping privileges.
 
-pub mod preflight;
-pub mod privilege;
+pub(crate) mod preflight;
+pub(crate) mod privilege;

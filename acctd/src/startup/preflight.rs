@@ -1,5 +1,4 @@
-//! Whatever could go wrong at the start, found out before anything runs, and said in one line
-//! with what to do about it.
+//! Checks at the start. Each problem is reported in one line, with its cure, before anything runs.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,30 +15,30 @@ use crate::observe::http::MOST_CLIENTS;
 use crate::output::journal;
 use crate::output::log_directory::{self, LogDirectory};
 use crate::process::user::User;
-use crate::restart::handover::Kept;
+use crate::restart::handover::FdStore;
 
-/// Descriptors that acctd has at the most besides its groups', with room for what libraries open.
+/// The most descriptors that acctd has in addition to those of groups and listeners, and some for libraries.
 const SPARE_DESCRIPTORS: usize = 16;
 
-/// Makes the log directory and its missing parents, with mode 0750 as go-nflog-acctd does. If `--user` is given,
+/// Creates the log directory and its missing parents, with mode 0750 as go-nflog-acctd does. If `--user` is given,
 /// they belong to that user. Directories that exist already are not changed.
-pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
+pub(crate) fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
     log_directory::make_directory(directory).map_err(|error| {
-        if let Some((link, error)) = link_that_leads_nowhere(directory) {
+        if let Some((link, error)) = dangling_link(directory) {
             return anyhow!(
-                "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; make its target, or choose another directory with --log-directory",
+                "log directory {shown}: {} is a symbolic link that leads nowhere: {error}; create its target, or choose another directory with --log-directory",
                 link.display()
             );
         }
         match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => anyhow!(
-                "log directory {shown}: a file stands in its place; move it, or choose another directory with --log-directory"
+                "log directory {shown}: the path contains something that is not a directory; move it, or choose another directory with --log-directory"
             ),
             _ => anyhow!(
-                "cannot make log directory {shown}: {error}; make it yourself, or choose another with --log-directory"
+                "cannot make log directory {shown}: {error}; create it yourself, or choose another with --log-directory"
             ),
         }
     })?;
@@ -48,7 +47,7 @@ pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
             let ids = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
             lchown(made, ids.0, ids.1).map_err(|error| {
                 anyhow!(
-                    "cannot give log directory {} to user {user}: {error}; it takes root to become another user",
+                    "cannot chown log directory {} to user {user}: {error}; only root can become another user",
                     made.display()
                 )
             })?;
@@ -57,8 +56,8 @@ pub fn make_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that files can be made in the log directory, by the user that acctd has become if it has.
-pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
+/// Ensures that this process can create files in the log directory. `user` is the one that it has become.
+pub(crate) fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     let shown = directory.display();
     let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     let accessible = rustix::fs::access(directory, access).map_err(io::Error::from);
@@ -83,9 +82,9 @@ pub fn check_directory(directory: &Path, user: Option<&User>) -> Result<()> {
     })
 }
 
-/// The directory itself or one above it, and what is found where it leads.
-fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
-    // Without a slash at its end, which would follow the link.
+/// The first path of the directory and its parents that is a dangling link, and the error of following it.
+fn dangling_link(directory: &Path) -> Option<(PathBuf, io::Error)> {
+    // Removes a slash at the end, which would follow the link.
     let directory: PathBuf = directory.components().collect();
     directory
         .ancestors()
@@ -93,15 +92,14 @@ fn link_that_leads_nowhere(directory: &Path) -> Option<(PathBuf, io::Error)> {
         .find_map(|link| Some((link.to_owned(), link.metadata().err()?)))
 }
 
-/// Opens all groups but those whose sockets were kept, and makes sure that the kernel has taken their
-/// configuration.
-pub(crate) fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGroup>> {
+/// Takes over the stored sockets, opens all other groups, and ensures that the kernel has their configuration.
+pub(crate) fn open_groups(config: &Config, store: &mut FdStore) -> Result<Vec<OpenGroup>> {
     let groups: Vec<OpenGroup> = config
         .groups
         .iter()
         .map(|group| {
             announce(group);
-            if let Some(taken_over) = take_over(group, config.flush_timeout, kept) {
+            if let Some(taken_over) = take_over(group, config.flush_timeout, store) {
                 return Ok(taken_over);
             }
             let socket = open_group(group, config.flush_timeout)?;
@@ -115,10 +113,10 @@ pub(crate) fn open_groups(config: &Config, kept: &mut Kept) -> Result<Vec<OpenGr
     Ok(groups)
 }
 
-/// Makes sure that the threads, the signals and the files will have descriptors: tokio panics where
-/// there is none for a signal, and a file that cannot be opened would wait for one.
+/// Ensures that there are descriptors for threads, signals and files. Without one for a signal, tokio panics;
+/// without one for a file, the file would wait.
 fn check_descriptors(config: &Config, socket: &NflogSocket) -> Result<()> {
-    // For each address its own socket, its clients, and the one that waits to be one of them.
+    // For each address: its socket, its clients, and one client that waits.
     let n_spare = SPARE_DESCRIPTORS + (MOST_CLIENTS + 2) * config.listen.len();
     let spare: io::Result<Vec<OwnedFd>> = (0..n_spare)
         .map(|_| socket.as_fd().try_clone_to_owned())

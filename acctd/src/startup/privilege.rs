@@ -1,8 +1,8 @@
-//! What acctd may do. All that takes more happens at the start; from then on it keeps what `needed`
-//! and `in_reserve` name and nothing else, whoever started it. A flaw that a packet or a file could
-//! reach gives no more away than that.
+//! Drops privileges. What requires more rights happens at the start. After that, acctd keeps only the
+//! capabilities of `needed` and `permitted_only`, whoever started it. So a flaw that a packet or a file can
+//! trigger gives an attacker no more than these.
 //!
-//! Linux keeps capabilities and ids for each thread, so they are given up while there is only one.
+//! Linux has capabilities and ids per thread, so acctd drops them while it has one thread.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,9 +19,9 @@ use crate::output::log_directory::LogDirectory;
 use crate::output::{atomic_file, journal, recovery};
 use crate::process::user::User;
 
-/// What gets past file permissions and makes another user of one. To read remains up to the end of the
-/// start, as the table of groups is root's.
-const OF_ANY_USER: CapabilitySet = CapabilitySet::CHOWN
+/// Capabilities that bypass file permissions or change the user. `CAP_DAC_READ_SEARCH` is not among them: it is
+/// kept until the end of the start, because only root can read the table of groups.
+const FILE_AND_USER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
@@ -29,9 +29,9 @@ const OF_ANY_USER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETFCAP);
 
-/// Makes this thread `user`'s for good, with the capabilities that the rest of the start takes. None is left
-/// that would get past the permissions of files.
-pub fn become_user(user: &User) -> Result<()> {
+/// Makes this thread run as `user` permanently. It keeps the capabilities that the rest of the start requires,
+/// but none to bypass the permissions of files.
+pub(crate) fn become_user(user: &User) -> Result<()> {
     if user.is_this_process() {
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub fn become_user(user: &User) -> Result<()> {
         rustix::thread::set_thread_res_gid(user.gid, user.gid, user.gid)?;
         rustix::thread::set_thread_res_uid(user.uid, user.uid, user.uid)?;
         rustix::thread::set_keep_capabilities(false)?;
-        let kept = rustix::thread::capabilities(None)?.permitted - OF_ANY_USER;
+        let kept = rustix::thread::capabilities(None)?.permitted - FILE_AND_USER;
         set(kept, kept)
     };
     change().map_err(|error| {
@@ -53,46 +53,45 @@ pub fn become_user(user: &User) -> Result<()> {
     Ok(())
 }
 
-/// Gives up all capabilities but those that are needed from here on, for this thread and those that it
-/// starts, and for programs that one of them would start. Having fewer is no error, but what `--user` cannot
-/// reach is.
-pub fn give_up(config: &Config) -> Result<()> {
-    // First, as it takes CAP_SETPCAP. Whoever lacks that keeps the bounding set, out of which nothing
-    // can be had but from programs with capabilities or another user's id, and these give none any more.
+/// Drops all capabilities except those that are needed from now on: for this thread, those that it starts, and
+/// programs that they would start. Missing capabilities are not an error. But it is an error if the user of
+/// `--user` cannot access a file.
+pub(crate) fn drop_capabilities(config: &Config) -> Result<()> {
+    // First, because it requires CAP_SETPCAP. Without it, the bounding set stays. That is harmless: only
+    // programs with capabilities or setuid could use it, and no_new_privs prevents that.
     empty_bounding_set();
-    let given_up = rustix::thread::set_no_new_privs(true)
+    let kept = rustix::thread::set_no_new_privs(true)
         .map_err(io::Error::from)
-        .and_then(|()| keep_what_is_needed(config));
-    match given_up {
-        Ok(kept) => debug!("kept are the capabilities {kept:?}"),
-        // No reason not to account.
+        .and_then(|()| keep_needed(config));
+    match kept {
+        Ok(kept) => debug!("capabilities kept: {kept:?}"),
+        // acctd can account all the same.
         Err(error) => warn!(
-            "cannot give up privileges: {error}; acctd keeps those that it was started with: does a system call filter forbid capset or prctl?"
+            "cannot drop privileges: {error}; acctd keeps those that it was started with; does a system call filter forbid capset or prctl?"
         ),
     }
     if let Some(user) = &config.user {
-        return refuse_what_is_out_of_reach(config, user);
+        return check_access(config, user);
     }
     if is_root_of_the_machine() {
         warn!(
-            "acctd stays root: start it with --user NAME, and it becomes that user and keeps the capabilities that it needs; --user root says that it is meant so"
+            "acctd stays root: start it with --user NAME, so that it becomes that user and keeps only the capabilities that it needs; to stay root without this line, use --user root"
         );
     }
     Ok(())
 }
 
-fn refuse_what_is_out_of_reach(config: &Config, user: &User) -> Result<()> {
-    match out_of_reach(config) {
+fn check_access(config: &Config, user: &User) -> Result<()> {
+    match inaccessible_path(config) {
         Some(path) => Err(anyhow!(
-            "user {user} cannot get at {}: chown it to {user}, or choose another with the flag that names it",
+            "user {user} cannot access {}: chown it to {user}, or choose another with the flag that names it",
             path.display()
         )),
         None => Ok(()),
     }
 }
 
-/// Root of a user namespace of its own is an ordinary user outside of it, and what it may do elsewhere is
-/// not ours to judge.
+/// Root of another user namespace is an ordinary user outside of it.
 fn is_root_of_the_machine() -> bool {
     // A line of user_namespaces(7): the first id within, the first outside, and how many.
     let is_mapped_to_itself = |map: String| {
@@ -103,10 +102,10 @@ fn is_root_of_the_machine() -> bool {
         && fs::read_to_string("/proc/self/uid_map").map_or(true, is_mapped_to_itself)
 }
 
-/// What is in effect for the whole life, and why.
+/// The capabilities that are effective in the whole run.
 fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
-    // To bind a group again, with a receive buffer beyond net.core.rmem_max, and to attach programs
-    // to an interface that comes back.
+    // To bind a group again, with a receive buffer larger than net.core.rmem_max, and to attach programs to
+    // an interface that appears again.
     let mut needed = CapabilitySet::NET_ADMIN;
     if config.crosscheck.is_some() {
         needed |= needed_for_bpf(permitted);
@@ -114,9 +113,9 @@ fn needed(config: &Config, permitted: CapabilitySet) -> CapabilitySet {
     needed & permitted
 }
 
-/// What is kept without being in effect: a thread that needs it raises it for itself.
-fn in_reserve(permitted: CapabilitySet) -> CapabilitySet {
-    // To follow a network namespace by its name. One without a name is never made again.
+/// Capabilities that are permitted but not effective. A thread that needs one makes it effective for itself.
+fn permitted_only(permitted: CapabilitySet) -> CapabilitySet {
+    // To enter a network namespace that is created again under the same name. One without a name is not.
     let to_follow = if NetworkNamespace::current().has_name() {
         CapabilitySet::SYS_ADMIN
     } else {
@@ -125,11 +124,11 @@ fn in_reserve(permitted: CapabilitySet) -> CapabilitySet {
     to_follow & permitted
 }
 
-/// `CAP_BPF` for each call of bpf(2): every epoch has maps of its own. `CAP_PERFMON` for the verifier to
-/// let programs compare and store pointers. Nothing is needed for pins but a directory to write to.
+/// `CAP_BPF` for bpf(2), which acctd calls in the whole run: each epoch has new maps. `CAP_PERFMON` for the
+/// verifier, which otherwise lets programs neither compare nor store pointers. Pins only need a writable
+/// directory.
 ///
-/// `CAP_SYS_ADMIN` stands for both: before Linux 5.8 there was nothing else, and a container may have
-/// been given no other.
+/// `CAP_SYS_ADMIN` includes both. Linux before 5.8 has only that, and a container may have been given only that.
 fn needed_for_bpf(permitted: CapabilitySet) -> CapabilitySet {
     let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
     if permitted.contains(both) {
@@ -139,35 +138,35 @@ fn needed_for_bpf(permitted: CapabilitySet) -> CapabilitySet {
     }
 }
 
-/// Returns what that is.
-fn keep_what_is_needed(config: &Config) -> io::Result<CapabilitySet> {
+/// Returns the capabilities that are kept.
+fn keep_needed(config: &Config) -> io::Result<CapabilitySet> {
     let permitted = rustix::thread::capabilities(None)?.permitted;
-    let reserve = in_reserve(permitted);
+    let not_effective = permitted_only(permitted);
     let mut kept = needed(config, permitted);
     if permitted.contains(CapabilitySet::DAC_OVERRIDE) {
-        // Both may be tried while it is permitted.
+        // Tries whether acctd needs it: without it, then with it.
         set(kept, permitted)?;
-        if let Some(path) = out_of_reach(config) {
+        if let Some(path) = inaccessible_path(config) {
             set(kept | CapabilitySet::DAC_OVERRIDE, permitted)?;
-            if out_of_reach(config).as_ref() != Some(&path) {
+            if inaccessible_path(config).as_ref() != Some(&path) {
                 kept |= CapabilitySet::DAC_OVERRIDE;
                 info!(
-                    "{} is another user's, so acctd keeps CAP_DAC_OVERRIDE to get at it; to do without: chown it to uid {}",
+                    "{} belongs to another user, so acctd keeps CAP_DAC_OVERRIDE to access it; to avoid that, chown it to uid {}",
                     path.display(),
                     rustix::process::geteuid()
                 );
             }
         }
     }
-    set(kept, kept | reserve)?;
-    Ok(kept | reserve)
+    set(kept, kept | not_effective)?;
+    Ok(kept | not_effective)
 }
 
 fn set(effective: CapabilitySet, permitted: CapabilitySet) -> io::Result<()> {
     let sets = CapabilitySets {
         effective,
         permitted,
-        // Which empties the ambient set too.
+        // This also empties the ambient set.
         inheritable: CapabilitySet::empty(),
     };
     Ok(rustix::thread::set_capabilities(None, sets)?)
@@ -176,16 +175,16 @@ fn set(effective: CapabilitySet, permitted: CapabilitySet) -> io::Result<()> {
 fn empty_bounding_set() {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        // The kernel knows no more, or lets us drop none.
+        // The kernel has no more capabilities, or does not allow to drop them.
         if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
             break;
         }
     }
 }
 
-/// The first of the files and directories of acctd's life that file permissions keep it from. Whatever
-/// else may be wrong with them, it is not cured by a capability.
-fn out_of_reach(config: &Config) -> Option<PathBuf> {
+/// The first file or directory of this run that acctd has no permission for. Other errors are ignored, because
+/// no capability cures them.
+fn inaccessible_path(config: &Config) -> Option<PathBuf> {
     let directory = &config.log_directory;
     let crosscheck = config.crosscheck.as_ref();
     let object = crosscheck.and_then(|crosscheck| crosscheck.object.as_ref());
@@ -200,25 +199,25 @@ fn out_of_reach(config: &Config) -> Option<PathBuf> {
         object.map(|object| (object.clone(), File::open(object).map(drop))),
         pins.map(|pins| try_to_enter(pins)),
     ];
-    let mut refused = tried
+    let mut denied = tried
         .into_iter()
         .flatten()
-        .filter(|(_, tried)| is_refused(tried));
-    refused.next().map(|(path, _)| path)
+        .filter(|(_, tried)| is_permission_denied(tried));
+    denied.next().map(|(path, _)| path)
 }
 
-fn is_refused<T>(tried: &io::Result<T>) -> bool {
+fn is_permission_denied<T>(tried: &io::Result<T>) -> bool {
     matches!(tried, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// As for any file of an interval: should acctd be killed here, the next start removes it.
+/// Under the name of a temporary file: if acctd is killed here, the next start removes it.
 fn try_to_create(config: &Config) -> io::Result<()> {
     let directory = LogDirectory::open(&config.log_directory)?;
     let (name, _) = atomic_file::create_temporary(&directory, config.tag(), "trial")?;
     directory.remove(&name)
 }
 
-/// The directory, or the one that it would be made in.
+/// Tries the directory, or the existing one that it would be created in.
 fn try_to_enter(directory: &Path) -> (PathBuf, io::Result<()>) {
     let existing = directory
         .ancestors()
@@ -234,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cap_sys_admin_is_kept_only_for_what_is_missing() {
+    fn cap_sys_admin_is_kept_only_if_bpf_or_perfmon_is_missing() {
         const BPF: CapabilitySet = CapabilitySet::BPF;
         const PERFMON: CapabilitySet = CapabilitySet::PERFMON;
         const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;

@@ -40,7 +40,7 @@ fn a_time_zone_that_is_none() -> Result<()> {
     let rig = Rig::new()?;
     for tz in ["Europe/Berln", ":Europe/Berln", "CET-1CEST,M3.5.0"] {
         let output = rig.acctd_command().args(ONE_DAY).env("TZ", tz).output()?;
-        complains(&output, 2, &format!("TZ={tz:?} is no time zone"))?;
+        complains(&output, 2, &format!("TZ={tz:?} is not a time zone"))?;
         ensure!(!rig.log_directory().exists(), "something was done before");
         let doctor = rig
             .router

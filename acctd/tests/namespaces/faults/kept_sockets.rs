@@ -151,7 +151,7 @@ fn a_foreign_descriptor() -> Result<()> {
     let acctd = manager.start(&rig, ONE_HOUR)?;
     acctd.wait_for_line("has kept is not used: it is not a netfilter socket")?;
     acctd.wait_for_line("has kept is not used: No such device")?;
-    acctd.wait_for_line("stored, which is not asked for any more")?;
+    acctd.wait_for_line("Closed stored, which the service manager had stored")?;
     ensure!(manager.names()? == ["nflog-5"]);
     send(&rig, 500, 0)?;
     manager.end_for_restart(acctd)?;
@@ -204,7 +204,7 @@ fn a_damaged_note() -> Result<()> {
     for complaint in [
         "its checksum does not match",
         "it is of another program or version",
-        "it is no sealed memory",
+        "it is not sealed memory",
     ] {
         manager.end_for_restart(acctd)?;
         let mut told = manager.told()?;

@@ -70,7 +70,7 @@ fn what_is_another_users() -> Result<()> {
         ensure!(said.is_ok() == kept.is_some(), "{:?}", ended.log);
         if let (Some(path), Ok(said)) = (kept, said) {
             let expected = format!(
-                "{} is another user's, so acctd keeps CAP_DAC_OVERRIDE to get at it; to do without: chown it to uid 0",
+                "{} belongs to another user, so acctd keeps CAP_DAC_OVERRIDE to access it; to avoid that, chown it to uid 0",
                 path.display()
             );
             ensure!(said.ends_with(&expected), "{said}");
@@ -114,7 +114,7 @@ fn what_another_users_acctd_has_left(rig: &Rig, n_before: u64) -> Result<()> {
     wait_until_saved(&directory, 1_000)?;
     theirs.stop(Signal::KILL)?;
     let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
-    acctd.wait_for_line(".checkpoint is another user's, so acctd keeps CAP_DAC_OVERRIDE")?;
+    acctd.wait_for_line(".checkpoint belongs to another user, so acctd keeps CAP_DAC_OVERRIDE")?;
     acctd.wait_for_line("1000 packets of the current interval are recovered")?;
     acctd.finish()?;
     ensure_counted(rig, n_before + 1_000)

@@ -294,7 +294,7 @@ fn restarted_without_a_group() -> Result<()> {
     manager.end_for_restart(acctd)?;
     send(&rig, 500, 0)?;
     let acctd = manager.start(&rig, ONE_HOUR)?;
-    acctd.wait_for_line("nflog-7, which is not asked for any more")?;
+    acctd.wait_for_line("Closed nflog-7, which the service manager had stored")?;
     ensure!(manager.names()? == ["nflog-5"]);
     ensure!(instance(&rig, 7)?.is_none(), "group 7 is bound");
     // And back.

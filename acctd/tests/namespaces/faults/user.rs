@@ -46,7 +46,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const STAYS_ROOT: &str = "acctd stays root: start it with --user NAME, and it becomes that user and keeps the capabilities that it needs; --user root says that it is meant so";
+const STAYS_ROOT: &str = "acctd stays root: start it with --user NAME, so that it becomes that user and keeps only the capabilities that it needs; to stay root without this line, use --user root";
 
 /// In all four ids (real, effective, saved, of files), in its groups and its rights, each thread is the user's.
 fn ensure_each_thread_is_nobody(acctd: &Acctd, capabilities: u64) -> Result<()> {
@@ -206,7 +206,7 @@ fn who_cannot_account() -> Result<()> {
     fs::write(&checkpoint, "")?;
     set_mode(&checkpoint, 0o640)?;
     let of_root = format!(
-        "user nobody cannot get at {}: chown it",
+        "user nobody cannot access {}: chown it",
         checkpoint.display()
     );
     refused(&as_nobody, 1, &of_root)?;
