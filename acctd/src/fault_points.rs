@@ -1,11 +1,11 @@
-//! Places where the tests have acctd killed or held up, to see what it leaves behind. They are there
-//! with the feature `fault-points` alone, which no ordinary build has.
+//! Points where tests kill or delay acctd or make a call fail. They exist only with the feature `fault-points`;
+//! in an ordinary build they are empty.
 
 use std::io;
 
 use rustix::io::Errno;
 
-/// A sync that fails with EIO as often as `ACCTD_FAILING_SYNCS` says.
+/// Fails with EIO the first `ACCTD_FAILING_SYNCS` times.
 #[cfg_attr(
     not(feature = "fault-points"),
     expect(clippy::unnecessary_wraps, reason = "it fails in tests")
@@ -18,13 +18,13 @@ pub(crate) fn sync() -> io::Result<()> {
         static TIMES: AtomicU32 = AtomicU32::new(0);
         let n_failing = std::env::var("ACCTD_FAILING_SYNCS").unwrap_or_default();
         if TIMES.fetch_add(1, Ordering::Relaxed) < n_failing.parse().unwrap_or(0) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+            return Err(Errno::IO.into());
         }
     }
     Ok(())
 }
 
-/// Fails as on a file system without it if `ACCTD_RENAMEAT2` is set.
+/// If `ACCTD_RENAMEAT2` is set, fails as on a file system without renameat2.
 #[cfg_attr(
     not(feature = "fault-points"),
     expect(clippy::unnecessary_wraps, reason = "it fails in tests")
@@ -37,8 +37,8 @@ pub(crate) fn renameat2() -> Result<(), Errno> {
     Ok(())
 }
 
-/// An answer that is lost, though what was asked for is done: the first time at each point that `ACCTD_LOST_ANSWER`
-/// names (`POINT=ERRNO,POINT=ERRNO`).
+/// Fails after a call that succeeded, as if its answer was lost: the first time at each point that
+/// `ACCTD_LOST_ANSWER` names (`POINT=ERRNO,POINT=ERRNO`).
 #[cfg_attr(
     not(feature = "fault-points"),
     expect(
@@ -70,9 +70,8 @@ pub(crate) fn answer(point: &str) -> Result<(), Errno> {
 #[cfg(not(feature = "fault-points"))]
 pub(crate) fn reached(_point: &str) {}
 
-/// Kills the process if `ACCTD_KILL_AT` names this point (`POINT#N`: when it is reached for the Nth
-/// time), or waits there if `ACCTD_WAIT_AT` does (`POINT=SECONDS`), or `ACCTD_HANG_AT` (`POINT=PATH`): for as
-/// long as that path is there.
+/// Kills the process if `ACCTD_KILL_AT` names this point (`POINT#N`: the Nth time). Waits if `ACCTD_WAIT_AT` names
+/// it (`POINT=SECONDS`), or while the path exists that `ACCTD_HANG_AT` names (`POINT=PATH`).
 #[cfg(feature = "fault-points")]
 pub(crate) fn reached(point: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,5 +111,5 @@ pub(crate) fn panic_at(_point: &str) {}
 #[cfg(feature = "fault-points")]
 pub(crate) fn panic_at(point: &str) {
     let wanted = std::env::var("ACCTD_PANIC_AT").unwrap_or_default();
-    assert!(wanted != point, "a panic at {point} was asked for");
+    assert!(wanted != point, "ACCTD_PANIC_AT is {point}");
 }

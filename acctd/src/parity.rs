@@ -1,5 +1,4 @@
-//! Parity with go-nflog-acctd: for its own sample data, exactly its output. Only the order of
-//! the rows differs: it writes them in no order, acctd sorts them.
+//! The output equals go-nflog-acctd's for its sample data. Only the order of rows differs: acctd sorts them.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -100,7 +99,7 @@ fn packets(address: IpAddr, side: Side, counters: Counters) -> impl Iterator<Ite
     })
 }
 
-/// The whole way: datagrams, ledgers, rows, file.
+/// The whole path: datagrams, ledgers, rows, file.
 #[test]
 fn packets_like_those_of_the_sample_make_its_file() {
     let args = [
@@ -185,13 +184,13 @@ fn addresses_are_written_as_go_writes_them() {
         ("::", "::"),
         ("::1", "::1"),
         ("2001:db8::123:12:1", "2001:db8::123:12:1"),
-        // One field of zeros is not shortened, the longer run is, and of two equal the first.
+        // A single field of zeros is not shortened. The longest run is; of two equal runs, the first.
         ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1:2:3:4:5"),
         ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
         ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
         ("2001:DB8:0:0:1:0:0:0", "2001:db8:0:0:1::"),
         ("a:b:c:d:e:f::", "a:b:c:d:e:f::"),
-        // Not as Go: without its beginning, an IPv4-mapped address would be another customer's row.
+        // Not as Go, which would print the IPv4 address: that is another customer's row.
         ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ("::ffff:0:0", "::ffff:0.0.0.0"),
         ("::c000:201", "::c000:201"),
@@ -211,7 +210,7 @@ fn addresses_are_written_as_go_writes_them() {
 }
 
 #[test]
-fn masks_are_the_seeds() {
+fn masks_are_those_of_go_nflog_acctd() {
     fn masked<K: PrefixKey>(address: &str, bits: u8) -> String {
         let mask = K::mask(PrefixLength::new(K::FAMILY, bits).unwrap());
         let octets = match address.parse().unwrap() {
@@ -238,13 +237,13 @@ fn masks_are_the_seeds() {
 }
 
 #[test]
-fn periods_and_names_are_the_seeds() {
+fn periods_and_names_are_those_of_go_nflog_acctd() {
     for (interval, now, name) in [
         (3_600, 0, "2013-02-11-150000_2013-02-11-160000"),
         (3_600, 3_599, "2013-02-11-150000_2013-02-11-160000"),
         (300, 301, "2013-02-11-150500_2013-02-11-151000"),
         (86_400, 0, "2013-02-11-000000_2013-02-12-000000"),
-        // Whole days are counted from 1970-01-01, not from the start.
+        // Periods of several days are counted from 1970-01-01, not from the start.
         (7 * 86_400, 0, "2013-02-07-000000_2013-02-14-000000"),
     ] {
         let interval = Interval::new(Duration::from_secs(interval)).unwrap();
@@ -252,7 +251,7 @@ fn periods_and_names_are_the_seeds() {
         let period = interval.period(interval.index_of(now));
         assert_eq!(Zone::Utc.file_stem(period), name);
     }
-    // The first and the last are partial.
+    // The first and the last period of a run are shorter.
     let partial = Period {
         start: UnixNanos((SAMPLE_HOUR + 754) * 1_000_000_000 + 999),
         end: UnixNanos((SAMPLE_HOUR + 3_600) * 1_000_000_000),

@@ -1,4 +1,4 @@
-//! What the unit tests share: datagrams as the kernel builds them.
+//! Datagrams as the kernel builds them, for unit tests.
 
 use crate::nflog::message::MESSAGE_PACKET;
 
@@ -13,7 +13,7 @@ pub(crate) const GO_IP4: [u8; 20] = [
     0x45, 0x00, 0x00, 0x97, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0x26, 0x23, 10, 21, 0, 1, 10, 21,
     0, 9,
 ];
-/// … and 64 bytes behind the header from 2001:470:1f08:2de:f00f:39aa:2b2:940c to `2a00:1450:400c:c00::69`.
+/// … and 64 bytes after the header from 2001:470:1f08:2de:f00f:39aa:2b2:940c to `2a00:1450:400c:c00::69`.
 pub(crate) const GO_IP6: [u8; 40] = [
     0x60, 0x00, 0x00, 0x00, 0x00, 0x40, 0x3a, 0x40, 0x20, 0x01, 0x04, 0x70, 0x1f, 0x08, 0x02, 0xde,
     0xf0, 0x0f, 0x39, 0xaa, 0x02, 0xb2, 0x94, 0x0c, 0x2a, 0x00, 0x14, 0x50, 0x40, 0x0c, 0x0c, 0x00,
@@ -27,11 +27,11 @@ pub(crate) struct Logged {
     pub(crate) hook: u8,
     pub(crate) protocol: u16,
     pub(crate) sequence: Option<u32>,
-    /// Nanoseconds; cut to microseconds on the way, as in the kernel.
+    /// In nanoseconds. The datagram has microseconds, as in the kernel.
     pub(crate) stamp: Option<i64>,
     pub(crate) link_header: Vec<u8>,
     pub(crate) payload: Vec<u8>,
-    /// Further attributes: before which of the others (by position), type, value.
+    /// Further attributes: the position to insert it at, type, value.
     pub(crate) extra: Vec<(usize, u16, Vec<u8>)>,
 }
 
@@ -59,8 +59,7 @@ pub(crate) fn ip4(source: [u8; 4], dest: [u8; 4], total_length: u16) -> Vec<u8> 
     header
 }
 
-/// One datagram: a message for each packet, in the order of attributes that the kernel has, and
-/// the message that ends a batch.
+/// One message per packet, with attributes in the kernel's order, and the message that ends a batch.
 pub(crate) fn datagram(packets: &[Logged]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for packet in packets {
@@ -70,7 +69,7 @@ pub(crate) fn datagram(packets: &[Logged]) -> Vec<u8> {
     bytes
 }
 
-/// The message of one packet.
+/// A netlink message with one packet.
 pub(crate) fn message(packet: &Logged) -> Vec<u8> {
     let mut bytes = Vec::new();
     push_message(&mut bytes, MESSAGE_PACKET, &body(packet));
@@ -89,7 +88,7 @@ pub(crate) fn push_message(bytes: &mut Vec<u8>, kind: u16, body: &[u8]) {
 fn body(packet: &Logged) -> Vec<u8> {
     let [high, low] = packet.protocol.to_be_bytes();
     let mut attributes = vec![(1, vec![high, low, packet.hook, 0])];
-    // NFULA_IFINDEX_INDEV, NFULA_HWTYPE: there, and of no interest.
+    // NFULA_IFINDEX_INDEV, NFULA_HWTYPE: acctd ignores them.
     attributes.push((4, vec![0, 0, 0, 2]));
     attributes.push((15, vec![0, 1]));
     if let Some(stamp) = packet.stamp {

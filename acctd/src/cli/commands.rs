@@ -201,9 +201,9 @@ pub struct DoctorArgs {
 }
 
 fn parse_live(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    const MAX_LENGTH: Duration = Duration::from_secs(24 * 60 * 60);
     let length = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
-    if length.is_zero() || length > LONGEST {
+    if length.is_zero() || length > MAX_LENGTH {
         return Err("must be more than 0 and at most 24h: use for example 10s".to_owned());
     }
     Ok(length)
