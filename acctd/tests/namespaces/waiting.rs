@@ -80,6 +80,15 @@ pub(crate) fn wait_until_saved(directory: &Path, packets: u64) -> Result<()> {
     })
 }
 
+/// So many packets are in files.
+pub(crate) fn wait_until_written(rig: &Rig, packets: u64) -> Result<()> {
+    wait_until(&format!("{packets} packets are in files"), || {
+        // A line may be half there.
+        let in_files = rig.summed("source_packets");
+        Ok(in_files.is_ok_and(|in_files| in_files >= packets))
+    })
+}
+
 /// So many packets are in files, or in a checkpoint: no kill takes them away.
 pub(crate) fn wait_until_kept(rig: &Rig, packets: u64) -> Result<()> {
     wait_until(&format!("{packets} packets are kept"), || {

@@ -348,7 +348,9 @@ fn what_an_overflow_loses_is_lost() -> Result<()> {
         ensure_no_alarm(&intervals, others)?;
         let tally =
             |verdict| -> u64 { intervals.iter().map(|one| one.tally(verdict).packets).sum() };
-        ensure!(tally("lost") > 0, "nothing is lost");
+        // Where epochs have run together, it may be found in an interval that is not checked.
+        let is_found = tally("lost") > 0 || (!others.is_empty() && tally("not_checked") > 0);
+        ensure!(is_found, "nothing is lost");
         let all_comparable = intervals.iter().all(|one| one.crosscheck.comparable);
         ensure!(all_comparable == others.is_empty(), "{tenths}/10 s");
     }
@@ -386,7 +388,7 @@ fn kept_until_the_last_epoch_is_just_over() -> Result<()> {
 
 fn a_loss_both_ways() -> Result<()> {
     let router = Router::new(COMPLETE)?;
-    let acctd = router.acctd(&[&BOTH_WAYS[1..], &["-interval=2s"]].concat())?;
+    let acctd = router.acctd(&[&BOTH_WAYS[1..], &["-interval=10s"]].concat())?;
     let load = TrafficArgs {
         count: 50_000,
         rate: 50_000,
@@ -401,7 +403,7 @@ fn a_loss_both_ways() -> Result<()> {
     })?;
     acctd.signal(Signal::CONT)?;
     wait_until_all_is_read(&acctd)?;
-    wait_for_files(&acctd, 2)?;
+    wait_for_files(&acctd, 1)?;
     router.rig.send(&load)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;

@@ -188,7 +188,10 @@ fn killed_while_it_saves() -> Result<()> {
         // The second checkpoint, or the file: both leave the first checkpoint.
         let acctd = faulty(&rig, step, ONE_HOUR)?;
         acctd.wait_for_line("Started accounting")?;
+        // All wait for it at once, and so are in the first one.
+        acctd.signal(Signal::STOP)?;
         send(&rig, 1_000)?;
+        acctd.signal(Signal::CONT)?;
         saved.packets += 1_000;
         saved.bytes += 100_000;
         wait_for_checkpoint(&rig)?;

@@ -13,7 +13,7 @@ use testkit::veth::Veth;
 use super::named_namespace::Named;
 use crate::errors::{as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals};
-use crate::waiting::wait_for_lines;
+use crate::waiting::{wait_for_lines, wait_until_written};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -229,7 +229,7 @@ fn three_capabilities(way: &str) -> Result<()> {
     let expected = Rights::only(FOR_A_CROSS_CHECK);
     ensure_each_thread_has(&acctd, expected)?;
     some_traffic(&rig, 20_000)?;
-    wait_for_lines(&acctd, "Stats file", 2)?;
+    wait_until_written(&rig, 20_000)?;
     ensure_cross_checked(&rig, 20_000)?;
     for round in 1..=2 {
         rig.router.run(&["ip", "link", "del", "lan0"])?;

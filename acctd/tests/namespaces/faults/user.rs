@@ -15,7 +15,7 @@ use super::privilege::{
 };
 use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, Rig};
-use crate::waiting::{wait_for_lines, wait_until_saved};
+use crate::waiting::{wait_for_lines, wait_until_saved, wait_until_written};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -148,7 +148,7 @@ fn with_a_cross_check() -> Result<()> {
     let acctd = rig.acctd(&args)?;
     ensure_each_thread_is_nobody(&acctd, FOR_A_CROSS_CHECK)?;
     some_traffic(&rig, 20_000)?;
-    wait_for_lines(&acctd, "Stats file", 2)?;
+    wait_until_written(&rig, 20_000)?;
     rig.router.run(&["ip", "link", "del", "lan0"])?;
     acctd.wait_for_line("lan0 is gone")?;
     rig.veth = Veth::new(&rig.router, "lan0", &rig.wire, "wire0")?;
