@@ -309,17 +309,17 @@ impl Engine {
             start: self.timeline.start_of(self.saving.interval.index_of(now)),
             end: self.timeline.end_of_period(now),
         };
-        self.state.note_look(open, self.bindings.are_bound());
+        self.state.record_tick(open, self.bindings.are_bound());
         if let Some(rules) = &self.rules {
-            self.state.note_rules(rules.are_gone());
+            self.state.record_rules(rules.are_gone());
         }
         match &self.kernel {
             KernelWatch::Off | KernelWatch::Active(None) => {}
             KernelWatch::Active(Some(crosscheck)) => {
                 let looked = (crosscheck.runs().to_vec(), crosscheck.interfaces());
-                self.state.note_crosscheck(Some(looked));
+                self.state.record_crosscheck(Some(looked));
             }
-            KernelWatch::Failed => self.state.note_crosscheck(None),
+            KernelWatch::Failed => self.state.record_crosscheck(None),
         }
     }
 

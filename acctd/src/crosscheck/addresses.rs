@@ -1,6 +1,6 @@
-//! The Ethernet addresses for which an interface takes frames besides its own: macvlan devices, be they here or in
-//! another network namespace, and VLAN devices with an address of their own have them put on its list. To TC on the
-//! interface their frames are for another host; behind it they are not.
+//! Further Ethernet addresses for which an interface accepts frames: those of its macvlan devices, in any
+//! network namespace, and of its VLAN devices. At TC on the interface, their frames count as frames for another
+//! host; the kernel delivers them afterwards.
 
 use std::io;
 
@@ -11,28 +11,28 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::tc_netlink;
 
-/// `struct ndmsg` of `linux/neighbour.h`: where its fields are.
+/// `struct ndmsg` of `linux/neighbour.h`: its size and the offsets of its fields.
 const NDMSG_BYTES: usize = 12;
 const INDEX_AT: usize = 4;
 const FLAGS_AT: usize = 10;
-/// The entry is the interface's own, and not its bridge's.
+/// The entry belongs to the interface and not to its bridge.
 const NTF_SELF: u8 = 2;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 
-/// Those of the interface with this index, as the programs' map has them.
-pub fn read(index: u32) -> io::Result<Vec<(AddressKey, u32)>> {
+/// The addresses of the interface with this index, as the programs' map has them.
+pub(crate) fn read(index: u32) -> io::Result<Vec<(AddressKey, u32)>> {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = index;
     let request = RouteNetlinkMessage::GetNeighbour(message);
-    let entries = tc_netlink::ask_strictly(request, NLM_F_REQUEST | NLM_F_DUMP, entry)?;
+    let entries = tc_netlink::request_strict(request, NLM_F_REQUEST | NLM_F_DUMP, entry)?;
     let entries = entries.into_iter().flatten();
     let own = entries.filter(|key| key.device == index);
     Ok(own.map(|key| (key, 1)).collect())
 }
 
-/// A unicast address on the interface's own list. Tunnels list what is behind them, with where that is.
+/// A unicast address of the interface. A tunnel also lists remote addresses, each with its destination.
 fn entry(message: &[u8]) -> io::Result<Option<AddressKey>> {
     let index = message.get(INDEX_AT..).and_then(tc_netlink::number);
     let is_own = message
@@ -85,7 +85,7 @@ mod tests {
         };
         let one = message(NTF_SELF, &[(NDA_LLADDR, &address)]);
         assert_eq!(entry(&one).unwrap(), Some(wanted));
-        // Of its bridge, multicast, and behind a tunnel.
+        // Of the bridge, multicast, and of a tunnel's remote end.
         let others = [
             message(0, &[(NDA_LLADDR, &address)]),
             message(NTF_SELF, &[(NDA_LLADDR, &[0x33, 0x33, 0, 0, 0, 1])]),
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(entry(&other).unwrap(), None);
         }
         for length in 0..one.len() {
-            // Whatever it is, no panic.
+            // No input causes a panic.
             let _lenient = entry(&one[..length]);
         }
         assert_eq!(read(1).unwrap(), [], "loopback has none");

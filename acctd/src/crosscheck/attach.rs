@@ -1,5 +1,5 @@
-//! Attaches the programs to an interface's hooks, sees whether they are there and in front, and takes
-//! them off when dropped.
+//! Attaches the programs to an interface's hooks, checks that they are still attached and run first, and
+//! detaches them when dropped.
 
 use std::fmt;
 
@@ -15,47 +15,46 @@ use super::{bpf_syscall, claims, object};
 use crate::config::crosscheck::{AttachMode, End, Watched};
 use crate::crosscheck::tc_netlink::index_of;
 
-/// Acctd's programs on one interface.
+/// acctd's programs on one interface.
 #[derive(Debug)]
-pub struct Attached {
-    /// The interface's index while they are on it; it changes when the interface comes back.
-    pub index: u32,
+pub(crate) struct Attached {
+    /// The interface's index when they were attached. An interface that comes back has another one.
+    pub(crate) index: u32,
     interface: String,
-    // Dropped in this order: filters before the qdisc that they are on.
-    hooked: Vec<Hooked>,
+    // Dropped in this order: the filters before their qdisc.
+    programs: Vec<AttachedProgram>,
     clsact: Option<Clsact>,
 }
 
-/// A program on a hook.
 #[derive(Debug)]
-struct Hooked {
+struct AttachedProgram {
     hook: TcAttachType,
-    program: u32,
+    id: u32,
     _link: SchedClassifierLink,
 }
 
-/// What has become of acctd's programs on an interface.
+/// The state of acctd's programs on an interface.
 #[derive(Debug)]
-pub enum Condition {
-    /// They are there, and see each packet first.
-    Whole,
-    /// Somebody has taken this one off: `ingress`.
+pub(crate) enum AttachState {
+    /// All are attached, and see each packet first.
+    Complete,
+    /// The program of this hook (`ingress`, `egress`) is not attached any more.
     Removed(&'static str),
-    /// These run before one of them, and may keep packets from it.
-    Behind(Vec<InFront>),
+    /// These programs run before one of acctd's, and may hide packets from it.
+    Preceded(Vec<PrecedingProgram>),
 }
 
-/// A program or filter of somebody else's that runs before acctd's.
+/// A foreign program or filter that runs before acctd's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InFront {
+pub(crate) struct PrecedingProgram {
     interface: String,
     hook: TcAttachType,
-    other: Other,
+    kind: ProgramKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Other {
-    /// By its id.
+enum ProgramKind {
+    /// The program's id.
     Tcx(u32),
     Filter {
         kind: String,
@@ -65,22 +64,21 @@ enum Other {
     },
 }
 
-impl InFront {
-    /// Whether acctd may get in front of it by attaching once more.
-    fn can_be_passed(&self, has_tcx: bool) -> bool {
-        match &self.other {
-            Other::Tcx(_) => has_tcx,
-            // The kernel keeps filters of one kind in each priority.
-            Other::Filter { kind, .. } => kind == "bpf",
+impl PrecedingProgram {
+    fn can_be_overtaken(&self, by_tcx: bool) -> bool {
+        match &self.kind {
+            ProgramKind::Tcx(_) => by_tcx,
+            // Filters of one priority are all of one kind, and the latest runs first.
+            ProgramKind::Filter { kind, .. } => kind == "bpf",
         }
     }
 }
 
-impl fmt::Display for InFront {
+impl fmt::Display for PrecedingProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hook = hook_name(self.hook);
-        match &self.other {
-            Other::Tcx(id) => {
+        match &self.kind {
+            ProgramKind::Tcx(id) => {
                 write!(f, "TCX program id {id}")?;
                 match program_name(&self.interface, self.hook, *id) {
                     Some(name) => write!(f, " ({name})")?,
@@ -88,7 +86,7 @@ impl fmt::Display for InFront {
                 }
                 write!(f, " on {} {hook}", self.interface)
             }
-            Other::Filter {
+            ProgramKind::Filter {
                 kind,
                 name,
                 program,
@@ -106,29 +104,27 @@ impl fmt::Display for InFront {
 
 /// Why programs cannot be attached.
 #[derive(Debug)]
-pub enum AttachError {
-    /// Whatever happens on this machine, it will not change that.
-    ForGood(anyhow::Error),
-    /// It may go another time.
-    ForNow(anyhow::Error),
+pub(crate) enum AttachError {
+    /// A retry cannot succeed: a capability is missing, or the kernel is too old.
+    Permanent(anyhow::Error),
+    /// A retry may succeed.
+    Temporary(anyhow::Error),
 }
 
 impl From<anyhow::Error> for AttachError {
     fn from(error: anyhow::Error) -> Self {
         let errno = error.chain().find_map(errno_of);
         match errno {
-            Some(libc::EPERM | libc::EACCES) => Self::ForGood(error),
-            _ => Self::ForNow(error),
+            Some(libc::EPERM | libc::EACCES) => Self::Permanent(error),
+            _ => Self::Temporary(error),
         }
     }
 }
 
 impl AttachError {
-    /// What it says.
-    #[must_use]
-    pub fn into_inner(self) -> anyhow::Error {
+    pub(crate) fn into_inner(self) -> anyhow::Error {
         match self {
-            Self::ForGood(error) | Self::ForNow(error) => error,
+            Self::Permanent(error) | Self::Temporary(error) => error,
         }
     }
 }
@@ -139,9 +135,8 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 }
 
 impl Attached {
-    /// Attaches the two programs that `watched` needs, in the way that `mode` says. A qdisc is only added
-    /// if `may_add_qdisc`.
-    pub fn attach(
+    /// Attaches the two programs that `watched` needs. Adds a qdisc only if `may_add_qdisc`.
+    pub(crate) fn attach(
         ebpf: &mut Ebpf,
         watched: &Watched,
         index: u32,
@@ -150,7 +145,7 @@ impl Attached {
     ) -> Result<Self, AttachError> {
         let interface = &watched.interface;
         if mode != AttachMode::Clsact {
-            // An acctd that was killed may have used it.
+            // A killed acctd may have used clsact.
             clsact::clean_up(interface, index, &PROGRAMS)?;
         }
         let attached = match mode {
@@ -162,7 +157,7 @@ impl Attached {
                     Self::by_clsact(ebpf, watched, index, may_add_qdisc)?
                 }
                 Err(error) if is_unsupported(&error) => {
-                    return Err(AttachError::ForGood(anyhow!(
+                    return Err(AttachError::Permanent(anyhow!(
                         "cannot attach to {interface} by TCX: {error}: TCX needs Linux 6.6; use --crosscheck-attach clsact"
                     )));
                 }
@@ -173,118 +168,113 @@ impl Attached {
                 }
             },
         };
-        // They were attached by the name.
+        // aya attaches by name, so the index may have changed meanwhile.
         if index_of(interface) != Some(index) {
-            let changed = anyhow!("{interface} became another interface meanwhile");
-            return Err(AttachError::ForNow(changed));
+            let changed = anyhow!("another interface has the name {interface} since a moment ago");
+            return Err(AttachError::Temporary(changed));
         }
         Ok(attached)
     }
 
-    /// Whether it cannot have a program on egress.
-    #[must_use]
-    pub fn lacks_egress(&self) -> bool {
+    /// Whether the interface's qdisc has no egress hook.
+    pub(crate) fn lacks_egress(&self) -> bool {
         self.clsact
             .as_ref()
             .is_some_and(|clsact| !clsact.has_egress)
     }
 
-    /// Whether it is on a qdisc that is not acctd's own.
-    #[must_use]
-    pub fn shares_qdisc(&self) -> bool {
+    /// Whether the qdisc is not acctd's.
+    pub(crate) fn shares_qdisc(&self) -> bool {
         self.clsact.as_ref().is_some_and(|clsact| !clsact.is_ours)
     }
 
-    /// Whether the programs are still there, and in front: anybody may remove a qdisc with the filters on
-    /// it, detach a link by force, and put a program in front that lets no other run. What cannot be
-    /// seen is taken for as it was.
-    #[must_use]
-    pub fn condition(&self) -> Condition {
+    /// Other programs may remove a qdisc with its filters, detach a link by force, or attach a program in
+    /// front that lets no other run. A hook that cannot be read counts as complete.
+    pub(crate) fn state(&self) -> AttachState {
         let mut in_front = Vec::new();
-        for hooked in &self.hooked {
+        for program in &self.programs {
             let found = match &self.clsact {
-                None => self.condition_of_tcx(hooked),
-                Some(_) => self.condition_of_filter(hooked),
+                None => self.before_tcx(program),
+                Some(_) => self.before_filter(program),
             };
             match found {
                 Ok(Some(others)) => in_front.extend(others),
-                Ok(None) => return Condition::Removed(hook_name(hooked.hook)),
-                Err(error) => debug!("cannot see what is on {}: {error:#}", self.interface),
+                Ok(None) => return AttachState::Removed(hook_name(program.hook)),
+                Err(error) => debug!("cannot list the programs on {}: {error:#}", self.interface),
             }
         }
         if in_front.is_empty() {
-            Condition::Whole
+            AttachState::Complete
         } else {
-            Condition::Behind(in_front)
+            AttachState::Preceded(in_front)
         }
     }
 
-    /// Whether attaching once more puts acctd in front of this one.
-    #[must_use]
-    pub fn can_pass(&self, other: &InFront) -> bool {
-        other.can_be_passed(self.clsact.is_none())
+    /// Whether acctd runs before `other` if it attaches again.
+    pub(crate) fn can_overtake(&self, other: &PrecedingProgram) -> bool {
+        other.can_be_overtaken(self.clsact.is_none())
     }
 
-    /// What runs before it; `None` if it is not there.
-    fn condition_of_tcx(&self, hooked: &Hooked) -> Result<Option<Vec<InFront>>> {
-        let programs = bpf_syscall::tcx_programs(self.index, hooked.hook)?;
-        let own = programs.iter().position(|&id| id == hooked.program);
-        Ok(own.map(|own| self.not_acctds(&programs[..own], hooked.hook)))
+    /// What runs before acctd's program; `None` if that one is not attached.
+    fn before_tcx(&self, own: &AttachedProgram) -> Result<Option<Vec<PrecedingProgram>>> {
+        let programs = bpf_syscall::tcx_programs(self.index, own.hook)?;
+        let place = programs.iter().position(|&id| id == own.id);
+        Ok(place.map(|place| self.foreign_tcx(&programs[..place], own.hook)))
     }
 
-    fn condition_of_filter(&self, hooked: &Hooked) -> Result<Option<Vec<InFront>>> {
-        let filters = clsact::filters_of(self.index, hooked.hook)?;
+    fn before_filter(&self, own: &AttachedProgram) -> Result<Option<Vec<PrecedingProgram>>> {
+        let filters = clsact::filters_of(self.index, own.hook)?;
         let is_own = |filter: &clsact::Filter| {
-            filter.kind == "bpf" && filter.handle() != 0 && filter.program == hooked.program
+            filter.kind == "bpf" && filter.handle() != 0 && filter.program == own.id
         };
-        let Some(own) = filters.iter().position(is_own) else {
+        let Some(place) = filters.iter().position(is_own) else {
             return Ok(None);
         };
-        // TCX programs come before all filters.
-        let programs = bpf_syscall::tcx_programs(self.index, hooked.hook)?;
-        let mut in_front = self.not_acctds(&programs, hooked.hook);
-        let others = filters[..own].iter();
+        // TCX programs run before all filters.
+        let programs = bpf_syscall::tcx_programs(self.index, own.hook)?;
+        let mut in_front = self.foreign_tcx(&programs, own.hook);
+        let others = filters[..place].iter();
         let others = others.filter(|filter| {
             filter.takes_packets() && !(filter.program > 0 && claims::is_claimed(filter.program))
         });
-        in_front.extend(others.map(|filter| InFront {
+        in_front.extend(others.map(|filter| PrecedingProgram {
             interface: self.interface.clone(),
-            hook: hooked.hook,
-            other: Other::Filter {
+            hook: own.hook,
+            kind: ProgramKind::Filter {
                 kind: filter.kind.clone(),
                 name: filter.name.clone(),
                 program: filter.program,
                 priority: filter.priority(),
             },
         }));
-        // A filter may have many entries.
+        // One filter may have several entries.
         in_front.dedup();
         Ok(Some(in_front))
     }
 
-    /// An acctd's programs keep no packet from others.
-    fn not_acctds(&self, programs: &[u32], hook: TcAttachType) -> Vec<InFront> {
+    /// Without the programs of other acctds, which let all packets pass.
+    fn foreign_tcx(&self, programs: &[u32], hook: TcAttachType) -> Vec<PrecedingProgram> {
         let others = programs.iter().filter(|&&id| !claims::is_claimed(id));
         others
-            .map(|&id| InFront {
+            .map(|&id| PrecedingProgram {
                 interface: self.interface.clone(),
                 hook,
-                other: Other::Tcx(id),
+                kind: ProgramKind::Tcx(id),
             })
             .collect()
     }
 
-    /// In front of all others: one that redirects or drops hides nothing.
+    /// Before all others, so that none that redirects or drops packets hides them.
     fn by_tcx(ebpf: &mut Ebpf, watched: &Watched, index: u32) -> Result<Self, ProgramError> {
-        let mut hooked = Vec::new();
+        let mut programs = Vec::new();
         for (hook, name) in watched.programs() {
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            hooked.push(put_on(ebpf, watched, hook, name, options)?);
+            programs.push(attach_program(ebpf, watched, hook, name, options)?);
         }
         Ok(Self {
             index,
             interface: watched.interface.clone(),
-            hooked,
+            programs,
             clsact: None,
         })
     }
@@ -297,17 +287,17 @@ impl Attached {
     ) -> Result<Self> {
         let interface = &watched.interface;
         let clsact = Clsact::ensure(interface, index, &PROGRAMS, may_add_qdisc)?;
-        let mut hooked = Vec::new();
+        let mut programs = Vec::new();
         for (hook, name) in watched.programs() {
             if hook == TcAttachType::Egress && !clsact.has_egress {
-                // A filter for it would run on ingress.
+                // The kernel would run it on ingress.
                 continue;
             }
             let program = classifier(ebpf, name)?.info()?.id();
             let options: NlOptions = clsact.options(hook, program)?;
             let options = TcAttachOptions::Netlink(options);
-            hooked.push(
-                put_on(ebpf, watched, hook, name, options)
+            programs.push(
+                attach_program(ebpf, watched, hook, name, options)
                     .with_context(|| format!("cannot attach to {interface} by clsact"))?,
             );
         }
@@ -315,27 +305,27 @@ impl Attached {
         Ok(Self {
             index,
             interface: interface.clone(),
-            hooked,
+            programs,
             clsact: Some(clsact),
         })
     }
 }
 
-fn put_on(
+fn attach_program(
     ebpf: &mut Ebpf,
     watched: &Watched,
     hook: TcAttachType,
     name: &str,
     options: TcAttachOptions,
-) -> Result<Hooked, ProgramError> {
+) -> Result<AttachedProgram, ProgramError> {
     let classifier = classifier(ebpf, name)?;
-    let program = classifier.info()?.id();
-    let id = classifier.attach_with_options(&watched.interface, hook, options)?;
-    Ok(Hooked {
+    let id = classifier.info()?.id();
+    let link = classifier.attach_with_options(&watched.interface, hook, options)?;
+    Ok(AttachedProgram {
         hook,
-        program,
-        // Ours from here on, so that it can be dropped when the interface has gone.
-        _link: classifier.take_link(id)?,
+        id,
+        // Taken from aya, so that it can be dropped when the interface disappears.
+        _link: classifier.take_link(link)?,
     })
 }
 
@@ -352,14 +342,14 @@ fn hook_name(hook: TcAttachType) -> &'static str {
     }
 }
 
-/// It takes `CAP_SYS_ADMIN`, which acctd mostly has given up.
+/// Requires `CAP_SYS_ADMIN`, which acctd has usually dropped.
 fn program_name(interface: &str, hook: TcAttachType, id: u32) -> Option<String> {
     let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
     let program = programs.iter().find(|program| program.id() == id)?;
     program.name_as_str().map(str::to_owned)
 }
 
-/// What a kernel says that does not know the attach types of TCX.
+/// The error of a kernel that does not know the attach types of TCX.
 fn is_unsupported(error: &ProgramError) -> bool {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EINVAL),
@@ -367,11 +357,11 @@ fn is_unsupported(error: &ProgramError) -> bool {
     }
 }
 
-/// All programs of the contract.
+/// All programs of the map contract.
 pub(crate) const PROGRAMS: [&str; 4] = [INGRESS_SOURCE, INGRESS_DEST, EGRESS_SOURCE, EGRESS_DEST];
 
 impl Watched {
-    /// The hooks and the programs for them.
+    /// The program of each hook.
     pub(crate) fn programs(&self) -> [(TcAttachType, &'static str); 2] {
         match self.end {
             End::Far => [

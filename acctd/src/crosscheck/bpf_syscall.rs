@@ -1,9 +1,9 @@
-//! The commands of bpf(2) that aya 0.14 lacks: reading a map in batches, removing an element of an array
-//! of maps, and asking for the ids of the programs on an interface (aya's takes `CAP_SYS_ADMIN`, as it
-//! opens each program).
+//! The commands of bpf(2) that aya 0.14 lacks: read a map in batches, remove an element of an array of maps,
+//! and list the ids of an interface's programs (aya's function opens each program, which requires
+//! `CAP_SYS_ADMIN`).
 //!
-//! The kernel reads and writes as many bytes as a map's keys and values have, wherever it is told to. So
-//! only a map whose sizes were compared with the types can be asked here.
+//! At the given address, the kernel reads or writes as many bytes as the map's keys and values have. So these
+//! functions accept only a map whose sizes were compared with the types.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -64,11 +64,10 @@ struct QueryAttr {
 
 /// # Safety
 ///
-/// `attr` is the part of `union bpf_attr` that `command` uses. Each address in it is 0, or of memory that
-/// lives through the call and has room for all that the kernel reads or writes there.
+/// `attr` must be the part of `union bpf_attr` that `command` uses. Each address in it must be 0, or of memory
+/// that is valid during the call and has room for all that the kernel reads or writes there.
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: the kernel reads and writes `attr` within the size that is given; for what its addresses
-    // point to, the caller answers.
+    // SAFETY: the kernel reads and writes `attr` within the given size. The caller guarantees the rest.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -88,30 +87,30 @@ fn descriptor(map: BorrowedFd<'_>) -> u32 {
     u32::try_from(map.as_raw_fd()).unwrap_or(u32::MAX)
 }
 
-/// For the kernel to read from.
+/// The kernel reads from there.
 fn address_of<T>(values: &[T]) -> u64 {
     values.as_ptr().expose_provenance() as u64
 }
 
-/// For the kernel to write to.
+/// The kernel writes to there.
 fn address_of_mut<T>(values: &mut [T]) -> u64 {
     values.as_mut_ptr().expose_provenance() as u64
 }
 
-fn data_of(map: &Map) -> Result<&MapData> {
+fn map_data(map: &Map) -> Result<&MapData> {
     match map {
         Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
-        other => bail!("{other:?} is no map of epochs"),
+        other => bail!("{other:?} is not a map of epochs"),
     }
 }
 
-/// What the kernel says of the map itself, not what an object says.
-fn must_be(map: &MapData, kind: MapType, key_bytes: usize, value_bytes: usize) -> Result<()> {
-    let info = map.info().context("cannot see how a map is made")?;
+/// Compares with the kernel's map itself, not with an object's definition.
+fn require(map: &MapData, kind: MapType, key_bytes: usize, value_bytes: usize) -> Result<()> {
+    let info = map.info().context("cannot read a map's type and sizes")?;
     let found = (info.key_size() as usize, info.value_size() as usize);
     if info.map_type()? != kind || found != (key_bytes, value_bytes) {
         bail!(
-            "a map of {kind:?} with keys and values of {key_bytes} and {value_bytes} bytes is needed, and the kernel has one of {:?} with {} and {}",
+            "a map has type {:?} with keys and values of {} and {} bytes, instead of {kind:?} with {key_bytes} and {value_bytes}",
             info.map_type()?,
             found.0,
             found.1
@@ -122,13 +121,13 @@ fn must_be(map: &MapData, kind: MapType, key_bytes: usize, value_bytes: usize) -
 
 /// A hash map of [`EpochKey`] to [`EpochValue`].
 #[derive(Debug)]
-pub struct EpochMap(Map);
+pub(crate) struct EpochMap(Map);
 
 impl EpochMap {
     /// Fails if the kernel's map has keys or values of another size.
-    pub fn new(map: Map) -> Result<Self> {
-        let data = data_of(&map)?;
-        must_be(
+    pub(crate) fn new(map: Map) -> Result<Self> {
+        let data = map_data(&map)?;
+        require(
             data,
             MapType::Hash,
             size_of::<EpochKey>(),
@@ -137,17 +136,16 @@ impl EpochMap {
         Ok(Self(map))
     }
 
-    /// As aya has it.
-    pub fn data(&self) -> Result<&MapData> {
-        data_of(&self.0)
+    pub(crate) fn data(&self) -> Result<&MapData> {
+        map_data(&self.0)
     }
 
-    /// Reads all of it; nothing writes to it any more.
-    pub fn for_each(&self, mut visit: impl FnMut(&EpochKey, &EpochValue)) -> Result<()> {
+    /// Calls `visit` for each entry. No program may write to the map any more.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&EpochKey, &EpochValue)) -> Result<()> {
         let map_fd = descriptor(self.data()?.fd().as_fd());
         let mut keys = vec![EpochKey::default(); BATCH];
         let mut values = vec![EpochValue::default(); BATCH];
-        // Opaque to us, and at most as long as a key.
+        // Opaque, and at most as long as a key.
         let mut position = [0_u64; 8];
         let mut is_first = true;
         loop {
@@ -169,7 +167,7 @@ impl EpochMap {
             let is_last = match result {
                 Ok(()) => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-                // A hash bucket with more entries than fit.
+                // A hash bucket has more entries than fit.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                     keys.resize(2 * keys.len(), EpochKey::default());
                     values.resize(keys.len(), EpochValue::default());
@@ -189,14 +187,14 @@ impl EpochMap {
     }
 }
 
-/// Entries that are read at a time.
+/// Entries per read.
 const BATCH: usize = 8_192;
 
-/// Takes the element out of an array of maps and waits until no program uses it any more; that it
-/// is not there is no error.
-pub fn delete_element(array_of_maps: &Map, index: u32) -> Result<()> {
-    let map = data_of(array_of_maps)?;
-    must_be(
+/// Removes an element of an array of maps and waits until no program uses it any more. A missing element is no
+/// error.
+pub(crate) fn delete_element(array_of_maps: &Map, index: u32) -> Result<()> {
+    let map = map_data(array_of_maps)?;
+    require(
         map,
         MapType::ArrayOfMaps,
         size_of::<u32>(),
@@ -218,15 +216,15 @@ pub fn delete_element(array_of_maps: &Map, index: u32) -> Result<()> {
     }
 }
 
-/// The ids of the TCX programs on an interface of this network namespace, in the order in which they
-/// run. None where the kernel has no TCX. It takes `CAP_NET_ADMIN`.
-pub fn tcx_programs(index: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
+/// The ids of an interface's TCX programs, in the order in which they run; none if the kernel has no TCX.
+/// Requires `CAP_NET_ADMIN`.
+pub(crate) fn tcx_programs(index: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
     let attach_type = match hook {
         TcAttachType::Ingress => BPF_TCX_INGRESS,
         TcAttachType::Egress => BPF_TCX_EGRESS,
         TcAttachType::Custom(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    // The kernel takes no more (`BPF_MPROG_MAX`).
+    // The kernel's limit (`BPF_MPROG_MAX`).
     let mut ids = [0_u32; 64];
     let mut attr = QueryAttr {
         target_ifindex: index,
@@ -240,7 +238,7 @@ pub fn tcx_programs(index: u32, hook: TcAttachType) -> io::Result<Vec<u32>> {
     match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
         Ok(()) => Ok(ids.into_iter().take(attr.count as usize).collect()),
         Err(error) => match error.raw_os_error() {
-            // No program was ever there, or the attach type is not known.
+            // No program was ever attached, or the kernel has no TCX.
             Some(libc::ENOENT | libc::EINVAL) => Ok(Vec::new()),
             _ => Err(error),
         },
@@ -253,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// It takes root: without it there is no map to try with.
+    /// `None` without root, which creating a map requires.
     fn map(kind: u32, key_bytes: usize, value_bytes: usize) -> Option<Map> {
         let small = |size| u32::try_from(size).unwrap();
         let (key, value) = (small(key_bytes), small(value_bytes));

@@ -1,13 +1,13 @@
-//! Which programs are those of a living acctd. What is attached over netlink outlives its process, so an
-//! acctd has to tell what a killed one has left from what another one needs; and a program of acctd's in
-//! front of acctd's own programs hides nothing.
+//! Which programs belong to a running acctd. A filter outlives its process, so acctd must distinguish the
+//! filters of a killed acctd, which it removes, from those of a running one. And another acctd's program that
+//! runs before acctd's hides no packets.
 //!
-//! The kernel is asked, and it alone: for each of its programs an acctd holds a netlink socket whose port
-//! id stands for the program's id. There is one such port in a network namespace, it goes with its holder,
-//! and anybody may see whether it is taken, whatever files he shares with the holder.
+//! Only the kernel's state decides: for each of its programs, an acctd holds a netlink socket whose port id
+//! is made from the program's id. A port has one holder in a network namespace, and is free when the holder
+//! ends. Any process can see whether a port is in use, without sharing files with its holder.
 //!
-//! Anybody may take a port, too. That keeps no acctd from its work: a program whose port is taken already
-//! is claimed by that. All that comes of it is that what a killed acctd has left stays for longer.
+//! Any process can bind such a port, too. Then acctd takes the program for one of a running acctd. The only
+//! effect is that a filter of a killed acctd stays.
 
 use std::io;
 
@@ -15,22 +15,20 @@ use log::debug;
 use netlink_sys::protocols::NETLINK_USERSOCK;
 use netlink_sys::{Socket, SocketAddr};
 
-/// Far from process ids, which are what other programs' sockets have for their ports, and below those
-/// that the kernel gives to the others.
+/// Above all process ids, which most programs use as port ids, and below those that the kernel chooses for
+/// the others.
 const FIRST_PORT: u32 = 0x6000_0000;
-/// Programs have ids in their order, so two of a machine differ in these bits.
+/// The kernel numbers programs in order, so two programs of a machine differ in these bits.
 const ID_BITS: u32 = 0x0fff_ffff;
 
-/// A program that is claimed, for as long as this lives.
+/// Claims a program until dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     _port: Option<Socket>,
 }
 
 impl Claim {
-    /// Claims a program of this process.
-    #[must_use]
-    pub fn of(program: u32) -> Self {
+    pub(crate) fn of(program: u32) -> Self {
         match bind(program) {
             Ok(port) => Self { _port: port },
             Err(error) => {
@@ -41,9 +39,8 @@ impl Claim {
     }
 }
 
-/// Whether a running acctd in this network namespace owns this program. If that is unknown, the answer is yes.
-#[must_use]
-pub fn is_claimed(program: u32) -> bool {
+/// Whether a running acctd in this network namespace owns this program; true if that is unknown.
+pub(crate) fn is_claimed(program: u32) -> bool {
     !matches!(bind(program), Ok(Some(_free)))
 }
 
@@ -64,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_claim_lives_as_long_as_its_holder_whoever_else_has_it() {
-        // No kernel has loaded so many.
+        // No kernel reaches this id.
         const PROGRAM: u32 = ID_BITS - 7;
         assert!(!is_claimed(PROGRAM));
         let claim = Claim::of(PROGRAM);

@@ -1,12 +1,12 @@
-//! The clsact qdisc, through which programs are attached where TCX is not used. Unlike a TCX link it
-//! outlives the process, so acctd removes what it has made and finds what a killed acctd has left: filters
-//! with acctd's names whose programs nobody claims.
+//! The clsact qdisc, to which programs are attached if TCX is not used. Unlike a TCX link, it outlives the
+//! process. So acctd removes what it has added, and what a killed acctd has left: filters with acctd's names
+//! whose programs nobody claims.
 //!
-//! The handles of acctd's filters say whether the qdisc is an acctd's too, so that the last one can remove
-//! both.
+//! The handle of a filter of acctd's says whether an acctd added the qdisc as well. So the last acctd on an
+//! interface removes both.
 //!
-//! Its predecessor `ingress`, which shapers use, has the same place and lets filters be shared, but has no
-//! egress. Only one of the two can be there.
+//! An interface has either `clsact` or its predecessor `ingress`, which shapers use. acctd shares `ingress`
+//! too, but that one has no egress.
 
 use std::io;
 
@@ -16,30 +16,35 @@ use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
 use log::{info, warn};
 
 use super::claims;
-pub use super::tc_netlink::Filter;
+pub(super) use super::tc_netlink::Filter;
 use super::tc_netlink::{self, CLSACT_EGRESS, CLSACT_INGRESS};
 
-/// Of a filter of acctd's: two programs never have the same, so several acctds may be there.
+/// The handle of a filter contains the program's id, so that several acctds never use the same handle.
 const HANDLES: u32 = 0x4000_0000;
 const HANDLE_ID_BITS: u32 = 0x0fff_ffff;
-/// On a qdisc that an acctd has added.
+/// In the handle: an acctd added the qdisc.
 const OWN_QDISC: u32 = 1;
 
 /// The qdisc of one interface, for as long as acctd's filters are on it.
 #[derive(Debug)]
-pub struct Clsact {
+pub(crate) struct Clsact {
     interface: String,
     index: u32,
-    /// An acctd has added it.
-    pub is_ours: bool,
-    /// Not where it is the `ingress` qdisc.
-    pub has_egress: bool,
+    /// Whether an acctd added it.
+    pub(crate) is_ours: bool,
+    /// False for the `ingress` qdisc.
+    pub(crate) has_egress: bool,
 }
 
 impl Clsact {
-    /// Makes sure that the interface has a qdisc for filters, and that no filter is on it that an acctd
-    /// which was killed has left: one of `names`. Without `may_add` only one that is there is taken.
-    pub fn ensure(interface: &str, index: u32, names: &[&str], may_add: bool) -> Result<Self> {
+    /// Makes sure that the interface has a qdisc for filters, and removes filters called one of `names` that
+    /// a killed acctd has left. Adds a qdisc only if `may_add`.
+    pub(crate) fn ensure(
+        interface: &str,
+        index: u32,
+        names: &[&str],
+        may_add: bool,
+    ) -> Result<Self> {
         let mut clsact = Self::found(interface, index)?;
         clsact.remove_leftovers(names)?;
         if clsact.kind()?.is_some() {
@@ -59,7 +64,7 @@ impl Clsact {
                 );
                 Ok(clsact)
             }
-            // In this moment.
+            // Another program added it since.
             Err(error) if is_there_already(&error) => Self::found(interface, index),
             Err(error) => Err(error).with_context(|| {
                 format!("cannot add the clsact qdisc to {interface} (CONFIG_NET_CLS_ACT)")
@@ -78,11 +83,11 @@ impl Clsact {
         Ok(clsact)
     }
 
-    /// Where the filter of this program goes: in front of all others, if they let it.
-    pub fn options(&self, hook: TcAttachType, program: u32) -> Result<NlOptions> {
+    /// Priority and handle of this program's filter: before all others, if possible.
+    pub(crate) fn options(&self, hook: TcAttachType, program: u32) -> Result<NlOptions> {
         let interface = &self.interface;
         let others = filters_of(self.index, hook)?;
-        // The kernel keeps filters of one kind in each priority, the latest in front.
+        // Filters of one priority are all of one kind, and the latest runs first.
         let is_taken = |priority: u16| {
             others
                 .iter()
@@ -103,7 +108,7 @@ impl Clsact {
     fn remove_leftovers(&mut self, names: &[&str]) -> Result<()> {
         let interface = &self.interface;
         for filter in self.filters_named(names)? {
-            // Whether it lives or not: the last one removes the qdisc.
+            // Even if its acctd is running: the last acctd removes the qdisc.
             self.is_ours |= filter.handle() & !(HANDLE_ID_BITS << 1) == HANDLES | OWN_QDISC;
             if claims::is_claimed(filter.program) {
                 continue;
@@ -122,13 +127,13 @@ impl Clsact {
         Ok(())
     }
 
-    /// `clsact` or `ingress`, if one of them is there.
+    /// `clsact`, `ingress` or none.
     fn kind(&self) -> Result<Option<String>> {
         tc_netlink::qdisc_kind(self.index)
-            .with_context(|| format!("cannot see which qdisc {} has", self.interface))
+            .with_context(|| format!("cannot read the qdiscs of {}", self.interface))
     }
 
-    /// The `ingress` qdisc shows its filters for egress as well.
+    /// Asked for the egress filters of an `ingress` qdisc, the kernel lists those of ingress again.
     fn hooks(&self) -> &'static [TcAttachType] {
         if self.has_egress {
             &[TcAttachType::Ingress, TcAttachType::Egress]
@@ -137,7 +142,7 @@ impl Clsact {
         }
     }
 
-    /// Acctd's filters, whether the acctd lives or not.
+    /// The filters of acctds, running or killed.
     fn filters_named(&self, names: &[&str]) -> Result<Vec<Filter>> {
         let mut found = Vec::new();
         for hook in self.hooks() {
@@ -160,16 +165,15 @@ impl Clsact {
     }
 }
 
-/// Removes the filters, and the qdisc, that an acctd which was killed has left. What a living one
-/// has there stays.
-pub fn clean_up(interface: &str, index: u32, names: &[&str]) -> Result<()> {
+/// Removes the filters and the qdisc that a killed acctd has left. Those of a running acctd stay.
+pub(crate) fn clean_up(interface: &str, index: u32, names: &[&str]) -> Result<()> {
     let mut clsact = Clsact::found(interface, index)?;
-    // What it finds to be an acctd's goes when this is dropped, if nobody uses it.
+    // Then the drop removes the qdisc, if an acctd added it and nobody uses it.
     clsact.remove_leftovers(names)
 }
 
 impl Drop for Clsact {
-    /// Somebody else's filters may be on it by now: then it stays.
+    /// The qdisc stays if it has foreign filters by now.
     fn drop(&mut self) {
         if !self.is_ours {
             return;
@@ -183,14 +187,14 @@ impl Drop for Clsact {
         });
         match removed {
             Ok(()) => {}
-            // The interface is gone, and the qdisc with it, or somebody has removed the qdisc.
+            // The interface is gone, or somebody has removed the qdisc.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
                     Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)
                 ) => {}
             Err(error) => warn!(
-                "cannot remove the clsact qdisc from {}: {error}; do it by: tc qdisc del dev {} clsact",
+                "cannot remove the clsact qdisc from {}: {error}; remove it with: tc qdisc del dev {} clsact",
                 self.interface, self.interface
             ),
         }
@@ -213,7 +217,7 @@ fn parent(hook: TcAttachType) -> u32 {
     }
 }
 
-/// All on a hook, in the order in which they run.
-pub fn filters_of(index: u32, hook: TcAttachType) -> Result<Vec<Filter>> {
-    tc_netlink::filters(index, parent(hook)).context("cannot see the filters")
+/// The filters of a hook, in the order in which they run.
+pub(crate) fn filters_of(index: u32, hook: TcAttachType) -> Result<Vec<Filter>> {
+    tc_netlink::filters(index, parent(hook)).context("cannot read the filters")
 }

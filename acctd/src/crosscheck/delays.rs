@@ -1,7 +1,7 @@
-//! Interfaces whose packets are held back between the program and the rules: a shaper (SQM, `wondershaper`) has a filter on
-//! ingress send them to another interface, from whose queue they come back. The kernel takes their stamp away and gives
-//! them another one then. So these packets have no common stamp, and NFLOG's time is later: as on egress, there is an
-//! uncertain time before each boundary, and what differs by it must be gone in the next interval.
+//! Interfaces whose packets are delayed between the program and the rules: an ingress filter of a shaper (SQM,
+//! `wondershaper`) redirects them to another interface, and they return from its queue with a new time stamp.
+//! So TC and NFLOG have no common stamp, and NFLOG's is later. As on egress, packets shortly before a boundary
+//! are uncertain, and a difference that they cause must disappear in the next interval.
 
 use log::{debug, info};
 
@@ -9,24 +9,27 @@ use super::tc_netlink::{self, CLSACT_INGRESS};
 use crate::config::crosscheck::{End, Watched};
 use crate::model::prefix::Side;
 
-/// What is known of each of the watched interfaces.
 #[derive(Debug, Default)]
-pub struct Delays {
-    /// Whether it has such a filter now, in their order.
+pub(crate) struct Delays {
+    /// For each watched interface, whether it has such a filter now.
     delayed: Vec<bool>,
-    /// The sides that had one at any time since the last epochs were closed.
+    /// The sides that had such a filter at any time since the last epochs were closed.
     sides: [bool; 2],
 }
 
 impl Delays {
-    /// Looks at them, each with its index, if it is there.
-    pub fn look(&mut self, watched: &[Watched], index_of: impl Fn(&Watched) -> Option<u32>) {
+    /// `index_of` is `None` for an interface that does not exist.
+    pub(crate) fn update(
+        &mut self,
+        watched: &[Watched],
+        index_of: impl Fn(&Watched) -> Option<u32>,
+    ) {
         self.delayed.resize(watched.len(), false);
         for (one, was_delayed) in watched.iter().zip(&mut self.delayed) {
             let is_delayed = index_of(one).is_some_and(redirects);
             if is_delayed && !*was_delayed {
                 info!(
-                    "{}: a filter redirects what comes in, as shapers do: near the end of an interval it is uncertain, as what goes out is",
+                    "{}: a filter redirects incoming packets, as shapers do: the cross-check allows for their delay at the end of each interval",
                     one.interface
                 );
             }
@@ -36,7 +39,7 @@ impl Delays {
     }
 
     /// The sides of the epochs that are closed now.
-    pub fn take(&mut self, watched: &[Watched]) -> [bool; 2] {
+    pub(crate) fn take(&mut self, watched: &[Watched]) -> [bool; 2] {
         let mut still = [false; 2];
         for (one, is_delayed) in watched.iter().zip(&self.delayed) {
             still[side(one) as usize] |= is_delayed;
@@ -45,7 +48,7 @@ impl Delays {
     }
 }
 
-/// What comes in by it is counted for this side.
+/// The side for which incoming packets are counted.
 fn side(watched: &Watched) -> Side {
     match watched.end {
         End::Far => Side::Source,

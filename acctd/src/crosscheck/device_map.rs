@@ -1,4 +1,4 @@
-//! A map by which the programs know of devices, and what it holds.
+//! A map that tells the programs which devices exist.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,24 +9,23 @@ use aya::maps::{Map, MapData};
 
 /// The programs' map from `K` to a device.
 #[derive(Debug)]
-pub struct DeviceMap<K> {
-    /// It, to be pinned.
-    pub map: Map,
+pub(crate) struct DeviceMap<K> {
+    pub(crate) map: Map,
+    /// A copy of the map's content.
     devices: HashMap<K, u32>,
 }
 
 impl<K: Pod + Eq + Hash> DeviceMap<K> {
-    /// One that is empty.
-    #[must_use]
-    pub fn new(map: Map) -> Self {
+    /// `map` must be empty.
+    pub(crate) fn new(map: Map) -> Self {
         Self {
             map,
             devices: HashMap::new(),
         }
     }
 
-    /// Has it hold these; returns whether that is a change.
-    pub fn refresh(&mut self, devices: impl IntoIterator<Item = (K, u32)>) -> Result<bool> {
+    /// Replaces the map's content; returns whether it changed.
+    pub(crate) fn refresh(&mut self, devices: impl IntoIterator<Item = (K, u32)>) -> Result<bool> {
         let devices: HashMap<K, u32> = devices.into_iter().collect();
         if devices == self.devices {
             return Ok(false);

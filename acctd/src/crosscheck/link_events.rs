@@ -1,5 +1,5 @@
-//! Tells of interfaces that have left this network namespace, and may be back before anybody looks: under the
-//! same name, and with the same index.
+//! Reports interfaces that left this network namespace. Such an interface may be back before the next check,
+//! with the same name and the same index.
 
 use std::io;
 
@@ -12,56 +12,55 @@ use super::tc_netlink;
 /// `linux/rtnetlink.h`.
 const RTNLGRP_LINK: u32 = 1;
 const RTM_DELLINK: u16 = 17;
-/// Where `struct ifinfomsg` has the index, and the family, which a bridge's own messages set.
+/// `struct ifinfomsg`: the offset of its index.
 const INDEX_AT: usize = 4;
 
-/// For some thousand messages between two looks.
+/// Room for some thousand messages between two checks.
 const BUFFER: libc::c_int = 4 << 20;
 
-/// A socket that the kernel tells of them.
+/// A socket that receives the kernel's link events.
 #[derive(Debug)]
-pub struct LinkEvents(Socket);
+pub(crate) struct LinkEvents(Socket);
 
 impl LinkEvents {
-    /// From now on.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
-        // As much of it as we may have.
+        // Without CAP_NET_ADMIN the buffer is smaller.
         let _less = socket.set_rx_buf_sz(BUFFER);
         socket.add_membership(RTNLGRP_LINK)?;
         Ok(Self(socket))
     }
 
-    /// The indices of those that have left since the last time. Where there were more messages than there
-    /// was room for, what is left of them.
-    pub fn gone(&mut self) -> Vec<u32> {
-        let mut gone = Vec::new();
+    /// The indices of the interfaces that left since the last call. If the buffer overflowed, some may be
+    /// missing.
+    pub(crate) fn removed(&mut self) -> Vec<u32> {
+        let mut removed = Vec::new();
         loop {
             match self.0.recv_from_full() {
-                Ok((datagram, _)) => gone.extend(departures(&datagram)),
+                Ok((datagram, _)) => removed.extend(removed_indices(&datagram)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(_) => return gone,
+                Err(_) => return removed,
             }
         }
     }
 }
 
-fn departures(datagram: &[u8]) -> Vec<u32> {
-    let mut gone = Vec::new();
+fn removed_indices(datagram: &[u8]) -> Vec<u32> {
+    let mut removed = Vec::new();
     let mut rest = datagram;
     while let Ok(message) = NetlinkBuffer::new_checked(&rest) {
         let payload = message.payload();
-        // A bridge's port leaves the bridge by the same message, with another family.
+        // If a port leaves its bridge, the message is the same with the bridge's family.
         let is_of_any_family = payload.first() == Some(&0);
         if message.message_type() == RTM_DELLINK && is_of_any_family {
-            gone.extend(payload.get(INDEX_AT..).and_then(tc_netlink::number));
+            removed.extend(payload.get(INDEX_AT..).and_then(tc_netlink::number));
         }
         let length = (message.length() as usize).next_multiple_of(4);
         rest = rest.get(length..).unwrap_or_default();
     }
-    gone
+    removed
 }
 
 #[cfg(test)]
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_devices_that_leave_are_gone() {
+    fn only_interfaces_that_leave_are_reported() {
         const RTM_NEWLINK: u16 = 16;
         let all = [
             message(RTM_DELLINK, 0, 7),
@@ -90,10 +89,10 @@ mod tests {
             message(RTM_DELLINK, 0, 10),
         ]
         .concat();
-        assert_eq!(departures(&all), [7, 10]);
+        assert_eq!(removed_indices(&all), [7, 10]);
         for length in 0..all.len() {
-            // Whatever it is, no panic.
-            let _lenient = departures(&all[..length]);
+            // No input causes a panic.
+            let _lenient = removed_indices(&all[..length]);
         }
     }
 }

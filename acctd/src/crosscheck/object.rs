@@ -1,4 +1,4 @@
-//! The eBPF object: acctd's own or one of the user's, checked against the map contract and loaded.
+//! Checks the eBPF object, acctd's own or the user's, against the map contract, and loads it.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -22,34 +22,33 @@ use crate::config::crosscheck::CrossCheckConfig;
 use crate::model::prefix::Family;
 
 /// Built by `cargo xtask build-ebpf`, which also writes the stamp that a test checks.
-static OWN: &[u8] = include_bytes_aligned!("../../../acctd-ebpf/objects/acctd.o");
+static BUILT_IN: &[u8] = include_bytes_aligned!("../../../acctd-ebpf/objects/acctd.o");
 
-/// Loads the object, with its globals set, and all the programs that `needed` names. Nothing is
-/// attached yet.
-pub fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
+/// Sets the object's globals and loads the programs that `needed` names, without attaching them.
+pub(crate) fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
     let (bytes, name) = match &config.object {
-        None => (Cow::Borrowed(OWN), "acctd's own object".to_owned()),
+        None => (Cow::Borrowed(BUILT_IN), "acctd's own object".to_owned()),
         Some(path) => (Cow::Owned(read(path)?), path.display().to_string()),
     };
-    check(&bytes, needed).with_context(|| format!("{name} does not keep the map contract"))?;
+    check(&bytes, needed).with_context(|| format!("{name} does not follow the map contract"))?;
     let load = || {
         let globals = Globals::new(config);
         let mut loader = globals.loader(config.object.is_none());
         loader
             .load(&bytes)
-            .map_err(|error| refusal(&name, &error.into()))
+            .map_err(|error| load_error(&name, &error.into()))
     };
     let mut ebpf = without_panic(load)?;
     for program in needed {
         classifier(&mut ebpf, program)?
             .load()
-            .map_err(|error| refusal(&format!("{name}, program {program}"), &error.into()))?;
+            .map_err(|error| load_error(&format!("{name}, program {program}"), &error.into()))?;
     }
     Ok(ebpf)
 }
 
-/// One of the programs that were loaded.
-pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+/// The program `name`, which `needed` of [`load`] must have named.
+pub(crate) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     match ebpf.program_mut(name) {
         Some(Program::SchedClassifier(program)) => Ok(program),
         Some(_) => bail!("its program {name} is not of the type classifier"),
@@ -60,33 +59,33 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read --crosscheck-object {}", path.display()))?;
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         bail!(
             "--crosscheck-object {} is no eBPF object: it has more than {} MB",
             path.display(),
-            MOST_BYTES / 1_000_000
+            MAX_BYTES / 1_000_000
         );
     }
     Ok(bytes)
 }
 
-/// Of a file, and of what its sections say they take in memory: acctd's own has 0.1 MB. A file that
-/// never ends, or a section of a petabyte, ends acctd where memory does.
-const MOST_BYTES: u64 = 16_000_000;
+/// Limit for the file and for the sizes that its sections claim. acctd's own object has 0.1 MB. Without a
+/// limit, an endless file or a section of a petabyte would use up all memory.
+const MAX_BYTES: u64 = 16_000_000;
 
 fn check_sizes(bytes: &[u8]) -> Result<()> {
     let file = object::File::parse(bytes)?;
     let sizes = file.sections().map(|section| section.size());
-    if sizes.fold(0, u64::saturating_add) > MOST_BYTES {
-        bail!("its sections have more than {} MB", MOST_BYTES / 1_000_000);
+    if sizes.fold(0, u64::saturating_add) > MAX_BYTES {
+        bail!("its sections have more than {} MB", MAX_BYTES / 1_000_000);
     }
     Ok(())
 }
 
-/// Does what a library does with an object of the user's. aya panics over many that are damaged, and a
-/// panic is no error message: this makes one of it.
+/// Turns a panic of `work` into an error, without the panic's own message: aya-obj panics on many damaged
+/// objects. The fuzz target needs the hook too, because libFuzzer's hook ends the process on any panic.
 pub fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     thread_local! {
         static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
@@ -101,7 +100,7 @@ pub fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         }));
     });
     let was_caught = IS_CAUGHT.replace(true);
-    // What a panic leaves half done, nobody sees: `work` gives nothing back then.
+    // After a panic `work` returns nothing, so nobody sees a half-finished value.
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     IS_CAUGHT.set(was_caught);
     done.unwrap_or_else(|payload| {
@@ -114,7 +113,7 @@ pub fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// The contract's globals, as they are written into the object.
+/// The contract's globals, as written into the object.
 struct Globals {
     ip4_prefix_length: u8,
     ip6_prefix_length: u8,
@@ -138,7 +137,7 @@ impl Globals {
         }
     }
 
-    /// A program of the user's own need not have them.
+    /// A user's program need not have them.
     fn loader(&self, must_exist: bool) -> EbpfLoader<'_> {
         let mut loader = EbpfLoader::new();
         for (name, value) in [
@@ -153,8 +152,9 @@ impl Globals {
     }
 }
 
-/// What the kernel said, and what it usually means.
-fn refusal(name: &str, error: &anyhow::Error) -> anyhow::Error {
+/// The kernel's error, with its usual cause and cure: an errno alone names neither the missing capability nor
+/// the old kernel.
+fn load_error(name: &str, error: &anyhow::Error) -> anyhow::Error {
     let errno = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>())
@@ -162,12 +162,12 @@ fn refusal(name: &str, error: &anyhow::Error) -> anyhow::Error {
     let missing = missing_capabilities();
     let hint = match errno {
         Some(libc::EPERM | libc::EACCES) if !missing.is_empty() => format!(
-            ": it takes {}; run acctd as root, or without --crosscheck",
+            ": requires {}; run acctd as root, or without --crosscheck",
             missing.join(" and ")
         ),
-        // All capabilities in a user namespace are none for bpf(2).
+        // Capabilities of a user namespace do not count for bpf(2).
         Some(libc::EPERM) => {
-            ": it takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace; run acctd there as root, or without --crosscheck"
+            ": requires CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace; run acctd there as root, or without --crosscheck"
                 .to_owned()
         }
         Some(libc::EINVAL | libc::ENOSYS) => {
@@ -176,11 +176,12 @@ fn refusal(name: &str, error: &anyhow::Error) -> anyhow::Error {
         }
         _ => String::new(),
     };
-    anyhow!("the kernel does not take {name}: {}{hint}", said(error))
+    anyhow!("the kernel rejects {name}: {}{hint}", error_text(error))
 }
 
-/// The verifier's log is hundreds of lines, the last of them with the reason.
-fn said(error: &anyhow::Error) -> String {
+/// Of the verifier's log, which may have hundreds of lines, only the reason: it tells the author of a program
+/// what to change. `-debug` logs all of it.
+fn error_text(error: &anyhow::Error) -> String {
     let loading = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<ProgramError>());
@@ -190,13 +191,13 @@ fn said(error: &anyhow::Error) -> String {
     }) = loading
     {
         let log = verifier_log.to_string();
-        debug!("the verifier: {log}");
+        debug!("verifier log: {log}");
         return match verifier_reason(&log) {
             Some(reason) => format!("{reason} ({io_error})"),
             None => io_error.to_string(),
         };
     }
-    // Some errors say their cause themselves, others do not.
+    // Some errors contain the text of their cause, others do not.
     let text = error.to_string();
     let cause = error.root_cause().to_string();
     if text.contains(&cause) {
@@ -221,13 +222,13 @@ fn verifier_reason(log: &str) -> Option<&str> {
     })
 }
 
-/// What bpf(2) asks for and this thread does not have.
+/// The capabilities that bpf(2) requires and this thread lacks.
 fn missing_capabilities() -> Vec<&'static str> {
     let Ok(sets) = rustix::thread::capabilities(None) else {
         return Vec::new();
     };
     let has = |capability| sets.effective.contains(capability);
-    // It stood for all of them before Linux 5.8, and still does.
+    // Before Linux 5.8 there was only CAP_SYS_ADMIN, and it still suffices.
     let is_admin = has(CapabilitySet::SYS_ADMIN);
     [
         ("CAP_BPF", is_admin || has(CapabilitySet::BPF)),
@@ -239,7 +240,7 @@ fn missing_capabilities() -> Vec<&'static str> {
     .collect()
 }
 
-/// Names what differs from `acctd_common::contract`, before the kernel sees the object.
+/// Compares the object with `acctd_common::contract`, before the kernel sees it. The error names what differs.
 pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
     check_sizes(bytes).context("it is no eBPF object")?;
     let parse = || Ok(aya_obj::Object::parse(bytes)?);
@@ -248,7 +249,7 @@ pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
         if !object.programs.contains_key(*name) {
             let mut others: Vec<&str> = object.programs.keys().map(String::as_str).collect();
             others.sort_unstable();
-            bail!("it has no program {name} (but {})", others.join(", "));
+            bail!("it has no program {name}, only {}", others.join(", "));
         }
     }
     let map = |name: &str| {
@@ -258,7 +259,7 @@ pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
             .with_context(|| format!("it has no map {name}"))
     };
     let epochs = map(contract::EPOCHS)?;
-    Shape::of(epochs).must_be(
+    Shape::of(epochs).require(
         contract::EPOCHS,
         &Shape::new(kind::ARRAY_OF_MAPS, 4, 4, SLOTS),
     )?;
@@ -273,26 +274,26 @@ pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
         kind::HASH,
         size_of::<EpochKey>(),
         size_of::<EpochValue>(),
-        // The kernel lets the maps that acctd puts there have another.
+        // The kernel accepts maps of any size there.
         inner.max_entries(),
     );
-    Shape::of(&inner).must_be(&name, &wanted)?;
+    Shape::of(&inner).require(&name, &wanted)?;
     if inner.map_flags() != BPF_F_NO_PREALLOC {
         bail!("{name} must have the flag BPF_F_NO_PREALLOC and no other");
     }
-    Shape::of(map(contract::CLOCK)?).must_be(
+    Shape::of(map(contract::CLOCK)?).require(
         contract::CLOCK,
         &Shape::new(kind::ARRAY, 4, 8, CLOCK_ENTRIES),
     )?;
     if let Some(vlans) = object.maps.get(contract::VLANS) {
-        Shape::of(vlans).must_be(
+        Shape::of(vlans).require(
             contract::VLANS,
             &Shape::new(kind::HASH, size_of::<VlanKey>(), 4, vlans.max_entries()),
         )?;
     }
     if let Some(addresses) = object.maps.get(contract::ADDRESSES) {
         let entries = addresses.max_entries();
-        Shape::of(addresses).must_be(
+        Shape::of(addresses).require(
             contract::ADDRESSES,
             &Shape::new(kind::HASH, size_of::<AddressKey>(), 4, entries),
         )?;
@@ -310,8 +311,7 @@ pub(super) mod kind {
     pub(super) const ARRAY_OF_MAPS: u32 = 12;
 }
 
-/// What two maps must have in common.
-#[derive(Debug, PartialEq, Eq)]
+/// The properties of a map that the contract fixes.
 struct Shape {
     kind: u32,
     key_bytes: u32,
@@ -321,7 +321,7 @@ struct Shape {
 
 impl Shape {
     fn new(kind: u32, key_bytes: usize, value_bytes: usize, entries: u32) -> Self {
-        // The sizes are those of small types.
+        // All types are small.
         let small = |size| u32::try_from(size).unwrap_or(u32::MAX);
         Self {
             kind,
@@ -340,7 +340,7 @@ impl Shape {
         }
     }
 
-    fn must_be(&self, name: &str, wanted: &Self) -> Result<()> {
+    fn require(&self, name: &str, wanted: &Self) -> Result<()> {
         let differences: Vec<String> = [
             ("type", self.kind, wanted.kind),
             ("bytes of a key", self.key_bytes, wanted.key_bytes),
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verifiers_reason_is_its_last_line_but_statistics() {
+    fn the_verifiers_reason_is_the_last_line_before_its_statistics() {
         let log = "0: R1=ctx() R10=fp0\n;  @ main.rs:28\nR0 !read_ok\nverification time 9 usec\n\
                    stack depth 0\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
         assert_eq!(verifier_reason(log), Some("R0 !read_ok"));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_object_is_refused_in_words() {
+    fn a_damaged_object_is_an_error_and_no_panic() {
         let whole = include_bytes!("../../../acctd-ebpf/objects/minimal.o");
         let needed = [contract::INGRESS_SOURCE, contract::EGRESS_DEST];
         check(whole, &needed).unwrap();
@@ -387,7 +387,7 @@ mod tests {
                     usize::from(format!("{refused:#}").contains("the library that reads it"));
             }
         }
-        // Of the library, over bytes that this one takes for lengths.
+        // The library panics if such a byte is a length.
         assert!(n_panics > 0);
         let huge = include_bytes!("../../fuzz/corpus/object/section_of_four_gigabytes");
         let refused = format!("{:#}", check(huge, &needed).unwrap_err());

@@ -1,5 +1,5 @@
-//! The maps under bpffs, for bpftool: `bpftool map dump pinned DIR/ACCTD_EPOCHS` shows the ids of
-//! the epochs' own maps.
+//! Pins the maps to bpffs, for bpftool: `bpftool map dump pinned DIR/ACCTD_EPOCHS` shows the id of each
+//! epoch's map.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,22 +15,22 @@ use rustix::io::Errno;
 /// `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Names under bpffs, removed when dropped.
+/// Pins, removed when dropped.
 #[derive(Debug)]
-pub struct Pins {
+pub(crate) struct Pins {
     paths: Vec<PathBuf>,
-    /// Locked for as long as they are there.
+    /// Locked, so that no other acctd replaces the pins.
     _directory: File,
 }
 
 impl Pins {
-    /// Pins the maps that there are, by their names, in `directory`, which is made if need be. A pin that is there is a killed
-    /// acctd's: it is replaced.
-    pub fn pin(directory: &Path, maps: &[(&str, Option<&Map>)]) -> Result<Self> {
+    /// Pins the maps by their names in `directory`, which is created if necessary. An existing pin is a killed
+    /// acctd's and is replaced.
+    pub(crate) fn pin(directory: &Path, maps: &[(&str, Option<&Map>)]) -> Result<Self> {
         let shown = directory.display();
         must_be_on_bpffs(directory)?;
         fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make --crosscheck-pin {shown}"))?;
+            .with_context(|| format!("cannot create --crosscheck-pin {shown}"))?;
         let opened = File::open(directory)
             .with_context(|| format!("cannot open --crosscheck-pin {shown}"))?;
         flock(&opened, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
@@ -59,7 +59,7 @@ impl Pins {
     }
 }
 
-/// Before anything is made or removed there.
+/// Checked before anything is created or removed there.
 fn must_be_on_bpffs(directory: &Path) -> Result<()> {
     let shown = directory.display();
     let existing = directory
@@ -74,8 +74,7 @@ fn must_be_on_bpffs(directory: &Path) -> Result<()> {
         .find(|path| path.exists())
         .unwrap_or(directory);
     let file_system = rustix::fs::statfs(existing)
-        .with_context(|| format!("cannot look at --crosscheck-pin {shown}"))?;
-    // Its type differs between machines.
+        .with_context(|| format!("cannot read the file system of --crosscheck-pin {shown}"))?;
     #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
     if file_system.f_type as i64 != BPF_FS_MAGIC {
         bail!(
@@ -89,7 +88,7 @@ impl Drop for Pins {
     fn drop(&mut self) {
         for path in &self.paths {
             if let Err(error) = remove(path) {
-                warn!("{error:#}; remove it by: rm {}", path.display());
+                warn!("{error:#}; remove it with: rm {}", path.display());
             }
         }
     }

@@ -29,12 +29,12 @@ use foldhash::fast::RandomState;
 use weighing::{Budget, Candidate, Carried, Weighing, smallest_first};
 
 use super::outcome::Outcome;
-use crate::crosscheck::outcome::{Circumstances, Observed};
+use crate::crosscheck::outcome::{IntervalConditions, Observed};
 use crate::model::verdict::Verdict;
 
 /// The comparison of one family and side, with what it carries from one interval to the next.
 #[derive(Debug)]
-pub struct Reconciler<K> {
+pub(crate) struct Reconciler<K> {
     /// The key of `0.0.0.0` or `::`, where NFLOG counts what its ledger has no room for.
     zero: K,
     /// Only prefixes for which something may be pending: those with traffic in the uncertain time
@@ -51,8 +51,7 @@ pub struct Reconciler<K> {
 impl<K: Copy + Ord + Hash> Reconciler<K> {
     /// Nothing carried. `zero` is the key of the row in which NFLOG counts what its ledger has no
     /// room for.
-    #[must_use]
-    pub fn new(zero: K) -> Self {
+    pub(crate) fn new(zero: K) -> Self {
         Self {
             zero,
             carried: HashMap::default(),
@@ -68,17 +67,17 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
     /// `observed` ascends by key and has each key once that either side saw in the interval.
     /// `outside` is what the kernel counted just outside of it, before the first interval began or
     /// after the last one ended: NFLOG may have counted up to that much more.
-    pub fn reconcile(
+    pub(crate) fn reconcile(
         &mut self,
         observed: impl Iterator<Item = (K, Observed)>,
         outside: Option<&HashMap<K, Counters>>,
-        circumstances: &Circumstances,
+        conditions: &IntervalConditions,
     ) -> Outcome<K> {
         let mut carried = mem::take(&mut self.carried);
         let mut weighing = Weighing {
             zero: self.zero,
-            circumstances,
-            late: self.late_before.saturating_add(circumstances.late),
+            conditions,
+            late: self.late_before.saturating_add(conditions.late),
             carried: HashMap::default(),
             kernel_has_more: Vec::new(),
             nflog_has_more: Vec::new(),
@@ -98,12 +97,12 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         for (key, before) in silent {
             weighing.weigh(key, None, Counters::default(), before);
         }
-        self.late_before = weighing.late.min(circumstances.late);
+        self.late_before = weighing.late.min(conditions.late);
         self.carried = weighing.carried;
         self.judge(
             weighing.kernel_has_more,
             weighing.nflog_has_more,
-            circumstances,
+            conditions,
             weighing.outcome,
         )
     }
@@ -113,11 +112,11 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         &mut self,
         kernel_has_more: Vec<Candidate<K>>,
         nflog_has_more: Vec<Candidate<K>>,
-        circumstances: &Circumstances,
+        conditions: &IntervalConditions,
         mut outcome: Outcome<K>,
     ) -> Outcome<K> {
-        self.lost.grant(circumstances.lost);
-        self.nflog_overflow.grant(circumstances.nflog_overflow);
+        self.lost.grant(conditions.lost);
+        self.nflog_overflow.grant(conditions.nflog_overflow);
         for candidate in smallest_first(kernel_has_more) {
             let verdict = self.excuse(&candidate);
             // That a loss is known now is no news of a prefix that was silent.
@@ -128,7 +127,7 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
 
         let mut kernel_overflow = self
             .kernel_overflow_before
-            .saturating_add(circumstances.kernel_overflow);
+            .saturating_add(conditions.kernel_overflow);
         for candidate in smallest_first(nflog_has_more) {
             let n_packets = candidate.n_packets();
             let verdict = if n_packets.max(1) <= kernel_overflow {
@@ -139,11 +138,11 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
             };
             outcome.findings.push(candidate.found(verdict));
         }
-        self.kernel_overflow_before = kernel_overflow.min(circumstances.kernel_overflow);
+        self.kernel_overflow_before = kernel_overflow.min(conditions.kernel_overflow);
 
         outcome.findings.sort_unstable_by_key(|finding| finding.key);
-        if !circumstances.loss_is_open {
-            self.hold_what_may_be_pending();
+        if !conditions.loss_is_open {
+            self.hold_pending();
         }
         outcome
     }
@@ -180,7 +179,7 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
     /// What of the loss has explained nothing yet may be among what is carried, and no more than
     /// that may be excused later. A prefix that has nothing pending once has no loss pending either,
     /// so what is held melts away.
-    fn hold_what_may_be_pending(&mut self) {
+    fn hold_pending(&mut self) {
         let anew = self.lost.fresh > 0 || self.nflog_overflow.fresh > 0;
         let mut pending = 0_u64;
         for carried in self.carried.values_mut() {

@@ -1,4 +1,4 @@
-//! A cross-check at work: the programs, the interfaces that they are attached to, and their maps.
+//! A running cross-check: the programs, the interfaces that they are attached to, and their maps.
 
 use std::time::Duration;
 use std::{fmt, io};
@@ -26,22 +26,22 @@ use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::model::prefix::PrefixLength;
 
-/// How often to look for what the programs have logged.
-const LOG_PAUSE: Duration = Duration::from_millis(50);
+/// How often to read the programs' log records.
+const LOG_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A cross-check at work. Dropping it takes the programs off.
-pub struct CrossCheck {
+/// A running cross-check. Dropping it detaches the programs.
+pub(crate) struct CrossCheck {
     watched: Vec<Watched>,
     interfaces: Interfaces,
-    // After the programs are off: whoever sees one of them there sees that it is claimed.
+    // Dropped after the programs are detached, so that each attached program is claimed.
     _claims: Vec<Claim>,
-    // Before the programs' maps go, so that pins never name maps of nobody.
+    // Dropped before the maps, so that no pin outlives them.
     _pins: Option<Pins>,
     epochs: Epochs,
     vlans: Option<DeviceMap<VlanKey>>,
     addresses: Option<DeviceMap<AddressKey>>,
     delays: Delays,
-    /// As of the last look.
+    /// As of the last tick.
     runs: Vec<ProgramRun>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
@@ -57,16 +57,16 @@ impl fmt::Debug for CrossCheck {
 }
 
 impl CrossCheck {
-    /// Loads the programs and attaches them to the interfaces that are there; to others when they come. What
-    /// they count until [`CrossCheck::begin`] belongs to no period.
-    pub fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
-        // First, as that may be what is wrong.
+    /// Loads the programs and attaches them to the interfaces that exist, and later to the others. What they
+    /// count before [`CrossCheck::begin`] belongs to no period.
+    pub(crate) fn start(config: &CrossCheckConfig, interval: Interval) -> Result<Self> {
+        // First, because a lack of memory may be why the start fails.
         info!(
-            "The cross-check takes up to {} MB of kernel memory for {} prefixes and sides an interval",
+            "The cross-check uses up to {} MB of kernel memory for {} prefixes and sides per interval",
             config.memory(interval) / 1_000_000,
             config.max_prefixes
         );
-        let stamps = ReceiveStamps::ask_for().context("cannot have received packets stamped")?;
+        let stamps = ReceiveStamps::enable().context("cannot enable receive time stamps")?;
         let mut needed: Vec<&str> = Vec::new();
         for (_, program) in config.watched.iter().flat_map(Watched::programs) {
             if !needed.contains(&program) {
@@ -96,13 +96,13 @@ impl CrossCheck {
         let mut epochs = Epochs::open(outer, clock, interval, config.max_prefixes, is_half)?;
         epochs.set_clock_offset(clock_offset())?;
         if config.debug {
-            log_of_programs(&mut ebpf);
+            forward_program_logs(&mut ebpf);
         }
         let claims = programs(&ebpf)
             .map(|(_, info)| Claim::of(info.id()))
             .collect();
-        // So that no frame comes before it is known of which VLANs there are.
-        refresh(&mut vlans, &mut addresses, &config.watched);
+        // Before the programs see a frame, they must know the VLANs.
+        refresh_maps(&mut vlans, &mut addresses, &config.watched);
         let interfaces = Interfaces::start(config, &mut ebpf)?;
         let mut crosscheck = Self {
             watched: config.watched.clone(),
@@ -119,67 +119,65 @@ impl CrossCheck {
         };
         crosscheck
             .delays
-            .look(&config.watched, |one| index_of(&one.interface));
+            .update(&config.watched, |one| index_of(&one.interface));
         crosscheck.epochs.prepare()?;
         Ok(crosscheck)
     }
 
-    /// The first period begins now: the groups are open.
-    pub fn begin(&mut self) -> Result<()> {
+    /// Begins the first period. The groups are open.
+    pub(crate) fn begin(&mut self) -> Result<()> {
         self.epochs.begin()
     }
 
-    /// What is to be done every second: the wall clock may have been set, interfaces and VLAN devices
-    /// come and go.
-    pub fn tick(&mut self) -> Result<()> {
+    /// Called each second: the wall clock may have been set, and interfaces and VLAN devices may have
+    /// changed.
+    pub(crate) fn tick(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.look_at_devices(UnixNanos::now());
+        self.refresh_devices(UnixNanos::now());
         self.runs = runs(&self.ebpf);
         Ok(())
     }
 
-    /// Which interfaces are attached to, as of the last look, and which are waited for.
-    #[must_use]
-    pub fn interfaces(&self) -> Vec<InterfaceState> {
+    /// As of the last tick.
+    pub(crate) fn interfaces(&self) -> Vec<InterfaceState> {
         self.interfaces.states()
     }
 
-    /// What the programs that are loaded have done until the last look.
-    #[must_use]
-    pub fn runs(&self) -> &[ProgramRun] {
+    /// As of the last tick.
+    pub(crate) fn runs(&self) -> &[ProgramRun] {
         &self.runs
     }
 
     /// Closes the periods before `first_open`, which has begun at `now`.
-    pub fn close_before(
+    pub(crate) fn close_before(
         &mut self,
         first_open: PeriodIndex,
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
-        // What has changed before these periods ended must be known before they are handed over.
-        self.look_at_devices(now);
+        // A change in these periods must be known before they are closed.
+        self.refresh_devices(now);
         let closed = self.epochs.close_before(first_open, now)?;
         Ok(self.with_delays(closed))
     }
 
-    /// The clock was set back to `now`: closes all, and begins anew.
-    pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+    /// The clock was set back to `now`: closes all periods and begins again.
+    pub(crate) fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
         self.epochs.set_clock_offset(clock_offset())?;
         let closed = self.epochs.restart(now)?;
         Ok(self.with_delays(closed))
     }
 
-    /// The last period ends at `now`; what comes later is counted apart.
-    pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
-        // What has changed since the last look must be known before the period is handed over.
-        if self.interfaces.look_a_last_time() {
+    /// Ends the last period at `now`. Later packets belong to no period.
+    pub(crate) fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+        // A change in this period must be known before it is closed.
+        if self.interfaces.check_before_stop() {
             self.epochs.mark_inexact(now);
         }
         self.epochs.stop_at(now)
     }
 
-    /// Takes the programs off and hands over what is left.
-    pub fn finish(self) -> Result<Vec<ClosedEpoch>> {
+    /// Detaches the programs and closes the remaining epochs.
+    pub(crate) fn finish(self) -> Result<Vec<ClosedEpoch>> {
         let Self {
             interfaces,
             epochs,
@@ -200,21 +198,21 @@ impl CrossCheck {
         closed
     }
 
-    /// An interface or a VLAN device that came, went or is away, or a program that is not in front of all
-    /// others: then the two sides did not see the same in the periods that are open at `now`.
-    fn look_at_devices(&mut self, now: UnixNanos) {
+    /// Reads interfaces, VLAN devices and addresses again. If one of them changed or is missing, or a program
+    /// does not run first, the two sides did not see the same packets in the periods that are open at `now`.
+    fn refresh_devices(&mut self, now: UnixNanos) {
         self.delays
-            .look(&self.watched, |one| index_of(&one.interface));
+            .update(&self.watched, |one| index_of(&one.interface));
         let watched = &self.watched;
-        let are_maps_changed = refresh(&mut self.vlans, &mut self.addresses, watched);
-        if self.interfaces.look(&mut self.ebpf) || are_maps_changed {
+        let are_maps_changed = refresh_maps(&mut self.vlans, &mut self.addresses, watched);
+        if self.interfaces.check(&mut self.ebpf) || are_maps_changed {
             self.epochs.mark_inexact(now);
         }
     }
 }
 
-/// Tells the programs of the devices that there are now; returns whether they have changed.
-fn refresh(
+/// Tells the programs which devices exist now; returns whether they changed.
+fn refresh_maps(
     vlans: &mut Option<DeviceMap<VlanKey>>,
     addresses: &mut Option<DeviceMap<AddressKey>>,
     watched: &[Watched],
@@ -235,10 +233,10 @@ fn refresh(
     is_changed
 }
 
-/// Whether what the programs know of has changed, as far as they can be told.
+/// Logs a failure, which counts as no change.
 fn changed(what: &str, refreshed: Result<bool>) -> bool {
     refreshed.unwrap_or_else(|error| {
-        debug!("cannot tell the programs of the interfaces' {what}: {error:#}");
+        debug!("cannot update the programs' map of {what}: {error:#}");
         false
     })
 }
@@ -256,9 +254,9 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     }
 }
 
-/// What to add to the clock of the programs (`CLOCK_MONOTONIC`) to get the wall clock.
+/// The difference between the wall clock and the programs' clock (`CLOCK_MONOTONIC`).
 fn clock_offset() -> i64 {
-    /// Two clocks are read at once if that took no longer: the lead on egress makes up for it.
+    /// Two readings within this time are close enough: `EGRESS_LEAD_NANOS` allows for more.
     const AT_ONCE: i64 = 100_000;
     const TRIES: usize = 10;
     let mut offset = 0;
@@ -270,7 +268,7 @@ fn clock_offset() -> i64 {
         if after.saturating_sub(before) <= AT_ONCE {
             break;
         }
-        // This thread was kept from running in between.
+        // The thread was interrupted between the readings.
         before = after;
     }
     offset
@@ -284,7 +282,6 @@ fn uptime_nanos() -> i64 {
         .saturating_add(uptime.tv_nsec)
 }
 
-/// Of the programs that are loaded.
 fn runs(ebpf: &Ebpf) -> Vec<ProgramRun> {
     programs(ebpf)
         .map(|(program, info)| ProgramRun {
@@ -295,7 +292,7 @@ fn runs(ebpf: &Ebpf) -> Vec<ProgramRun> {
         .collect()
 }
 
-/// Those that are loaded. One that is not has no descriptor to ask.
+/// The loaded programs. One that is not loaded has no descriptor to read its information from.
 fn programs(ebpf: &Ebpf) -> impl Iterator<Item = (&'static str, ProgramInfo)> {
     PROGRAMS.into_iter().filter_map(|name| {
         let Some(Program::SchedClassifier(classifier)) = ebpf.program(name) else {
@@ -305,11 +302,11 @@ fn programs(ebpf: &Ebpf) -> impl Iterator<Item = (&'static str, ProgramInfo)> {
     })
 }
 
-/// Passes on what the programs log. Ends with the runtime.
-fn log_of_programs(ebpf: &mut Ebpf) {
+/// Writes the programs' log records to acctd's log until the runtime ends.
+fn forward_program_logs(ebpf: &mut Ebpf) {
     let mut logger = match aya_log::EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
-        // A program of the user's own need not log.
+        // A user's program may have no log.
         Err(error) => {
             debug!("the programs log nothing: {error}");
             return;
@@ -318,7 +315,7 @@ fn log_of_programs(ebpf: &mut Ebpf) {
     tokio::spawn(async move {
         loop {
             logger.flush();
-            tokio::time::sleep(LOG_PAUSE).await;
+            tokio::time::sleep(LOG_POLL_INTERVAL).await;
         }
     });
 }

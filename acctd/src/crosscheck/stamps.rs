@@ -1,5 +1,5 @@
-//! Receive time stamps: with them each packet has its stamp before it reaches TC, and NFLOG reports
-//! the same one. The kernel takes them while any socket asks for them.
+//! Receive time stamps. With them, each packet has a time stamp before it reaches TC, and NFLOG reports the
+//! same one. The kernel takes them as long as any socket requests them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,14 +14,14 @@ const SOFTWARE: libc::c_int = 1 << 4;
 
 /// A socket for which the kernel stamps all packets that the machine receives, until it is closed.
 #[derive(Debug)]
-pub struct ReceiveStamps {
+pub(crate) struct ReceiveStamps {
     _socket: OwnedFd,
 }
 
 impl ReceiveStamps {
-    /// Asks for them. Nothing is ever received on the socket, which is of IPv4 because the kernel
-    /// does not stamp packets for a local one (`sock_needs_netstamp`).
-    pub fn ask_for() -> io::Result<Self> {
+    /// The socket never receives anything. It is of IPv4, because the kernel takes no stamps for a UNIX socket
+    /// (`sock_needs_netstamp`).
+    pub(crate) fn enable() -> io::Result<Self> {
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
             SocketType::DGRAM,

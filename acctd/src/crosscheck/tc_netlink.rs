@@ -1,6 +1,5 @@
-//! Qdiscs and filters over netlink, as far as the clsact way needs them, and how to ask rtnetlink for
-//! anything. Answers are read leniently: filters of any kind may be there, and of most only the header
-//! matters.
+//! Qdiscs and filters over netlink, as far as `clsact` needs them, and requests to rtnetlink in general.
+//! Unknown attributes are skipped: filters of any kind may exist, and of most only the header matters.
 
 use std::io;
 
@@ -16,10 +15,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// `linux/pkt_sched.h`: `TC_H_CLSACT`, and its `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
 const CLSACT: u32 = 0xffff_fff1;
-/// Where ingress filters are.
-pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
-/// Where egress filters are.
-pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
+/// The parent of ingress filters.
+pub(crate) const CLSACT_INGRESS: u32 = 0xffff_fff2;
+/// The parent of egress filters.
+pub(crate) const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
 /// `linux/rtnetlink.h` and `linux/pkt_cls.h`.
 const TCA_KIND: u16 = 1;
@@ -29,7 +28,7 @@ const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_ID: u16 = 11;
 const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
-/// `linux/tc_act/tc_mirred.h`, and where in `struct tc_mirred` it says what it does.
+/// `linux/tc_act/tc_mirred.h`, and the offset of `eaction` in `struct tc_mirred`.
 const TCA_MIRRED_PARMS: u16 = 2;
 const EACTION_AT: usize = 20;
 const TCA_EGRESS_REDIR: u32 = 1;
@@ -40,115 +39,52 @@ const TCMSG_BYTES: usize = 20;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_ERROR: u16 = 2;
 
-/// A filter, or the head of those of one priority.
+/// A filter, or the head of a priority's filters.
 #[derive(Clone, Debug)]
-pub struct Filter {
-    /// Of which kind: `bpf`, `u32`.
-    pub kind: String,
+pub(crate) struct Filter {
+    /// `bpf`, `u32`, …
+    pub(crate) kind: String,
     /// The name of a `bpf` filter.
-    pub name: String,
-    /// It sends packets to another interface, from which an `ifb` gives them back: not one of eBPF, whose action is
-    /// the program's secret.
-    pub redirects: bool,
-    /// The id of its program; 0 for other kinds.
-    pub program: u32,
-    /// Packets begin with chain 0, and come to others only if a filter sends them there.
-    pub chain: u32,
+    pub(crate) name: String,
+    /// Whether it redirects packets to another interface. False for eBPF: netlink does not show what a program
+    /// does.
+    pub(crate) redirects: bool,
+    /// The id of a `bpf` filter's program, otherwise 0.
+    pub(crate) program: u32,
+    /// Packets start in chain 0, and reach others only if a filter sends them there.
+    pub(crate) chain: u32,
     header: TcHeader,
 }
 
 impl Filter {
-    /// The lower, the earlier.
-    #[must_use]
-    pub fn priority(&self) -> u16 {
+    /// Lower priorities run first.
+    pub(crate) fn priority(&self) -> u16 {
         (self.header.info >> 16) as u16
     }
 
-    /// Unique within its kind and priority; 0 is the head.
-    #[must_use]
-    pub fn handle(&self) -> u32 {
+    /// Unique within a priority; 0 for the head.
+    pub(crate) fn handle(&self) -> u32 {
         self.header.handle.into()
     }
 
-    /// Whether packets may come to it before they come to a later one: the heads of priorities and the tables
-    /// of `u32` take none.
-    #[must_use]
-    pub fn takes_packets(&self) -> bool {
-        /// A table of `u32`; a filter in it has a number in the lower bits.
+    /// Whether packets may reach it: heads of priorities and tables of `u32` match none.
+    pub(crate) fn takes_packets(&self) -> bool {
+        /// 0 in these bits of the handle: a table of `u32`; otherwise a filter in one.
         const NUMBER_IN_TABLE: u32 = 0xfff;
         let is_table = self.kind == "u32" && self.handle() & NUMBER_IN_TABLE == 0;
         self.chain == 0 && self.handle() != 0 && !is_table
     }
 
-    /// Takes it off.
-    pub fn delete(&self) -> io::Result<()> {
+    pub(crate) fn delete(&self) -> io::Result<()> {
         let mut message = TcMessage::default();
         message.header = self.header.clone();
         let request = RouteNetlinkMessage::DelTrafficFilter(message);
-        ask(request, NLM_F_REQUEST | NLM_F_ACK, Answer::parse).map(drop)
+        self::request(request, NLM_F_REQUEST | NLM_F_ACK, |_| Ok(())).map(drop)
     }
-}
 
-/// The filters of [`CLSACT_INGRESS`] or [`CLSACT_EGRESS`]; none where there is no qdisc.
-pub fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
-    let request = RouteNetlinkMessage::GetTrafficFilter(about(index, parent, 0));
-    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP, Answer::parse)?;
-    Ok(answers
-        .into_iter()
-        .map(|answer| Filter {
-            kind: answer.kind,
-            name: answer.name,
-            redirects: answer.redirects,
-            program: answer.program,
-            chain: answer.chain,
-            header: answer.header,
-        })
-        .collect())
-}
-
-/// The kind of the qdisc in the place of clsact: `clsact` or `ingress`.
-pub fn qdisc_kind(index: u32) -> io::Result<Option<String>> {
-    let request = RouteNetlinkMessage::GetQueueDiscipline(about(index, 0, 0));
-    let answers = ask(request, NLM_F_REQUEST | NLM_F_DUMP, Answer::parse)?;
-    Ok(answers
-        .into_iter()
-        .find(|answer| {
-            answer.header.index.cast_unsigned() == index
-                && u32::from(answer.header.parent) == CLSACT
-        })
-        .map(|answer| answer.kind))
-}
-
-/// Removes the clsact qdisc with all that is on it.
-pub fn delete_clsact(index: u32) -> io::Result<()> {
-    let mut message = about(index, CLSACT, CLSACT & 0xffff_0000);
-    message
-        .attributes
-        .push(TcAttribute::Kind("clsact".to_owned()));
-    let request = RouteNetlinkMessage::DelQueueDiscipline(message);
-    ask(request, NLM_F_REQUEST | NLM_F_ACK, Answer::parse).map(drop)
-}
-
-fn about(index: u32, parent: u32, handle: u32) -> TcMessage {
-    let mut message = TcMessage::default();
-    message.header.index = index.cast_signed();
-    message.header.parent = TcHandle::from(parent);
-    message.header.handle = TcHandle::from(handle);
-    message
-}
-
-struct Answer {
-    header: TcHeader,
-    kind: String,
-    name: String,
-    redirects: bool,
-    program: u32,
-    chain: u32,
-}
-
-impl Answer {
+    /// Also reads a qdisc, whose messages have the same layout.
     fn parse(payload: &[u8]) -> io::Result<Self> {
-        let mut answer = Self {
+        let mut filter = Self {
             header: TcHeader::parse(payload).map_err(io::Error::other)?,
             kind: String::new(),
             name: String::new(),
@@ -160,27 +96,61 @@ impl Answer {
         for attribute in self::attributes(attributes) {
             let (kind, value) = attribute?;
             match kind {
-                TCA_KIND => answer.kind = text(value),
-                TCA_CHAIN => answer.chain = number(value).unwrap_or(0),
-                TCA_OPTIONS if answer.kind == "bpf" => {
+                TCA_KIND => filter.kind = text(value),
+                TCA_CHAIN => filter.chain = number(value).unwrap_or(0),
+                TCA_OPTIONS if filter.kind == "bpf" => {
                     for option in self::attributes(value) {
                         match option? {
-                            (TCA_BPF_NAME, name) => answer.name = text(name),
-                            (TCA_BPF_ID, id) => answer.program = number(id).unwrap_or(0),
+                            (TCA_BPF_NAME, name) => filter.name = text(name),
+                            (TCA_BPF_ID, id) => filter.program = number(id).unwrap_or(0),
                             _ => {}
                         }
                     }
                 }
-                TCA_OPTIONS => answer.redirects = has_redirect(value),
+                TCA_OPTIONS => filter.redirects = has_redirect(value),
                 _ => {}
             }
         }
-        Ok(answer)
+        Ok(filter)
     }
 }
 
-/// Whether there is a redirection among a filter's actions. Each kind of filter has an attribute of its own for them; what
-/// is in the others makes no action of that name.
+/// The filters of [`CLSACT_INGRESS`] or [`CLSACT_EGRESS`]; none if there is no qdisc.
+pub(crate) fn filters(index: u32, parent: u32) -> io::Result<Vec<Filter>> {
+    let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(index, parent, 0));
+    self::request(request, NLM_F_REQUEST | NLM_F_DUMP, Filter::parse)
+}
+
+/// `clsact` or `ingress`, if the interface has one of them.
+pub(crate) fn qdisc_kind(index: u32) -> io::Result<Option<String>> {
+    let request = RouteNetlinkMessage::GetQueueDiscipline(tc_message(index, 0, 0));
+    let qdiscs = self::request(request, NLM_F_REQUEST | NLM_F_DUMP, Filter::parse)?;
+    let is_wanted = |qdisc: &Filter| {
+        qdisc.header.index.cast_unsigned() == index && u32::from(qdisc.header.parent) == CLSACT
+    };
+    Ok(qdiscs.into_iter().find(is_wanted).map(|qdisc| qdisc.kind))
+}
+
+/// Removes the clsact qdisc and its filters.
+pub(crate) fn delete_clsact(index: u32) -> io::Result<()> {
+    let mut message = tc_message(index, CLSACT, CLSACT & 0xffff_0000);
+    message
+        .attributes
+        .push(TcAttribute::Kind("clsact".to_owned()));
+    let request = RouteNetlinkMessage::DelQueueDiscipline(message);
+    self::request(request, NLM_F_REQUEST | NLM_F_ACK, |_| Ok(())).map(drop)
+}
+
+fn tc_message(index: u32, parent: u32, handle: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = index.cast_signed();
+    message.header.parent = TcHandle::from(parent);
+    message.header.handle = TcHandle::from(handle);
+    message
+}
+
+/// Whether one of a filter's actions is a redirection. Each kind of filter has another attribute for its
+/// actions; no other attribute contains an action called `mirred`.
 fn has_redirect(options: &[u8]) -> bool {
     nested(options)
         .flat_map(|(_, actions)| nested(actions))
@@ -191,9 +161,9 @@ fn has_redirect(options: &[u8]) -> bool {
             let mut settings = options.flat_map(|(_, options)| nested(options));
             is_mirred
                 && settings.any(|(kind, value)| {
-                    let does = value.get(EACTION_AT..).and_then(number);
+                    let action = value.get(EACTION_AT..).and_then(number);
                     kind == TCA_MIRRED_PARMS
-                        && matches!(does, Some(TCA_EGRESS_REDIR | TCA_INGRESS_REDIR))
+                        && matches!(action, Some(TCA_EGRESS_REDIR | TCA_INGRESS_REDIR))
                 })
         })
 }
@@ -203,7 +173,7 @@ fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(value).map_while(Result::ok)
 }
 
-/// The attributes in a message or in another attribute: the type and the value of each.
+/// The attributes of a message or of another attribute, each with its type and value.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
     const HEADER: usize = 4;
     NlasIterator::new(bytes).map(|attribute| {
@@ -214,7 +184,7 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, 
     })
 }
 
-/// The number at the front of a value, in host byte order.
+/// A number in host byte order.
 pub(crate) fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_ne_bytes)
 }
@@ -225,27 +195,27 @@ pub(crate) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// Sends a request and takes what answers it.
-pub(crate) fn ask<T>(
+/// Sends a request to rtnetlink and parses the payload of each answer.
+pub(crate) fn request<T>(
     request: RouteNetlinkMessage,
     flags: u16,
     parse: impl Fn(&[u8]) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
-    ask_by(Socket::new(NETLINK_ROUTE)?, request, flags, parse)
+    request_on(Socket::new(NETLINK_ROUTE)?, request, flags, parse)
 }
 
-/// The same for a dump that the kernel narrows down to what the request names (Linux 4.20).
-pub(super) fn ask_strictly<T>(
+/// As [`request`], for a dump that the kernel filters by the request's fields (Linux 4.20).
+pub(super) fn request_strict<T>(
     request: RouteNetlinkMessage,
     flags: u16,
     parse: impl Fn(&[u8]) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.set_netlink_get_strict_chk(true)?;
-    ask_by(socket, request, flags, parse)
+    request_on(socket, request, flags, parse)
 }
 
-fn ask_by<T>(
+fn request_on<T>(
     mut socket: Socket,
     request: RouteNetlinkMessage,
     flags: u16,
@@ -284,9 +254,8 @@ fn ask_by<T>(
     }
 }
 
-/// The index of an interface, while there is one of this name.
-#[must_use]
-pub fn index_of(interface: &str) -> Option<u32> {
+/// `None` if there is no interface of this name.
+pub(crate) fn index_of(interface: &str) -> Option<u32> {
     let any = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,

@@ -8,7 +8,7 @@ use acctd_common::contract::{BEFORE_END_NANOS, EpochValue, NEAR_END_NANOS, reaso
 use itertools::{EitherOrBoth, Itertools};
 
 use super::reconcile::Reconciler;
-use crate::crosscheck::outcome::{Circumstances, Observed, Outcome};
+use crate::crosscheck::outcome::{IntervalConditions, Observed, Outcome};
 use crate::model::closed_interval::{ClosedInterval, Gap, GapCause, GroupInterval, KernelInterval};
 use crate::model::counts::Counts;
 use crate::model::entries::Entry;
@@ -109,12 +109,12 @@ impl<K: StoredKey> SideJudge<K> {
         if groups.is_empty() {
             return Vec::new();
         }
-        let mut circumstances = self.circumstances(&groups, kernel, side);
+        let mut conditions = self.conditions(&groups, kernel, side);
         // What passed meanwhile NFLOG could not count. Where it is the rules that were gone, that is what
         // the verdicts are for.
         let gaps = gaps.iter().filter(|gap| gap.cause != GapCause::RulesGone);
         let groups_with_gaps: Vec<_> = gaps.flat_map(|gap| &gap.groups).collect();
-        circumstances.incomparable |= groups
+        conditions.incomparable |= groups
             .iter()
             .any(|group| groups_with_gaps.contains(&&group.config.group));
         let mut outside: HashMap<K, Counters> = HashMap::new();
@@ -128,17 +128,17 @@ impl<K: StoredKey> SideJudge<K> {
         }
         let outcome =
             self.reconciler
-                .reconcile(observed(&groups, counted), Some(&outside), &circumstances);
-        summary.add(side, counted, &outcome, &circumstances);
+                .reconcile(observed(&groups, counted), Some(&outside), &conditions);
+        summary.add(side, counted, &outcome, &conditions);
         outcome.findings
     }
 
-    fn circumstances(
+    fn conditions(
         &mut self,
         groups: &[&GroupInterval],
         kernel: &KernelInterval,
         side: Side,
-    ) -> Circumstances {
+    ) -> IntervalConditions {
         let mut counts = Counts::default();
         for group in groups {
             counts.add(&group.counts);
@@ -150,7 +150,7 @@ impl<K: StoredKey> SideJudge<K> {
             .counts
             .reasons
             .of(K::FAMILY.version(), side, reason::OVERFLOW);
-        Circumstances {
+        IntervalConditions {
             unstamped,
             lost: counts.lost,
             loss_is_open: groups.iter().any(|group| group.loss_is_open),
@@ -223,7 +223,7 @@ impl VerdictSummary {
         side: Side,
         counted: &KernelSide<K>,
         outcome: &Outcome<K>,
-        circumstances: &Circumstances,
+        conditions: &IntervalConditions,
     ) {
         let mut matched = outcome.kernel;
         for finding in &outcome.findings {
@@ -258,7 +258,7 @@ impl VerdictSummary {
         self.sides[side as usize].kernel.add(outcome.kernel);
         self.n_allowed += outcome.n_allowed;
         self.n_explained_by_fragments += outcome.n_explained_by_fragments;
-        let window = if circumstances.unstamped {
+        let window = if conditions.unstamped {
             BEFORE_END_NANOS
         } else if counted
             .allowances

@@ -1,7 +1,7 @@
-//! The VLAN devices of this network namespace. Tagged frames for any other VLAN are discarded by
-//! the kernel, behind TC, so the program has to know.
+//! The VLAN devices of this network namespace. The kernel discards tagged frames for any other VLAN, after TC
+//! has seen them. So the program must know the devices.
 //!
-//! They are asked for over netlink: the kernel's table in `/proc` is for root alone.
+//! They are read over netlink, because only root can read the kernel's table in `/proc`.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkIn
 
 use super::tc_netlink::{self, attributes, number};
 
-/// Made by the kernel's VLAN module; without it there are no VLAN devices.
+/// The kernel's VLAN module creates it; without it there are no VLAN devices.
 const TABLES: &str = "/proc/thread-self/net/vlan";
 
-/// `struct ifinfomsg`, and where its index is.
+/// The size of `struct ifinfomsg`, and the offset of its index.
 const IFINFOMSG_BYTES: usize = 16;
 const INDEX_AT: usize = 4;
 /// `linux/if_link.h`.
@@ -27,25 +27,24 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 
-/// The VLAN devices that there are, as the programs' map has them: the index of each by the device
-/// below and the id.
-pub fn read() -> io::Result<Vec<(VlanKey, u32)>> {
+/// The index of each VLAN device, by the device below and the VLAN id, as the programs' map has them.
+pub(crate) fn read() -> io::Result<Vec<(VlanKey, u32)>> {
     if !Path::new(TABLES).exists() {
         return Ok(Vec::new());
     }
     let mut message = LinkMessage::default();
-    // Of no other kind: a router may have ten thousand devices. Kernels that cannot choose say all.
+    // A router may have ten thousand other devices. An old kernel lists all of them.
     let kind = LinkInfo::Kind(InfoKind::Vlan);
     message.attributes = vec![
         LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
         LinkAttribute::LinkInfo(vec![kind]),
     ];
     let request = RouteNetlinkMessage::GetLink(message);
-    let devices = tc_netlink::ask(request, NLM_F_REQUEST | NLM_F_DUMP, entry)?;
+    let devices = tc_netlink::request(request, NLM_F_REQUEST | NLM_F_DUMP, entry)?;
     Ok(devices.into_iter().flatten().collect())
 }
 
-/// What a link message says of a VLAN device in whose network namespace the device below is too.
+/// The VLAN device of a link message, if the device below is in the same network namespace.
 fn entry(message: &[u8]) -> io::Result<Option<(VlanKey, u32)>> {
     let index = message.get(INDEX_AT..).and_then(number);
     let (mut below, mut vlan) = (None, None);
@@ -118,23 +117,23 @@ mod tests {
         };
         let vlan = link(7, b"vlan\0", &[]);
         assert_eq!(entry(&vlan).unwrap(), Some((key, 7)));
-        // The same attribute of another kind is something else.
+        // In another kind of device the attribute means something else.
         assert_eq!(entry(&link(7, b"macvlan\0", &[])).unwrap(), None);
-        // That index is another namespace's.
+        // The index is of another namespace.
         let elsewhere = attribute(IFLA_LINK_NETNSID, &0_u32.to_ne_bytes());
         assert_eq!(entry(&link(7, b"vlan\0", &elsewhere)).unwrap(), None);
         for length in 0..vlan.len() {
-            // Whatever it is, no panic.
+            // No input causes a panic.
             let _lenient = entry(&vlan[..length]);
         }
     }
 
     #[test]
-    fn the_kernel_answers_anybody() {
+    fn an_ordinary_user_can_read_them() {
         assert_eq!(read().unwrap().len(), n_vlan_devices());
     }
 
-    /// By the kernel's own table, where there is one: two lines of headings.
+    /// From the kernel's table, which begins with two lines of headings.
     fn n_vlan_devices() -> usize {
         let table = std::fs::read_to_string("/proc/net/vlan/config").unwrap_or_default();
         table.lines().count().saturating_sub(2)

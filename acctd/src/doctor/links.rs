@@ -68,7 +68,7 @@ pub(crate) fn read() -> io::Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     let request = RouteNetlinkMessage::GetLink(message);
-    tc_netlink::ask(request, NLM_F_REQUEST | NLM_F_DUMP, link)
+    tc_netlink::request(request, NLM_F_REQUEST | NLM_F_DUMP, link)
 }
 
 fn link(message: &[u8]) -> io::Result<Link> {

@@ -31,17 +31,17 @@ use crate::process::priority::yield_to_readers_and_others;
 
 /// Clients of one address at once; a further one takes the place of the one that has been quiet for the
 /// longest.
-pub const MOST_CLIENTS: usize = 16;
+pub const MAX_CLIENTS: usize = 16;
 /// For a client to ask before another may take its place, and for an answer to arrive.
 const QUIET: Duration = Duration::from_millis(250);
 /// How often to look for a place while none has been quiet for that long.
-const NO_PLACE_PAUSE: Duration = Duration::from_millis(10);
+const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// For a client to send a request's head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a client that asks nothing more, or does not take the answer.
-const CONNECTION_PATIENCE: Duration = Duration::from_secs(60);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failed accept, most likely for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Of a socket's file: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -81,7 +81,7 @@ impl Listeners {
                 self.tcp.push(listener);
             }
             ListenAddress::Unix(path) => {
-                remove_what_nobody_listens_on(path)?;
+                remove_stale_socket(path)?;
                 let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => anyhow!("its directory is not there: mkdir -p it (RuntimeDirectory=acctd in a unit of systemd)"),
                     io::ErrorKind::PermissionDenied => anyhow!("{error}: its directory must be one that acctd's user may write to; make it beforehand, or choose another path with --listen"),
@@ -138,7 +138,7 @@ impl Drop for SocketFile {
 }
 
 /// A killed acctd leaves its socket's file behind.
-fn remove_what_nobody_listens_on(path: &Path) -> Result<()> {
+fn remove_stale_socket(path: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
     };
@@ -221,7 +221,7 @@ impl Clients {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Ok(stream) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             return;
         };
         self.make_room().await;
@@ -237,7 +237,7 @@ impl Clients {
         loop {
             self.connected
                 .retain(|client| !client.answering.is_finished());
-            if self.connected.len() < MOST_CLIENTS {
+            if self.connected.len() < MAX_CLIENTS {
                 return;
             }
             let places = self.connected.iter().enumerate();
@@ -247,7 +247,7 @@ impl Clients {
                 self.connected.swap_remove(place).answering.abort();
                 return;
             }
-            tokio::time::sleep(NO_PLACE_PAUSE).await;
+            tokio::time::sleep(SLOT_POLL_INTERVAL).await;
         }
     }
 }
@@ -263,10 +263,10 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     // What a client does wrong is its own affair.
-    let _ended = tokio::time::timeout(CONNECTION_PATIENCE, connection).await;
+    let _ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
 struct Server {

@@ -25,7 +25,7 @@ use crate::observe::state::{RuntimeState, Snapshot};
 
 /// The formats that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
     OpenMetrics,
     /// <https://prometheus.io/docs/instrumenting/exposition_formats/>, for whoever does not ask.
@@ -34,8 +34,7 @@ pub enum Format {
 
 impl Format {
     /// The one that a request's `Accept` asks for.
-    #[must_use]
-    pub fn accepted(accept: &str) -> Self {
+    pub(crate) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
@@ -44,8 +43,7 @@ impl Format {
     }
 
     /// As in `Content-Type`.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Prometheus => prometheus_text::CONTENT_TYPE,
@@ -55,21 +53,20 @@ impl Format {
 
 /// All metrics, each time that they are asked for.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
     /// Shows what is snapshot there.
-    #[must_use]
-    pub fn new(state: Arc<RuntimeState>) -> Self {
+    pub(crate) fn new(state: Arc<RuntimeState>) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Shown(state)));
         Self { registry }
     }
 
     /// The text.
-    pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
         match format {
             Format::OpenMetrics => text::encode(&mut text, &self.registry)?,

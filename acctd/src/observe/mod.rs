@@ -2,9 +2,9 @@
 
 pub mod http;
 pub mod logging;
-pub mod metrics;
-pub mod process_usage;
-pub mod profile;
+pub(crate) mod metrics;
+pub(crate) mod process_usage;
+pub(crate) mod profile;
 pub mod state;
 pub mod status;
-pub mod warnings;
+pub(crate) mod warnings;

@@ -7,18 +7,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// At one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct ProcessUsage {
+pub(crate) struct ProcessUsage {
     /// User and system, of all threads.
-    pub cpu_time: Duration,
+    pub(crate) cpu_time: Duration,
     /// Memory that is in RAM.
-    pub resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
     /// Open descriptors.
-    pub n_descriptors: u64,
+    pub(crate) n_descriptors: u64,
 }
 
 impl ProcessUsage {
     /// Now.
-    pub fn now() -> io::Result<Self> {
+    pub(crate) fn now() -> io::Result<Self> {
         let cpu_time = clock_gettime(ClockId::ProcessCPUTime);
         // `/proc/PID/statm` (proc_pid_statm(5)): size and resident set in pages.
         let statm = fs::read_to_string("/proc/self/statm")?;

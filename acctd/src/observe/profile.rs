@@ -18,7 +18,7 @@ const FREQUENCY: i32 = 100;
 
 /// A profile that is being taken.
 #[derive(Debug)]
-pub struct CpuProfile {
+pub(crate) struct CpuProfile {
     file: File,
     path: PathBuf,
     guard: Guard,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Guard {
 
 impl CpuProfile {
     /// Creates the file, so that a wrong path is found out now, and starts sampling.
-    pub fn start(path: &Path) -> Result<Self> {
+    pub(crate) fn start(path: &Path) -> Result<Self> {
         info!("Starting cpu profiler on {}", path.display());
         let file = create(path).with_context(|| {
             format!(
@@ -60,7 +60,7 @@ impl CpuProfile {
     }
 
     /// Stops sampling and writes the profile.
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         let path = self.path.display().to_string();
         let mut write = || -> Result<()> {
             let profile = self.guard.0.report().build()?.pprof()?;

@@ -72,7 +72,7 @@ pub struct Snapshot {
     /// Why it was not, the last time.
     pub save_error: Option<String>,
     /// The cross-check's part.
-    pub crosscheck: CrossCheckNoted,
+    pub crosscheck: CrossCheckState,
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ pub struct LastFile {
 
 /// The cross-check, since the start.
 #[derive(Clone, Debug, Default)]
-pub struct CrossCheckNoted {
+pub struct CrossCheckState {
     /// It has not failed.
     pub is_active: bool,
     /// All files together: verdicts, and what the kernel counted for each side.
@@ -180,13 +180,13 @@ impl RuntimeState {
                 files: Files::default(),
                 saved: None,
                 save_error: None,
-                crosscheck: CrossCheckNoted {
+                crosscheck: CrossCheckState {
                     is_active: config.crosscheck.is_some(),
                     interfaces: watched
                         .iter()
                         .map(|it| InterfaceState::unattached(&it.interface))
                         .collect(),
-                    ..CrossCheckNoted::default()
+                    ..CrossCheckState::default()
                 },
             }),
             watched,
@@ -206,7 +206,7 @@ impl RuntimeState {
     }
 
     /// The engine has looked around.
-    pub fn note_look(&self, open: Period, bound: impl IntoIterator<Item = bool>) {
+    pub fn record_tick(&self, open: Period, bound: impl IntoIterator<Item = bool>) {
         let counts = self.groups.iter().map(|(_, counts)| {
             let counts = counts.load();
             (counts.packets, counts.bytes)
@@ -224,13 +224,13 @@ impl RuntimeState {
     }
 
     /// Whether the rules that logged to each group are gone.
-    pub fn note_rules(&self, gone: Vec<bool>) {
+    pub fn record_rules(&self, gone: Vec<bool>) {
         self.lock().rules_gone = gone;
     }
 
     /// How often and for how long the cross-check's programs ran, and on which interfaces they are; `None` if
     /// it has failed.
-    pub fn note_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
+    pub fn record_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
         let mut snapshot = self.lock();
         let crosscheck = &mut snapshot.crosscheck;
         crosscheck.is_active = looked.is_some();
@@ -247,7 +247,7 @@ impl RuntimeState {
     }
 
     /// An interval has its file.
-    pub fn note_file(
+    pub fn record_file(
         &self,
         closed: &ClosedInterval,
         name: &str,
@@ -280,7 +280,7 @@ impl RuntimeState {
     }
 
     /// What waits for the disk, and what it refuses, or that it does not answer, and since when.
-    pub fn note_waiting(
+    pub fn record_backlog(
         &self,
         intervals: usize,
         rows: usize,
@@ -295,7 +295,7 @@ impl RuntimeState {
     }
 
     /// What is open was saved, as it was at this time, or was not.
-    pub fn note_saved(&self, saved: &io::Result<UnixNanos>) {
+    pub fn record_checkpoint(&self, saved: &io::Result<UnixNanos>) {
         let mut snapshot = self.lock();
         match saved {
             Ok(at) => {

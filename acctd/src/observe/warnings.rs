@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// Watches the counters of one group.
 #[derive(Debug)]
-pub struct Monitor {
+pub(crate) struct Monitor {
     config: GroupConfig,
     /// The counters when the last warning was written.
     reported: Counts,
@@ -25,8 +25,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Begins with all counters at zero.
-    #[must_use]
-    pub fn new(config: GroupConfig) -> Self {
+    pub(crate) fn new(config: GroupConfig) -> Self {
         Self {
             config,
             reported: Counts::default(),
@@ -35,7 +34,7 @@ impl Monitor {
     }
 
     /// Warns where `counts`, the group's counters since the start, show something new.
-    pub fn check(&mut self, counts: &Counts, now: Instant) {
+    pub(crate) fn check(&mut self, counts: &Counts, now: Instant) {
         if self.quiet_until.is_some_and(|until| now < until) {
             return;
         }
@@ -43,7 +42,7 @@ impl Monitor {
     }
 
     /// Warns of what is not reported yet, however short ago the last warning was.
-    pub fn report(&mut self, counts: &Counts, now: Instant) {
+    pub(crate) fn report(&mut self, counts: &Counts, now: Instant) {
         let warnings = warnings(&self.config, &counts.since(&self.reported), counts);
         if warnings.is_empty() {
             return;

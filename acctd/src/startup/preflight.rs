@@ -11,7 +11,7 @@ use rustix::fs::Access;
 use crate::config::Config;
 use crate::nflog::open::{OpenGroup, announce, check_receive_buffer, open_group, take_over};
 use crate::nflog::socket::NflogSocket;
-use crate::observe::http::MOST_CLIENTS;
+use crate::observe::http::MAX_CLIENTS;
 use crate::output::journal;
 use crate::output::log_directory::{self, LogDirectory};
 use crate::process::user::User;
@@ -117,7 +117,7 @@ pub(crate) fn open_groups(config: &Config, store: &mut FdStore) -> Result<Vec<Op
 /// without one for a file, the file would wait.
 fn check_descriptors(config: &Config, socket: &NflogSocket) -> Result<()> {
     // For each address: its socket, its clients, and one client that waits.
-    let n_spare = SPARE_DESCRIPTORS + (MOST_CLIENTS + 2) * config.listen.len();
+    let n_spare = SPARE_DESCRIPTORS + (MAX_CLIENTS + 2) * config.listen.len();
     let spare: io::Result<Vec<OwnedFd>> = (0..n_spare)
         .map(|_| socket.as_fd().try_clone_to_owned())
         .collect();

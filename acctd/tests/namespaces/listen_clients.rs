@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use acctd::observe::http::MOST_CLIENTS;
+use acctd::observe::http::MAX_CLIENTS;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::errors::{complains, fails};
@@ -48,7 +48,7 @@ fn n_parted_with<S: Read>(clients: &mut [S]) -> usize {
 
 /// Every place of either address is taken, after many more clients have waited for one. Who asks takes the place of one.
 fn clients_that_say_nothing() -> Result<()> {
-    const CLIENTS: usize = 3 * MOST_CLIENTS;
+    const CLIENTS: usize = 3 * MAX_CLIENTS;
     const TCP: &str = "127.0.0.1:9745";
     let rig = Rig::new()?;
     let listen = format!("-listen={TCP}");
@@ -67,7 +67,7 @@ fn clients_that_say_nothing() -> Result<()> {
     for client in &on_tcp {
         client.set_nonblocking(true)?;
     }
-    let surplus = CLIENTS - MOST_CLIENTS;
+    let surplus = CLIENTS - MAX_CLIENTS;
     wait_until("all places are taken", || {
         let parted_with = [n_parted_with(&mut on_tcp), n_parted_with(&mut on_unix)];
         Ok(parted_with == [surplus; 2])

@@ -7,7 +7,7 @@ use acctd_common::Counters;
 use acctd_common::contract::EpochValue;
 use foldhash::fast::RandomState;
 
-use crate::crosscheck::outcome::{Circumstances, Observed, Outcome};
+use crate::crosscheck::outcome::{IntervalConditions, Observed, Outcome};
 use crate::model::verdict::{Difference, Finding, Verdict};
 
 /// Packets that may be excused in all, each once.
@@ -92,7 +92,7 @@ pub(super) fn smallest_first<K: Copy + Ord>(
 /// One interval's work: prefix by prefix, into what matches, what is carried, and candidates.
 pub(super) struct Weighing<'a, K> {
     pub(super) zero: K,
-    pub(super) circumstances: &'a Circumstances,
+    pub(super) conditions: &'a IntervalConditions,
     /// Late packets that have explained nothing yet.
     pub(super) late: u64,
     pub(super) carried: HashMap<K, Carried, RandomState>,
@@ -120,7 +120,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         };
         let explained = self.explain(unexplained, observed.kernel.fragments, outside);
 
-        if self.circumstances.incomparable || self.is_overflow_row(key, explained) {
+        if self.conditions.incomparable || self.is_overflow_row(key, explained) {
             self.set_aside(key, is_observed, explained, allowance);
             return;
         }
@@ -136,7 +136,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         };
         let mut pending = explained.within(allowance);
         if surplus != Difference::default() {
-            if self.circumstances.loss_is_open && explained.most.packets > 0 {
+            if self.conditions.loss_is_open && explained.most.packets > 0 {
                 // What is lost is not known, so all of it waits. It is bounded by the prefixes
                 // that differ while the loss is open.
                 pending = explained;
@@ -166,7 +166,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
     /// What a time that the two sides do not share makes uncertain: packets that the kernel
     /// counted before the interval's end, and NFLOG may count after it.
     pub(super) fn allowance(&self, kernel: &EpochValue) -> Difference {
-        Difference::from(if self.circumstances.unstamped {
+        Difference::from(if self.conditions.unstamped {
             kernel.before_end
         } else {
             kernel.near_end
@@ -203,7 +203,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
 
     /// What the zero row has too much is that of other prefixes.
     pub(super) fn is_overflow_row(&self, key: K, explained: Pending) -> bool {
-        self.circumstances.nflog_overflow > 0
+        self.conditions.nflog_overflow > 0
             && key == self.zero
             && (explained.most.packets < 0 || explained.most.bytes < 0)
     }

@@ -170,7 +170,7 @@ fn write_file(
     }
     let file = prepared.publish(directory)?;
     log_written(closed, &file, written, destination);
-    state.note_file(closed, &file, &written.totals, written.took);
+    state.record_file(closed, &file, &written.totals, written.took);
     Ok(Line {
         text: summary_line(closed, &file, written, destination),
         record: prepared.retire(directory, &closed.checkpoints),

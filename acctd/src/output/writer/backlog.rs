@@ -115,7 +115,7 @@ impl Backlog {
         };
         let only_lines_wait = self.files.is_empty();
         self.take_in(job);
-        self.note_waiting();
+        self.record_backlog();
         if only_lines_wait && !self.files.is_empty() {
             self.resting_until = None;
         }
@@ -238,12 +238,12 @@ impl Backlog {
             self.files.push_front(oldest);
         }
         if let Some(saved) = &outcome.saved {
-            self.note_saved(saved);
+            self.record_checkpoint(saved);
         }
         let Err(failure) = outcome.result else {
             self.pause = FIRST_PAUSE;
             self.trouble = None;
-            self.note_waiting();
+            self.record_backlog();
             return Ok(());
         };
         self.take_in_all();
@@ -310,8 +310,8 @@ impl Backlog {
     }
 
     /// The next one comes soon, so this one is not tried again.
-    pub(super) fn note_saved(&self, saved: &io::Result<UnixNanos>) {
-        self.state.note_saved(saved);
+    pub(super) fn record_checkpoint(&self, saved: &io::Result<UnixNanos>) {
+        self.state.record_checkpoint(saved);
         let directory = self.destination.directory.display();
         let was_well = self
             .last_save_succeeded
@@ -330,16 +330,16 @@ impl Backlog {
     pub(super) fn note_trouble(&mut self, complaint: String, since: Instant) {
         let since = self.trouble.take().map_or(since, |(_, at)| at);
         self.trouble = Some((complaint, since));
-        self.note_waiting();
+        self.record_backlog();
     }
 
-    pub(super) fn note_waiting(&self) {
+    pub(super) fn record_backlog(&self) {
         let in_hand = self.under_way.as_ref();
         let n_files = self.files.len() + usize::from(in_hand.is_some_and(|it| it.stem.is_some()));
         let n_rows = n_rows(&self.files) + in_hand.map_or(0, |it| it.n_rows);
         let n_lines = self.lines.len() + in_hand.map_or(0, |it| it.n_lines);
         self.state
-            .note_waiting(n_files, n_rows, n_lines, self.trouble.clone());
+            .record_backlog(n_files, n_rows, n_lines, self.trouble.clone());
     }
 
     /// What is wrong, and what waits for its end.

@@ -299,8 +299,8 @@ pub(super) fn limited(rig: &Rig, capabilities: &str, args: &[&str]) -> std::proc
 fn without_capabilities() -> Result<()> {
     let rig = rig()?;
     for (capabilities, missing) in [
-        ("+net_admin", "it takes CAP_BPF and CAP_PERFMON; run"),
-        ("+net_admin,+bpf", "it takes CAP_PERFMON; run"),
+        ("+net_admin", "requires CAP_BPF and CAP_PERFMON; run"),
+        ("+net_admin,+bpf", "requires CAP_PERFMON; run"),
     ] {
         let output = limited(&rig, capabilities, &INGRESS_ONLY).output()?;
         complains(&output, 1, missing)?;
@@ -327,7 +327,7 @@ fn in_a_user_namespace() -> Result<()> {
         &rig,
         &INGRESS_ONLY,
         1,
-        "it takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace",
+        "requires CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace",
     )?;
     let acctd = rig.acctd(&INGRESS_ONLY[..4])?;
     some_traffic(&rig, 1_000)?;

@@ -176,8 +176,8 @@ fn foreign_filters() -> Result<()> {
     ensure_foreign_counted(&rig, 10_000)
 }
 
-/// Nothing can be put in front of a filter of another kind in the first priority, and what that one
-/// keeps to itself is not counted.
+/// Nothing can run before a filter of another kind in the first priority, and what that one
+/// hides is not counted.
 fn a_filter_in_front() -> Result<()> {
     let rig = rig()?;
     tc(&rig, "qdisc add dev lan0 clsact")?;

@@ -113,7 +113,7 @@ fn ingress_shaper() -> Result<()> {
         "-crosscheck=lan0",
     ];
     let acctd = rig.acctd(&args)?;
-    acctd.wait_for_line("a filter redirects what comes in, as shapers do")?;
+    acctd.wait_for_line("a filter redirects incoming packets, as shapers do")?;
     let burst = TrafficArgs {
         sources: 5,
         count: BURST.into(),

@@ -245,5 +245,5 @@ fn what_nothing_will_cure() -> Result<()> {
         &["-ip4-src-group=5", "-crosscheck=nosuch0"],
     );
     let output = command.output()?;
-    crate::errors::complains(&output, 1, "it takes CAP_BPF and CAP_PERFMON; run")
+    crate::errors::complains(&output, 1, "requires CAP_BPF and CAP_PERFMON; run")
 }

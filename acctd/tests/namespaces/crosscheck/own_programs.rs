@@ -133,7 +133,7 @@ fn a_program_that_is_none() -> Result<()> {
         &rig,
         &["-ip4-src-group=5", "-crosscheck=lan0:near", &flag],
         1,
-        "it has no program acctd_ingress_dest (but acctd_egress_dest, acctd_ingress_source)",
+        "it has no program acctd_ingress_dest, only acctd_egress_dest, acctd_ingress_source",
     )
 }
 
@@ -304,7 +304,7 @@ fn memory_is_what_the_log_says() -> Result<()> {
         "-crosscheck=lan0",
         &flag,
     ])?;
-    let line = acctd.wait_for_line("The cross-check takes up to")?;
+    let line = acctd.wait_for_line("The cross-check uses up to")?;
     let mut said = line.split_whitespace().skip_while(|word| *word != "to");
     let said: u64 = said.nth(1).context("a number")?.parse()?;
     let empty = memory_of_epochs(acctd.pid())?;
