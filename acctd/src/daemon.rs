@@ -133,7 +133,7 @@ async fn serve(
         engine.mark_taken_over();
     }
     info!("Started accounting");
-    let _answering = listeners.answer(Arc::clone(engine.state()))?;
+    let _socket_files = listeners.serve(Arc::clone(engine.state()))?;
     systemd::ready();
     let ended = run_until_signal(&mut engine, &mut shutdown, &mut requests).await;
     info!("Stopping accounting");

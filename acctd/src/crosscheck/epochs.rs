@@ -1,4 +1,4 @@
-//! The epochs of the cross-check: which of them are in use, their maps, and when each ends.
+//! The epochs of the cross-check: which are in use, their maps, and when each ends.
 //!
 //! ```text
 //!  slots   …  4        5        6        7        0  …
@@ -6,12 +6,12 @@
 //!             (drained)├────────┼────────┼────────┼───────►
 //! ```
 //!
-//! The programs begin at the oldest slot and go on while a packet's time is not before a slot's
-//! end (`acctd_common::contract`). So nothing has to happen at the moment of a boundary: ends are set
-//! while they lie ahead, and an epoch is drained when its grace is over and no packet can fall into it.
+//! The programs begin at the oldest slot, and take the next one while a packet's time is not before the
+//! slot's end (`acctd_common::contract`). So nothing must happen at the moment of a boundary: ends are set in
+//! advance, and an epoch is drained after its grace period, when no packet can belong to it any more.
 //!
-//! Invariant: each packet that a program counts is in exactly one epoch's map, and each map is handed
-//! over exactly once.
+//! Invariant: each packet that a program counts is in exactly one epoch's map, and each map is read exactly
+//! once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,16 +27,15 @@ use crate::config::crosscheck::{n_ahead, n_entries};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::model::kernel_counts::{EpochCounts, reason_keys};
 
-/// How long packets may be on their way from their stamp to the program and to NFLOG's rule, when
-/// the last period ends.
+/// At the end of the last period: how long a packet may take from its time stamp to the program and to NFLOG's
+/// rule.
 const IN_FLIGHT: Duration = Duration::from_millis(30);
 
-/// How often, and after which pause, to ask for memory again that the kernel does not have at hand.
+/// If the kernel has no memory at hand: how often to try again, and after which pause.
 const MEMORY_TRIES: u32 = 100;
 const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
-/// How far the end of the first period must be: until then, the epochs must be in place and the groups
-/// be open.
+/// The first period must end no sooner than this: the epochs must be ready and the groups be open before.
 const TIME_TO_BEGIN: Duration = Duration::from_millis(300);
 
 /// The end of an epoch that has none yet.
@@ -44,12 +43,12 @@ const NO_END: u64 = u64::MAX;
 
 /// The epochs in use.
 #[derive(Debug)]
-pub struct Epochs {
+pub(crate) struct Epochs {
     outer: Map,
     clock: Map,
-    /// The most prefixes and sides in an epoch.
+    /// The limit of prefixes and sides per epoch.
     capacity: u32,
-    /// IPv6 prefixes are of at most 64 bits.
+    /// IPv6 prefixes have at most 64 bits.
     is_half: bool,
     interval: Interval,
     /// Oldest first, in neighbouring slots. Never empty.
@@ -60,31 +59,31 @@ pub struct Epochs {
 struct Epoch {
     slot: u32,
     map: EpochMap,
-    /// The period that it counts; `None` before the first one and after the last.
+    /// `None` before the first period and after the last.
     period: Option<PeriodIndex>,
-    /// It covers its period exactly.
+    /// See [`ClosedEpoch::is_exact`].
     is_exact: bool,
 }
 
 /// An epoch that is over.
 #[derive(Debug)]
 pub struct ClosedEpoch {
-    /// The period that it counted; `None` for what came before the first one or after the last.
+    /// `None` before the first period and after the last.
     pub period: Option<PeriodIndex>,
-    /// Whether it covers that period exactly: not where acctd was kept from its work so long that
-    /// epochs ran together.
+    /// Whether it has the packets of exactly this period, and the programs saw all of them. False, for example,
+    /// if acctd did not run for so long that one epoch counted several periods.
     pub is_exact: bool,
-    /// For each side, whether what came in was held back behind the program: [`super::delays`].
+    /// For each side, whether packets were delayed between the program and the rules ([`super::delays`]).
     pub is_delayed: [bool; 2],
-    /// What was counted in it.
+    /// The content of its map.
     pub counts: EpochCounts,
-    /// How long it took to read its map.
+    /// The time it took to read the map.
     pub drained_in: Duration,
 }
 
 impl Epochs {
-    /// Opens an epoch that belongs to no period: from here on, what a program counts is found.
-    pub fn open(
+    /// Opens an epoch that belongs to no period, for packets before [`Self::begin`].
+    pub(crate) fn open(
         outer: Map,
         clock: Map,
         interval: Interval,
@@ -104,14 +103,14 @@ impl Epochs {
         Ok(epochs)
     }
 
-    /// Tells the programs what to add to their clock to get the wall clock, which may be set.
-    pub fn set_clock_offset(&mut self, offset: i64) -> Result<()> {
+    /// Tells the programs what to add to their clock to get the wall clock.
+    pub(crate) fn set_clock_offset(&mut self, offset: i64) -> Result<()> {
         self.set_clock(CLOCK_OFFSET, offset.cast_unsigned())
     }
 
-    /// Puts the first periods' epochs in place, well before the first one ends: it may take as long as
-    /// some tens of milliseconds.
-    pub fn prepare(&mut self) -> Result<()> {
+    /// Creates the epochs of the first periods. This takes up to some tens of milliseconds, so it waits if the
+    /// current period ends soon.
+    pub(crate) fn prepare(&mut self) -> Result<()> {
         let now = UnixNanos::now();
         let end = self.interval.period(self.interval.index_of(now)).end;
         let left = now.until(end);
@@ -120,43 +119,43 @@ impl Epochs {
         }
         let first = self.interval.index_of(UnixNanos::now());
         self.push(self.slot_after_last(), Some(first))?;
-        self.look_ahead(first)
+        self.prepare_ahead(first)
     }
 
-    /// Ends the epoch of no period, and lets the first period begin now.
-    pub fn begin(&mut self) -> Result<()> {
+    /// Ends the epoch without a period and begins the first period.
+    pub(crate) fn begin(&mut self) -> Result<()> {
         let outside = self.chain.front().map_or(0, |epoch| epoch.slot);
         let first = self.chain.get(1).map_or(0, |epoch| epoch.slot);
         let start = UnixNanos::now();
         for epoch in self.chain.iter_mut().skip(2) {
-            // A period that has begun meanwhile lacks the packets that were counted outside.
+            // If this period has begun already, its first packets are in the epoch without a period.
             epoch.is_exact &= epoch
                 .period
                 .is_some_and(|period| start < self.interval.period(period).start);
         }
         self.set_clock(outside, end_nanos(start))?;
-        // At once, so that a program that does not ask the clock counts in it too. What was on its way
-        // is in NFLOG's first period as well.
+        // Now, for programs that count in the oldest slot without comparing times. Packets on their way are in
+        // NFLOG's first period as well.
         self.set_clock(CLOCK_OLDEST, first.into())
     }
 
-    /// The two sides do not watch the same: the periods that are open at `now` are not exact.
-    pub fn mark_inexact(&mut self, now: UnixNanos) {
+    /// The programs do not see all packets: the periods that are open at `now` are not exact.
+    pub(crate) fn mark_inexact(&mut self, now: UnixNanos) {
         let open = self.interval.index_of(now);
         for epoch in &mut self.chain {
             epoch.is_exact &= epoch.period.is_some_and(|period| period > open);
         }
     }
 
-    /// Closes the periods before `first_open`; at `now` that one has begun.
-    pub fn close_before(
+    /// Closes the periods before `first_open`, which has begun at `now`.
+    pub(crate) fn close_before(
         &mut self,
         first_open: PeriodIndex,
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
         if self.last_period().is_some_and(|last| last < first_open) {
-            // The last epoch has no end and took all packets since: it ends now, and what is left
-            // of the open period has an epoch of its own.
+            // The last epoch had no end and counted all packets since. It ends now, and a new one counts the
+            // rest of the open period.
             self.mark_last_inexact();
             self.push_period(first_open, now)?;
             self.mark_last_inexact();
@@ -166,52 +165,51 @@ impl Epochs {
             .iter()
             .take_while(|epoch| epoch.period.is_none_or(|period| period < first_open))
             .count();
-        self.hand_over(n_closed, first_open)
+        self.close_oldest(n_closed, first_open)
     }
 
-    /// The clock was set back: ends all that is open, and begins anew at `now`. The epochs that
-    /// this closes are of the periods that were open, none of them exact.
-    pub fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
+    /// The clock was set back to `now`: closes all epochs, none of which is exact, and begins again.
+    pub(crate) fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>> {
         let n_closed = self.chain.len();
         let first = self.interval.index_of(now);
-        // From here on time is before every end, so the oldest slot takes all packets.
+        // Time is before every end now, so the programs count in the oldest slot.
         self.push_period(first, now)?;
         self.mark_last_inexact();
         for epoch in self.chain.iter_mut().take(n_closed) {
             epoch.is_exact = false;
         }
-        self.hand_over(n_closed, first)
+        self.close_oldest(n_closed, first)
     }
 
-    /// Ends the open period at `now`. What comes later is counted apart, and soon all that comes.
-    pub fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
+    /// Ends the open period at `now`. Later packets are in an epoch without a period.
+    pub(crate) fn stop_at(&mut self, now: UnixNanos) -> Result<()> {
         let open = self.interval.index_of(now);
         let is_ahead = |epoch: &Epoch| epoch.period.is_some_and(|period| period > open);
         let n_kept = self.chain.iter().take_while(|one| !is_ahead(one)).count();
         if n_kept == 0 || n_kept == self.chain.len() {
-            // None lies ahead: the last one took all packets since its period was over.
+            // No epoch is ahead: the last one counted all packets since its period ended.
             if self.last_period().is_some_and(|last| last < open) {
                 self.mark_last_inexact();
             }
             let slot = self.slot_after_last();
             self.push_at(slot, None, now)?;
         } else {
-            // The next epoch is in place. If its time has come in the meantime, there are packets in
-            // it already, so it must not be replaced.
+            // The next epoch exists. If its period has begun meanwhile, it has packets already, so it must not
+            // be replaced.
             self.chain[n_kept].period = None;
             self.set_clock(self.chain[n_kept].slot, NO_END)?;
             self.set_clock(self.chain[n_kept - 1].slot, end_nanos(now))?;
-            // What lies further ahead has not begun.
+            // Those after it have not begun.
             self.chain.truncate(n_kept + 1);
         }
         std::thread::sleep(IN_FLIGHT);
-        // Whatever its time: it may come too late for the groups, which are let go of next.
+        // From now on for packets of any time: the groups are unbound next, so NFLOG may miss them.
         let outside = self.slot_of_last();
         self.set_clock(CLOCK_OLDEST, outside.into())
     }
 
-    /// Closes everything. No program may be attached any more.
-    pub fn close_all(mut self) -> Result<Vec<ClosedEpoch>> {
+    /// Closes all epochs. No program may be attached any more.
+    pub(crate) fn close_all(mut self) -> Result<Vec<ClosedEpoch>> {
         let chain = std::mem::take(&mut self.chain);
         chain.into_iter().map(|epoch| self.drain(&epoch)).collect()
     }
@@ -226,28 +224,26 @@ impl Epochs {
         }
     }
 
-    fn mark_last_two_inexact(&mut self) {
-        for epoch in self.chain.iter_mut().rev().take(2) {
-            epoch.is_exact = false;
-        }
-    }
-
-    /// Lets the programs begin at the first epoch after the closed ones, and drains those.
-    fn hand_over(&mut self, n_closed: usize, first_open: PeriodIndex) -> Result<Vec<ClosedEpoch>> {
+    /// Closes the `n_closed` oldest epochs: lets the programs begin after them, and drains them.
+    fn close_oldest(
+        &mut self,
+        n_closed: usize,
+        first_open: PeriodIndex,
+    ) -> Result<Vec<ClosedEpoch>> {
         let oldest = self.chain.get(n_closed).map_or(0, |epoch| epoch.slot);
         self.set_clock(CLOCK_OLDEST, oldest.into())?;
         let closed: Vec<Epoch> = self.chain.drain(..n_closed).collect();
         for epoch in &closed {
-            // Waits until no program uses the map that it has found before.
+            // This waits until no program uses the map any more.
             bpf_syscall::delete_element(&self.outer, epoch.slot)
-                .context("cannot take an epoch's map from the programs")?;
+                .context("cannot remove an epoch's map")?;
         }
-        self.look_ahead(first_open)?;
+        self.prepare_ahead(first_open)?;
         closed.iter().map(|epoch| self.drain(epoch)).collect()
     }
 
-    /// Makes sure that epochs are in place for some seconds to come.
-    fn look_ahead(&mut self, open: PeriodIndex) -> Result<()> {
+    /// Makes sure that there are epochs for the next seconds.
+    fn prepare_ahead(&mut self, open: PeriodIndex) -> Result<()> {
         let until = open.0.saturating_add(n_ahead(self.interval).into());
         while let Some(last) = self.last_period()
             && last.0 < until
@@ -255,14 +251,16 @@ impl Epochs {
             let end = self.interval.period(last).end;
             self.push_period(last.next(), end)?;
             if UnixNanos::now() >= end {
-                // The one before had no end when its time was over, and took what belongs to this one.
-                self.mark_last_two_inexact();
+                // The one before had no end until now, and counted packets of this one.
+                for epoch in self.chain.iter_mut().rev().take(2) {
+                    epoch.is_exact = false;
+                }
             }
         }
         Ok(())
     }
 
-    /// Puts an epoch for `period` behind the last one, which ends at `start`.
+    /// Adds an epoch for `period` after the last one, which ends at `start`.
     fn push_period(&mut self, period: PeriodIndex, start: UnixNanos) -> Result<()> {
         let slot = self.slot_after_last();
         self.push_at(slot, Some(period), start)
@@ -271,7 +269,7 @@ impl Epochs {
     fn push_at(&mut self, slot: u32, period: Option<PeriodIndex>, start: UnixNanos) -> Result<()> {
         let last = self.chain.back().map(|epoch| epoch.slot);
         self.push(slot, period)?;
-        // Last, so that whoever gets to the new slot finds it complete.
+        // Last, so that a program that reaches the new slot finds it complete.
         match last {
             Some(last) => self.set_clock(last, end_nanos(start)),
             None => Ok(()),
@@ -292,7 +290,7 @@ impl Epochs {
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
         outer
             .set(slot, map.data()?, 0)
-            .context("cannot put an epoch's map in place")?;
+            .context("cannot add an epoch's map")?;
         self.chain.push_back(Epoch {
             slot,
             map,
@@ -310,7 +308,7 @@ impl Epochs {
     }
 
     fn drain(&self, epoch: &Epoch) -> Result<ClosedEpoch> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut counts = EpochCounts::default();
         let add = |key: &_, value: &_| counts.add(key, value, self.is_half);
         epoch
@@ -322,19 +320,19 @@ impl Epochs {
             is_exact: epoch.is_exact,
             is_delayed: [false; 2],
             counts,
-            drained_in: begun.elapsed(),
+            drained_in: started.elapsed(),
         })
     }
 }
 
-/// NFLOG's stamps are cut to microseconds. A packet is before `end` for NFLOG if and only if it is
-/// before this for a program.
+/// NFLOG's time stamps are rounded down to microseconds. A packet is before `end` for NFLOG if and only if it
+/// is before this time for a program.
 fn end_nanos(end: UnixNanos) -> u64 {
     let nanos = u64::try_from(end.0).unwrap_or(0);
     nanos.div_ceil(1_000).saturating_mul(1_000)
 }
 
-/// A map with an entry for each reason in it: those are there even when it is full.
+/// A map with an entry for each reason, so that reasons can be counted even when the map is full.
 fn new_epoch_map(capacity: u32) -> Result<EpochMap> {
     let keys = reason_keys();
     let definition = aya_obj::Map::new_from_params(
@@ -345,19 +343,18 @@ fn new_epoch_map(capacity: u32) -> Result<EpochMap> {
         BPF_F_NO_PREALLOC,
     );
     let data = MapData::create(definition, "acctd_epoch", None).context(
-        "cannot make a map for the cross-check; lower --crosscheck-max-prefixes if memory is short",
+        "cannot create a map for the cross-check; lower --crosscheck-max-prefixes if memory is short",
     )?;
     let mut map = Map::HashMap(data);
     let mut epoch: HashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
     for key in keys {
-        insert_zero(&mut epoch, key)
-            .context("cannot make an entry in a map for the cross-check")?;
+        insert_zero(&mut epoch, key).context("cannot add an entry to a map of the cross-check")?;
     }
     EpochMap::new(map)
 }
 
-/// The kernel takes memory for elements from a small reserve that it fills in the background, so a
-/// lack of it passes.
+/// Tries again if there is no memory: the kernel takes it from a small reserve that it refills in the
+/// background.
 fn insert_zero(
     epoch: &mut HashMap<&mut MapData, EpochKey, EpochValue>,
     key: EpochKey,

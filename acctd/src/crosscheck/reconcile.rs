@@ -1,22 +1,21 @@
-//! What NFLOG counted beside what a TC program counted → a verdict for each prefix.
+//! Compares NFLOG's counts with those of the TC programs, and gives each prefix a verdict.
 //!
-//! Pure: no clock and nothing read or written, so that the tests can run years of traffic through
-//! it. One [`Reconciler`] serves one IP family and one side, interval after interval in order.
+//! Pure: no clock and no I/O, so the tests can simulate years of traffic. One [`Reconciler`] compares one IP
+//! family and one side, interval after interval in order.
 //!
-//! The kernel's time of a packet is never later than NFLOG's. So at each boundary there may be
-//! packets that the kernel has counted and NFLOG counts in the next interval: no more than the
-//! kernel counted in the uncertain time before the boundary (the allowance), and what they are
-//! must be missing from the next interval's difference. They are carried there, as the least and
-//! the most that they can be. The two differ only after something that cannot be known, such as
-//! whether NFLOG saw fragments before or after their reassembly.
+//! The programs' time of a packet is never later than NFLOG's. So NFLOG may count packets shortly before a
+//! boundary in the next interval: at most as many as the programs counted in the uncertain time before the
+//! boundary (the allowance). The next interval's difference must be smaller by these pending packets. They are
+//! carried there as a range, the least and the most that they can be. The two differ only if something cannot
+//! be known, such as whether NFLOG saw fragments before or after reassembly.
 //!
-//! Invariants, which the property tests hold:
+//! Invariants, checked by the property tests:
 //!
-//! - With neither hole nor loss the least is never more than what is truly pending, and with either
-//!   the most is never less: no verdict cries wolf.
-//! - What goes beyond the allowance is given as a finding and what stays within it is carried, so
-//!   that the findings of a prefix add up to all that was missing, once nothing is pending.
-//! - Loss excuses no more packets than were lost, in all intervals together.
+//! - Without loss and without a hole in the rules, the least is never more than what is pending; with either,
+//!   the most is never less. So no verdict is a false alarm.
+//! - What exceeds the allowance is a finding, and what is within it is carried. So the findings of a prefix add
+//!   up to all that was missing, once nothing is pending.
+//! - Loss explains no more packets than were lost, over all intervals together.
 
 mod weighing;
 
@@ -35,22 +34,20 @@ use crate::model::verdict::Verdict;
 /// The comparison of one family and side, with what it carries from one interval to the next.
 #[derive(Debug)]
 pub(crate) struct Reconciler<K> {
-    /// The key of `0.0.0.0` or `::`, where NFLOG counts what its ledger has no room for.
+    /// The key of `0.0.0.0` or `::`, in whose row NFLOG counts packets when its ledger is full.
     zero: K,
-    /// Only prefixes for which something may be pending: those with traffic in the uncertain time
-    /// before the last boundary, and while a loss is open those with a difference.
+    /// Prefixes for which packets may be pending: those with traffic in the uncertain time before the last
+    /// boundary, and while a loss is open those with a difference.
     carried: HashMap<K, Carried, RandomState>,
     lost: Budget,
     nflog_overflow: Budget,
-    /// What the last interval's late packets and the kernel's overflow have not explained: a
-    /// difference that skew has hidden there shows one interval later.
+    /// Late packets and overflow of the last interval that explained nothing there: pending packets can hide a
+    /// difference until the next interval.
     late_before: u64,
     kernel_overflow_before: u64,
 }
 
 impl<K: Copy + Ord + Hash> Reconciler<K> {
-    /// Nothing carried. `zero` is the key of the row in which NFLOG counts what its ledger has no
-    /// room for.
     pub(crate) fn new(zero: K) -> Self {
         Self {
             zero,
@@ -64,9 +61,8 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
 
     /// Compares one interval.
     ///
-    /// `observed` ascends by key and has each key once that either side saw in the interval.
-    /// `outside` is what the kernel counted just outside of it, before the first interval began or
-    /// after the last one ended: NFLOG may have counted up to that much more.
+    /// `observed` has each key that either side saw, once and in ascending order. `outside` is what the kernel
+    /// counted before the first interval or after the last one: NFLOG may have counted up to that much more.
     pub(crate) fn reconcile(
         &mut self,
         observed: impl Iterator<Item = (K, Observed)>,
@@ -91,7 +87,7 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
             let before = carried.remove(&key).unwrap_or_default();
             weighing.weigh(key, Some(observed), outside, before);
         }
-        // The late packets go to the first that need them: sorted, the same ones on each run.
+        // Late packets explain the first prefixes that need them. Sorted, so that the result is reproducible.
         let mut silent: Vec<_> = carried.into_iter().collect();
         silent.sort_unstable_by_key(|(key, _)| *key);
         for (key, before) in silent {
@@ -107,7 +103,7 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         )
     }
 
-    /// Gives the prefixes that are beyond their allowance their verdicts.
+    /// Gives verdicts to the prefixes that exceed their allowance.
     fn judge(
         &mut self,
         kernel_has_more: Vec<Candidate<K>>,
@@ -118,10 +114,10 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         self.lost.grant(conditions.lost);
         self.nflog_overflow.grant(conditions.nflog_overflow);
         for candidate in smallest_first(kernel_has_more) {
-            let verdict = self.excuse(&candidate);
-            // That a loss is known now is no news of a prefix that was silent.
+            let verdict = self.explain_by_loss(&candidate);
+            // A prefix without traffic needs no row that says that a loss is known now.
             if candidate.is_observed || verdict != Verdict::Lost {
-                outcome.findings.push(candidate.found(verdict));
+                outcome.findings.push(candidate.finding(verdict));
             }
         }
 
@@ -136,23 +132,23 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
             } else {
                 Verdict::Extra
             };
-            outcome.findings.push(candidate.found(verdict));
+            outcome.findings.push(candidate.finding(verdict));
         }
         self.kernel_overflow_before = kernel_overflow.min(conditions.kernel_overflow);
 
         outcome.findings.sort_unstable_by_key(|finding| finding.key);
         if !conditions.loss_is_open {
-            self.hold_pending();
+            self.reserve_for_pending();
         }
         outcome
     }
 
-    /// The verdict of a prefix of which the kernel has more, at the expense of the budgets.
+    /// The verdict of a prefix that the kernel counted more of. Takes from the budgets what explains it.
     ///
-    /// A prefix is excused wholly or not at all, and the smallest come first. So if there is more
-    /// difference than loss, at least the largest is uncovered.
-    fn excuse(&mut self, candidate: &Candidate<K>) -> Verdict {
-        // Bytes without a packet are no packet that was lost.
+    /// A prefix is explained fully or not at all, the smallest first. So if the differences exceed the loss, at
+    /// least the largest is uncovered.
+    fn explain_by_loss(&mut self, candidate: &Candidate<K>) -> Verdict {
+        // Only bytes are missing, so no packet was lost.
         if candidate.most_packets < 1 {
             return Verdict::Uncovered;
         }
@@ -160,8 +156,8 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         let lost = self.lost.available(excusable);
         let overflow = self.nflog_overflow.available(excusable);
         let n_packets = candidate.n_packets();
-        // Where only the bytes are beyond the allowance, the packets that they belong to are within
-        // it. One must be there to be excused, but is paid when it shows itself.
+        // If only the bytes exceed the allowance, the packets are within it. The budget must have one packet,
+        // which is taken when the packet itself exceeds the allowance.
         let needed = n_packets.max(1);
         if needed <= lost {
             self.lost.take(n_packets, excusable);
@@ -176,14 +172,13 @@ impl<K: Copy + Ord + Hash> Reconciler<K> {
         }
     }
 
-    /// What of the loss has explained nothing yet may be among what is carried, and no more than
-    /// that may be excused later. A prefix that has nothing pending once has no loss pending either,
-    /// so what is held melts away.
-    fn hold_pending(&mut self) {
-        let anew = self.lost.fresh > 0 || self.nflog_overflow.fresh > 0;
+    /// Lost packets that explained nothing yet may be among the pending ones, so later they may explain at most
+    /// as many as are pending now. A prefix without pending packets gives up its share, so the reserve shrinks.
+    fn reserve_for_pending(&mut self) {
+        let is_loss_new = self.lost.fresh > 0 || self.nflog_overflow.fresh > 0;
         let mut pending = 0_u64;
         for carried in self.carried.values_mut() {
-            if anew {
+            if is_loss_new {
                 carried.excusable = carried.pending.most_packets();
             }
             pending = pending.saturating_add(carried.excusable);

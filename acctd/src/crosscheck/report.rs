@@ -1,11 +1,11 @@
-//! The cross-check's log lines: what is not covered, in words.
+//! The cross-check's log lines.
 
 use crate::config::crosscheck::Watched;
 use crate::model::human::{bytes, thousands};
 use crate::model::prefix::Side;
 use crate::model::verdict::{Tally, Verdict, VerdictSummary, WorstFinding, magnitude};
 
-/// A line for each verdict and side that an operator should know of.
+/// A line for each verdict that means a fault, by side.
 #[must_use]
 pub fn lines(summary: &VerdictSummary, watched: &[Watched]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -79,7 +79,7 @@ fn amount(tally: Tally, side: Side, worst: Option<&WorstFinding>) -> String {
     }
 }
 
-/// In whole percent, unless that would be nothing.
+/// In whole percent.
 fn share(part: u64, whole: u64) -> String {
     match part.saturating_mul(100).checked_div(whole) {
         None => "more than all".into(),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_covered_is_said_in_words() {
+    fn a_line_has_the_amount_the_worst_prefix_and_the_share() {
         assert_eq!(
             lines(&summary(1), &eth0()),
             ["uncovered: 12,004 packets, 1.2 MB to 192.0.2.7 (dest), 3 % of eth0 egress"]

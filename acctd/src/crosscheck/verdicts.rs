@@ -1,5 +1,5 @@
-//! Judges a closed interval: hands the ledgers and the kernel's counts to the reconciler of each
-//! family and side, and sums up what comes of it.
+//! Judges a closed interval: compares the ledgers with the kernel's counts, for each family and side, and sums
+//! up the verdicts.
 
 use std::collections::HashMap;
 
@@ -19,37 +19,26 @@ use crate::model::verdict::{
     Finding, Judgement, N_WORST, Tally, Verdict, VerdictSummary, WorstFinding, magnitude,
 };
 
-/// The sides, as they are numbered here.
 const SIDES: [Side; 2] = [Side::Source, Side::Dest];
-/// Gives the verdicts, interval after interval: what is uncertain at an interval's end must be
-/// settled in the next one.
-#[derive(Debug)]
+
+/// Judges one interval after another, because what is uncertain at the end of one is settled in the next.
+#[derive(Debug, Default)]
 pub struct Judge {
     ip4: [SideJudge<u32>; 2],
     ip6_half: [SideJudge<u64>; 2],
     ip6: [SideJudge<u128>; 2],
 }
 
-impl Default for Judge {
-    fn default() -> Self {
-        Self {
-            ip4: [SideJudge::new(), SideJudge::new()],
-            ip6_half: [SideJudge::new(), SideJudge::new()],
-            ip6: [SideJudge::new(), SideJudge::new()],
-        }
-    }
-}
-
 #[derive(Debug)]
 struct SideJudge<K> {
     reconciler: Reconciler<K>,
-    /// The last interval had packets without a time stamp of the kernel's, or such as were held back; some
-    /// of them may have come in this one.
+    /// The last interval had packets without a kernel time stamp, or delayed ones. NFLOG may have counted some
+    /// of them in this interval.
     was_unstamped: bool,
 }
 
 impl Judge {
-    /// Judges `interval`, which must follow the one judged before, if it has a cross-check.
+    /// Judges `interval`, if it has a cross-check. Intervals must come in order.
     pub fn judge(&mut self, interval: &mut ClosedInterval) {
         interval.sort();
         let Some(kernel) = &interval.kernel else {
@@ -78,14 +67,16 @@ impl Judge {
     }
 }
 
-impl<K: StoredKey> SideJudge<K> {
-    fn new() -> Self {
+impl<K: StoredKey> Default for SideJudge<K> {
+    fn default() -> Self {
         Self {
             reconciler: Reconciler::new(K::ZERO),
             was_unstamped: false,
         }
     }
+}
 
+impl<K: StoredKey> SideJudge<K> {
     fn judge(
         &mut self,
         groups: &[GroupInterval],
@@ -110,8 +101,7 @@ impl<K: StoredKey> SideJudge<K> {
             return Vec::new();
         }
         let mut conditions = self.conditions(&groups, kernel, side);
-        // What passed meanwhile NFLOG could not count. Where it is the rules that were gone, that is what
-        // the verdicts are for.
+        // NFLOG could not count what passed during a gap. If the rules were gone, the verdicts must show it.
         let gaps = gaps.iter().filter(|gap| gap.cause != GapCause::RulesGone);
         let groups_with_gaps: Vec<_> = gaps.flat_map(|gap| &gap.groups).collect();
         conditions.incomparable |= groups
@@ -162,7 +152,7 @@ impl<K: StoredKey> SideJudge<K> {
     }
 }
 
-/// What both counted, prefix by prefix.
+/// Both counts, prefix by prefix, in ascending order.
 fn observed<'a, K: StoredKey>(
     groups: &[&'a GroupInterval],
     kernel: &'a KernelSide<K>,
@@ -200,7 +190,7 @@ fn observed<'a, K: StoredKey>(
         })
 }
 
-/// The kernel's values put together again.
+/// Totals and allowances in one value again.
 fn values<K: StoredKey>(kernel: &KernelSide<K>) -> impl Iterator<Item = (K, EpochValue)> {
     let mut allowances = kernel.allowances.iter().peekable();
     kernel.totals.iter().map(move |entry| {

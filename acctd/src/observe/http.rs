@@ -1,7 +1,6 @@
-//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`. It has a thread and a runtime of its
-//! own, behind the readers', and reads only what `state` has: whatever clients do, no packet waits
-//! for it, nor does another program that has no priority of its own. Each address has its own clients:
-//! those of one take no place from those of another.
+//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`. It has its own thread and runtime, with
+//! a lower priority than the readers and other programs, and reads only `state`. So no client delays a packet.
+//! Each address has its own limit of clients: those of one address do not push out those of another.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -29,33 +28,31 @@ use crate::observe::state::RuntimeState;
 use crate::observe::status::Status;
 use crate::process::priority::yield_to_readers_and_others;
 
-/// Clients of one address at once; a further one takes the place of the one that has been quiet for the
-/// longest.
+/// Clients of one address at a time. A further one replaces the one that has been idle for the longest.
 pub const MAX_CLIENTS: usize = 16;
-/// For a client to ask before another may take its place, and for an answer to arrive.
-const QUIET: Duration = Duration::from_millis(250);
-/// How often to look for a place while none has been quiet for that long.
+/// A client may be replaced if it has sent no request for so long: time to send one, and to read the answer.
+const IDLE_TIME: Duration = Duration::from_millis(250);
+/// While no client has been idle for that long: how often to check again.
 const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// For a client to send a request's head.
+/// For a client to send the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a client that asks nothing more, or does not take the answer.
+/// For all of a connection, so that a client that reads no answer does not stay.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// After a failed accept, most likely for want of descriptors.
+/// After a failed accept, most likely because there are no descriptors left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Of a socket's file: owner and group may connect.
+/// Owner and group may connect to a UNIX socket.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Sockets that are bound, though nobody is answered yet.
+/// Bound sockets. Requests are answered after [`Listeners::serve`].
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
-    files: Vec<SocketFile>,
+    files: SocketFiles,
 }
 
 impl Listeners {
-    /// Binds all of them.
-    pub fn bind(addresses: &[ListenAddress]) -> Result<Self> {
+    pub(crate) fn bind(addresses: &[ListenAddress]) -> Result<Self> {
         let mut listeners = Self::default();
         for address in addresses {
             listeners
@@ -83,11 +80,11 @@ impl Listeners {
             ListenAddress::Unix(path) => {
                 remove_stale_socket(path)?;
                 let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => anyhow!("its directory is not there: mkdir -p it (RuntimeDirectory=acctd in a unit of systemd)"),
-                    io::ErrorKind::PermissionDenied => anyhow!("{error}: its directory must be one that acctd's user may write to; make it beforehand, or choose another path with --listen"),
+                    io::ErrorKind::NotFound => anyhow!("its directory does not exist: create it (in a systemd unit: RuntimeDirectory=acctd)"),
+                    io::ErrorKind::PermissionDenied => anyhow!("{error}: acctd's user must be able to write to its directory; create that directory first, or choose another path with --listen"),
                     _ => error.into(),
                 })?;
-                self.files.push(SocketFile(path.clone()));
+                self.files.0.push(path.clone());
                 fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
                 listener.set_nonblocking(true)?;
                 self.unix.push(listener);
@@ -96,67 +93,68 @@ impl Listeners {
         Ok(())
     }
 
-    /// Answers from now on, until this process ends.
-    pub fn answer(self, state: Arc<RuntimeState>) -> Result<Answering> {
+    /// Answers requests until the process ends. The socket files are removed when the result is dropped.
+    pub(crate) fn serve(self, state: Arc<RuntimeState>) -> Result<SocketFiles> {
         if self.tcp.is_empty() && self.unix.is_empty() {
-            return Ok(Answering { _files: Vec::new() });
+            return Ok(SocketFiles::default());
         }
         for listener in &self.tcp {
             info!("Listening on {}", listener.local_addr()?);
         }
-        for file in &self.files {
-            info!("Listening on unix:{}", file.0.display());
+        for path in &self.files.0 {
+            info!("Listening on unix:{}", path.display());
         }
         let Self { tcp, unix, files } = self;
         thread::Builder::new()
             .name("listen".into())
             .spawn(move || {
                 yield_to_readers_and_others();
-                if let Err(error) = serve(tcp, unix, state) {
-                    warn!("nobody is answered any more on --listen: {error:#}; accounting goes on");
+                if let Err(error) = run_server(tcp, unix, state) {
+                    warn!("the listener of --listen has failed: {error:#}; accounting continues");
                 }
             })
-            .context("cannot start the thread that answers on --listen")?;
-        Ok(Answering { _files: files })
+            .context("cannot start the thread of --listen")?;
+        Ok(files)
     }
 }
 
-/// Somebody answers. The sockets' files go when this is dropped.
-#[derive(Debug)]
-pub struct Answering {
-    _files: Vec<SocketFile>,
-}
+/// The files of UNIX sockets, removed when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct SocketFiles(Vec<PathBuf>);
 
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
+impl Drop for SocketFiles {
     fn drop(&mut self) {
-        // One that stays is taken for what it is by the next acctd.
-        let _stays = fs::remove_file(&self.0);
+        for path in &self.0 {
+            // The next acctd removes a file that remains.
+            let _remains = fs::remove_file(path);
+        }
     }
 }
 
-/// A killed acctd leaves its socket's file behind.
+/// A killed acctd leaves its socket file.
 fn remove_stale_socket(path: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
     };
     if !found.file_type().is_socket() {
-        return Err(anyhow!("a file that is no socket stands there: move it"));
+        return Err(anyhow!("there is a file that is no socket: move it"));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(anyhow!(
             "another program listens there: stop it, or choose another path with --listen"
         )),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).context("cannot remove what an earlier acctd has left there")
+            fs::remove_file(path).context("cannot remove the socket file of an earlier acctd")
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, state: Arc<RuntimeState>) -> Result<()> {
+fn run_server(
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+    state: Arc<RuntimeState>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -171,7 +169,7 @@ fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, state: Arc<RuntimeState
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    clients.take(accepted).await;
+                    clients.accept(accepted).await;
                 }
             });
         }
@@ -181,7 +179,7 @@ fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, state: Arc<RuntimeState
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    clients.take(accepted).await;
+                    clients.accept(accepted).await;
                 }
             });
         }
@@ -189,21 +187,24 @@ fn serve(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, state: Arc<RuntimeState
     })
 }
 
-/// Those of one address.
+/// The clients of one address.
 struct Clients {
     server: Arc<Server>,
     connected: Vec<Client>,
 }
 
 struct Client {
-    /// When it has connected or asked last.
-    heard: Arc<Mutex<Instant>>,
-    answering: JoinHandle<()>,
+    /// The time of its last request, at first of its connection.
+    last_request: Arc<Mutex<Instant>>,
+    task: JoinHandle<()>,
 }
 
 impl Client {
-    fn heard(&self) -> Instant {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_request(&self) -> Instant {
+        *self
+            .last_request
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,8 +216,8 @@ impl Clients {
         }
     }
 
-    /// Answers a client, at the same time as others.
-    async fn take<S>(&mut self, accepted: io::Result<S>)
+    /// Serves a client concurrently with the others.
+    async fn accept<S>(&mut self, accepted: io::Result<S>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -225,26 +226,25 @@ impl Clients {
             return;
         };
         self.make_room().await;
-        let heard = Arc::new(Mutex::new(Instant::now()));
+        let last_request = Arc::new(Mutex::new(Instant::now()));
         self.connected.push(Client {
-            heard: Arc::clone(&heard),
-            answering: tokio::spawn(answer(Arc::clone(&self.server), stream, heard)),
+            last_request: Arc::clone(&last_request),
+            task: tokio::spawn(answer(Arc::clone(&self.server), stream, last_request)),
         });
     }
 
-    /// Returns when there is room for one more: at once, or when one has been quiet for long enough.
+    /// Returns when there is room for one more client: at once, or when one has been idle for long enough.
     async fn make_room(&mut self) {
         loop {
-            self.connected
-                .retain(|client| !client.answering.is_finished());
+            self.connected.retain(|client| !client.task.is_finished());
             if self.connected.len() < MAX_CLIENTS {
                 return;
             }
-            let places = self.connected.iter().enumerate();
-            if let Some((place, quiet)) = places.min_by_key(|(_, client)| client.heard())
-                && quiet.heard().elapsed() >= QUIET
+            let clients = self.connected.iter().enumerate();
+            if let Some((index, idle)) = clients.min_by_key(|(_, client)| client.last_request())
+                && idle.last_request().elapsed() >= IDLE_TIME
             {
-                self.connected.swap_remove(place).answering.abort();
+                self.connected.swap_remove(index).task.abort();
                 return;
             }
             tokio::time::sleep(SLOT_POLL_INTERVAL).await;
@@ -252,12 +252,12 @@ impl Clients {
     }
 }
 
-async fn answer<S>(server: Arc<Server>, stream: S, heard: Arc<Mutex<Instant>>)
+async fn answer<S>(server: Arc<Server>, stream: S, last_request: Arc<Mutex<Instant>>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(|request| {
-        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let response = server.respond(&request);
         async { Ok::<_, Infallible>(response) }
     });
@@ -265,7 +265,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // What a client does wrong is its own affair.
+    // A client's mistakes are not logged.
     let _ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
@@ -313,7 +313,7 @@ impl Server {
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        lines.extend(snapshot.notes());
+        lines.extend(snapshot.crosscheck_problems());
         plain(status, &format!("{}\n", lines.join("\n")))
     }
 }
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_of_tcp_or_a_path() {
+    fn an_address_is_a_socket_address_or_a_path() {
         let parsed = |text: &str| text.parse::<ListenAddress>().map(|it| it.to_string());
         for address in ["127.0.0.1:9745", "[::1]:9745", "unix:/run/acctd/acctd.sock"] {
             assert_eq!(parsed(address).as_deref(), Ok(address));

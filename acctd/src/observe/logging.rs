@@ -10,7 +10,7 @@ use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 use crate::model::interval::UnixNanos;
 use crate::model::zone::Zone;
 
-/// Starts logging; from here on the `log` macros write.
+/// Starts logging; before, the `log` macros write nothing.
 pub fn start(to_syslog: bool, debug: bool) -> Result<()> {
     let level = if debug {
         LevelFilter::Debug
@@ -40,7 +40,7 @@ fn start_stderr(level: LevelFilter) -> Result<()> {
         .context("cannot start logging")
 }
 
-/// go-nflog-acctd marks no levels; a warning should be found in a log all the same.
+/// go-nflog-acctd writes no levels. acctd marks warnings and errors, so that a search finds them.
 fn prefix(level: Level) -> &'static str {
     match level {
         Level::Error => "error: ",
@@ -75,10 +75,10 @@ impl Log for Syslog {
         if send(&mut logger, record.level(), &message).is_ok() {
             return;
         }
-        // The daemon may have been restarted and have a new socket.
+        // The syslog daemon may have restarted and have a new socket.
         if let Ok(mut connected) = syslog::unix(Rfc3164) {
-            // There is no other place to say that syslog does not take a line.
-            let _nowhere_to_say = send(&mut connected, record.level(), &message);
+            // If this fails too, there is no place to report it.
+            let _lost = send(&mut connected, record.level(), &message);
             *logger = connected;
         }
     }
@@ -99,8 +99,8 @@ fn send(
     }
 }
 
-/// A line as local daemons write it: facility as Go's default (kern), local time. The syslog
-/// crate's own formatter writes UTC in a process with threads.
+/// Lines as local daemons write them: Go's default facility (kern) and local time. The syslog crate's
+/// formatter writes UTC in a process with threads.
 #[derive(Clone, Debug)]
 struct Rfc3164;
 

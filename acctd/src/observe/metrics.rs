@@ -1,6 +1,6 @@
-//! `/metrics`: what acctd shows of itself, in the text formats of `OpenMetrics` and of Prometheus.
+//! `/metrics`, in the text formats of `OpenMetrics` and Prometheus.
 //!
-//! Never one series for each address. Whatever an alert may ask for is there from the start, as 0.
+//! There is no series per address. All series exist from the start, as 0, so that alerts need no special case.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,17 +23,16 @@ use crate::model::verdict::{Tally, Verdict};
 use crate::observe::process_usage::ProcessUsage;
 use crate::observe::state::{RuntimeState, Snapshot};
 
-/// The formats that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
     OpenMetrics,
-    /// <https://prometheus.io/docs/instrumenting/exposition_formats/>, for whoever does not ask.
+    /// <https://prometheus.io/docs/instrumenting/exposition_formats/>, the default.
     Prometheus,
 }
 
 impl Format {
-    /// The one that a request's `Accept` asks for.
+    /// By a request's `Accept` header.
     pub(crate) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -42,7 +41,6 @@ impl Format {
         }
     }
 
-    /// As in `Content-Type`.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -51,21 +49,19 @@ impl Format {
     }
 }
 
-/// All metrics, each time that they are asked for.
+/// All metrics, read from the state at each request.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
-    /// Shows what is snapshot there.
     pub(crate) fn new(state: Arc<RuntimeState>) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shown(state)));
+        registry.register_collector(Box::new(StateCollector(state)));
         Self { registry }
     }
 
-    /// The text.
     pub(crate) fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
         match format {
@@ -77,9 +73,9 @@ impl Metrics {
 }
 
 #[derive(Debug)]
-struct Shown(Arc<RuntimeState>);
+struct StateCollector(Arc<RuntimeState>);
 
-impl Collector for Shown {
+impl Collector for StateCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.0.snapshot();
         let mut page = Page(encoder);
@@ -93,7 +89,7 @@ impl Collector for Shown {
     }
 }
 
-/// A counter of a group, by its name and what it says.
+/// Name, help text and value of a group's counter.
 type GroupCounter = (&'static str, &'static str, fn(&Counts) -> u64);
 
 const GROUP_COUNTERS: [GroupCounter; 9] = [
@@ -138,7 +134,7 @@ const GROUP_COUNTERS: [GroupCounter; 9] = [
     ),
 ];
 
-/// A label and the counter for it.
+/// The label of a reason, and its counter.
 type Reason = (&'static str, fn(&Counts) -> u64);
 
 /// Why packets are in no row.
@@ -149,10 +145,8 @@ const UNDECODABLE: [Reason; 4] = [
     ("malformed", |it| it.malformed),
 ];
 
-/// Names and values.
 type Labels = Vec<(&'static str, String)>;
 
-/// What is being written, metric by metric.
 struct Page<'e>(DescriptorEncoder<'e>);
 
 impl Page<'_> {
@@ -227,7 +221,7 @@ impl Page<'_> {
             "Rows of the last file: prefixes seen in its interval",
             last.map_or(0.0, |last| number(last.rows)),
         )?;
-        // Until there is one, the start: an alert on its age needs no special case.
+        // Before the first file, the time of the start: an alert on the age needs no special case.
         self.gauge(
             "acctd_last_file_timestamp_seconds",
             "When the last file was written; at first, when acctd was started",
@@ -380,7 +374,7 @@ impl Page<'_> {
         )
     }
 
-    /// Under the names that all of Prometheus' clients have for them.
+    /// With the names that all Prometheus clients use.
     fn process(&mut self, state: &RuntimeState) -> fmt::Result {
         self.gauge(
             "process_start_time_seconds",
@@ -484,7 +478,7 @@ fn number(number: u64) -> f64 {
     number as f64
 }
 
-/// Since 1970.
+/// Seconds of Unix time.
 #[expect(
     clippy::cast_precision_loss,
     reason = "gauges are floats; what is lost is below a microsecond"

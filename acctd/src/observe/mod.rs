@@ -1,4 +1,4 @@
-//! What a running acctd says of itself: log, metrics, status, profile.
+//! What a running acctd reports: log, metrics, status, profile.
 
 pub mod http;
 pub mod logging;

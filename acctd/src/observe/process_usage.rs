@@ -1,23 +1,19 @@
-//! What this process uses.
+//! CPU time, memory and descriptors of this process.
 
 use std::time::Duration;
 use std::{fs, io};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// At one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessUsage {
-    /// User and system, of all threads.
+    /// User and system time of all threads.
     pub(crate) cpu_time: Duration,
-    /// Memory that is in RAM.
     pub(crate) resident_bytes: u64,
-    /// Open descriptors.
     pub(crate) n_descriptors: u64,
 }
 
 impl ProcessUsage {
-    /// Now.
     pub(crate) fn now() -> io::Result<Self> {
         let cpu_time = clock_gettime(ClockId::ProcessCPUTime);
         // `/proc/PID/statm` (proc_pid_statm(5)): size and resident set in pages.
@@ -27,7 +23,7 @@ impl ProcessUsage {
         Ok(Self {
             cpu_time: cpu_time.try_into().unwrap_or_default(),
             resident_bytes: pages * rustix::param::page_size() as u64,
-            // The directory itself is open meanwhile.
+            // Without the descriptor that reads the directory.
             n_descriptors: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64,
         })
     }
@@ -38,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_more_is_one_more() {
+    fn values_are_plausible() {
         let before = ProcessUsage::now().unwrap();
         assert!(before.resident_bytes > 1_000_000);
         let _open = fs::File::open("/dev/null").unwrap();

@@ -1,4 +1,4 @@
-//! `-cpuprofile`: samples of the process's CPU time, from start to stop, in pprof's format.
+//! `-cpuprofile`: samples of the process's CPU time, from start to stop, in the format of pprof.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,29 +13,20 @@ use tempfile::TempDir;
 
 use crate::process::user::FILE_MODE;
 
-/// Samples a second of CPU time, as Go's profiler takes.
+/// Samples per second of CPU time, as in Go's profiler.
 const FREQUENCY: i32 = 100;
 
-/// A profile that is being taken.
-#[derive(Debug)]
+/// A running profiler.
 pub(crate) struct CpuProfile {
     file: File,
     path: PathBuf,
-    guard: Guard,
-    /// Removed with all that pprof has put into it; dropped after the guard, which stops sampling.
+    guard: ProfilerGuard<'static>,
+    /// Dropped after the guard, which stops sampling. Removes pprof's files.
     _scratch: TempDir,
 }
 
-struct Guard(ProfilerGuard<'static>);
-
-impl std::fmt::Debug for Guard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ProfilerGuard")
-    }
-}
-
 impl CpuProfile {
-    /// Creates the file, so that a wrong path is found out now, and starts sampling.
+    /// Creates the file first, so that a wrong path is an error at the start, and starts sampling.
     pub(crate) fn start(path: &Path) -> Result<Self> {
         info!("Starting cpu profiler on {}", path.display());
         let file = create(path).with_context(|| {
@@ -47,14 +38,14 @@ impl CpuProfile {
         let scratch = scratch_for_pprof().context("cannot start the cpu profiler")?;
         let guard = ProfilerGuardBuilder::default()
             .frequency(FREQUENCY)
-            // The unwinder is not safe to enter again from a signal that came within it.
+            // A signal may interrupt the unwinder, which is not reentrant.
             .blocklist(&["libc", "libgcc", "pthread", "vdso"])
             .build()
             .context("cannot start the cpu profiler")?;
         Ok(Self {
             file,
             path: path.to_owned(),
-            guard: Guard(guard),
+            guard,
             _scratch: scratch,
         })
     }
@@ -63,7 +54,7 @@ impl CpuProfile {
     pub(crate) fn finish(mut self) -> Result<()> {
         let path = self.path.display().to_string();
         let mut write = || -> Result<()> {
-            let profile = self.guard.0.report().build()?.pprof()?;
+            let profile = self.guard.report().build()?.pprof()?;
             self.file.write_all(&profile.encode_to_vec())?;
             Ok(())
         };
@@ -77,14 +68,17 @@ fn create(path: &Path) -> io::Result<File> {
     options.mode(FILE_MODE).open(path)
 }
 
-/// pprof puts samples beyond some thousands into a temporary file, opens it by its name at the end,
-/// and keeps it in a static that is never dropped. So it gets a directory of its own for it. Nothing
-/// else in acctd makes temporary files through that crate.
+/// After some thousand samples, pprof writes to a temporary file, opens it by its name at the end, and keeps it
+/// in a static that is never dropped. So it gets a separate directory. Nothing else in acctd creates temporary
+/// files with that crate.
 fn scratch_for_pprof() -> Result<TempDir> {
     let scratch = tempfile::Builder::new().prefix("acctd-").tempdir()?;
-    // It can be set once, and one profile is all that a process takes.
+    // This can be set once, and a process takes one profile.
     if let Err(other) = tempfile::env::override_temp_dir(scratch.path()) {
-        bail!("temporary files go to {} already", other.display());
+        bail!(
+            "the directory for temporary files is already {}",
+            other.display()
+        );
     }
     Ok(scratch)
 }

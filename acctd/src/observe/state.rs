@@ -1,6 +1,6 @@
-//! What a running acctd shows of itself: to `/metrics` and `/status`, to SIGUSR1. The engine and the
-//! writer note here what they do, and whoever asks reads it, on a thread of its own. No reader ever takes
-//! the lock: its counters are its own atomics.
+//! The state of a running acctd, for `/metrics`, `/status`, `/healthz` and SIGUSR1. The engine and the writer
+//! record here what they do, and another thread reads it. No NFLOG reader takes the lock: each publishes its
+//! counters as atomics.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,131 +19,131 @@ use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::VerdictSummary;
 use crate::model::zone::Zone;
 
-/// Rates are of this time.
-const RATE_OVER: Duration = Duration::from_secs(10);
-/// Between two samples, at the least.
+/// Rates are averages over this time.
+const RATE_TIME: Duration = Duration::from_secs(10);
+/// The least time between two samples.
 const SAMPLE_PAUSE: Duration = Duration::from_millis(500);
-/// An engine that has not looked at the clock for so long hangs: it does so once a second.
+/// The engine ticks once a second. After so long without a tick, it hangs.
 const ENGINE_HANGS: Duration = Duration::from_secs(30);
-/// A disk that has refused for so long is no passing trouble.
+/// An error of the disk is a problem if it lasts for so long.
 const DISK_FAILS: Duration = Duration::from_secs(30);
 
-/// Shared by those who note and those who ask.
+/// Shared by the threads that record and those that read.
 #[derive(Debug)]
 pub struct RuntimeState {
     /// When accounting began.
     pub started: UnixNanos,
     started_at: Instant,
-    /// The zone of times in it.
+    /// The time zone of what is shown.
     pub zone: Zone,
-    /// The length of a period.
+    /// The length of an interval.
     pub interval: Duration,
-    /// How often what is open is saved.
+    /// How often open intervals are saved.
     pub checkpoint: Option<Duration>,
     /// The interfaces that are cross-checked.
     pub watched: Vec<Watched>,
-    /// Each group, with its reader's counters since the start.
+    /// Each group with its counters since the start.
     pub groups: Vec<(GroupConfig, Arc<SharedCounts>)>,
-    /// From when a period is found to be over until it is with the writer.
+    /// From the end of an interval until the writer has it.
     pub close_seconds: Histogram,
-    /// To sort, write and sync a file.
+    /// The time to sort, write and sync a file.
     pub write_seconds: Histogram,
-    /// To read the kernel's map of an interval.
+    /// The time to read the kernel's map of an interval.
     pub drain_seconds: Histogram,
     snapshot: Mutex<Snapshot>,
 }
 
-/// What was noted last.
+/// What was recorded last.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When the engine last looked around.
-    seen_at: Instant,
-    /// The period that is open by the clock, from where its file will begin.
+    /// The time of the engine's last tick.
+    ticked_at: Instant,
+    /// The open interval, from the time at which its file will begin.
     pub open: Period,
-    /// Whether each group is bound, in their order.
+    /// Whether each group is bound, in the order of the groups.
     pub bound: Vec<bool>,
-    /// Whether the rules that logged to each group are gone, in their order; empty where nobody knows.
+    /// Whether the rules that logged to each group are gone; empty if that is not known.
     pub rules_gone: Vec<bool>,
     samples: VecDeque<Sample>,
-    /// What the writer has done and has still to do.
+    /// What the writer has written, and what waits.
     pub files: Files,
-    /// When what is open was last saved.
+    /// The time of the last checkpoint.
     pub saved: Option<UnixNanos>,
-    /// Why it was not, the last time.
+    /// Why the last checkpoint failed, if it did.
     pub save_error: Option<String>,
-    /// The cross-check's part.
+    /// Without `--crosscheck`, inactive and empty.
     pub crosscheck: CrossCheckState,
 }
 
 #[derive(Clone, Debug)]
 struct Sample {
     at: Instant,
-    /// Of each group.
+    /// Packets and bytes of each group.
     counts: Vec<(u64, u64)>,
 }
 
-/// The files of intervals.
+/// The writer's files, since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// How many were written.
+    /// Files written.
     pub n_written: u64,
-    /// Their rows.
+    /// Rows of these files.
     pub rows: u64,
-    /// The last one.
+    /// The last file written.
     pub last: Option<LastFile>,
-    /// Intervals that have no file yet.
+    /// Closed intervals without a file.
     pub waiting_intervals: usize,
-    /// Their rows, before groups are put together.
+    /// Rows of these intervals, before groups are merged.
     pub waiting_rows: usize,
-    /// Lines that `intervals.jsonl` lacks.
+    /// Lines not yet in `intervals.jsonl`.
     pub waiting_lines: usize,
-    /// What the disk refuses, and since when.
+    /// The error of the last write, and since when writes fail.
     pub error: Option<(String, Instant)>,
 }
 
 /// A file that was written.
 #[derive(Clone, Debug)]
 pub struct LastFile {
-    /// Its name.
+    /// Without its directory.
     pub name: String,
-    /// What it covers.
+    /// The interval that it covers.
     pub period: Period,
-    /// Its rows.
+    /// Without the header.
     pub rows: u64,
-    /// The counters of its groups together.
+    /// The sum over all groups.
     pub counts: Counts,
-    /// When it got its name.
+    /// The time at which it was complete.
     pub written: UnixNanos,
 }
 
 /// The cross-check, since the start.
 #[derive(Clone, Debug, Default)]
 pub struct CrossCheckState {
-    /// It has not failed.
+    /// False if it has failed.
     pub is_active: bool,
-    /// All files together: verdicts, and what the kernel counted for each side.
+    /// Of all files.
     pub total: VerdictSummary,
-    /// Those of the last file.
+    /// Of the last file.
     pub last: Option<VerdictSummary>,
-    /// Packets that the kernel counted for no prefix, by the reason.
+    /// Packets that the programs counted for no prefix, by reason.
     pub uncounted: BTreeMap<&'static str, u64>,
-    /// How often and for how long each program ran, where the kernel measures it.
+    /// How often and for how long each program ran, if the kernel measures it.
     pub programs: Vec<ProgramRun>,
-    /// Each interface, in the order of the command line.
+    /// In the order of the command line.
     pub interfaces: Vec<InterfaceState>,
 }
 
-/// Packets and bytes a second.
+/// Packets and bytes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rate {
-    /// Packets a second.
+    /// Packets per second.
     pub packets: f64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub bytes: f64,
 }
 
 impl RuntimeState {
-    /// Begins with all groups bound and nothing written.
+    /// All groups are bound, and nothing is written yet.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -169,7 +169,7 @@ impl RuntimeState {
             write_seconds: seconds(),
             drain_seconds: seconds(),
             snapshot: Mutex::new(Snapshot {
-                seen_at: Instant::now(),
+                ticked_at: Instant::now(),
                 open: Period {
                     start: started,
                     end,
@@ -193,19 +193,19 @@ impl RuntimeState {
         }
     }
 
-    /// A copy of what was noted.
+    /// A copy, so that nobody holds the lock for long.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.lock().clone()
     }
 
-    /// How long acctd has run.
+    /// The time since the start, by the monotonic clock.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.started_at.elapsed()
     }
 
-    /// The engine has looked around.
+    /// Records the engine's tick: the open interval, and whether each group is bound.
     pub fn record_tick(&self, open: Period, bound: impl IntoIterator<Item = bool>) {
         let counts = self.groups.iter().map(|(_, counts)| {
             let counts = counts.load();
@@ -216,20 +216,19 @@ impl RuntimeState {
             counts: counts.collect(),
         };
         let mut snapshot = self.lock();
-        snapshot.seen_at = sample.at;
+        snapshot.ticked_at = sample.at;
         snapshot.open = open;
         snapshot.bound.clear();
         snapshot.bound.extend(bound);
         snapshot.add(sample);
     }
 
-    /// Whether the rules that logged to each group are gone.
+    /// Records whether the rules that logged to each group are gone.
     pub fn record_rules(&self, gone: Vec<bool>) {
         self.lock().rules_gone = gone;
     }
 
-    /// How often and for how long the cross-check's programs ran, and on which interfaces they are; `None` if
-    /// it has failed.
+    /// Records the cross-check's programs and interfaces; `None` if it has failed.
     pub fn record_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
         let mut snapshot = self.lock();
         let crosscheck = &mut snapshot.crosscheck;
@@ -238,7 +237,6 @@ impl RuntimeState {
             looked.unwrap_or_else(|| (Vec::new(), self.unattached()));
     }
 
-    /// No interface has a program.
     fn unattached(&self) -> Vec<InterfaceState> {
         let watched = self.watched.iter();
         watched
@@ -246,7 +244,7 @@ impl RuntimeState {
             .collect()
     }
 
-    /// An interval has its file.
+    /// Records the file of a closed interval, which took `took` to write.
     pub fn record_file(
         &self,
         closed: &ClosedInterval,
@@ -279,7 +277,7 @@ impl RuntimeState {
         }
     }
 
-    /// What waits for the disk, and what it refuses, or that it does not answer, and since when.
+    /// Records what waits for the disk, and since when the disk fails or does not answer.
     pub fn record_backlog(
         &self,
         intervals: usize,
@@ -294,7 +292,7 @@ impl RuntimeState {
         files.error = error;
     }
 
-    /// What is open was saved, as it was at this time, or was not.
+    /// Records a checkpoint of the open intervals as of this time, or its error.
     pub fn record_checkpoint(&self, saved: &io::Result<UnixNanos>) {
         let mut snapshot = self.lock();
         match saved {
@@ -306,7 +304,7 @@ impl RuntimeState {
         }
     }
 
-    /// A panic of who holds it leaves no half of anything.
+    /// A poisoned lock is used as well: no panic leaves the snapshot inconsistent.
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -319,16 +317,16 @@ impl Snapshot {
         {
             return;
         }
-        // The oldest that is kept is the first that is old enough.
-        let is_spare =
-            |second: Option<&Sample>| second.is_some_and(|it| it.at + RATE_OVER <= sample.at);
-        while is_spare(self.samples.get(1)) {
+        // The oldest sample kept is the youngest that is old enough.
+        let is_old_enough =
+            |second: Option<&Sample>| second.is_some_and(|it| it.at + RATE_TIME <= sample.at);
+        while is_old_enough(self.samples.get(1)) {
             self.samples.pop_front();
         }
         self.samples.push_back(sample);
     }
 
-    /// What a group has counted a second, over the last ten.
+    /// A group's rate over the last ten seconds.
     #[must_use]
     pub fn rate(&self, group: usize) -> Rate {
         let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
@@ -343,24 +341,24 @@ impl Snapshot {
         }
         #[expect(
             clippy::cast_precision_loss,
-            reason = "a rate is no exact number, and 2^53 packets do not come in ten seconds"
+            reason = "a rate is not exact, and fewer than 2^53 packets arrive in ten seconds"
         )]
-        let a_second = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
+        let per_second = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
         Rate {
-            packets: a_second(before.0, now.0),
-            bytes: a_second(before.1, now.1),
+            packets: per_second(before.0, now.0),
+            bytes: per_second(before.1, now.1),
         }
     }
 
-    /// What keeps interfaces from being cross-checked, each in a line. Accounting goes on, and to start acctd
-    /// again would cure nothing: that is not what makes acctd unhealthy.
+    /// What keeps interfaces from being cross-checked, a line each. These do not make acctd unhealthy: accounting
+    /// continues, and a restart would not help.
     #[must_use]
-    pub fn notes(&self) -> Vec<String> {
+    pub fn crosscheck_problems(&self) -> Vec<String> {
         let interfaces = self.crosscheck.interfaces.iter();
         interfaces.filter_map(|one| one.problem.clone()).collect()
     }
 
-    /// What keeps acctd from its work, each in a line; none if all is well.
+    /// What keeps acctd from counting or writing, a line each.
     #[must_use]
     pub fn problems(&self, groups: &[(GroupConfig, Arc<SharedCounts>)]) -> Vec<String> {
         let mut problems = Vec::new();
@@ -389,11 +387,11 @@ impl Snapshot {
         {
             problems.push(error.clone());
         }
-        let unseen = self.seen_at.elapsed();
-        if unseen >= ENGINE_HANGS {
+        let since_tick = self.ticked_at.elapsed();
+        if since_tick >= ENGINE_HANGS {
             problems.push(format!(
-                "no interval was looked at for {} s: acctd hangs, or gets no CPU time",
-                unseen.as_secs()
+                "no interval was checked for {} s: acctd hangs, or gets no CPU time",
+                since_tick.as_secs()
             ));
         }
         problems
@@ -412,12 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_of_the_last_ten_seconds() {
+    fn a_rate_is_an_average_over_ten_seconds() {
         let mut snapshot = snapshot();
         assert_eq!(snapshot.rate(0), Rate::default());
         let start = Instant::now();
         for second in 0..60 {
-            // Ten a second, and from the fiftieth second on a hundred.
+            // Ten per second, a hundred from the fiftieth second on.
             let packets = 10 * second + 90 * u64::saturating_sub(second, 50);
             snapshot.add(Sample {
                 at: start + Duration::from_secs(second),
@@ -454,7 +452,7 @@ mod tests {
         );
         snapshot.rules_gone = vec![false];
         let long_ago = Instant::now().checked_sub(ENGINE_HANGS).unwrap();
-        snapshot.seen_at = long_ago;
+        snapshot.ticked_at = long_ago;
         snapshot.files.error = Some(("cannot write".into(), Instant::now()));
         assert_eq!(groups(&snapshot).len(), 1);
         snapshot.files.error = Some(("cannot write".into(), long_ago));

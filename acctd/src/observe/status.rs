@@ -1,4 +1,4 @@
-//! What acctd is doing, for people and for programs: `/status` as JSON, `acctd status` and SIGUSR1 as text.
+//! The status of a running acctd: `/status` as JSON, `acctd status` and SIGUSR1 as text.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -24,13 +24,13 @@ use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
 use crate::observe::state::{RuntimeState, Snapshot};
 
-/// How long acctd may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The limit for an answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks and prints.
+/// `acctd status`.
 pub fn run(args: &StatusArgs) -> Result<ExitCode> {
     let Some(address) = args.listen.first() else {
-        bail!("no address to ask: give --listen");
+        bail!("no address of an acctd: give --listen");
     };
     let answer = answer_of(address)?;
     let text = if args.json {
@@ -42,8 +42,8 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The process id of the acctd that listens there, and the counters of its groups.
-pub fn counts(address: &ListenAddress) -> Result<(u32, Vec<(u16, Counts)>)> {
+/// The process id of the acctd that listens on `address`, and the counters of its groups.
+pub(crate) fn counts(address: &ListenAddress) -> Result<(u32, Vec<(u16, Counts)>)> {
     let status = parse(&answer_of(address)?, address)?;
     let groups = status.groups.iter().map(|it| (it.group, it.counts));
     Ok((status.pid, groups.collect()))
@@ -51,20 +51,21 @@ pub fn counts(address: &ListenAddress) -> Result<(u32, Vec<(u16, Counts)>)> {
 
 fn parse(answer: &str, address: &ListenAddress) -> Result<Status> {
     serde_json::from_str(answer)
-        .with_context(|| format!("{address} is no acctd, or one of another version"))
+        .with_context(|| format!("{address} is not an acctd, or has another version"))
 }
 
 fn answer_of(address: &ListenAddress) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let asked = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(address)).await });
-    let answer = asked.unwrap_or_else(|_late| bail!("no answer within {PATIENCE:?}"));
+    let result = runtime.block_on(async { tokio::time::timeout(TIMEOUT, connect(address)).await });
+    let answer = result.unwrap_or_else(|_late| bail!("no answer within {TIMEOUT:?}"));
     answer.with_context(|| format!("cannot ask {address}"))
 }
 
-async fn ask(address: &ListenAddress) -> Result<String> {
-    let absent = || "is acctd running, and with the same --listen? kill -USR1 has it write the same to its log";
+async fn connect(address: &ListenAddress) -> Result<String> {
+    let absent =
+        || "is acctd running, and with the same --listen? kill -USR1 makes it log its status";
     match address {
         ListenAddress::Tcp(address) => {
             get(TcpStream::connect(address).await.with_context(absent)?).await
@@ -94,12 +95,12 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Re
 
 /// `/status`. Times are RFC 3339 in the zone of the files, counters are since the start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     version: String,
     pid: u32,
     started: String,
     uptime_seconds: u64,
-    /// What keeps acctd from its work; `/healthz` says the same.
+    /// As in `/healthz`.
     problems: Vec<String>,
     interval_seconds: u64,
     open_interval: Span,
@@ -138,9 +139,9 @@ struct FilesStatus {
     last: Option<LastFileStatus>,
     waiting_intervals: usize,
     waiting_rows: usize,
-    /// Lines that `intervals.jsonl` lacks.
+    /// Lines not yet in `intervals.jsonl`.
     waiting_lines: usize,
-    /// What the disk refuses.
+    /// The error of the last write.
     error: Option<String>,
 }
 
@@ -159,7 +160,7 @@ struct LastFileStatus {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct CheckpointStatus {
-    /// 0 for never.
+    /// 0 without checkpoints.
     every_seconds: f64,
     last: Option<String>,
     age_seconds: Option<u64>,
@@ -169,24 +170,22 @@ struct CheckpointStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct CrossCheckStatus {
     interfaces: Vec<String>,
-    /// Those of them that have acctd's programs on them; the others are waited for.
+    /// Those with acctd's programs; acctd waits for the others.
     #[serde(default)]
     attached: Vec<String>,
-    /// What keeps packets of interfaces from being checked.
+    /// What keeps interfaces from being checked.
     #[serde(default)]
     notes: Vec<String>,
     /// False if it has failed.
     active: bool,
     /// Prefixes and sides by verdict, in the last file.
     last: Option<BTreeMap<String, u64>>,
-    /// And in all since the start.
+    /// The same since the start.
     total: BTreeMap<String, u64>,
 }
 
 impl Status {
-    /// At this moment.
-    #[must_use]
-    pub fn of(state: &RuntimeState) -> Self {
+    pub(crate) fn of(state: &RuntimeState) -> Self {
         let snapshot = state.snapshot();
         let zone = state.zone;
         let now = UnixNanos::now();
@@ -225,7 +224,7 @@ impl Status {
             crosscheck: (!state.watched.is_empty()).then(|| CrossCheckStatus {
                 interfaces: state.watched.iter().map(ToString::to_string).collect(),
                 attached: attached(&snapshot),
-                notes: snapshot.notes(),
+                notes: snapshot.crosscheck_problems(),
                 active: snapshot.crosscheck.is_active,
                 last: snapshot.crosscheck.last.as_ref().map(by_verdict),
                 total: by_verdict(&snapshot.crosscheck.total),
@@ -235,9 +234,8 @@ impl Status {
 }
 
 impl Status {
-    /// All in one line.
-    #[must_use]
-    pub fn line(&self) -> String {
+    /// For the log, in one line.
+    pub(crate) fn line(&self) -> String {
         let rate: f64 = self.groups.iter().map(|it| it.packets_per_second).sum();
         let lost: u64 = self.groups.iter().map(|it| it.counts.lost).sum();
         let mut line = format!(
@@ -305,7 +303,7 @@ fn by_verdict(summary: &VerdictSummary) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// For people, a line each, with a line end behind the last.
+/// Several lines, each with a line end.
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let up = duration(self.uptime_seconds);
@@ -390,7 +388,7 @@ impl FilesStatus {
 impl CheckpointStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.age_seconds, &self.error) {
-            (_, Some(error)) => writeln!(f, "checkpoint: cannot be saved: {error}"),
+            (_, Some(error)) => writeln!(f, "checkpoint failed: {error}"),
             (Some(age), _) => writeln!(f, "checkpoint: {} ago", duration(age)),
             (None, _) if self.every_seconds > 0.0 => writeln!(f, "checkpoint: none yet"),
             (None, _) => Ok(()),
@@ -429,7 +427,6 @@ impl CrossCheckStatus {
     }
 }
 
-/// To be read, not to be calculated with.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,6 +1,5 @@
-//! Says in the log what the counters show, as soon as they show it, but not more often than
-//! anybody wants to read it; and how to cure it. It reads what the readers publish, so that no
-//! reader ever formats a line.
+//! Logs warnings, with their cure, when counters show a problem, at most every ten seconds per group. It reads
+//! the counters that the readers publish, so no reader formats a line.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,10 @@ use crate::model::group::GroupConfig;
 use crate::model::prefix::Family;
 use crate::nflog::socket::copy_range;
 
-/// Between two warnings about the same group.
-const QUIET: Duration = Duration::from_secs(10);
+/// The least time between two warnings about the same group.
+const PAUSE: Duration = Duration::from_secs(10);
 
-/// Watches the counters of one group.
+/// Checks the counters of one group.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     config: GroupConfig,
@@ -24,7 +23,7 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Begins with all counters at zero.
+    /// Assumes that all counters are zero.
     pub(crate) fn new(config: GroupConfig) -> Self {
         Self {
             config,
@@ -33,7 +32,7 @@ impl Monitor {
         }
     }
 
-    /// Warns where `counts`, the group's counters since the start, show something new.
+    /// Warns if `counts`, the group's counters since the start, show something new.
     pub(crate) fn check(&mut self, counts: &Counts, now: Instant) {
         if self.quiet_until.is_some_and(|until| now < until) {
             return;
@@ -41,7 +40,7 @@ impl Monitor {
         self.report(counts, now);
     }
 
-    /// Warns of what is not reported yet, however short ago the last warning was.
+    /// As [`Self::check`], however recent the last warning is.
     pub(crate) fn report(&mut self, counts: &Counts, now: Instant) {
         let warnings = warnings(&self.config, &counts.since(&self.reported), counts);
         if warnings.is_empty() {
@@ -51,7 +50,7 @@ impl Monitor {
             warn!("group {}: {warning}", self.config.group);
         }
         self.reported = *counts;
-        self.quiet_until = Some(now + QUIET);
+        self.quiet_until = Some(now + PAUSE);
     }
 }
 
@@ -61,20 +60,20 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
     if new.lost > 0 {
         let batch = total.packets.checked_div(total.datagrams).unwrap_or(0);
         warnings.push(format!(
-            "{} packets lost ({} since the start, {} overruns of the socket): the kernel had no room \
-             left for them. Raise the rule's queue-threshold (--nflog-threshold; now about {batch} packets a \
+            "{} packets lost ({} since the start, {} overruns of the socket): the socket was full. \
+             Raise the rule's queue-threshold (--nflog-threshold; now about {batch} packets a \
              datagram), spread the direction over several groups, or give acctd more CPU",
             new.lost, total.lost, total.overruns
         ));
     }
     if new.overruns_without_gap > 0 {
         warnings.push(
-            "the socket has overflowed and no packet came after: how many are lost is not known"
+            "the socket has overflowed and no packet arrived afterwards: the number of lost packets is not known"
                 .into(),
         );
     } else if new.lost == 0 && new.overruns > 0 {
         warnings.push(format!(
-            "the socket has overflowed {} times; how many packets are lost shows with the next packet",
+            "the socket has overflowed {} times; the next packet shows how many are lost",
             new.overruns
         ));
     }
@@ -94,7 +93,7 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
         };
         warnings.push(format!(
             "{} {there} packets not counted, the group is read for {here}: give the rule \
-             'meta nfproto {}' and {there} a group of its own",
+             'meta nfproto {}' and {there} another group",
             new.other_family,
             here.to_lowercase()
         ));
@@ -120,8 +119,8 @@ fn warnings(config: &GroupConfig, new: &Counts, total: &Counts) -> Vec<String> {
     }
     if new.without_length > 0 {
         warnings.push(format!(
-            "{} packets counted with 0 bytes, their header has no length (BIG TCP): what is billed in bytes is too \
-             low. Limit them to 64 KiB: 'ip link set DEV gso_max_size 65535 gro_max_size 65535'; acctd doctor \
+            "{} packets counted with 0 bytes, their header has no length (BIG TCP): the bytes are too low. \
+             Limit them to 64 KiB: 'ip link set DEV gso_max_size 65535 gro_max_size 65535'; acctd doctor \
              names the interfaces",
             new.without_length
         ));
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn each_counter_that_means_trouble_has_its_cure() {
+    fn each_counter_that_means_a_problem_has_its_cure() {
         let counts = Counts {
             packets: 1_000,
             datagrams: 20,
@@ -196,6 +195,6 @@ mod tests {
         monitor.check(&lost(6), start + Duration::from_secs(10));
         assert_eq!(monitor.reported.lost, 6);
         monitor.report(&lost(8), start + Duration::from_secs(11));
-        assert_eq!(monitor.reported.lost, 8, "the last word is not held back");
+        assert_eq!(monitor.reported.lost, 8, "a report is never delayed");
     }
 }

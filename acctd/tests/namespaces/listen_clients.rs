@@ -141,11 +141,15 @@ fn where_nobody_can_listen() -> Result<()> {
         1,
         "this machine does not have the address",
     )?;
-    fails_with("unix:/nowhere/acctd.sock", 1, "its directory is not there")?;
+    fails_with(
+        "unix:/nowhere/acctd.sock",
+        1,
+        "its directory does not exist",
+    )?;
     let plain = rig.scratch().join("plain");
     fs::write(&plain, "")?;
     let plain = format!("unix:{}", plain.display());
-    fails_with(&plain, 1, "a file that is no socket stands there")?;
+    fails_with(&plain, 1, "there is a file that is no socket")?;
     rig.router.run(&["ip", "link", "set", "lo", "up"])?;
     let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
     let unix = format!("unix:{}", socket(&rig).display());

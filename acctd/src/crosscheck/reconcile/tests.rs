@@ -16,7 +16,7 @@ fn counters(packets: u64, bytes: u64) -> Counters {
     Counters { bytes, packets }
 }
 
-/// Both sides by packets, of 100 bytes each.
+/// Both counts, in packets of 100 bytes.
 fn observed(nflog: u64, kernel: u64) -> Observed {
     Observed {
         nflog: counters(nflog, 100 * nflog),
@@ -153,7 +153,7 @@ fn a_packet_at_the_boundary_must_come_in_the_next_interval() {
     assert_eq!((outcome.n_match, outcome.n_allowed), (1, 0));
     assert!(reconciler.carried.is_empty());
 
-    // And if it does not, it is missing, be there other traffic or not.
+    // If it does not, it is missing, with other traffic or without.
     assert_eq!(reconciler.quiet(&[(1, crossing), (2, crossing)]), NOTHING);
     assert_eq!(
         reconciler.quiet(&[(1, observed(3, 3))]),
@@ -224,13 +224,13 @@ fn fragments_explain_no_more_than_what_reassembly_takes_away() {
 
 #[test]
 fn fragments_explain_nothing_that_the_next_interval_takes_back() {
-    // Logged one by one, two of them after the boundary: not reassembled, though they could be.
+    // Logged one by one, two of them after the boundary: not reassembled, although they could be.
     let mut reconciler = reconciler();
     let row = observed(8, 10).near_end(2).fragments(5, 500);
     assert_eq!(reconciler.quiet(&[(1, row)]), NOTHING);
     assert_eq!(reconciler.quiet(&[(1, observed(12, 10))]), NOTHING);
     assert!(reconciler.carried.is_empty());
-    // Nor is it missing if they were reassembled.
+    // Nothing is missing if they were reassembled.
     assert_eq!(reconciler.quiet(&[(1, row)]), NOTHING);
     assert_eq!(reconciler.quiet(&[]), NOTHING);
     assert!(reconciler.carried.is_empty());
@@ -243,7 +243,7 @@ fn what_the_kernel_counted_outside_of_the_interval_is_not_extra() {
     let mut reconciler = reconciler();
     let outcome = reconciler.reconcile(rows.into_iter(), Some(&outside), &QUIET);
     assert_eq!(text(&outcome), [(2, "extra", -1, -100)]);
-    // The last of the first prefix's ten may have been in the place of one that was logged twice.
+    // Of the first prefix, the last packet may be missing and another one be logged twice.
     assert_eq!(reconciler.quiet(&[]), NOTHING);
 }
 
@@ -283,7 +283,7 @@ fn nothing_is_compared_in_an_incomparable_interval() {
         ),
         [(2, "not checked", 3, 300), (3, "not checked", -2, -200)]
     );
-    // What was close to its end may be counted in the next one, but no more than that.
+    // Packets shortly before its end may be counted in the next one, but no others.
     assert_eq!(
         reconciler.quiet(&[
             (2, observed(1, 0)),
@@ -448,7 +448,7 @@ fn what_a_full_ledger_moves_to_the_zero_row_is_not_checked() {
             (9, "uncovered", 4, 400),
         ]
     );
-    // With loss besides, either may be the reason.
+    // With a loss as well, either may be the reason.
     let full_and_lost = IntervalConditions { lost: 2, ..full };
     assert_eq!(
         reconciler().interval(&full_and_lost, &rows[..3]),
@@ -482,7 +482,7 @@ fn what_the_kernels_map_has_no_room_for_is_not_checked() {
             (4, "uncovered", 1, 100),
         ]
     );
-    // What the kernel counted there before the boundary, NFLOG may count behind it, but not later.
+    // NFLOG may count in the next interval what the kernel counted there, but not later.
     assert_eq!(
         reconciler.quiet(&[(1, observed(1, 0))]),
         [(1, "not checked", -1, -100)]
@@ -512,11 +512,11 @@ fn counters_that_make_no_sense_do_no_harm() {
     assert_eq!(reconciler.quiet(&[]), NOTHING);
 }
 
-/// Streams of packets with everything that may happen to them, for the properties.
+/// Simulated packets with all that may happen to them, for the property tests.
 mod simulation {
     use super::*;
 
-    /// The uncertain times, in the simulation's unit, and what separates two boundaries at least.
+    /// The uncertain times and the shortest interval, in the simulation's unit of time.
     const NEAR_END: u64 = 20;
     const BEFORE_END: u64 = 100;
     const SHORTEST_INTERVAL: u64 = 150;
@@ -527,9 +527,9 @@ mod simulation {
     pub(super) enum Stamps {
         /// Ingress: both sides have the same stamp.
         Common,
-        /// Egress with a kernel time stamp at NFLOG: within [`NEAR_END`].
+        /// Egress with a kernel time stamp at NFLOG: at most [`NEAR_END`] later.
         Own,
-        /// Egress without: within [`BEFORE_END`].
+        /// Egress without: at most [`BEFORE_END`] later.
         None,
     }
 
@@ -548,13 +548,12 @@ mod simulation {
         key: Key,
         payload: u64,
         n_fragments: u64,
-        /// From its first fragment to its last, and from there to NFLOG, as parts of 100 of the
-        /// window.
+        /// From its first fragment to its last, and from there to NFLOG, in percent of the window.
         span: u64,
         lag: u64,
     }
 
-    /// All that NFLOG cannot hand over between two times, and how much later that is found out.
+    /// A time without delivery by NFLOG, and how much later the number of lost packets is known.
     #[derive(Clone, Copy, Debug)]
     pub(super) struct Overrun {
         pause: u64,
@@ -562,7 +561,7 @@ mod simulation {
         until_known: u64,
     }
 
-    /// A packet as NFLOG would log it: by all rights once.
+    /// A packet as a complete rule set logs it.
     #[derive(Clone, Copy, Debug)]
     struct Loggable {
         time: u64,
@@ -583,7 +582,7 @@ mod simulation {
     /// How often the rules log a packet, given its prefix and its number within that.
     pub(super) type Rules<'a> = &'a dyn Fn(Key, u64) -> u64;
 
-    /// What came of it, and the truth beside it.
+    /// The verdicts and the truth.
     #[derive(Debug, Default)]
     pub(super) struct Result {
         pub(super) outcomes: Vec<Outcome<Key>>,
@@ -602,7 +601,7 @@ mod simulation {
             self.outcomes.iter().flat_map(|outcome| &outcome.findings)
         }
 
-        /// The findings of a verdict, added up by prefix, to either side of zero.
+        /// The findings of a verdict, added up by prefix.
         pub(super) fn sums(&self, verdict: Verdict) -> BTreeMap<Key, Counters> {
             let mut sums = BTreeMap::<Key, Difference>::new();
             for finding in self.findings().filter(|finding| finding.verdict == verdict) {
@@ -745,7 +744,7 @@ mod simulation {
             result
         }
 
-        /// Some intervals beyond the last packet and the last discovery, the last one silent.
+        /// Some intervals after the last packet and the last known loss; the last one has no traffic.
         fn ends(&self) -> Vec<u64> {
             let last_packet = self.packets.iter().map(|packet| packet.pause).sum::<u64>();
             let last_discovery = self.overruns().last().map_or(0, |overrun| overrun.2);
@@ -763,7 +762,7 @@ mod simulation {
             ends
         }
 
-        /// From, to, and when it is known how much is lost.
+        /// Start, end, and when the number of lost packets is known.
         fn overruns(&self) -> Vec<(u64, u64, u64)> {
             let mut time = 0;
             let mut overruns = Vec::new();
@@ -776,7 +775,7 @@ mod simulation {
             overruns
         }
 
-        /// A packet's way: through TC, in its fragments, and then to NFLOG.
+        /// A packet's path: through TC, in its fragments, and then to NFLOG.
         fn pass(
             &self,
             packet: &Packet,
@@ -791,7 +790,7 @@ mod simulation {
             } else {
                 0
             };
-            // Of fragments one by one each has its own time and the whole window.
+            // Without reassembly, each fragment has the whole window.
             let rest = if self.reassembled {
                 window - span
             } else {
@@ -811,7 +810,7 @@ mod simulation {
                     0 => Counters::default(),
                     _ => counters(1, HEADER),
                 };
-                // The two uncertain times, for now of any packet: `counted` knows the boundary.
+                // Set for any packet at first: `counted` knows the boundary.
                 let is_uncertain = self.stamps != Stamps::Common || n_fragments > 1;
                 let near_end = if is_uncertain {
                     total
@@ -846,7 +845,7 @@ mod simulation {
         }
     }
 
-    /// What of a packet is counted as uncertain, this long before its epoch's end.
+    /// Clears what is not uncertain so long before the epoch's end.
     fn counted(mut value: EpochValue, until_end: u64) -> EpochValue {
         if until_end > NEAR_END {
             value.near_end = Counters::default();
@@ -864,7 +863,7 @@ fn complete(_: Key, _: u64) -> u64 {
     1
 }
 
-/// A prefix for which every n-th packet has no rule: each one, with 1.
+/// A prefix of which every n-th packet has no rule.
 fn hole(key: Key, every: u64) -> impl Fn(Key, u64) -> u64 {
     move |of, number| u64::from(of != key || !number.is_multiple_of(every))
 }

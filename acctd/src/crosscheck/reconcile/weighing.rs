@@ -1,4 +1,4 @@
-//! What explains a difference: what is pending from the last interval, then what was lost.
+//! Explains the differences of one interval, prefix by prefix, before loss is considered.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,12 +10,12 @@ use foldhash::fast::RandomState;
 use crate::crosscheck::outcome::{IntervalConditions, Observed, Outcome};
 use crate::model::verdict::{Difference, Finding, Verdict};
 
-/// Packets that may be excused in all, each once.
+/// Lost packets that may explain a difference, each once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget {
-    /// Known since this interval, or since the loss was open: any prefix may have a share.
+    /// Known since this interval, or since a loss was open: for any prefix.
     pub(super) fresh: u64,
-    /// Known earlier: only what was carried since then may have a share.
+    /// Known earlier: only for what is carried since then.
     pub(super) held: u64,
 }
 
@@ -24,12 +24,12 @@ impl Budget {
         self.fresh = self.fresh.saturating_add(n_packets);
     }
 
-    /// What there is for a prefix that may have `excusable` packets pending from earlier.
+    /// For a prefix of whose pending packets at most `excusable` may be lost ones.
     pub(super) fn available(self, excusable: u64) -> u64 {
         self.fresh.saturating_add(self.held.min(excusable))
     }
 
-    /// Takes of what is available, the held first: others have a claim to the fresh.
+    /// Takes from the held ones first, because the fresh ones may explain other prefixes as well.
     pub(super) fn take(&mut self, n_packets: u64, excusable: u64) {
         let from_held = n_packets.min(self.held).min(excusable);
         self.held -= from_held;
@@ -42,7 +42,7 @@ impl Budget {
     }
 }
 
-/// What the kernel has counted of a prefix and NFLOG has still to count, as far as it can be known.
+/// What NFLOG has still to count of a prefix, as a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) least: Difference,
@@ -52,18 +52,18 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Carried {
     pub(super) pending: Pending,
-    /// How many of the pending packets may be lost ones, for which there was a budget.
+    /// How many of the pending packets may be lost ones.
     pub(super) excusable: u64,
 }
 
-/// A prefix that is beyond its allowance.
+/// A prefix that exceeds its allowance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<K> {
     pub(super) key: K,
-    /// What is beyond the allowance.
+    /// What exceeds the allowance.
     pub(super) difference: Difference,
     pub(super) is_observed: bool,
-    /// How many packets may be missing at most, the allowance included.
+    /// The most packets that may be missing, including the allowance.
     pub(super) most_packets: i64,
     pub(super) excusable: u64,
 }
@@ -73,7 +73,7 @@ impl<K> Candidate<K> {
         self.difference.packets.unsigned_abs()
     }
 
-    pub(super) fn found(self, verdict: Verdict) -> Finding<K> {
+    pub(super) fn finding(self, verdict: Verdict) -> Finding<K> {
         Finding {
             key: self.key,
             verdict,
@@ -89,11 +89,11 @@ pub(super) fn smallest_first<K: Copy + Ord>(
     candidates.into_iter()
 }
 
-/// One interval's work: prefix by prefix, into what matches, what is carried, and candidates.
+/// Sorts the prefixes of one interval into matches, carried ones and candidates.
 pub(super) struct Weighing<'a, K> {
     pub(super) zero: K,
     pub(super) conditions: &'a IntervalConditions,
-    /// Late packets that have explained nothing yet.
+    /// Late packets that explained nothing yet.
     pub(super) late: u64,
     pub(super) carried: HashMap<K, Carried, RandomState>,
     pub(super) kernel_has_more: Vec<Candidate<K>>,
@@ -102,7 +102,7 @@ pub(super) struct Weighing<'a, K> {
 }
 
 impl<K: Copy + Ord + Hash> Weighing<'_, K> {
-    /// Weighs one prefix; `observed` is none where it was silent and only has something pending.
+    /// `observed` is `None` for a prefix without traffic that has pending packets.
     pub(super) fn weigh(
         &mut self,
         key: K,
@@ -134,11 +134,11 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
             most_packets: explained.most.packets,
             excusable: before.excusable,
         };
-        let mut pending = explained.within(allowance);
+        let mut pending = explained.clipped_to(allowance);
         if surplus != Difference::default() {
             if self.conditions.loss_is_open && explained.most.packets > 0 {
-                // What is lost is not known, so all of it waits. It is bounded by the prefixes
-                // that differ while the loss is open.
+                // The number of lost packets is not known yet, so all of the difference is carried. Only
+                // prefixes that differ while the loss is open take memory.
                 pending = explained;
                 if is_observed {
                     self.outcome.findings.push(Finding {
@@ -163,8 +163,8 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         self.carry(key, pending, before.excusable);
     }
 
-    /// What a time that the two sides do not share makes uncertain: packets that the kernel
-    /// counted before the interval's end, and NFLOG may count after it.
+    /// Packets that the kernel counted before the interval's end and NFLOG may count after it, because the two
+    /// have no common time stamp.
     pub(super) fn allowance(&self, kernel: &EpochValue) -> Difference {
         Difference::from(if self.conditions.unstamped {
             kernel.before_end
@@ -173,7 +173,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         })
     }
 
-    /// Takes away what has another reason. What may have been, but need not, widens the range.
+    /// Subtracts what has another reason. A possible reason widens the range.
     pub(super) fn explain(
         &mut self,
         unexplained: Pending,
@@ -181,15 +181,14 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         outside: Counters,
     ) -> Pending {
         let Pending { least, most } = unexplained;
-        // If NFLOG saw the fragments one by one, the kernel's surplus is none of theirs: the most
-        // stays what it is.
+        // If NFLOG saw the fragments before reassembly, they explain nothing: the most stays the same.
         let mut least = least.lowered(fragments).raised(outside);
         let mut most = most.plus(Difference::from(outside));
 
         let too_many = most.packets.saturating_neg().max(i64::from(most.bytes < 0));
         let late = self.late.min(u64::try_from(too_many).unwrap_or(0));
         if late > 0 {
-            // How long they are is not known, and how many are hidden behind pending ones.
+            // Their bytes are not known, nor how many of them pending packets hide.
             self.late -= late;
             let late = Counters {
                 packets: late,
@@ -201,14 +200,14 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
         Pending { least, most }
     }
 
-    /// What the zero row has too much is that of other prefixes.
+    /// A surplus of the zero row belongs to other prefixes.
     pub(super) fn is_overflow_row(&self, key: K, explained: Pending) -> bool {
         self.conditions.nflog_overflow > 0
             && key == self.zero
             && (explained.most.packets < 0 || explained.most.bytes < 0)
     }
 
-    /// A difference that says nothing. What NFLOG may count of it later is not known either.
+    /// For a difference that cannot be judged. It is not known either what NFLOG will count of it later.
     pub(super) fn set_aside(
         &mut self,
         key: K,
@@ -242,8 +241,8 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
 }
 
 impl Pending {
-    /// The part of it that an allowance justifies.
-    pub(super) fn within(self, allowance: Difference) -> Self {
+    /// Both limits, clipped to the allowance.
+    pub(super) fn clipped_to(self, allowance: Difference) -> Self {
         let clip = |difference: Difference| {
             difference.zip(allowance, |value, limit| value.clamp(-limit, limit))
         };
@@ -257,7 +256,7 @@ impl Pending {
         u64::try_from(self.most.packets).unwrap_or(0)
     }
 
-    /// What it is at least, to either side of zero.
+    /// The part that is certain: the limit closer to zero, or zero if the range includes it.
     pub(super) fn certain(self) -> Difference {
         self.least.positive_part().plus(self.most.negative_part())
     }

@@ -213,7 +213,7 @@ fn who_cannot_account() -> Result<()> {
     fs::remove_file(checkpoint)?;
     let socket = format!("-listen=unix:{}/acctd.sock", rig.scratch().display());
     let not_there =
-        "Permission denied (os error 13): its directory must be one that acctd's user may write to";
+        "Permission denied (os error 13): acctd's user must be able to write to its directory";
     refused(&["-user=nobody", &socket], 1, not_there)?;
     // Nor does anybody but root become another.
     let mut command = as_nobody_with(&rig, "+net_admin")?;
