@@ -254,7 +254,7 @@ async fn run_until_signal(
 ) -> Result<ShutdownMode> {
     let mut watchdog = Watchdog::start();
     loop {
-        watchdog.ping(|| Status::of(engine.state()).line());
+        watchdog.send_due(|| Status::of(engine.state()).line());
         // First, so that an interval is not closed before its gaps are known.
         engine.check_bindings().await?;
         engine.close_what_is_due().await?;

@@ -7,10 +7,9 @@ use acctd::model::closed_interval::{ClosedInterval, GroupInterval, KernelInterva
 use acctd::model::entries::{Entries, Entry};
 use acctd::model::group::{GroupConfig, NflogGroup};
 use acctd::model::interval::Period;
-use acctd::model::prefix::{PrefixKey, PrefixLength, Side};
+use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use acctd_common::Counters;
 use criterion::{BatchSize, Criterion};
-use ipnet::Ipv4Net;
 
 use crate::MANY;
 use crate::datagram::RECEIVED;
@@ -87,6 +86,7 @@ fn entries<K: PrefixKey>() -> Vec<Entry<K>> {
         .collect()
 }
 
+#[expect(clippy::expect_used, reason = "of constants")]
 fn interval(ledgers: impl IntoIterator<Item = (Side, Entries)>) -> ClosedInterval {
     let groups = ledgers.into_iter().map(|(side, entries)| GroupInterval {
         entries: vec![entries],
@@ -94,7 +94,7 @@ fn interval(ledgers: impl IntoIterator<Item = (Side, Entries)>) -> ClosedInterva
             group: NflogGroup(5),
             side,
             // Entries are masked already; a judge looks at the family.
-            prefix_length: PrefixLength::Ip4(Ipv4Net::default()),
+            prefix_length: PrefixLength::new(Family::Ip4, 0).expect("fits the family"),
         })
     });
     let period = Period {

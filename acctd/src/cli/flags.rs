@@ -11,6 +11,7 @@ use crate::cli::go_flags;
 use crate::config::crosscheck::{AttachMode, Watched};
 use crate::config::listen_address::ListenAddress;
 use crate::model::group::NflogGroup;
+use crate::model::interval::Interval;
 use crate::model::prefix::{Family, Side};
 use crate::process::user::User;
 
@@ -105,7 +106,7 @@ pub struct Flags {
     /// Length of an interval: at least 1s, and a divisor of a day or whole days. One file per interval.
     #[arg(long, env = "ACCTD_INTERVAL", hide_env = true, value_name = "DURATION", default_value = "5m0s",
           value_parser = parse_interval, help_heading = FILES)]
-    pub interval: crate::model::interval::Interval,
+    pub interval: Interval,
 
     /// Directory for the files; created with its parents if it is missing.
     #[arg(long, env = "ACCTD_LOG_DIRECTORY", hide_env = true, value_name = "DIR",
@@ -215,9 +216,9 @@ pub struct Flags {
     pub cpuprofile: Option<PathBuf>,
 }
 
-fn parse_interval(text: &str) -> Result<crate::model::interval::Interval, String> {
-    let length: Duration = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
-    crate::model::interval::Interval::new(length).map_err(|error| error.to_string())
+fn parse_interval(text: &str) -> Result<Interval, String> {
+    let length = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    Interval::new(length).map_err(|error| error.to_string())
 }
 
 fn parse_checkpoint(text: &str) -> Result<Duration, String> {

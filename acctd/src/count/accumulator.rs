@@ -11,7 +11,7 @@ use crate::model::counts::Counts;
 use crate::model::entries::Entries;
 use crate::model::interval::{Period, PeriodIndex, UnixNanos};
 use crate::model::position::Position;
-use crate::model::prefix::PrefixLength;
+use crate::model::prefix::Family;
 
 /// The open ledgers of one group, with the smallest key that holds its prefixes.
 #[derive(Debug)]
@@ -28,12 +28,11 @@ impl Accumulator {
     /// An empty accumulator. Its first open period is the one that holds `now`.
     #[must_use]
     pub fn new(settings: Settings, now: UnixNanos) -> Self {
-        match settings.prefix_length {
-            PrefixLength::Ip4(_) => Self::Ip4(Slots::new(settings, now)),
-            PrefixLength::Ip6(net) if net.prefix_len() <= 64 => {
-                Self::Ip6Half(Slots::new(settings, now))
-            }
-            PrefixLength::Ip6(_) => Self::Ip6(Slots::new(settings, now)),
+        let length = settings.prefix_length;
+        match length.family() {
+            Family::Ip4 => Self::Ip4(Slots::new(settings, now)),
+            Family::Ip6 if length.bits() <= 64 => Self::Ip6Half(Slots::new(settings, now)),
+            Family::Ip6 => Self::Ip6(Slots::new(settings, now)),
         }
     }
 

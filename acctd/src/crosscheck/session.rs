@@ -24,7 +24,7 @@ use crate::crosscheck::tc_netlink::index_of;
 use crate::crosscheck::{addresses, object, vlans};
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
-use crate::model::prefix::PrefixLength;
+use crate::model::prefix::Family;
 
 /// How often to read the programs' log records.
 const LOG_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -92,7 +92,7 @@ impl CrossCheck {
         let is_half = config
             .prefix_lengths
             .iter()
-            .all(|length| matches!(length, PrefixLength::Ip4(_)) || length.bits() <= 64);
+            .all(|length| length.family() == Family::Ip4 || length.bits() <= 64);
         let mut epochs = Epochs::open(outer, clock, interval, config.max_prefixes, is_half)?;
         epochs.set_clock_offset(clock_offset())?;
         if config.debug {

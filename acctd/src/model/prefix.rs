@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::BitAnd;
 
-use ipnet::{Ipv4Net, Ipv6Net, PrefixLenError};
+use ipnet::{IpNet, PrefixLenError};
 use serde::{Deserialize, Serialize};
 
 /// IPv4 or IPv6.
@@ -60,38 +60,33 @@ impl Side {
 }
 
 /// A prefix length that is valid for its family.
+///
+/// Held as the network of this length at 0.0.0.0 or `::`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrefixLength {
-    /// An IPv4 network of this length at 0.0.0.0. Only its mask is used.
-    Ip4(Ipv4Net),
-    /// An IPv6 network of this length at `::`.
-    Ip6(Ipv6Net),
-}
+pub struct PrefixLength(IpNet);
 
 impl PrefixLength {
     /// Fails if `length` is more than 32 (IPv4) or 128 (IPv6).
     pub fn new(family: Family, length: u8) -> Result<Self, PrefixLenError> {
-        Ok(match family {
-            Family::Ip4 => Self::Ip4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length)?),
-            Family::Ip6 => Self::Ip6(Ipv6Net::new(Ipv6Addr::UNSPECIFIED, length)?),
-        })
+        let zero = match family {
+            Family::Ip4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Ip6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        IpNet::new(zero, length).map(Self)
     }
 
     /// The length in bits.
     #[must_use]
     pub fn bits(self) -> u8 {
-        match self {
-            Self::Ip4(net) => net.prefix_len(),
-            Self::Ip6(net) => net.prefix_len(),
-        }
+        self.0.prefix_len()
     }
 
     /// The family of the addresses.
     #[must_use]
     pub fn family(self) -> Family {
-        match self {
-            Self::Ip4(_) => Family::Ip4,
-            Self::Ip6(_) => Family::Ip6,
+        match self.0 {
+            IpNet::V4(_) => Family::Ip4,
+            IpNet::V6(_) => Family::Ip6,
         }
     }
 }
@@ -128,9 +123,9 @@ impl PrefixKey for u32 {
     }
 
     fn mask(length: PrefixLength) -> Self {
-        match length {
-            PrefixLength::Ip4(net) => net.netmask().to_bits(),
-            PrefixLength::Ip6(_) => 0,
+        match length.0 {
+            IpNet::V4(net) => net.netmask().to_bits(),
+            IpNet::V6(_) => 0,
         }
     }
 
@@ -174,9 +169,9 @@ impl PrefixKey for u128 {
     }
 
     fn mask(length: PrefixLength) -> Self {
-        match length {
-            PrefixLength::Ip4(_) => 0,
-            PrefixLength::Ip6(net) => net.netmask().to_bits(),
+        match length.0 {
+            IpNet::V4(_) => 0,
+            IpNet::V6(net) => net.netmask().to_bits(),
         }
     }
 

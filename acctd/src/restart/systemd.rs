@@ -59,7 +59,7 @@ impl Watchdog {
     }
 
     /// Sends what is due. The main loop calls it, so pings show that this loop runs.
-    pub(crate) fn ping(&mut self, status: impl FnOnce() -> String) {
+    pub(crate) fn send_due(&mut self, status: impl FnOnce() -> String) {
         if is_due(self.ping_every, self.pinged_at) {
             self.pinged_at = Some(Instant::now());
             warn_if_failed(sd_notify::notify(&[NotifyState::Watchdog]));

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::entries::Entry;
 use crate::model::group::NflogGroup;
 use crate::model::interval::Interval;
-use crate::model::prefix::{Family, PrefixKey, Side};
+use crate::model::prefix::{PrefixKey, PrefixLength, Side};
 use crate::testing::*;
 
 const SECOND: i64 = 1_000_000_000;
