@@ -1,5 +1,5 @@
-//! Files in the log directory that appear whole or not at all: written under a name of their own,
-//! synced, renamed, and the directory synced. Mode 0640.
+//! Files in the log directory that appear whole or not at all: written under a temporary name, synced, renamed, and
+//! the directory synced. Mode 0640.
 
 use std::fs::File;
 use std::io;
@@ -10,16 +10,16 @@ use rustix::fs::OFlags;
 use crate::model::group::NflogGroup;
 use crate::output::log_directory::{FileId, LogDirectory};
 
-/// How the names of files end that are not whole.
+/// The ending of temporary names.
 pub(crate) const TEMPORARY: &str = "tmp";
 
-/// What the names of acctd's own files begin with. `tag` tells apart the processes that share a
-/// directory: it is the lowest group of each.
+/// The prefix of the names of acctd's temporary files, records and checkpoints. `tag` distinguishes processes that
+/// share a directory: it is the lowest group of each.
 pub(crate) fn own_prefix(tag: NflogGroup) -> String {
     format!(".acctd-{tag}-")
 }
 
-/// A new file under a temporary name. One that was there before is left alone.
+/// Creates a file under a free temporary name.
 pub(crate) fn create_temporary(
     directory: &LogDirectory,
     tag: NflogGroup,
@@ -36,7 +36,7 @@ pub(crate) fn create_temporary(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Puts a whole file in the place of `name`, or leaves what was there.
+/// Replaces the file `name` by a new one. If that fails, the old file stays.
 pub(crate) fn replace(
     directory: &LogDirectory,
     tag: NflogGroup,
@@ -48,7 +48,7 @@ pub(crate) fn replace(
         .and_then(|()| file.sync_all())
         .and_then(|()| directory.rename(&temporary, name));
     if replaced.is_err() {
-        // The error to report is the first.
+        // The first error is reported.
         let _already_failing = directory.remove(&temporary);
     }
     replaced?;
@@ -56,15 +56,15 @@ pub(crate) fn replace(
     Ok(())
 }
 
-/// Makes a rename last over a power cut. It has happened, so an error can only be said.
+/// Makes a rename survive a power cut. The rename has happened, so an error is only logged.
 pub(crate) fn sync_rename(directory: &LogDirectory, name: &str) {
     if let Err(error) = directory.sync() {
-        warn!("{name} may not outlast a power cut: {error}");
+        warn!("{name} may not survive a power cut: {error}");
     }
 }
 
-/// Renames `from` to the first free one of `STEM.csv`, `STEM-1.csv`, … and returns it. If it has such a name
-/// already, it gets no other.
+/// Renames `from` to the first free name of `STEM.csv`, `STEM-1.csv`, … and returns that. If the file already has
+/// such a name, it gets no other.
 pub(crate) fn rename_to_free_name(
     directory: &LogDirectory,
     from: &str,
@@ -74,14 +74,14 @@ pub(crate) fn rename_to_free_name(
     if found.n_links > 1
         && let Some(name) = name_of(directory, stem, found.id)?
     {
-        // The file has its name; another try would give it a second.
+        // The file has its name. An error here must not lead to another try, which would give it a second one.
         let _spare_name_stays = directory.remove(from);
         return Ok(name);
     }
     to_free_name(directory, from, stem, "csv")
 }
 
-/// The name that [`rename_to_free_name`] has given to a file.
+/// The name that [`rename_to_free_name`] gave to this file, if it did.
 pub(crate) fn name_of(
     directory: &LogDirectory,
     stem: &str,
@@ -95,8 +95,8 @@ pub(crate) fn name_of(
     Ok(directory.names()?.into_iter().find(is_it))
 }
 
-/// Gives what is not to be trusted a name under which nothing reads it, and returns that. What was set aside
-/// before stays.
+/// Renames a damaged file to a name that acctd does not read, and returns that. Files that were set aside before are
+/// not replaced.
 pub(crate) fn set_aside(directory: &LogDirectory, name: &str) -> io::Result<String> {
     to_free_name(directory, name, name, "damaged")
 }
@@ -116,7 +116,7 @@ fn to_free_name(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The name that [`rename_to_free_name`] gives, unless somebody takes it in between.
+/// The name that [`rename_to_free_name`] gives, unless another process takes it meanwhile.
 pub(crate) fn free_name(directory: &LogDirectory, stem: &str) -> String {
     let mut names = free_names(stem, "csv");
     names
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(fs::read(directory.path_of("a-2.csv")).unwrap(), b"new");
     }
 
-    /// As where acctd was killed between the link and the removal of the other name.
+    /// As if acctd was killed between the link and the removal of the other name.
     #[test]
     fn a_file_that_has_its_name_gets_no_other() {
         let scratch = tempfile::tempdir().unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_replaces_nothing() {
+    fn a_file_that_is_set_aside_replaces_nothing() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = &LogDirectory::open(scratch.path()).unwrap();
         for (text, expected) in [("1", "a.damaged"), ("2", "a-1.damaged")] {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replaced_stays_and_leaves_nothing() {
+    fn a_failed_replacement_keeps_the_old_file_and_leaves_no_other() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = &LogDirectory::open(scratch.path()).unwrap();
         let write = |text: &'static [u8]| move |mut file: &File| file.write_all(text);

@@ -1,6 +1,6 @@
-//! A checkpoint: what an open period had counted at some moment, in a file beside the CSV files,
-//! for the case that acctd is killed. It is written by the writer's task, recovered at the next start
-//! (`recovery`), and goes when the period's own file is there (`commit`).
+//! A checkpoint: a copy of the counts of an open period, in a file beside the CSV files, in case acctd is killed. The
+//! writer writes it, the next start recovers it (`recovery`), and it is removed when the period has its CSV file
+//! (`commit`).
 
 use std::time::Duration;
 
@@ -16,32 +16,32 @@ use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::output::atomic_file;
 use crate::restart::checksummed::{Checksummed, Damage};
 
-/// What a period that is not over had counted.
+/// The counts of a period that is not over.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The length of a period.
     pub interval: Interval,
-    /// The period.
+    /// The number of the period.
     pub index: PeriodIndex,
-    /// Where it begins: later than its nominal start if acctd was started within it.
+    /// The start of the period: later than its nominal start if acctd was started within it.
     pub start: UnixNanos,
-    /// When its counters were copied.
+    /// When the counts were copied.
     pub saved_at: UnixNanos,
-    /// What each group had counted.
+    /// The counts of each group.
     pub groups: Vec<GroupInterval>,
-    /// What was not known already.
+    /// The gaps until `saved_at`.
     pub gaps: Vec<Gap>,
 }
 
 impl Checkpoint {
-    /// The name of its file, the same for each checkpoint of one period, so that one replaces the
-    /// other. `tag` tells apart the processes that share a directory.
+    /// The name of the file. It is the same for all checkpoints of one period, so each replaces the last one. `tag`
+    /// distinguishes processes that share a directory.
     #[must_use]
     pub fn file_name(tag: NflogGroup, start: UnixNanos) -> String {
         format!("{}{}.{ENDING}", atomic_file::own_prefix(tag), start.0)
     }
 
-    /// The file's contents; [`Checkpoint::from_saved`] takes them in.
+    /// The contents of the file; the reverse of [`Checkpoint::from_saved`].
     #[must_use]
     pub fn into_saved(self) -> Saved {
         let groups = self.groups.into_iter().map(|group| SavedGroup {
@@ -62,12 +62,12 @@ impl Checkpoint {
         }
     }
 
-    /// What a file has held, if it makes sense.
+    /// Checks the contents of a file. Fails if they are impossible.
     pub fn from_saved(saved: Saved) -> Result<Self, Damage> {
         saved.check().ok_or(Damage::Invalid)
     }
 
-    /// What it covers if nothing more comes: to the end of its period, or as far as it went.
+    /// The time that the checkpoint covers: until it was saved, but at most to the end of its period.
     #[must_use]
     pub fn period(&self) -> Period {
         let nominal_end = self.interval.period(self.index).end;
@@ -77,9 +77,9 @@ impl Checkpoint {
         }
     }
 
-    /// The groups, without their order.
+    /// Whether the checkpoint has exactly these groups, in any order.
     #[must_use]
-    pub fn is_of(&self, groups: &[GroupConfig]) -> bool {
+    pub fn has_groups(&self, groups: &[GroupConfig]) -> bool {
         self.groups.len() == groups.len()
             && self
                 .groups
@@ -87,14 +87,14 @@ impl Checkpoint {
                 .all(|saved| groups.contains(&saved.config))
     }
 
-    /// Packets in it.
+    /// Over all groups.
     #[must_use]
     pub fn n_packets(&self) -> u64 {
         self.groups.iter().map(|group| group.counts.packets).sum()
     }
 }
 
-/// How the names of checkpoints end.
+/// The ending of the names of checkpoints.
 pub const ENDING: &str = "checkpoint";
 
 /// A checkpoint as it is in a file.
@@ -125,9 +125,9 @@ struct SavedGroup {
     entries: Vec<Entries>,
 }
 
-/// The most in a counter, over all groups. In bytes it is nine months at 100 Gbit/s; and sums of dozens of them do
-/// not overflow.
-const MOST: u64 = 1 << 58;
+/// The most that the counters of all groups may add up to. In bytes this is nine months at 100 Gbit/s. Sums of dozens
+/// of such values do not overflow.
+const MAX_COUNTER: u64 = 1 << 58;
 
 impl Saved {
     fn check(self) -> Option<Checkpoint> {
@@ -144,7 +144,7 @@ impl Saved {
                 .any(|other| other.config.group == groups[at].config.group)
         });
         let largest = groups.iter().map(|group| group.counts.largest());
-        let is_too_much = largest.fold(0, u64::saturating_add) > MOST;
+        let is_too_much = largest.fold(0, u64::saturating_add) > MAX_COUNTER;
         if groups.is_empty() || is_repeated || is_too_much {
             return None;
         }
@@ -196,7 +196,7 @@ impl SavedGroup {
     }
 }
 
-/// `None` where a key has more bits than its prefix, or the sum is too large.
+/// `None` if a key has bits outside its prefix, or the sum overflows.
 fn sum_of<K: PrefixKey>(entries: &[Entry<K>], prefix_length: PrefixLength) -> Option<Counters> {
     let mask = K::mask(prefix_length);
     entries.iter().try_fold(Counters::default(), |sum, entry| {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read() {
+    fn a_saved_checkpoint_is_read() {
         let entries = Entries::Ip6(vec![entry(u128::MAX, 2), entry(0, 1)]);
         let read = read_back(checkpoint(128, entries, 3)).unwrap();
         assert_eq!(read.index, PeriodIndex(7));
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(refused, Damage::Invalid);
     }
 
-    /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
+    /// Written by the version that introduced format 1. A later version must read it, or use another title.
     #[test]
     fn a_checkpoint_of_format_1_is_read() {
         let ip4 = Entries::Ip4(vec![entry(0x0a00_0000, 3), entry(0xc000_0200, 1)]);
@@ -311,13 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_values_are_rejected() {
         let nonsense = |checkpoint: Checkpoint| {
             assert_eq!(read_back(checkpoint).unwrap_err(), Damage::Invalid);
         };
         let good = || checkpoint(24, Entries::Ip4(vec![entry(0x0a00_0000, 3)]), 3);
         read_back(good()).unwrap();
-        // Sums that do not match, keys that are no prefix, keys of the other family.
+        // Sums that do not match, keys that are not prefixes, keys of the other family.
         nonsense(checkpoint(24, Entries::Ip4(vec![entry(0x0a00_0000, 3)]), 4));
         nonsense(checkpoint(24, Entries::Ip4(vec![entry(0x0a00_0001, 3)]), 3));
         nonsense(checkpoint(64, Entries::Ip6(vec![entry(0, 3)]), 3));

@@ -1,5 +1,5 @@
-//! The steps by which an interval gets its file and its checkpoints go, so that wherever acctd is
-//! killed, the interval's data are there once.
+//! The steps in which an interval gets its file and its checkpoints are removed. Wherever acctd is killed, the
+//! interval's data are on the disk once.
 //!
 //! ```text
 //!  1  rows ─► .acctd-5-STEM.tmp, synced
@@ -10,9 +10,9 @@
 //!  6  .acctd-5-START.commit removed
 //! ```
 //!
-//! Killed before step 2, the checkpoints hold the interval. Killed later, the record does: what it
-//! names is complete, and the next start does the steps that are missing (`recovery`). An interval
-//! of which no checkpoint was ever saved needs no record.
+//! If acctd is killed before step 2, the checkpoints hold the interval. If it is killed later, the record does: the
+//! file that it names is complete, and the next start does the missing steps (`recovery`). An interval without a
+//! checkpoint needs no record.
 
 use std::fs::File;
 use std::io;
@@ -30,17 +30,17 @@ use crate::restart::checksummed::{self, Checksummed, Damage};
 /// How the names of records end.
 pub(crate) const ENDING: &str = "commit";
 
-/// What is to be done so that an interval has its file.
+/// The steps that an interval still needs to get its file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// The complete file's temporary name, and its inode: a later file may have the same name.
+    /// The temporary name of the complete file, and its inode: a later file may have the same name.
     temporary: String,
     inode: u64,
-    /// The name that it gets, without the ending and whatever makes it a free one.
+    /// The final name, without `-1`, `-2`, … and `.csv`.
     stem: String,
-    /// The name in the line.
+    /// The name in `line`.
     expected: String,
-    /// What must not be recovered any more.
+    /// These must not be recovered any more.
     pub(crate) checkpoints: Vec<String>,
     /// The interval's line for intervals.jsonl.
     line: Vec<u8>,
@@ -52,12 +52,10 @@ impl Checksummed for Record {
     const MAX_BYTES: u64 = 1 << 26;
 }
 
-/// Where files go, and whose they are.
-#[derive(Clone, Copy, Debug)]
+/// The log directory, and the lowest group of this process, which is in the names of its files.
+#[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
-    /// The log directory.
     pub(crate) directory: &'a LogDirectory,
-    /// The lowest group of this process.
     pub(crate) tag: NflogGroup,
 }
 
@@ -67,12 +65,12 @@ pub(crate) struct Prepared {
     temporary: String,
     id: FileId,
     stem: String,
-    /// The record's name, once it is there: from then on this very file must get its name.
+    /// The name of the record, if there is one. Then no other file may get the final name.
     record: Option<String>,
 }
 
 impl Prepared {
-    /// Step 1. On an error nothing is left behind.
+    /// Step 1. If it fails, no file is left.
     pub(crate) fn prepare<T>(
         place: Place<'_>,
         stem: &str,
@@ -86,7 +84,7 @@ impl Prepared {
             Ok((FileId::of(&file.metadata()?), written))
         });
         if written.is_err() {
-            // Half a file only takes space on a disk that may be full; the error to report is the first.
+            // An incomplete file takes space on a disk that may be full. The first error is reported.
             let _already_failing = place.directory.remove(&temporary);
         }
         let (id, written) = written?;
@@ -100,9 +98,8 @@ impl Prepared {
         Ok((prepared, written))
     }
 
-    /// Whether it is still there, under its temporary name or the one that it was to get: the directory may be
-    /// another one.
-    pub(crate) fn is_there(&self, directory: &LogDirectory) -> io::Result<bool> {
+    /// Whether the file still exists, under its temporary or its final name. The directory may have been replaced.
+    pub(crate) fn exists(&self, directory: &LogDirectory) -> io::Result<bool> {
         Ok(directory.is_name_of(&self.temporary, self.id) || self.name(directory)?.is_some())
     }
 
@@ -110,12 +107,11 @@ impl Prepared {
         atomic_file::name_of(directory, &self.stem, self.id)
     }
 
-    /// Whether there is a record of it.
     pub(crate) fn is_recorded(&self) -> bool {
         self.record.is_some()
     }
 
-    /// Step 2. `line` makes the line for intervals.jsonl from the name of the file.
+    /// Step 2. `line` returns the line for intervals.jsonl, given the name of the file.
     pub(crate) fn record(
         &mut self,
         place: Place<'_>,
@@ -145,7 +141,7 @@ impl Prepared {
     pub(crate) fn publish(&self, directory: &LogDirectory) -> io::Result<String> {
         let renamed = atomic_file::rename_to_free_name(directory, &self.temporary, &self.stem);
         let name = match renamed {
-            // A try before has come through, and its answer was lost.
+            // An earlier try succeeded, but its answer was lost.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.name(directory)?.ok_or(error)?
             }
@@ -157,7 +153,7 @@ impl Prepared {
         Ok(name)
     }
 
-    /// Step 4. Returns the record that is to be removed at last, if there is one.
+    /// Step 4. Returns the record that step 6 has to remove, if there is one.
     pub(crate) fn retire(
         &mut self,
         directory: &LogDirectory,
@@ -174,7 +170,7 @@ impl Prepared {
     }
 }
 
-/// Removes checkpoints whose interval has its file.
+/// Removes the checkpoints of an interval that has its file.
 fn retire(directory: &LogDirectory, checkpoints: &[String]) -> io::Result<()> {
     for name in checkpoints {
         directory.remove(name).map_err(|error| {
@@ -189,17 +185,17 @@ fn retire(directory: &LogDirectory, checkpoints: &[String]) -> io::Result<()> {
 }
 
 /// Step 6.
-pub(crate) fn forget(directory: &LogDirectory, record: &str) {
-    // The checkpoints must be gone for good before their record is.
-    let gone = directory.sync().and_then(|()| directory.remove(record));
-    if let Err(error) = gone {
-        warn!("cannot remove {record}: {error}; the next start does");
+pub(crate) fn remove_record(directory: &LogDirectory, record: &str) {
+    // The removal of the checkpoints must be on the disk before the record is removed.
+    let removed = directory.sync().and_then(|()| directory.remove(record));
+    if let Err(error) = removed {
+        warn!("cannot remove {record}: {error}; the next start tries again");
     }
     reached("forgotten");
 }
 
 impl Record {
-    /// What a file has held, if it makes sense: no name leads out of the directory.
+    /// Checks a record that was read from a file: no name may lead out of the directory.
     pub(crate) fn check(self) -> Result<Self, Damage> {
         let names = [&self.temporary, &self.stem].into_iter();
         let is_sound = names
@@ -208,10 +204,10 @@ impl Record {
         is_sound.then_some(self).ok_or(Damage::Invalid)
     }
 
-    /// Does the steps that are missing. Returns the name of the file, if it was renamed only now.
-    pub(crate) fn carry_out(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
+    /// Does the missing steps. Returns the name of the file, if it was renamed now.
+    pub(crate) fn complete(&self, directory: &LogDirectory) -> io::Result<Option<String>> {
         let mut line = self.line.clone();
-        // Its device may have another number since.
+        // Only the inode is compared: the number of the device may have changed.
         let found = directory.find(&self.temporary);
         let renamed = found
             .is_ok_and(|found| found.id.inode == self.inode)
@@ -237,7 +233,7 @@ impl Record {
 mod tests {
     use super::*;
 
-    /// Saved by the version that has made format 1. A later one must read it, or have a title of its own.
+    /// Written by the version that introduced format 1. A later version must read it, or use another title.
     #[test]
     fn a_record_of_format_1_is_read() {
         let written = Record {

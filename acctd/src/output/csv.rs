@@ -16,7 +16,7 @@ const HEADER: [&str; 6] = [
     "DestBytes",
     "DestPackets",
 ];
-/// Behind the others, with a cross-check.
+/// With a cross-check, these columns follow.
 const CROSS_CHECK_HEADER: [&str; 5] = [
     "TcSourceBytes",
     "TcSourcePackets",
@@ -25,8 +25,8 @@ const CROSS_CHECK_HEADER: [&str; 5] = [
     "Verdict",
 ];
 
-/// Writes header and rows; `time` is the first column of each. Rows have the cross-check's part if
-/// and only if `with_crosscheck`.
+/// Writes header and rows. `time` is the first column of each row. If `with_crosscheck`, the rows have the
+/// cross-check's part, otherwise not.
 pub fn write_rows(
     target: impl Write,
     time: &str,

@@ -1,5 +1,4 @@
-//! One acctd for the same groups in the same directory: two of them would each recover what the
-//! other has saved.
+//! Only one acctd per directory and groups: two would each recover the checkpoints of the other.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
@@ -13,32 +12,31 @@ use crate::model::group::NflogGroup;
 use crate::nflog::table;
 use crate::output::log_directory::{FileId, LogDirectory};
 
-/// How long the end of the process waits for the disk to remove the file.
-const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for the disk to remove the lock file.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Held for as long as the process lives, however it ends. The file goes when this is dropped.
+/// Held until the process ends, in whatever way. If it is dropped, the lock file is removed.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     name: String,
-    /// The kernel unlocks the file when it is closed.
+    /// When the file is closed, the kernel unlocks it.
     held: Option<(LogDirectory, File)>,
 }
 
-/// Why there is no lock.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// Another process has it: `pid 812 (acctd)`, where that can be seen.
+    /// Another process has the lock: `pid 812 (acctd)`, if it is visible from here.
     Taken(Option<String>),
-    /// The file cannot be made or locked.
+    /// The file cannot be created or locked.
     Impossible(io::Error),
 }
 
 impl DirectoryLock {
-    /// Locks what processes with this lowest group have in the directory.
+    /// Locks the files of processes with this lowest group.
     pub(crate) fn take(directory: &LogDirectory, tag: NflogGroup) -> Result<Self, LockError> {
         let name = format!(".acctd-{tag}.lock");
         loop {
-            // Not for writing, or the disk could not be made read-only for as long as acctd runs.
+            // Not for writing: otherwise the disk could not be remounted read-only while acctd runs.
             let file = directory.open_file(&name, OFlags::RDONLY | OFlags::CREATE);
             let file = file.map_err(LockError::Impossible)?;
             match file.try_lock() {
@@ -46,7 +44,7 @@ impl DirectoryLock {
                 Err(TryLockError::WouldBlock) => return Err(LockError::Taken(owner(&file))),
                 Err(TryLockError::Error(error)) => return Err(LockError::Impossible(error)),
             }
-            // Whoever had it may have removed the file since it was opened.
+            // The previous owner may have removed the file since it was opened.
             let found = file.metadata().map_err(LockError::Impossible)?;
             if directory.is_name_of(&name, FileId::of(&found)) {
                 let directory = directory.try_clone().map_err(LockError::Impossible)?;
@@ -61,18 +59,19 @@ impl Drop for DirectoryLock {
     fn drop(&mut self) {
         let (name, held) = (std::mem::take(&mut self.name), self.held.take());
         let (done, is_done) = mpsc::channel::<()>();
-        // A file that stays does no harm.
+        // If the file stays, it does no harm.
         let _stays = thread::Builder::new().spawn(move || {
-            // Before it is unlocked.
+            // Removed before it is unlocked.
             let _stays = held.as_ref().map(|(directory, _)| directory.remove(&name));
             drop((held, done));
         });
-        // A disk that does not answer must not keep the process from its end.
-        let _done = is_done.recv_timeout(LONGEST_REMOVAL);
+        // A disk that does not answer must not prevent the process from ending.
+        let _done = is_done.recv_timeout(REMOVAL_TIMEOUT);
     }
 }
 
-/// Who has locked the file, from `/proc/locks` (proc(5)): `1: FLOCK ADVISORY WRITE PID DEV:INODE 0 EOF`.
+/// The process that has locked the file, from `/proc/locks` (proc(5)):
+/// `1: FLOCK ADVISORY WRITE PID DEV:INODE 0 EOF`.
 fn owner(file: &File) -> Option<String> {
     let inode = file.metadata().ok()?.ino().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_one_is_told_who_has_it_and_the_next_one_gets_it() {
+    fn a_second_process_learns_the_owner_and_gets_the_lock_after_it() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = &LogDirectory::open(scratch.path()).unwrap();
         let first = DirectoryLock::take(directory, NflogGroup(5)).unwrap();

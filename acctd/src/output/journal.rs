@@ -1,4 +1,4 @@
-//! `intervals.jsonl` as a file: lines are appended whole or not at all.
+//! The file `intervals.jsonl`: lines are appended whole or not at all.
 
 use std::fs::File;
 use std::io;
@@ -10,13 +10,12 @@ use rustix::fs::OFlags;
 
 use crate::output::log_directory::LogDirectory;
 
-/// The file's name in the log directory.
 pub(crate) const FILE_NAME: &str = "intervals.jsonl";
 
-/// Read, too: for how it ends.
+/// Opened for reading too, to check how the file ends.
 const APPENDING: OFlags = OFlags::RDWR.union(OFlags::APPEND);
 
-/// Makes sure that an existing file can be appended to; one that is not there yet is made later.
+/// Checks that an existing file can be appended to. A missing file is created later.
 pub(crate) fn check(directory: &LogDirectory) -> io::Result<()> {
     match directory.open_file(FILE_NAME, APPENDING) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -24,8 +23,8 @@ pub(crate) fn check(directory: &LogDirectory) -> io::Result<()> {
     }
 }
 
-/// Appends `line` whole or not at all, so that a full disk leaves no half line. One that a crash
-/// has left is ended first, so that it spoils no other.
+/// Appends `line` whole or not at all, so a full disk leaves no half line. If a crash has left a half line, it is
+/// ended first, so that it does not spoil this one.
 pub(crate) fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
     let mut file = directory.open_file(FILE_NAME, APPENDING | OFlags::CREATE)?;
     let length_before = file.metadata()?.len();
@@ -33,15 +32,15 @@ pub(crate) fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
         .and_then(|()| file.write_all(line))
         .and_then(|()| file.sync_data());
     if written.is_err() {
-        // The error to report is the first; a half line, should this fail too, shows itself.
+        // The first error is reported. If this fails too, the next append ends the half line.
         let _already_failing = file.set_len(length_before);
     }
     written
 }
 
-/// Whether `line` is among the last ones.
+/// Whether `line` is one of the last lines.
 pub(crate) fn has_line(directory: &LogDirectory, line: &[u8]) -> io::Result<bool> {
-    /// Lines have some kilobytes, and few others were appended since.
+    /// In bytes. A line has some kilobytes, and few others were appended since.
     const LAST: u64 = 1 << 20;
     let file = match directory.open_file(FILE_NAME, OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -63,7 +62,7 @@ fn end_half_line(file: &mut File, length: u64) -> io::Result<()> {
         return Ok(());
     }
     file.write_all(b"\n")?;
-    warn!("{FILE_NAME} ended with half a line, most likely from a crash; the next ones are whole");
+    warn!("{FILE_NAME} ended with half a line, most likely from a crash; the next lines are whole");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `intervals.jsonl`: one line of JSON an interval, with what the CSV has no column for.
+//! The lines of `intervals.jsonl`: JSON, one line per interval, with the data that have no column in the CSV file.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::model::prefix::Side;
 use crate::model::verdict::{Judgement, Verdict};
 use crate::model::zone::Zone;
 
-/// One line. Counters as in [`Counts`]; bytes are IP bytes, header included.
+/// One line. For the counters see [`Counts`]. Bytes are IP bytes, header included.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     start: String,
@@ -26,10 +26,10 @@ struct Summary<'a> {
     #[serde(flatten)]
     losses: Losses,
     write_seconds: f64,
-    /// How many intervals the file covers, where they had to be put together.
+    /// How many intervals the file covers, if several were merged.
     #[serde(skip_serializing_if = "Option::is_none")]
     merged_intervals: Option<u32>,
-    /// Times of which it is not known what was logged; absent where there is none.
+    /// Times for which it is not known what was logged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<GapSummary>,
     groups: Vec<GroupSummary>,
@@ -45,7 +45,7 @@ struct GapSummary {
     cause: GapCause,
 }
 
-/// The cross-check's part: `prefixes` count each side of a prefix by itself.
+/// The cross-check's part. `prefixes` counts each side of a prefix separately.
 #[derive(Debug, Serialize)]
 struct CrossCheckSummary {
     interfaces: Vec<String>,
@@ -53,20 +53,20 @@ struct CrossCheckSummary {
     tc_source_packets: u64,
     tc_dest_bytes: u64,
     tc_dest_packets: u64,
-    /// Bytes of frames, link-layer headers included, that the file's bytes lack: the headers have no length.
+    /// Bytes of frames (link-layer headers included) whose IP headers have no length. They are missing in the file.
     missing_source_bytes: u64,
     missing_dest_bytes: u64,
-    /// By verdict: prefixes, and the difference between both counts (of `match`: the count).
+    /// By verdict: prefixes, and the difference between both counts (for `match`: the count).
     verdicts: BTreeMap<&'static str, Amount>,
     /// Prefixes that match only because of the uncertain window at the interval's end.
     allowed: u64,
-    /// Prefixes that match only because fragments were put together.
+    /// Prefixes that match only because the kernel reassembled fragments.
     explained_by_fragments: u64,
     /// The width of that window.
     window_ms: u64,
-    /// False where both did not watch for the same time: what differs is not checked.
+    /// False if NFLOG and the programs did not count for the same time. Then differences have no verdict.
     comparable: bool,
-    /// Packets that the kernel counted for no prefix, by the reason.
+    /// Packets that the kernel counted for no prefix, by reason.
     uncounted: BTreeMap<&'static str, Counted>,
     /// Time to read the kernel's map.
     drain_seconds: f64,
@@ -163,8 +163,7 @@ struct Losses {
     overruns: u64,
     late: u64,
     without_length: u64,
-    /// True where packets had no length in their header: they add 0 bytes, so the bytes are no more than a
-    /// lower bound.
+    /// True if packets had no length in their header: they add 0 bytes, so the bytes are a lower bound.
     bytes_are_lower_bound: bool,
     overflow: u64,
     undecodable: u64,
@@ -172,7 +171,7 @@ struct Losses {
     not_ip: u64,
     other_family: u64,
     malformed: u64,
-    /// False where the socket overflowed and no packet came after to show how many were lost.
+    /// False if the socket overflowed and no packet arrived afterwards to show how many were lost.
     lost_is_complete: bool,
 }
 
@@ -195,7 +194,7 @@ impl From<&Counts> for Losses {
     }
 }
 
-/// The line for `closed`, which is in `file`, its line end included.
+/// The line for `closed`, whose CSV file is `file`. The line end is included.
 #[must_use]
 pub fn line(
     closed: &ClosedInterval,
@@ -240,7 +239,7 @@ pub fn line(
             Some(CrossCheckSummary::new(kernel, judgement, watched, totals))
         }),
     };
-    // Strings and numbers with fixed names always serialise.
+    // Cannot fail: the keys are strings.
     let mut line = serde_json::to_vec(&summary).unwrap_or_default();
     line.push(b'\n');
     line

@@ -1,6 +1,6 @@
-//! The log directory, through one descriptor: a name is looked up in it and nowhere else. Only regular files
-//! are opened there. A symbolic link would have acctd read or write another file, with rights that whoever made
-//! the link may not have; a FIFO would have it wait for ever.
+//! The log directory, through one descriptor: names are only looked up in it. Only regular files are opened. Through
+//! a symbolic link acctd would read or write another file, with rights that the owner of the link may not have. On a
+//! FIFO acctd would wait for ever.
 
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
@@ -14,24 +14,22 @@ use rustix::io::Errno;
 use crate::fault_points::{self, reached};
 use crate::process::user::FILE_MODE;
 
-/// The directory, open.
+/// The open directory.
 #[derive(Debug)]
 pub(crate) struct LogDirectory {
     path: PathBuf,
     descriptor: OwnedFd,
 }
 
-/// Which file a name stands for, so that a rename whose answer was lost is known to have happened. Of one
-/// moment: a network file system may have another device number once it is mounted anew.
+/// Identifies a file independently of its name. If the answer to a rename was lost, this shows whether it happened. It
+/// is not stored: a network file system may get another device number when it is mounted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
-    /// Its number on that device.
     pub(crate) inode: u64,
 }
 
 impl FileId {
-    /// Of what was asked about.
     pub(crate) fn of(found: &Metadata) -> Self {
         Self {
             device: found.dev(),
@@ -40,17 +38,16 @@ impl FileId {
     }
 }
 
-/// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The file of a name, of any type.
+#[derive(Debug)]
 pub(crate) struct Found {
-    /// The file, or whatever it is.
     pub(crate) id: FileId,
-    /// How many names it has.
+    /// How many names the file has.
     pub(crate) n_links: u64,
 }
 
 impl LogDirectory {
-    /// Opens it. The path itself may lead through symbolic links.
+    /// Opens the directory. Its path may contain symbolic links.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -59,7 +56,6 @@ impl LogDirectory {
         })
     }
 
-    /// The same directory once more.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             path: self.path.clone(),
@@ -67,14 +63,14 @@ impl LogDirectory {
         })
     }
 
-    /// Where a file in it was, for messages.
+    /// The path of a file, for messages.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Opens a regular file; with [`OFlags::CREATE`], one that is not there is made.
+    /// Opens a regular file. With [`OFlags::CREATE`], a missing file is created.
     pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        // Without NONBLOCK a FIFO waits to be opened by somebody else, too.
+        // Without NONBLOCK, the open of a FIFO waits until another process opens it too.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(FILE_MODE);
         match rustix::fs::openat(&self.descriptor, name, flags, mode) {
@@ -95,7 +91,7 @@ impl LogDirectory {
         }
     }
 
-    /// What a name stands for. Links are not followed.
+    /// Looks a name up. Links are not followed.
     pub(crate) fn find(&self, name: &str) -> io::Result<Found> {
         let found = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?;
         #[allow(
@@ -111,12 +107,12 @@ impl LogDirectory {
         })
     }
 
-    /// Whether the name is one of this file's.
+    /// Whether this file has this name.
     pub(crate) fn is_name_of(&self, name: &str, id: FileId) -> bool {
         self.find(name).is_ok_and(|found| found.id == id)
     }
 
-    /// All names, without order. What is no UTF-8 is none of ours.
+    /// All names, in no order. Names that are not UTF-8 are left out: acctd has none.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.descriptor)? {
@@ -125,7 +121,7 @@ impl LogDirectory {
         Ok(names)
     }
 
-    /// Removes a file that need not be there.
+    /// Removes a file, if it exists.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -133,14 +129,13 @@ impl LogDirectory {
         }
     }
 
-    /// Replaces what `to` is.
+    /// If `to` exists, it is replaced.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let directory = &self.descriptor;
         Ok(rustix::fs::renameat(directory, from, directory, to)?)
     }
 
-    /// Fails if `to` is there and is another file. What `from` is has one name after that, however often it is
-    /// tried and wherever it was interrupted.
+    /// Fails if `to` is another file. Afterwards the file has only one name, even if earlier tries were interrupted.
     pub(crate) fn rename_without_replacing(&self, from: &str, to: &str) -> io::Result<()> {
         let directory = &self.descriptor;
         let id = self.find(from)?.id;
@@ -149,7 +144,7 @@ impl LogDirectory {
             rustix::fs::renameat_with(directory, from, directory, to, flags)
         });
         let done = match renamed {
-            // Some network and FUSE file systems lack it. A hard link does not replace either.
+            // Some network and FUSE file systems do not have it. A hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 let flags = AtFlags::empty();
                 let linked = rustix::fs::linkat(directory, from, directory, to, flags);
@@ -159,30 +154,30 @@ impl LogDirectory {
             renamed => renamed.and_then(|()| fault_points::answer("renamed")),
         };
         match done {
-            // A server may do what it was asked to, and its answer be lost: asked again, it says that the name
-            // is there. So does the next start if this one was killed before the other name was gone.
+            // A server may rename the file, and its answer may get lost. Then the next try fails because the name
+            // exists. The same happens at the next start if acctd is killed before the other name is removed.
             Err(error) if fault_points::answer("asked").is_err() || !self.is_name_of(to, id) => {
                 Err(error.into())
             }
             _ => {
-                // The file has its name; another try would give it a second.
+                // The file has its name. An error here must not lead to another try.
                 let _spare_name_stays = self.remove(from);
                 Ok(())
             }
         }
     }
 
-    /// Makes what was renamed or removed so for good.
+    /// Makes renames and removals permanent.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }
 }
 
 fn irregular() -> io::Error {
-    io::Error::other("it is no regular file")
+    io::Error::other("it is not a regular file")
 }
 
-/// Makes a log directory with its parents, mode 0750 as go-nflog-acctd does.
+/// Creates a log directory with its parents, mode 0750 like go-nflog-acctd.
 pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -215,8 +210,8 @@ mod tests {
         for (name, expected) in [
             ("link", "it is a symbolic link"),
             ("directory", "is a directory"),
-            ("socket", "it is no regular file"),
-            ("fifo", "it is no regular file"),
+            ("socket", "it is not a regular file"),
+            ("fifo", "it is not a regular file"),
         ] {
             for flags in [
                 OFlags::RDONLY,
@@ -230,7 +225,7 @@ mod tests {
             }
         }
         assert!(!outside.exists());
-        // Also where the link leads to a file, and where the directory has gone elsewhere.
+        // Also if the link leads to a file, and if the directory was moved.
         fs::write(&outside, "1").unwrap();
         assert!(directory.open_file("link", OFlags::RDONLY).is_err());
         fs::rename(&path, scratch.path().join("moved")).unwrap();
@@ -253,7 +248,7 @@ mod tests {
         let error = directory.rename_without_replacing("a", "b").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(directory.path_of("b")).unwrap(), b"b");
-        // Of two names of one file the first goes.
+        // If both are names of one file, the first is removed.
         fs::hard_link(directory.path_of("a"), directory.path_of("c")).unwrap();
         directory.rename_without_replacing("a", "c").unwrap();
         assert!(directory.find("a").is_err());

@@ -1,6 +1,5 @@
-//! Intervals that wait for the disk, put together so that they take no more memory than they may:
-//! what is lost is where one interval ended and the next began, and at last which of the smallest
-//! prefixes it was, but no packet.
+//! Merges intervals that wait for the disk, to limit their memory. No packet is lost. Lost are the boundary between
+//! two intervals, and in the last resort which of the smallest prefixes a packet belongs to.
 
 use std::collections::VecDeque;
 
@@ -8,14 +7,14 @@ use crate::model::closed_interval::{ClosedInterval, GroupInterval};
 use crate::model::entries::{Entries, fold, merge};
 
 impl ClosedInterval {
-    /// Entries that it has in memory.
+    /// How many entries it has in memory.
     pub(crate) fn n_entries(&self) -> usize {
         let ledgers = self.groups.iter().flat_map(|group| &group.entries);
         let kernel = self.kernel.as_ref().map(|kernel| kernel.counts.n_entries());
         ledgers.map(Entries::len).sum::<usize>() + kernel.unwrap_or(0)
     }
 
-    /// Takes the next interval in. Both have their verdicts, if they are to have any.
+    /// Merges the next interval into this one. With a cross-check, both must have their verdicts.
     pub(crate) fn append(&mut self, next: Self) {
         self.period.end = next.period.end;
         for group in next.groups {
@@ -38,8 +37,8 @@ impl ClosedInterval {
         self.n_merged += next.n_merged;
     }
 
-    /// Leaves at most `limit` of each group's prefixes, those with the most packets, and counts the
-    /// others in the row of the zero address.
+    /// Keeps at most `limit` prefixes of each group, those with the most packets, and counts the others in the row of
+    /// the zero address.
     pub(crate) fn fold(&mut self, limit: usize) {
         for group in &mut self.groups {
             for entries in &mut group.entries {
@@ -78,8 +77,8 @@ impl GroupInterval {
     }
 }
 
-/// How many intervals are to be put together, and where: the neighbours that have the fewest rows, so
-/// that none is moved often. `None` where there are not two.
+/// Which interval to merge with its next one: the neighbours with the fewest rows, so that no entry is moved often.
+/// `None` if there are fewer than two.
 pub(crate) fn smallest_neighbours(sizes: &VecDeque<usize>) -> Option<usize> {
     let pairs = sizes.iter().zip(sizes.iter().skip(1)).enumerate();
     pairs
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_neighbours_are_put_together() {
+    fn the_smallest_neighbours_are_merged() {
         let at = |sizes: &[usize]| smallest_neighbours(&sizes.iter().copied().collect());
         assert_eq!(at(&[]), None);
         assert_eq!(at(&[1]), None);

@@ -1,4 +1,4 @@
-//! Closed intervals into files that survive a crash.
+//! Writes closed intervals to files that survive a crash.
 
 pub(crate) mod atomic_file;
 pub mod checkpoint;

@@ -1,6 +1,6 @@
-//! What an acctd that was killed has left in the log directory, taken in at the start: commits are
-//! completed, checkpoints become the start of the current interval or a file of their own, and halves
-//! of files are removed. What is damaged or not ours is set aside, never counted.
+//! Recovers at the start what a killed acctd left in the log directory: commits are completed, checkpoints become the
+//! start of the current interval or get a CSV file, and incomplete files are removed. Damaged files are set aside and
+//! never counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,37 +23,35 @@ use crate::output::directory_lock::{DirectoryLock, LockError};
 use crate::output::log_directory::LogDirectory;
 use crate::restart::checksummed::{self, Checksummed, Damage};
 
-/// How long ago a run may have been killed whose interval goes on.
-const LONGEST_WAY_BACK: Duration = Duration::from_secs(60 * 60);
+/// An older checkpoint is not continued, only written to a file.
+const MAX_RESUME_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// What was found.
-#[derive(Debug, Default)]
+/// The result of a recovery.
+#[derive(Default)]
 pub(crate) struct Recovered {
-    /// The current interval as far as it was saved.
+    /// The current interval, as it was saved.
     pub(crate) resumed: Option<Resumed>,
-    /// Intervals that are over, each to get its file.
+    /// Intervals that are over. Each gets a file.
     pub(crate) finished: Vec<ClosedInterval>,
 }
 
 impl Recovered {
-    /// Where the first interval begins: where the current one did, or else at `start`.
+    /// The start of the first interval: that of the resumed one, otherwise `start`.
     pub(crate) fn begins_at(&self, start: UnixNanos) -> UnixNanos {
         let resumed = self.resumed.as_ref();
         resumed.map_or(start, |resumed| resumed.checkpoint.start)
     }
 }
 
-/// An interval that goes on.
-#[derive(Debug)]
+/// An interval that continues.
 pub(crate) struct Resumed {
-    /// What was saved of it.
     pub(crate) checkpoint: Checkpoint,
-    /// The checkpoint's file.
+    /// The name of the checkpoint's file.
     pub(crate) file: String,
 }
 
-/// Locks the directory for `config`'s groups, until what this returns is dropped. `None` where the
-/// disk is too full for that.
+/// Locks the directory for `config`'s groups, until the result is dropped. `None` if locking fails, for example on a
+/// full disk.
 pub(crate) fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
     let shown = config.log_directory.display();
     let directory = LogDirectory::open(&config.log_directory).map_err(LockError::Impossible);
@@ -66,15 +64,15 @@ pub(crate) fn lock(config: &Config) -> Result<Option<DirectoryLock>> {
         )),
         Err(LockError::Impossible(error)) => {
             warn!(
-                "cannot lock log directory {shown}: {error}; do not start a second acctd for it, and what a killed one has left is not recovered"
+                "cannot lock log directory {shown}: {error}; do not start a second acctd for it; the data of a killed acctd are not recovered"
             );
             Ok(None)
         }
     }
 }
 
-/// Tries to open what was left, up to the first file that this process may not read. What is wrong with other
-/// files is said when they are recovered.
+/// Tries to open the files of a killed acctd, up to the first one that this process is not permitted to read. Other
+/// errors are reported during the recovery.
 pub(crate) fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
     let (files, directory) = match open(path) {
         Ok((directory, found)) => (found.into_values().flatten(), directory),
@@ -90,20 +88,19 @@ pub(crate) fn try_to_read(path: &Path) -> (PathBuf, io::Result<()>) {
         .unwrap_or((path.to_owned(), Ok(())))
 }
 
-/// When accounting goes on.
-#[derive(Clone, Copy, Debug)]
+/// When accounting continues.
+#[derive(Clone, Copy)]
 pub(crate) struct ResumePoint {
-    /// Where the first interval begins, if no checkpoint does before.
+    /// The start of the first interval, if no checkpoint begins earlier.
     pub(crate) start: UnixNanos,
-    /// From when on all that was logged is received, or known to be lost.
+    /// All packets logged since then are received, or known to be lost.
     pub(crate) known_from: UnixNanos,
-    /// The time now.
     pub(crate) now: UnixNanos,
-    /// The groups were bound all the time, so that packets of a period that is over may still come.
+    /// The groups stayed bound, so packets of a period that is over may still arrive.
     pub(crate) is_kept: bool,
 }
 
-/// Takes in what was left. The directory must be locked.
+/// Recovers the files of a killed acctd. The directory must be locked.
 pub(crate) fn recover(config: &Config, resume_point: ResumePoint) -> Recovered {
     let mut recovered = Recovered::default();
     let (directory, found) = match open(&config.log_directory) {
@@ -114,10 +111,10 @@ pub(crate) fn recover(config: &Config, resume_point: ResumePoint) -> Recovered {
             return recovered;
         }
     };
-    // If a kill came in between, a checkpoint has another process's name and ours.
+    // If acctd was killed during the renaming, a checkpoint has two names: that of another process and ours.
     let mut taken_over = BTreeSet::new();
     for (tag, files) in found {
-        // Another process's, which may be at work; ours is locked already.
+        // Another process may be running, so its files are locked first; ours are locked already.
         let lock = (tag != config.tag())
             .then(|| DirectoryLock::take(&directory, tag))
             .transpose();
@@ -143,7 +140,7 @@ fn open(path: &Path) -> io::Result<(LogDirectory, BTreeMap<NflogGroup, Vec<Strin
     Ok((directory, found))
 }
 
-/// The files of acctd's own, by whose they are, in the order in which they are to be looked at.
+/// The files of each acctd, by its lowest group, in the order in which they must be read.
 fn list(directory: &LogDirectory) -> io::Result<BTreeMap<NflogGroup, Vec<String>>> {
     let mut found: BTreeMap<NflogGroup, Vec<String>> = BTreeMap::new();
     for name in directory.names()? {
@@ -162,7 +159,8 @@ fn tag_of(name: &str) -> Option<NflogGroup> {
     u16::from_str(tag).ok().map(NflogGroup)
 }
 
-/// Commits come first: they say which checkpoints are no more, and what is not half a file.
+/// In the order of reading. Commits come first: they name checkpoints that are not valid any more, and temporary files
+/// that are complete.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Commit,
@@ -180,8 +178,8 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-/// Completes commits, removes halves of files, and returns the checkpoints that are to be recovered, as of
-/// process `own`.
+/// Completes commits, removes incomplete files, and returns the checkpoints to recover. Their files are renamed to
+/// files of process `own`.
 fn read_files(
     directory: &LogDirectory,
     own: NflogGroup,
@@ -189,11 +187,11 @@ fn read_files(
 ) -> Vec<(String, Checkpoint)> {
     let mut checkpoints = Vec::new();
     let mut written = Vec::new();
-    // What their intervals' checkpoints and files hold may be in a file already, or nowhere else.
+    // Commits. It is not known whether their intervals have a CSV file already.
     let mut unreadable = Vec::new();
     for name in files {
         match kind(name) {
-            Kind::Commit => match take_in(directory, name, Record::check) {
+            Kind::Commit => match read_checked(directory, name, Record::check) {
                 Ok(record) => {
                     complete(directory, name, &record);
                     written.extend(record.checkpoints);
@@ -204,9 +202,9 @@ fn read_files(
             Kind::Checkpoint => {
                 let mut records = unreadable.iter();
                 if let Some((record, left)) = records.find(|(it, _)| is_same_interval(it, name)) {
-                    leave(directory, name, record, *left);
-                } else if let Some(name) = make_ours(directory, own, name)
-                    && let Ok(checkpoint) = take_in(directory, &name, Checkpoint::from_saved)
+                    leave_uncounted(directory, name, record, *left);
+                } else if let Some(name) = rename_to_ours(directory, own, name)
+                    && let Ok(checkpoint) = read_checked(directory, &name, Checkpoint::from_saved)
                 {
                     checkpoints.push((name, checkpoint));
                 }
@@ -214,10 +212,10 @@ fn read_files(
             Kind::Temporary => {
                 // Its name does not say where its interval begins.
                 if let Some((record, left)) = unreadable.first() {
-                    leave(directory, name, record, *left);
+                    leave_uncounted(directory, name, record, *left);
                     continue;
                 }
-                info!("{name} is half a file of an acctd that was killed, and is removed");
+                info!("{name} is an incomplete file of an acctd that was killed: removing it");
                 if let Err(error) = directory.remove(name) {
                     warn!("cannot remove {name}: {error}");
                 }
@@ -228,15 +226,15 @@ fn read_files(
     checkpoints
 }
 
-/// If a record and a checkpoint are of the same interval, their names differ only in the ending.
+/// The names of a record and a checkpoint of the same interval differ only in the ending.
 fn is_same_interval(record: &str, checkpoint: &str) -> bool {
     let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
     stem(record) == stem(checkpoint)
 }
 
-/// Gives another process's checkpoint a name of ours, while its lock is held: it would recover it as
-/// well, should it be started before we have written its interval.
-fn make_ours(directory: &LogDirectory, own: NflogGroup, name: &str) -> Option<String> {
+/// Renames another process's checkpoint to one of ours, while its lock is held. Otherwise that process would recover
+/// it too, if it is started before we have written the interval.
+fn rename_to_ours(directory: &LogDirectory, own: NflogGroup, name: &str) -> Option<String> {
     let tag = tag_of(name)?;
     if tag == own {
         return Some(name.to_owned());
@@ -252,17 +250,17 @@ fn make_ours(directory: &LogDirectory, own: NflogGroup, name: &str) -> Option<St
     }
 }
 
-/// What became of a file that is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a file that cannot be used is now.
+#[derive(Clone, Copy)]
 enum Left {
-    /// It could not be read now, and stays.
+    /// Under its name: it cannot be read now.
     InPlace,
-    /// It is set aside.
+    /// Set aside: it is damaged.
     Aside,
 }
 
-/// A file that is what it should be. Any other is set aside.
-fn take_in<T: Checksummed, U>(
+/// Reads and checks a file. If it is damaged, it is set aside.
+fn read_checked<T: Checksummed, U>(
     directory: &LogDirectory,
     name: &str,
     check: impl FnOnce(T) -> Result<U, Damage>,
@@ -292,9 +290,9 @@ fn set_aside(directory: &LogDirectory, name: &str) -> String {
     }
 }
 
-/// Does not count what may have been counted. It goes where its record went: if that can be read at the next
-/// start, it is still there.
-fn leave(directory: &LogDirectory, name: &str, record: &str, left: Left) {
+/// Does not count a file whose packets may be in a CSV file already. The file stays or is set aside like its record:
+/// if the record can be read at the next start, both are still there.
+fn leave_uncounted(directory: &LogDirectory, name: &str, record: &str, left: Left) {
     let kept = match left {
         Left::InPlace => "it stays as it is".to_owned(),
         Left::Aside => set_aside(directory, name),
@@ -306,12 +304,12 @@ fn leave(directory: &LogDirectory, name: &str, record: &str, left: Left) {
 }
 
 fn complete(directory: &LogDirectory, name: &str, record: &Record) {
-    match record.carry_out(directory) {
+    match record.complete(directory) {
         Ok(renamed) => {
             if let Some(file) = renamed {
                 info!("{file} was complete when acctd was killed, and has its name now");
             }
-            commit::forget(directory, name);
+            commit::remove_record(directory, name);
         }
         Err(error) => warn!("cannot complete {name}: {error}; the next start tries again"),
     }
@@ -336,7 +334,7 @@ fn take_over(
         };
         let begins = current.checkpoint.start;
         if let Some(over) = recovered.resumed.replace(current) {
-            // The run that was killed had gone on to the newer one without a break.
+            // The killed run continued from the older interval to the newer one without a gap.
             let end = over.checkpoint.period().end.max(begins);
             let interval = finished(config, over.checkpoint, &over.file, end);
             recovered.finished.push(interval);
@@ -350,18 +348,18 @@ fn take_over(
     recovered.finished.push(interval);
 }
 
-/// Whether the first interval may begin with it.
+/// Whether the first interval may continue this checkpoint.
 fn is_current(config: &Config, checkpoint: &Checkpoint, resume_point: ResumePoint) -> bool {
     let current = config.interval.index_of(resume_point.now);
-    let is_recent = resume_point.now.minus(LONGEST_WAY_BACK) < checkpoint.saved_at;
+    let is_recent = resume_point.now.minus(MAX_RESUME_AGE) < checkpoint.saved_at;
     checkpoint.interval == config.interval
         && checkpoint.saved_at <= resume_point.now
-        && checkpoint.is_of(&config.groups)
+        && checkpoint.has_groups(&config.groups)
         && (checkpoint.index == current
             || (resume_point.is_kept && is_recent && checkpoint.index < current))
 }
 
-/// The interval as it was saved, which ends at `end`, with a file of its own.
+/// The interval of a checkpoint, closed at `end`.
 fn finished(config: &Config, checkpoint: Checkpoint, name: &str, end: UnixNanos) -> ClosedInterval {
     let period = Period {
         start: checkpoint.start,
@@ -372,15 +370,15 @@ fn finished(config: &Config, checkpoint: Checkpoint, name: &str, end: UnixNanos)
     gaps.extend(gap);
     ClosedInterval {
         gaps,
-        // Nothing is there to compare with: no verdict.
+        // There are no kernel counts to compare with: no verdict.
         kernel: config.crosscheck.is_some().then(KernelInterval::default),
         checkpoints: vec![name.to_owned()],
         ..ClosedInterval::new(period, checkpoint.groups)
     }
 }
 
-/// What is not known of an interval that was saved, up to `end`: the kernel may have held packets
-/// back that were logged before that moment.
+/// The gap between a checkpoint and `end`. It begins one flush timeout before the checkpoint: the kernel may have held
+/// back packets that were logged then.
 fn gap_after(config: &Config, checkpoint: &Checkpoint, end: UnixNanos) -> Option<Gap> {
     let saved_at = checkpoint.saved_at;
     let start = saved_at.minus(config.flush_timeout).max(checkpoint.start);

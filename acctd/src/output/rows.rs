@@ -1,6 +1,5 @@
-//! The closed ledgers of all groups → the rows of one file, sorted: IPv4 before IPv6, each by
-//! address. The ledgers are sorted where they lie and merged while they are written, so a file
-//! takes no memory beyond them.
+//! The closed ledgers of all groups → the rows of one file, sorted: IPv4 before IPv6, each by address. The ledgers
+//! are sorted in place and merged during the write, so a file needs no further memory.
 
 use std::net::IpAddr;
 
@@ -15,24 +14,24 @@ use crate::model::verdict::Verdict;
 /// One row of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The prefix's address, its host bits zero.
+    /// The address of the prefix; the host bits are zero.
     pub address: IpAddr,
-    /// What groups that account the source counted for it.
+    /// The sum of the groups that account the source.
     pub source: Counters,
-    /// What groups that account the destination counted for it.
+    /// The sum of the groups that account the destination.
     pub dest: Counters,
-    /// The kernel's own count, with a cross-check.
+    /// Present if there is a cross-check.
     pub kernel: Option<KernelRow>,
 }
 
 /// The cross-check's part of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelRow {
-    /// What the TC programs counted with it as the source.
+    /// The TC programs' count of packets from the prefix.
     pub source: Counters,
-    /// What they counted with it as the destination.
+    /// The TC programs' count of packets to the prefix.
     pub dest: Counters,
-    /// The worse of the verdicts on both.
+    /// The worse one of both sides.
     pub verdict: Verdict,
 }
 
@@ -40,7 +39,7 @@ impl ClosedInterval {
     /// The rows in order, each prefix once.
     pub fn rows(&mut self) -> impl Iterator<Item = Row> {
         self.sort();
-        // One prefix length serves all IPv6 groups, so at most one of the last two has entries.
+        // All IPv6 groups have the same prefix length, so at most one of the last two has entries.
         self.rows_of::<u32>()
             .chain(self.rows_of::<u64>())
             .chain(self.rows_of::<u128>())
@@ -59,7 +58,7 @@ impl ClosedInterval {
             })
     }
 
-    /// Sorted streams, each of which has a part of a row.
+    /// Sorted streams of parts of rows.
     fn parts<K: StoredKey>(&self) -> impl Iterator<Item = Part<'_, K>> {
         let nflog = self.groups.iter().flat_map(|group| {
             let side = group.config.side;
@@ -105,7 +104,7 @@ struct Sums<K> {
 impl<K: PrefixKey> Sums<K> {
     #[expect(
         clippy::result_large_err,
-        reason = "the shape of itertools' coalesce: two rows that stay apart are no error"
+        reason = "required by itertools' coalesce: two rows that are not joined are not an error"
     )]
     fn join(mut self, other: Self) -> Result<Self, (Self, Self)> {
         if self.key != other.key {
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_sorted_and_each_prefix_stands_once() {
+    fn rows_are_sorted_and_each_prefix_has_one() {
         let mut closed = ClosedInterval::new(
             Period {
                 start: UnixNanos(0),
@@ -250,6 +249,6 @@ mod tests {
                 "0:5:: 0/0 1/1",
             ]
         );
-        assert_eq!(closed.rows().count(), 6, "rows can be had again");
+        assert_eq!(closed.rows().count(), 6, "rows can be read again");
     }
 }

@@ -1,6 +1,6 @@
-//! The task that has closed intervals and checkpoints written, one after the other, off the readers'
-//! threads. What cannot be written waits here, in order and within its bounds, and is tried again while
-//! counting goes on. The task itself never waits for the disk: each attempt is on a thread of its own.
+//! The task that writes closed intervals and checkpoints, one after the other, away from the readers' threads. If the
+//! disk refuses them, they wait here, in order and within `--backlog`, and are tried again while counting continues.
+//! The task itself never waits for the disk: attempts run on a separate thread.
 
 mod attempt;
 mod backlog;
@@ -22,29 +22,27 @@ use crate::model::closed_interval::ClosedInterval;
 use crate::observe::state::RuntimeState;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::writer::backlog::{Backlog, FIRST_PAUSE, Job};
-use crate::output::writer::bounds::Said;
-use crate::output::writer::destination::{CountedIn, Destination, SaveJob};
+use crate::output::writer::bounds::LastWarned;
+use crate::output::writer::destination::{Destination, InFlight, SaveJob};
 
 /// Takes closed intervals and checkpoints, and writes them in that order.
 pub(crate) struct Writer {
     queue: mpsc::UnboundedSender<Job>,
-    /// Checkpoints on their way.
+    /// How many checkpoints are queued or being written.
     n_saving: Arc<AtomicUsize>,
-    /// The last one was saved.
     last_save_succeeded: Arc<AtomicBool>,
-    impatient: watch::Sender<bool>,
+    hurry: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Writer {
-    /// Starts the task, on the runtime that this is called in, and its thread. It notes in `state` what it
-    /// does.
+    /// Starts the task, on the current runtime, and its thread. They report to `state`.
     pub(crate) fn start(
         destination: Destination,
         state: Arc<RuntimeState>,
     ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
-        let (impatient, impatience) = watch::channel(false);
+        let (hurry, is_hurried) = watch::channel(false);
         let last_save_succeeded = Arc::new(AtomicBool::new(true));
         let disk = DiskThread::start(destination.clone(), Arc::clone(&state))
             .context("cannot start the thread that writes files")?;
@@ -52,18 +50,18 @@ impl Writer {
             destination,
             state,
             jobs,
-            impatience,
+            is_hurried,
             judge: Some(Judge::default()),
             files: VecDeque::new(),
             checkpoints: VecDeque::new(),
             lines: VecDeque::new(),
             disk,
-            under_way: None,
-            trouble: None,
+            running: None,
+            failure: None,
             last_save_succeeded: Arc::clone(&last_save_succeeded),
-            said: Said::default(),
+            last_warned: LastWarned::default(),
             pause: FIRST_PAUSE,
-            resting_until: None,
+            paused_until: None,
             stopped_at: None,
             give_up_at: None,
         };
@@ -71,7 +69,7 @@ impl Writer {
             queue,
             n_saving: Arc::default(),
             last_save_succeeded,
-            impatient,
+            hurry,
             task: tokio::spawn(backlog.write_all()),
         })
     }
@@ -82,30 +80,30 @@ impl Writer {
         self.queue.send(job).ok().context("the writer has ended")
     }
 
-    /// Queues a checkpoint, to be saved in `file` unless its interval is closed before.
+    /// Queues a checkpoint. If its interval is closed before, it is dropped.
     pub(crate) fn save(&self, file: String, checkpoint: Checkpoint) {
         self.n_saving.fetch_add(1, Ordering::Relaxed);
         let job = Job::Save(SaveJob {
             file,
             checkpoint,
-            _counted: CountedIn(Arc::clone(&self.n_saving)),
+            _in_flight: InFlight(Arc::clone(&self.n_saving)),
         });
-        // If the writer has ended, the next interval says so.
+        // If the writer has ended, the next `write` fails.
         let _ended = self.queue.send(job);
     }
 
-    /// Whether a checkpoint is on its way.
+    /// Whether a checkpoint is queued or being written.
     pub(crate) fn is_saving(&self) -> bool {
         self.n_saving.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the last checkpoint was saved, or none has failed yet.
+    /// True if no checkpoint has been written yet.
     pub(crate) fn last_save_succeeded(&self) -> bool {
         self.last_save_succeeded.load(Ordering::Relaxed)
     }
 
-    /// Waits until all is written. Fails where the disk refuses it for ten seconds or does not answer for 45; once
-    /// `hurry` has come true, at its next refusal or if it has not answered for ten.
+    /// Waits until everything is written. Fails if the disk returns errors for 10 seconds, or does not answer for 45.
+    /// Once `hurry` has completed, it fails at the next error, or after 10 seconds without an answer.
     pub(crate) async fn finish(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         drop(self.queue);
         let mut task = self.task;
@@ -113,7 +111,7 @@ impl Writer {
             biased;
             finished = &mut task => finished,
             () = hurry => {
-                self.impatient.send_replace(true);
+                self.hurry.send_replace(true);
                 task.await
             }
         };

@@ -71,7 +71,7 @@ fn a_full_disk_delays_files() -> Result<()> {
     rig.send(&traffic)?;
     let warning = acctd.wait_for_line("No space left on device")?;
     ensure!(
-        warning.contains("are not written; counting goes on"),
+        warning.contains("are not written; counting continues"),
         "{warning}"
     );
     let directory = rig.log_directory();
@@ -119,7 +119,7 @@ fn a_file_size_limit_delays_files() -> Result<()> {
     rig.send(&traffic)?;
     let warning = acctd.wait_for_line("File too large")?;
     ensure!(
-        warning.contains("packets) are not written; counting goes on"),
+        warning.contains("packets) are not written; counting continues"),
         "{warning}"
     );
     rig.send(&traffic)?;
@@ -200,7 +200,7 @@ fn a_summary_file_that_cannot_be_written() -> Result<()> {
         rate: 1_000,
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
-    acctd.wait_for_line("whose files are complete; counting goes on")?;
+    acctd.wait_for_line("whose files are complete; counting continues")?;
     fs::remove_dir(&summary)?;
     acctd.finish()?;
     let files = rig.files()?;
@@ -224,7 +224,7 @@ fn a_log_directory_that_was_removed() -> Result<()> {
         count: 100,
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
-    acctd.finish()?.line("was gone and is made again")?;
+    acctd.finish()?.line("was missing and is created again")?;
     ensure!(mode()? == 0o750, "{:o}", mode()?);
     ensure!(totals(&rig.files()?, true) == (rig.counter("v4")?, NONE));
     Ok(())

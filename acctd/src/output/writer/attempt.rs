@@ -1,5 +1,5 @@
-//! One attempt to write what waits, on a thread of its own: a disk that does not answer keeps only this
-//! thread waiting, and not those who count or who hold what waits within its bounds.
+//! One attempt to write what waits, on a separate thread: if the disk does not answer, only this thread waits. Counting
+//! and the limits of the backlog do not depend on it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
@@ -23,28 +23,26 @@ use crate::output::{atomic_file, csv, journal, journal_line};
 use crate::process::priority::yield_to_readers;
 use crate::restart::checksummed;
 
-/// Lines for intervals.jsonl that wait at the most, some kilobytes each; older ones are dropped.
-const MOST_LINES: usize = 10_000;
+/// The most lines for intervals.jsonl that wait, some kilobytes each. Older ones are dropped.
+const MAX_LINES: usize = 10_000;
 
-/// What one attempt is to write, in this order.
+/// What one attempt writes, in this order.
 pub(super) struct Attempt {
-    /// The oldest interval without a file, if there is one.
+    /// The oldest interval without a file.
     pub(super) oldest: Option<Unwritten>,
-    /// All lines that intervals.jsonl lacks.
+    /// All lines that are missing in intervals.jsonl.
     pub(super) lines: VecDeque<Line>,
-    /// What is to be saved of open intervals.
     pub(super) checkpoints: VecDeque<SaveJob>,
 }
 
-/// How far it came.
+/// The result of an attempt.
 pub(super) struct Outcome {
-    /// The interval, if it has no file.
+    /// The interval, if it still has no file.
     pub(super) oldest: Option<Unwritten>,
-    /// The lines that are left.
+    /// The lines that are still missing.
     pub(super) lines: VecDeque<Line>,
-    /// What could not be written.
     pub(super) result: Result<(), Failure>,
-    /// As of when the checkpoints were saved, if there were any.
+    /// If there were checkpoints: the time of their counts.
     pub(super) saved: Option<io::Result<UnixNanos>>,
 }
 
@@ -54,7 +52,7 @@ pub(super) enum Failure {
     Lines(io::Error),
 }
 
-/// The thread. It ends when this is dropped, or with the process if the disk never answers.
+/// The thread ends when this is dropped. If the disk never answers, it ends with the process.
 pub(super) struct DiskThread {
     attempts: mpsc::Sender<(Attempt, oneshot::Sender<Outcome>)>,
 }
@@ -65,7 +63,7 @@ impl DiskThread {
         let work = move || {
             for (attempt, answer) in queue {
                 yield_to_readers();
-                // Nobody waits any more for what was given up.
+                // If the attempt was given up, nobody waits for the outcome.
                 let _given_up = answer.send(attempt.carry_out(&destination, &state));
             }
         };
@@ -73,10 +71,10 @@ impl DiskThread {
         Ok(Self { attempts })
     }
 
-    /// The outcome comes when the disk has answered. If the thread has panicked, it never comes.
+    /// The outcome arrives when the disk has answered. If the thread has panicked, the channel closes.
     pub(super) fn begin(&self, attempt: Attempt) -> oneshot::Receiver<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        // If the thread has ended, so has the answer.
+        // If the thread has ended, the receiver sees a closed channel.
         let _ended = self.attempts.send((attempt, answer));
         outcome
     }
@@ -107,7 +105,7 @@ impl Attempt {
     }
 }
 
-/// What has been appended is taken off.
+/// Appends lines to intervals.jsonl, and removes them from `lines`.
 fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<()> {
     if lines.is_empty() {
         return Ok(());
@@ -115,7 +113,7 @@ fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<(
     let directory = destination.open()?;
     while let Some(line) = lines.front() {
         if let Err(error) = journal::append(&directory, &line.text) {
-            if lines.len() > MOST_LINES {
+            if lines.len() > MAX_LINES {
                 lines.pop_front();
                 warn!("{} will lack a line: too many wait", journal::FILE_NAME);
             }
@@ -123,14 +121,14 @@ fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<(
         }
         reached("line");
         if let Some(record) = &line.record {
-            commit::forget(&directory, record);
+            commit::remove_record(&directory, record);
         }
         lines.pop_front();
     }
     Ok(())
 }
 
-/// Returns the time as of which it is saved.
+/// Returns the time of the checkpoint's counts.
 fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
     let SaveJob {
         file, checkpoint, ..
@@ -146,19 +144,19 @@ fn save(job: SaveJob, destination: &Destination) -> io::Result<UnixNanos> {
     Ok(saved_at)
 }
 
-/// Gives the interval its file, by the steps of [`commit`]. On an error it may be tried again.
+/// Writes the interval's file, by the steps of [`commit`]. After an error it can be called again.
 fn write_file(
     interval: &mut Unwritten,
     destination: &Destination,
     state: &RuntimeState,
 ) -> io::Result<Line> {
     let directory = &destination.open()?;
-    let there = match &interval.prepared {
-        Some((prepared, _)) => prepared.is_there(directory)?,
+    let exists = match &interval.prepared {
+        Some((prepared, _)) => prepared.exists(directory)?,
         None => false,
     };
-    let prepared = match interval.prepared.take().filter(|_| there) {
-        Some(there) => there,
+    let prepared = match interval.prepared.take().filter(|_| exists) {
+        Some(prepared) => prepared,
         None => prepare(&mut interval.closed, directory, destination)?,
     };
     let (prepared, written) = interval.prepared.insert(prepared);
@@ -221,7 +219,7 @@ fn log_written(closed: &ClosedInterval, file: &str, written: &Written, destinati
     }
 }
 
-/// The interval's line for intervals.jsonl.
+/// The line for intervals.jsonl.
 fn summary_line(
     closed: &ClosedInterval,
     file: &str,

@@ -1,4 +1,4 @@
-//! What waits for the disk is kept within `--backlog`.
+//! Keeps the rows that wait for the disk within `--backlog`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use crate::model::zone::Zone;
 use crate::output::merge;
 use crate::output::writer::unwritten::Unwritten;
 
-/// When the log last said what is done while too many rows wait: that may be each second.
+/// When each warning was last logged. They may apply each second.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Said {
-    joining: Option<Instant>,
-    folding: Option<Instant>,
+pub(super) struct LastWarned {
+    merged: Option<Instant>,
+    folded: Option<Instant>,
 }
 
-pub(super) fn is_to_be_said(last: &mut Option<Instant>) -> bool {
+fn is_warning_due(last: &mut Option<Instant>) -> bool {
     let is_due = last.is_none_or(|at| at.elapsed() >= LONGEST_PAUSE);
     if is_due {
         *last = Some(Instant::now());
@@ -35,25 +35,27 @@ pub(super) fn is_unjudged(closed: &ClosedInterval) -> bool {
     kernel.is_some_and(|kernel| kernel.judgement.is_none())
 }
 
-/// However often it is tried: the next one's verdicts build on it.
+/// Gives the verdicts only once, although an interval may be tried several times: the verdicts of the next interval
+/// depend on it.
 pub(super) fn judge_once(closed: &mut ClosedInterval, judge: &mut Judge) {
     if is_unjudged(closed) {
         judge.judge(closed);
     }
 }
 
-/// Puts neighbours together until no more than `limit` rows wait, the newest interval's besides.
+/// Merges neighbours until at most `limit` rows wait. If a merged interval is still larger, its smallest prefixes are
+/// folded into the zero address.
 pub(super) fn merge_all(
     files: &mut VecDeque<Unwritten>,
     limit: usize,
     judge: &mut Judge,
     zone: Zone,
-    said: &mut Said,
+    last_warned: &mut LastWarned,
 ) {
     for file in files.iter_mut() {
         judge_once(&mut file.closed, judge);
     }
-    // Of one with a record, a complete file is on the disk.
+    // If the oldest has a complete file on the disk, it cannot be merged.
     let fixed = usize::from(files.front().is_some_and(|file| file.prepared.is_some()));
     let n_before = files.len();
     let mut n_rows: usize = files.iter().map(|file| file.closed.n_entries()).sum();
@@ -75,16 +77,16 @@ pub(super) fn merge_all(
     if n_rows > limit && last.closed.n_merged > 1 {
         let n_ledgers = last.closed.groups.len().max(1);
         last.closed.fold((limit / n_ledgers).max(1));
-        if is_to_be_said(&mut said.folding) {
+        if is_warning_due(&mut last_warned.folded) {
             warn!(
                 "{} has more rows than --backlog lets wait: the smallest of its prefixes are in the row of the zero address; totals are exact",
                 zone.file_stem(last.closed.period)
             );
         }
     }
-    if files.len() < n_before && is_to_be_said(&mut said.joining) {
+    if files.len() < n_before && is_warning_due(&mut last_warned.merged) {
         warn!(
-            "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are put together, {} files are to be written",
+            "{n_before} intervals wait for the disk, with more rows than --backlog allows: neighbours are merged, {} files will be written",
             files.len()
         );
     }

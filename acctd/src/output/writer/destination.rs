@@ -1,4 +1,4 @@
-//! Where files go, and what is written there.
+//! Where and how files are written.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,29 +13,27 @@ use crate::model::zone::Zone;
 use crate::output::checkpoint::Checkpoint;
 use crate::output::log_directory::{LogDirectory, make_directory};
 
-/// Where and how files are written.
 #[derive(Clone)]
 pub(crate) struct Destination {
-    /// The log directory.
     pub(crate) directory: PathBuf,
-    /// The zone of names and rows.
+    /// The time zone of names and rows.
     pub(crate) zone: Zone,
     /// The interfaces that are cross-checked; empty without a cross-check.
     pub(crate) watched: Vec<Watched>,
-    /// Whose files these are, where several processes share the directory.
+    /// Distinguishes processes that share the directory.
     pub(crate) tag: NflogGroup,
     /// The most rows that may wait.
     pub(crate) backlog: usize,
 }
 
 impl Destination {
-    /// Opens the directory. Where it is gone it is made again.
+    /// Opens the directory. If it is missing, it is created again.
     pub(super) fn open(&self) -> io::Result<LogDirectory> {
         match LogDirectory::open(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_directory(&self.directory)?;
                 let shown = self.directory.display();
-                warn!("log directory {shown} was gone and is made again");
+                warn!("log directory {shown} was missing and is created again");
                 LogDirectory::open(&self.directory)
             }
             opened => opened,
@@ -46,13 +44,14 @@ impl Destination {
 pub(super) struct SaveJob {
     pub(super) file: String,
     pub(super) checkpoint: Checkpoint,
-    /// Counts it for as long as it is there.
-    pub(super) _counted: CountedIn,
+    pub(super) _in_flight: InFlight,
 }
 
-pub(super) struct CountedIn(pub(super) Arc<AtomicUsize>);
+/// Decrements the counter when it is dropped.
 
-impl Drop for CountedIn {
+pub(super) struct InFlight(pub(super) Arc<AtomicUsize>);
+
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

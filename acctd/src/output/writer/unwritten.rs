@@ -1,4 +1,4 @@
-//! What waits to be written.
+//! Data that wait to be written.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::output::commit::Prepared;
 
 /// An interval without a file.
 pub(super) struct Unwritten {
-    /// It has its verdicts when it goes to the disk.
+    /// With a cross-check, its verdicts are given before it is written.
     pub(super) closed: ClosedInterval,
-    /// Its file, complete. Once the disk was asked to record it or to give it its name, no other may be made: the
-    /// answer may be lost though it was done.
+    /// Its complete file. After a try to write the record or to rename the file, no other file may be created: the try
+    /// may have succeeded although it returned an error.
     pub(super) prepared: Option<(Prepared, Written)>,
 }
 
-/// A line for intervals.jsonl, and the record that goes when it is there.
+/// A line for intervals.jsonl. When it is written, the record is removed.
 pub(super) struct Line {
     pub(super) text: Vec<u8>,
     pub(super) record: Option<String>,

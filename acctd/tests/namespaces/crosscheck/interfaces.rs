@@ -1,5 +1,5 @@
 //! Interfaces that are not there at the start, are moved or renamed, and programs of somebody else's that
-//! are put in front of acctd's, or detach them: accounting goes on, no alarm is raised, and acctd is back in
+//! are put in front of acctd's, or detach them: accounting continues, no alarm is raised, and acctd is back in
 //! its place.
 
 use std::net::IpAddr;

@@ -217,7 +217,7 @@ fn fifos_and_huge_files() -> Result<()> {
     fs::create_dir_all(&directory)?;
     let fifo = |name: &str| mknodat(CWD, directory.join(name), FileType::Fifo, Mode::RWXU, 0);
     fifo("intervals.jsonl")?;
-    let expected = "intervals.jsonl: it is no regular file; move it away";
+    let expected = "intervals.jsonl: it is not a regular file; move it away";
     fails(&rig, &["-ip4-src-group=5"], 1, expected)?;
     fs::remove_file(directory.join("intervals.jsonl"))?;
     let (huge, titled) = (".acctd-5-14.checkpoint", ".acctd-5-15.checkpoint");
@@ -231,8 +231,8 @@ fn fifos_and_huge_files() -> Result<()> {
     }
     let acctd = rig.acctd(ONE_HOUR)?;
     for part in [
-        ".acctd-5-12.checkpoint: it is no regular file; it stays as it is",
-        ".acctd-5-13.commit: it is no regular file; it stays as it is",
+        ".acctd-5-12.checkpoint: it is not a regular file; it stays as it is",
+        ".acctd-5-13.commit: it is not a regular file; it stays as it is",
         ".acctd-5-14.checkpoint is not used: it is of another program or version",
         ".acctd-5-15.checkpoint is not used: it is too long",
     ] {
@@ -245,7 +245,7 @@ fn fifos_and_huge_files() -> Result<()> {
         fs::remove_file(directory.join(name))?;
     }
     ensure_all_is_there_once(&rig, 1_000)?;
-    // Without a lock what was left is not recovered, and accounting goes on.
+    // Without a lock what was left is not recovered, and accounting continues.
     fifo(".acctd-5.lock")?;
     let acctd = rig.acctd(ONE_HOUR)?;
     acctd.wait_for_line("cannot lock log directory")?;

@@ -184,7 +184,7 @@ fn more_rows_wait_than_allowed() -> Result<()> {
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     };
     rig.send(&load)?;
-    acctd.wait_for_line("neighbours are put together")?;
+    acctd.wait_for_line("neighbours are merged")?;
     rig.send(&TrafficArgs {
         sources: 20_000,
         count: 20_000,

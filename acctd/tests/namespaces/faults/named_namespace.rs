@@ -132,7 +132,7 @@ fn the_namespace_is_made_again() -> Result<()> {
     Ok(())
 }
 
-/// Its interfaces are not those of the new one, so accounting goes on alone.
+/// Its interfaces are not those of the new one, so accounting continues alone.
 fn the_namespace_of_a_cross_check_is_made_again() -> Result<()> {
     let rig = Rig::new()?;
     let named = Named::make()?;
