@@ -18,7 +18,7 @@ pub(crate) trait KernelCount: Send {
     fn close_before(&mut self, first_open: PeriodIndex, now: UnixNanos)
     -> Result<Vec<ClosedEpoch>>;
 
-    /// The clock was set back to `now`: closes all epochs, and begins anew. Epochs of future periods may be among
+    /// The clock was set back to `now`: closes all epochs, and starts again. Epochs of future periods may be among
     /// them.
     fn restart(&mut self, now: UnixNanos) -> Result<Vec<ClosedEpoch>>;
 

@@ -1,7 +1,7 @@
 //! When a period is over. Pure: the engine passes the time in, so the tests can step the clock back, forward and over
 //! a change to summer time.
 //!
-//! Invariant: the periods follow each other without gap or overlap. Only if the clock is set back, they begin anew at
+//! Invariant: the periods follow each other without gap or overlap. Only if the clock is set back, they start again at
 //! the new time.
 
 use std::collections::BTreeSet;
@@ -141,7 +141,7 @@ impl Timeline {
         (index, closed)
     }
 
-    /// Begins anew at `now`, like [`Timeline::start`].
+    /// Starts again at `now`, like [`Timeline::start`].
     pub fn restart(&mut self, now: UnixNanos) {
         *self = Self::start(self.interval, now);
     }

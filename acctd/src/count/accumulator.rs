@@ -63,7 +63,7 @@ impl Accumulator {
         }
     }
 
-    /// When the kernel began to number the packets anew, if it did since the last call.
+    /// When the kernel restarted its packet numbers, if it did since the last call.
     pub fn take_renumbered(&mut self) -> Option<Period> {
         match self {
             Self::Ip4(slots) => slots.renumbered.take(),
@@ -91,7 +91,7 @@ impl Accumulator {
         }
     }
 
-    /// Closes all periods and begins anew at `now`, which may be before or after them.
+    /// Closes all periods and starts again at `now`, which may be before or after them.
     pub fn restart(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
         let closed = self.close_before(PeriodIndex(i64::MAX));
         match self {
@@ -131,7 +131,7 @@ impl Accumulator {
         }
     }
 
-    /// The next packets come from another socket, which numbers them anew.
+    /// The next packets come from another socket, which has other numbers.
     pub fn forget_sequence(&mut self, now: UnixNanos) {
         match self {
             Self::Ip4(slots) => slots.forget_sequence(now),

@@ -33,7 +33,7 @@ pub(crate) enum Command {
     CloseBefore(PeriodIndex),
     /// Reply with a copy of all open periods.
     Copy,
-    /// The clock was set back: close all periods, and begin anew at this time.
+    /// The clock was set back: close all periods, and start again at this time.
     Restart(UnixNanos),
     /// Close all periods for good. If the group is unbound, they include what the kernel still holds.
     Finish(ShutdownMode),

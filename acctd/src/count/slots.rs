@@ -67,7 +67,7 @@ pub(crate) struct Closed {
     pub(crate) slots: Vec<ClosedSlot>,
     /// Periods that may lack packets whose loss is counted in a later period, or is not known yet.
     pub(crate) open_loss: Option<Range<PeriodIndex>>,
-    /// If the kernel began to number the packets anew: from the last packet before to the first one after.
+    /// If the kernel restarted its packet numbers: from the last packet before to the first one after.
     pub(crate) renumbered: Option<Period>,
     pub(crate) position: Position,
 }

@@ -144,11 +144,11 @@ impl Bindings {
         }
     }
 
-    /// The kernel has numbered a reader's packets anew: the group was unbound, and bound again to the same socket.
+    /// The kernel has restarted the numbers of a reader's packets: the group was unbound, and bound again to the same socket.
     pub(crate) fn add_renumbering(&mut self, reader: usize, between: Period) {
         let group = self.groups[reader].config.group;
         warn!(
-            "group {group}: the kernel numbers its packets anew: somebody has unbound the group and bound it again; what it has logged within {:.1} s may not be counted",
+            "group {group}: the kernel has restarted its packet numbers: somebody has unbound the group and bound it again; what it has logged within {:.1} s may not be counted",
             between.start.until(between.end).as_secs_f64()
         );
         self.add_gap(group, between.start, between.end);

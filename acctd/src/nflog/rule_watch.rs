@@ -203,7 +203,7 @@ impl RuleWatch {
     }
 }
 
-/// How many rules log to a group, of nf_tables and iptables-legacy.
+/// How many rules log to a group, of `nf_tables` and iptables-legacy.
 fn n_rules(ruleset: &Ruleset, legacy: &Legacy) -> impl Fn(NflogGroup) -> usize + use<> {
     let both = [ruleset.n_rules(), legacy.n_rules()];
     move |group| both.iter().filter_map(|it| it.get(&group.0)).sum()

@@ -48,7 +48,6 @@ pub(super) struct SaveJob {
 }
 
 /// Decrements the counter when it is dropped.
-
 pub(super) struct InFlight(pub(super) Arc<AtomicUsize>);
 
 impl Drop for InFlight {

@@ -198,7 +198,7 @@ fn the_group_is_unbound_and_bound_again() -> Result<()> {
     send(&rig, 2_000)?;
     let log = acctd.finish()?.log;
     ensure_counted(&rig, 3_000, 3_500)?;
-    let told = "group 5: the kernel numbers its packets anew";
+    let told = "group 5: the kernel has restarted its packet numbers";
     ensure!(log.iter().any(|line| line.contains(told)), "{log:?}");
     ensure_one_gap(&rig, "unbound", missed)
 }
