@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::nft_json;
+use super::nft_objects::Object;
 use crate::model::prefix::Family;
 use crate::rules::devices::{self, Devices};
 use crate::rules::external::{self, ExternalError};
@@ -18,7 +17,7 @@ pub(crate) fn read() -> (Result<Ruleset, String>, bool) {
     let mut reading = Reading::default();
     let mut is_nft_missing = false;
     match nft_json::ruleset() {
-        Ok(json) => reading.add_nft(&json, &devices_of(&json), &dormant(&json)),
+        Ok(objects) => reading.add_nft(&objects, &devices_of(&objects), &dormant(&objects)),
         Err(ExternalError::Missing { .. }) => is_nft_missing = true,
         Err(error) => return (Err(error.to_string()), false),
     }
@@ -105,10 +104,9 @@ fn save(program: &str, kind: &str) -> Result<String, String> {
 }
 
 /// In its JSON nft 1.0.6 leaves them out, so they are read from its text.
-fn devices_of(json: &Value) -> Devices {
-    let on_device = |chain: &Value| chain["family"] == "netdev" || chain["hook"] == "ingress";
-    let mut chains = objects(json, "chain");
-    if !chains.any(on_device) {
+fn devices_of(objects: &[Object]) -> Devices {
+    let mut chains = objects.iter().filter_map(|it| it.chain.as_ref());
+    if !chains.any(|it| it.family == "netdev" || it.hook.as_deref() == Some("ingress")) {
         return Devices::new();
     }
     let text = external::run("nft", &["list", "ruleset", "netdev"], "");
@@ -116,16 +114,10 @@ fn devices_of(json: &Value) -> Devices {
 }
 
 /// The tables that are switched off.
-fn dormant(json: &Value) -> BTreeSet<String> {
-    let tables = objects(json, "table").filter(|table| nft_json::is_dormant(table));
-    let names = tables.filter_map(|table| {
-        let (family, name) = (table["family"].as_str()?, table["name"].as_str()?);
-        Some(format!("{family} {name}"))
-    });
-    names.collect()
-}
-
-fn objects<'j>(json: &'j Value, kind: &'static str) -> impl Iterator<Item = &'j Value> {
-    let objects = json["nftables"].as_array().into_iter().flatten();
-    objects.filter_map(move |object| object.get(kind))
+fn dormant(objects: &[Object]) -> BTreeSet<String> {
+    let tables = objects.iter().filter_map(|it| it.table.as_ref());
+    tables
+        .filter(|table| nft_json::is_dormant(table))
+        .map(|table| format!("{} {}", table.family, table.name))
+        .collect()
 }

@@ -15,6 +15,7 @@ pub(crate) mod names;
 pub(crate) mod nft;
 pub(crate) mod nft_json;
 mod nft_loaded;
+pub(crate) mod nft_objects;
 mod nft_table;
 pub(crate) mod plan;
 pub(crate) mod ruleset;

@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use super::plan::{Hook, Plan, Rule};
 use crate::model::group::NflogGroup;
@@ -15,6 +14,7 @@ use crate::rules::doctor_table;
 use crate::rules::external::{self, ExternalError, if_installed};
 use crate::rules::names::CHAIN_PREFIX;
 use crate::rules::nft_loaded::{Loaded, loaded, loaded_families};
+use crate::rules::nft_objects::Listing;
 use crate::rules::nft_table::{Base, Chain, TABLE, Table, chain_line, lines};
 use crate::rules::plan::list_text;
 
@@ -159,12 +159,13 @@ pub(crate) fn remove_if_empty(family: &str, table: &str) -> Result<()> {
     let listed = external::run("nft", &["-j", "list", "table", family, table], "");
     // The table does not exist.
     let Ok(text) = listed else { return Ok(()) };
-    let json: Value = serde_json::from_str(&text).context("nft prints no JSON")?;
-    let mut objects = json["nftables"].as_array().into_iter().flatten();
-    let is_empty = objects.all(|object| {
-        let chain = &object["chain"];
-        let is_untouched = chain["policy"] == "accept" && chain["hook"].is_string();
-        object.get("metainfo").is_some() || object.get("table").is_some() || is_untouched
+    let listing: Listing = serde_json::from_str(&text).context("nft prints invalid JSON")?;
+    let is_empty = listing.nftables.iter().all(|object| {
+        let is_untouched = object
+            .chain
+            .as_ref()
+            .is_some_and(|chain| chain.policy.as_deref() == Some("accept") && chain.hook.is_some());
+        object.metainfo.is_some() || object.table.is_some() || is_untouched
     });
     if is_empty {
         external::run("nft", &["delete", "table", family, table], "")

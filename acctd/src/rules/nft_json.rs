@@ -3,15 +3,14 @@
 //! For the flags of a table, nft 1.0.6 (Debian 12) prints freed memory: the table's name, another string, or bytes that
 //! are not UTF-8, which makes all of the JSON invalid. Only nft's text has the right flags.
 
-use serde_json::{Value, json};
-
 use crate::rules::external::{self, ExternalError};
+use crate::rules::nft_objects::{Listing, Object, Table};
 
 /// The output of `nft -j list ruleset`. If it is invalid, nft lists table by table, so the result is not of one moment.
-pub(crate) fn ruleset() -> Result<Value, ExternalError> {
+pub(crate) fn ruleset() -> Result<Vec<Object>, ExternalError> {
     let text = external::run("nft", &["-j", "list", "ruleset"], "")?;
-    if let Ok(json) = serde_json::from_str(&text) {
-        return Ok(json);
+    if let Ok(Listing { nftables }) = serde_json::from_str(&text) {
+        return Ok(nftables);
     }
     let mut objects = Vec::new();
     for line in external::run("nft", &["list", "tables"], "")?.lines() {
@@ -19,37 +18,41 @@ pub(crate) fn ruleset() -> Result<Value, ExternalError> {
             add_table(&mut objects, family, name)?;
         }
     }
-    Ok(json!({ "nftables": objects }))
+    Ok(objects)
 }
 
 /// Whether a table is disabled, from the object that nft prints for it.
-pub(crate) fn is_dormant(table: &Value) -> bool {
-    let flags = match &table["flags"] {
-        Value::Null => return false,
-        Value::Array(flags) => flags.clone(),
-        flags => vec![flags.clone()],
-    };
+pub(crate) fn is_dormant(table: &Table) -> bool {
+    let Table {
+        family,
+        name,
+        flags,
+    } = table;
     let are_known = flags
         .iter()
         .all(|flag| ["dormant", "owner", "persist"].iter().any(|it| flag == it));
     if are_known {
         return flags.iter().any(|flag| flag == "dormant");
     }
-    let (Some(family), Some(name)) = (table["family"].as_str(), table["name"].as_str()) else {
-        return false;
-    };
     let text = external::run("nft", &["list", "table", family, name], "");
     text.is_ok_and(|text| flags_of(&text).contains(&"dormant"))
 }
 
-fn add_table(objects: &mut Vec<Value>, family: &str, name: &str) -> Result<(), ExternalError> {
+fn add_table(objects: &mut Vec<Object>, family: &str, name: &str) -> Result<(), ExternalError> {
     if let Some(whole) = list(&["table", family, name])? {
         objects.extend(whole);
         return Ok(());
     }
     let text = external::run("nft", &["list", "table", family, name], "")?;
-    let flags = flags_of(&text);
-    objects.push(json!({ "table": { "family": family, "name": name, "flags": flags } }));
+    let flags = flags_of(&text).into_iter().map(Into::into);
+    objects.push(Object {
+        table: Some(Table {
+            family: family.to_owned(),
+            name: name.to_owned(),
+            flags: flags.collect(),
+        }),
+        ..Object::default()
+    });
     for line in text.lines() {
         if let [kind @ ("chain" | "set" | "map"), part, "{"] = words(line)[..] {
             let part = list(&[kind, family, name, part])?;
@@ -60,10 +63,10 @@ fn add_table(objects: &mut Vec<Value>, family: &str, name: &str) -> Result<(), E
 }
 
 /// `None` if nft prints invalid JSON.
-fn list(what: &[&str]) -> Result<Option<Vec<Value>>, ExternalError> {
+fn list(what: &[&str]) -> Result<Option<Vec<Object>>, ExternalError> {
     let text = external::run("nft", &[&["-j", "list"], what].concat(), "")?;
-    let json: Option<Value> = serde_json::from_str(&text).ok();
-    Ok(json.and_then(|json| json["nftables"].as_array().cloned()))
+    let listing: Option<Listing> = serde_json::from_str(&text).ok();
+    Ok(listing.map(|it| it.nftables))
 }
 
 /// In nft's text, the flags of a table are in its second line.
@@ -89,8 +92,9 @@ mod tests {
         let text = "table inet t {\n\tflags owner,dormant;\n}\n";
         assert_eq!(flags_of(text), ["owner", "dormant"]);
         assert_eq!(flags_of("table inet t {\n\tchain c {\n"), [""; 0]);
-        assert!(!is_dormant(&json!({ "name": "dormant" })));
-        assert!(is_dormant(&json!({ "flags": ["owner", "dormant"] })));
-        assert!(!is_dormant(&json!({ "flags": "owner" })));
+        let is_dormant = |json| is_dormant(&serde_json::from_str(json).unwrap());
+        assert!(!is_dormant(r#"{ "name": "dormant" }"#));
+        assert!(is_dormant(r#"{ "flags": ["owner", "dormant"] }"#));
+        assert!(!is_dormant(r#"{ "flags": "owner" }"#));
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::rules::devices::devices;
 use crate::rules::external;
 use crate::rules::external::{ExternalError, if_installed};
+use crate::rules::nft_objects::Listing;
 use crate::rules::nft_table::{Base, TABLE, chain_line};
 
 #[derive(Debug)]
@@ -25,9 +26,9 @@ pub(super) fn loaded() -> Result<Vec<Loaded>> {
     let mut loaded = Vec::new();
     for family in loaded_families()? {
         let json = external::run("nft", &["-j", "list", "table", &family, TABLE], "")?;
-        let json: Value = serde_json::from_str(&json).context("nft prints no JSON")?;
+        let json: Listing = serde_json::from_str(&json).context("nft prints invalid JSON")?;
         let text = external::run("nft", &["list", "table", &family, TABLE], "")?;
-        loaded.push(Loaded::of(family, &json, &text));
+        loaded.push(Loaded::of(family, json, &text));
     }
     Ok(loaded)
 }
@@ -45,7 +46,7 @@ pub(super) fn loaded_families() -> Result<BTreeSet<String>, ExternalError> {
 
 impl Loaded {
     /// `json` and `text` are two listings of the same table. The lines have the form of [`super::nft_table::lines`].
-    pub(super) fn of(family: String, json: &Value, text: &str) -> Self {
+    pub(super) fn of(family: String, json: Listing, text: &str) -> Self {
         let devices = devices(text);
         let mut loaded = Self {
             has_others: false,
@@ -54,37 +55,35 @@ impl Loaded {
             family,
         };
         let family = &loaded.family;
-        let words = |value: &Value| value.as_str().map(str::to_owned);
         // The JSON of nft 1.0.6 lacks this flag.
         if text.lines().any(|line| line.trim() == "flags dormant") {
             loaded.has_others = true;
             let line = format!("table {family} {TABLE} {{ flags dormant; }}");
             loaded.lines.push(line);
         }
-        for object in json["nftables"].as_array().into_iter().flatten() {
-            if let Some(chain) = object.get("chain") {
-                let name = words(&chain["name"]).unwrap_or_default();
-                let base = words(&chain["hook"]).map(|hook| Base {
+        for object in json.nftables {
+            if let Some(chain) = object.chain {
+                let name = chain.name;
+                let base = chain.hook.map(|hook| Base {
                     hook,
                     device: devices
                         .get(&(format!("{family} {TABLE}"), name.clone()))
                         .map(|names| names.join(", ")),
-                    priority: chain["prio"].as_i64().unwrap_or_default(),
+                    priority: chain.prio.unwrap_or_default(),
                 });
                 let mut line = chain_line(family, &name, base.as_ref());
-                if let Some(policy) = chain["policy"].as_str().filter(|it| *it != "accept") {
+                if let Some(policy) = chain.policy.filter(|it| it != "accept") {
                     let _always = write!(line, " policy {policy}");
                 }
                 loaded.lines.push(line.clone());
                 loaded.chains.push((name, line));
-            } else if let Some(rule) = object.get("rule") {
-                let expressions = rule["expr"].as_array().into_iter().flatten();
-                let mut text: Vec<String> = expressions.map(expression).collect();
-                text.extend(words(&rule["comment"]).map(|it| format!("comment \"{it}\"")));
-                let chain = words(&rule["chain"]).unwrap_or_default();
-                let line = format!("rule {family} {TABLE} {chain} {}", text.join(" "));
+            } else if let Some(rule) = object.rule {
+                let mut text: Vec<String> = rule.expr.iter().map(expression).collect();
+                text.extend(rule.comment.map(|it| format!("comment \"{it}\"")));
+                let (chain, text) = (rule.chain, text.join(" "));
+                let line = format!("rule {family} {TABLE} {chain} {text}");
                 loaded.lines.push(line);
-            } else if object.get("table").is_none() && object.get("metainfo").is_none() {
+            } else if object.table.is_none() && object.metainfo.is_none() {
                 loaded.has_others = true;
             }
         }

@@ -1,22 +1,25 @@
 //! The value of an nft counter.
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+use crate::rules::nft_objects::Counter;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Count {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
 }
 
-impl Count {
-    pub(crate) fn of(json: &Value) -> Option<Self> {
-        Some(Self {
-            packets: json["packets"].as_u64()?,
-            bytes: json["bytes"].as_u64()?,
-        })
+impl From<&Counter> for Count {
+    fn from(counter: &Counter) -> Self {
+        Self {
+            packets: counter.packets,
+            bytes: counter.bytes,
+        }
     }
+}
 
+impl Count {
     /// The difference to `earlier`; `None` if the counter was reset.
     pub(crate) fn since(self, earlier: Self) -> Option<Self> {
         Some(Self {

@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::{panic, process};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::rules::{self, LogCount};
 use crate::doctor::live::count::Count;
@@ -15,6 +15,7 @@ use crate::model::group::GroupConfig;
 use crate::rules::doctor_table::{self, NAME_PREFIX};
 use crate::rules::external;
 use crate::rules::nft_json;
+use crate::rules::nft_objects::Object;
 
 /// After defragmentation (-400) and before usual rules, so that both see the same packets.
 const PRIORITY: i32 = -399;
@@ -76,10 +77,10 @@ impl CounterTable {
     /// the same hook, at a priority one lower. A rule that cannot be copied stays without a counter.
     pub(crate) fn add_counters(&self, groups: &[GroupConfig]) -> Result<AddedCounters> {
         let mut added = AddedCounters::default();
-        let (json, _) = list()?;
+        let (objects, _) = list()?;
         let devices =
             crate::rules::devices::devices(&external::run("nft", &["list", "ruleset"], "")?);
-        for (at, copied) in rules::rule_copies(&json, groups, &devices)
+        for (at, copied) in rules::rule_copies(&objects, groups, &devices)
             .into_iter()
             .enumerate()
         {
@@ -128,14 +129,11 @@ fn remove_on_panic() {
 }
 
 /// The ruleset, and whether it has iptables extensions, of which nft may not show all.
-fn list() -> Result<(Value, bool)> {
-    let json = nft_json::ruleset()?;
-    let mut objects = json["nftables"].as_array().into_iter().flatten();
-    let has_extensions = objects.any(|object| {
-        let expressions = object["rule"]["expr"].as_array();
-        expressions.is_some_and(|all| all.iter().any(|one| one.get("xt").is_some()))
-    });
-    Ok((json, has_extensions))
+fn list() -> Result<(Vec<Object>, bool)> {
+    let objects = nft_json::ruleset()?;
+    let mut rules = objects.iter().filter_map(|it| it.rule.as_ref());
+    let has_extensions = rules.any(|rule| rule.expr.iter().any(|it| it.get("xt").is_some()));
+    Ok((objects, has_extensions))
 }
 
 fn counter_name(hook: &str, key: &str, family: &str, which: &str) -> String {
@@ -152,17 +150,13 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take(table: &CounterTable, added: &AddedCounters) -> Result<Self> {
-        let (json, has_extensions) = list()?;
-        let mut own = BTreeMap::new();
-        for object in json["nftables"].as_array().into_iter().flatten() {
-            let counter = &object["counter"];
-            if counter["table"] == table.name
-                && let (Some(name), Some(count)) = (counter["name"].as_str(), Count::of(counter))
-            {
-                own.insert(name.to_owned(), count);
-            }
-        }
-        let mut rules = rules::log_counts(&json);
+        let (objects, has_extensions) = list()?;
+        let counters = objects.iter().filter_map(|it| it.counter.as_ref());
+        let own: BTreeMap<String, Count> = counters
+            .filter(|it| it.table == table.name)
+            .map(|it| (it.name.clone(), it.into()))
+            .collect();
+        let mut rules = rules::log_counts(&objects);
         for rule in &mut rules {
             let added = added.0.get(&rule.key).and_then(|name| own.get(name));
             if let (None, Some(count)) = (rule.count, added) {

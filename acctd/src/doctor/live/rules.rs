@@ -1,11 +1,13 @@
 //! The counters of rules that log to a group, from the output of nft and iptables. Pure, except [`of_iptables`].
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::doctor::live::count::Count;
 use crate::model::group::GroupConfig;
 use crate::rules::devices::Devices;
 use crate::rules::external::{self, ExternalError};
+use crate::rules::nft_objects::{Chain, Object, Rule};
 
 /// A rule that logs to a group, and its counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +39,13 @@ pub(crate) struct RuleCopy {
     pub(crate) matches: Vec<Value>,
 }
 
-fn objects<'a>(json: &'a Value, kind: &'static str) -> impl Iterator<Item = &'a Value> {
-    let objects = json["nftables"].as_array().into_iter().flatten();
-    objects.filter_map(move |object| object.get(kind))
+pub(crate) fn log_counts(objects: &[Object]) -> Vec<LogCount> {
+    let rules = objects.iter().filter_map(|it| it.rule.as_ref());
+    rules.filter_map(|rule| log_count(objects, rule)).collect()
 }
 
-pub(crate) fn log_counts(json: &Value) -> Vec<LogCount> {
-    let rules = objects(json, "rule");
-    rules.filter_map(|rule| log_count(json, rule)).collect()
-}
-
-fn log_count(json: &Value, rule: &Value) -> Option<LogCount> {
-    let expressions = rule["expr"].as_array()?;
+fn log_count(objects: &[Object], rule: &Rule) -> Option<LogCount> {
+    let expressions = &rule.expr;
     let at = expressions.iter().position(is_log)?;
     let group = expressions[at]["log"]["group"].as_u64()?;
     // Only next to it: another expression in between may exclude packets.
@@ -57,30 +54,30 @@ fn log_count(json: &Value, rule: &Value) -> Option<LogCount> {
         .chain(expressions.get(at + 1))
         .find_map(|expression| expression.get("counter"));
     let count = counter.and_then(|counter| match counter.as_str() {
-        Some(name) => objects(json, "counter")
-            .find(|it| {
-                it["name"] == name && it["table"] == rule["table"] && it["family"] == rule["family"]
-            })
-            .and_then(Count::of),
-        None => Count::of(counter),
+        Some(name) => {
+            let mut counters = objects.iter().filter_map(|it| it.counter.as_ref());
+            counters
+                .find(|it| it.name == name && it.table == rule.table && it.family == rule.family)
+                .map(Count::from)
+        }
+        None => Count::deserialize(counter).ok(),
     });
-    let text = |key: &str| rule[key].as_str().unwrap_or_default();
-    let chain = chain_of(json, rule);
     let has_interface = expressions.iter().any(|expression| {
         let key = expression["match"]["left"]["meta"]["key"].as_str();
         key.is_some_and(|key| key.starts_with("iif") || key.starts_with("oif"))
     });
+    let Rule {
+        family,
+        table,
+        chain,
+        ..
+    } = rule;
+    let handle = rule.handle.unwrap_or_default();
     Some(LogCount {
         group: u16::try_from(group).ok()?,
-        key: key(rule),
-        place: format!(
-            "chain {} of table {} {}, handle {}",
-            text("chain"),
-            text("family"),
-            text("table"),
-            rule["handle"]
-        ),
-        hook: chain.and_then(|chain| Some(chain["hook"].as_str()?.to_owned())),
+        key: format!("{family} {table} {handle}"),
+        place: format!("chain {chain} of table {family} {table}, handle {handle}"),
+        hook: chain_of(objects, rule).and_then(|it| it.hook.clone()),
         has_interface,
         count,
         is_added: false,
@@ -91,42 +88,33 @@ fn is_log(expression: &Value) -> bool {
     expression["log"]["group"].is_u64()
 }
 
-fn key(rule: &Value) -> String {
-    format!("{} {} {}", rule["family"], rule["table"], rule["handle"])
-}
-
-fn chain_of<'a>(json: &'a Value, rule: &Value) -> Option<&'a Value> {
-    objects(json, "chain").find(|chain| {
-        chain["name"] == rule["chain"]
-            && chain["table"] == rule["table"]
-            && chain["family"] == rule["family"]
-    })
+fn chain_of<'a>(objects: &'a [Object], rule: &Rule) -> Option<&'a Chain> {
+    let mut chains = objects.iter().filter_map(|it| it.chain.as_ref());
+    chains.find(|it| it.name == rule.chain && it.table == rule.table && it.family == rule.family)
 }
 
 /// Copies of the rules of these groups that have no counter.
 pub(crate) fn rule_copies(
-    json: &Value,
+    objects: &[Object],
     groups: &[GroupConfig],
     devices: &Devices,
 ) -> Vec<RuleCopy> {
-    let rule_copies = objects(json, "rule").filter_map(|rule| {
-        let log = log_count(json, rule)?;
+    let rules = objects.iter().filter_map(|it| it.rule.as_ref());
+    let copies = rules.filter_map(|rule| {
+        let log = log_count(objects, rule)?;
         let is_ours = groups.iter().any(|group| group.group.0 == log.group);
         if log.count.is_some() || !is_ours {
             return None;
         }
-        let chain = chain_of(json, rule)?;
-        let priority = chain["prio"].as_i64()? - 1;
+        let chain = chain_of(objects, rule)?;
         let mut copy =
-            json!({ "type": "filter", "hook": chain["hook"].as_str()?, "prio": priority });
-        let family = rule["family"].as_str()?;
-        if family == "netdev" {
-            let place = format!("netdev {}", rule["table"].as_str()?);
-            let names = devices.get(&(place, rule["chain"].as_str()?.to_owned()))?;
+            json!({ "type": "filter", "hook": chain.hook.as_ref()?, "prio": chain.prio? - 1 });
+        if rule.family == "netdev" {
+            let table = format!("netdev {}", rule.table);
+            let names = devices.get(&(table, rule.chain.clone()))?;
             copy["dev"] = names.first()?.as_str().into();
         }
-        let expressions = rule["expr"].as_array()?;
-        let before = expressions.iter().take_while(|it| !is_log(it));
+        let before = rule.expr.iter().take_while(|it| !is_log(it));
         let matches: Vec<Value> = before
             .filter(|it| it.get("counter").is_none())
             .cloned()
@@ -136,12 +124,12 @@ pub(crate) fn rule_copies(
         let is_plain = |it: &Value| it.get("match").is_some() && !it.to_string().contains("\"@");
         matches.iter().all(is_plain).then(|| RuleCopy {
             key: log.key,
-            family: family.to_owned(),
+            family: rule.family.clone(),
             chain: copy,
             matches,
         })
     });
-    rule_copies.collect()
+    copies.collect()
 }
 
 /// The rules that nft's JSON does not show: those of iptables-legacy, and those of iptables-nft that it prints as
@@ -219,6 +207,7 @@ pub(crate) fn of_save(text: &str, program: &str) -> Vec<LogCount> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::nft_objects::Listing;
 
     #[test]
     fn a_counter_next_to_a_log_statement_belongs_to_it() {
@@ -233,7 +222,8 @@ mod tests {
                 { "chain": { "family": "ip", "table": "t", "name": "c", "hook": "input", "prio": 0 } },
                 { "rule": { "family": "ip", "table": "t", "chain": "c", "handle": 4, "expr": expressions } },
             ] });
-            let rules = log_counts(&json);
+            let Listing { nftables } = serde_json::from_value(json).unwrap();
+            let rules = log_counts(&nftables);
             assert_eq!(rules.len(), 1);
             assert_eq!(rules[0].place, "chain c of table ip t, handle 4");
             rules[0].count.map(|count| count.packets)

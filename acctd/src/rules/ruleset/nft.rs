@@ -10,7 +10,7 @@ use super::model::{Base, Chain, Hook, Log, Place, Quote, Rule, Step, Verdict, ta
 use super::nft_text::{self, list, word};
 use super::sets::{Sets, limit, limit_of_each, sets};
 use crate::rules::devices::Devices;
-use crate::rules::ruleset::nft_text::table_of;
+use crate::rules::nft_objects::{self, Object};
 
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -22,15 +22,12 @@ pub(super) struct Read {
 }
 
 /// Reads the chains of all tables; no packet reaches those of `dormant` tables.
-pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) -> Read {
-    let objects = || list(&json["nftables"]).iter();
-    let sets = sets(json);
+pub(super) fn read(objects: &[Object], devices: &Devices, dormant: &BTreeSet<String>) -> Read {
+    let sets = sets(objects);
     let mut read = Read::default();
     let mut by_name: HashMap<(String, String), usize> = HashMap::new();
-    for object in objects() {
-        let Some(chain) = object.get("chain").and_then(|it| chain(it, devices)) else {
-            continue;
-        };
+    let chains = objects.iter().filter_map(|it| it.chain.as_ref());
+    for chain in chains.filter_map(|it| chain(it, devices)) {
         by_name.insert((chain.table.clone(), chain.name.clone()), read.chains.len());
         let is_dormant = dormant.contains(&chain.table);
         read.chains.push(Chain {
@@ -38,13 +35,9 @@ pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) 
             ..chain
         });
     }
-    for object in objects() {
-        let Some(json) = object.get("rule") else {
-            continue;
-        };
-        let table = table_of(json);
-        let name = word(&json["chain"]).to_owned();
-        let Some(&at) = by_name.get(&(table.clone(), name)) else {
+    for rule in objects.iter().filter_map(|it| it.rule.as_ref()) {
+        let table = format!("{} {}", rule.family, rule.table);
+        let Some(&at) = by_name.get(&(table.clone(), rule.chain.clone())) else {
             continue;
         };
         let mut reader = Reader {
@@ -54,8 +47,8 @@ pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) 
             has_extension: false,
         };
         let mut steps = Vec::new();
-        for expression in list(&json["expr"]) {
-            reader.statement(expression, &mut steps);
+        for statement in &rule.expr {
+            reader.statement(statement, &mut steps);
         }
         if reader.has_extension {
             read.with_extensions.insert(table.clone());
@@ -64,9 +57,9 @@ pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) 
             *read.hidden.entry(table.clone()).or_default() += 1;
         }
         let quote = Quote {
-            text: nft_text::rule(&json["expr"]),
+            text: nft_text::rule(&rule.expr),
             place: Arc::clone(&read.chains[at].place),
-            handle: json["handle"].as_u64(),
+            handle: rule.handle,
         };
         read.chains[at].rules.push(Rule {
             quote: Arc::new(quote),
@@ -76,17 +69,17 @@ pub(super) fn read(json: &Value, devices: &Devices, dormant: &BTreeSet<String>) 
     read
 }
 
-fn chain(json: &Value, devices: &Devices) -> Option<Chain> {
-    let family = word(&json["family"]);
-    let families = match family {
+fn chain(chain: &nft_objects::Chain, devices: &Devices) -> Option<Chain> {
+    let families = match chain.family.as_str() {
         "ip" => Families::IP4,
         "ip6" => Families::IP6,
         "inet" | "bridge" | "netdev" => Families::BOTH,
         _ => return None,
     };
-    let hook = json["hook"].as_str().and_then(Hook::parse);
-    let (table, name) = (table_of(json), json["name"].as_str()?.to_owned());
-    let printed = list(&json["dev"]).iter().filter_map(Value::as_str);
+    let hook = chain.hook.as_deref().and_then(Hook::parse);
+    let table = format!("{} {}", chain.family, chain.table);
+    let name = chain.name.clone();
+    let printed = chain.dev.iter().filter_map(Value::as_str);
     let mut names: Vec<String> = printed.map(str::to_owned).collect();
     if names.is_empty() {
         let known = devices.get(&(table.clone(), name.clone()));
@@ -109,13 +102,13 @@ fn chain(json: &Value, devices: &Devices) -> Option<Chain> {
         place: Arc::new(Place::Nft(table.clone(), name.clone())),
         table,
         name,
-        is_bridge: family == "bridge",
-        is_nat: json["type"] == "nat",
+        is_bridge: chain.family == "bridge",
+        is_nat: chain.kind.as_deref() == Some("nat"),
         is_dormant: false,
         base: hook.map(|hook| Base {
             hook,
-            priority: json["prio"].as_i64().unwrap_or(0),
-            drops: json["policy"] == "drop",
+            priority: chain.prio.unwrap_or(0),
+            drops: chain.policy.as_deref() == Some("drop"),
         }),
         entry,
         rules: Vec::new(),

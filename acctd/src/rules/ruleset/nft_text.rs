@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-pub(super) fn rule(expressions: &Value) -> String {
-    let words: Vec<String> = list(expressions).iter().map(statement).collect();
+pub(super) fn rule(statements: &[Value]) -> String {
+    let words: Vec<String> = statements.iter().map(statement).collect();
     words.join(" ")
 }
 
@@ -221,8 +221,4 @@ pub(super) fn list(json: &Value) -> &[Value] {
 
 pub(super) fn word(json: &Value) -> &str {
     json.as_str().unwrap_or_default()
-}
-
-pub(super) fn table_of(json: &Value) -> String {
-    format!("{} {}", word(&json["family"]), word(&json["table"]))
 }

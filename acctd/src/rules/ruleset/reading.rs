@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::log_rule::{Ruleset, Unreadable};
 use super::model::Chain;
 use super::{iptables, nft, walk};
 use crate::model::prefix::Family;
 use crate::rules::devices::Devices;
+use crate::rules::nft_objects::Object;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
@@ -22,8 +21,13 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Adds the output of `nft -j list ruleset`; `dormant` are the disabled tables.
-    pub(crate) fn add_nft(&mut self, json: &Value, devices: &Devices, dormant: &BTreeSet<String>) {
-        let read = nft::read(json, devices, dormant);
+    pub(crate) fn add_nft(
+        &mut self,
+        objects: &[Object],
+        devices: &Devices,
+        dormant: &BTreeSet<String>,
+    ) {
+        let read = nft::read(objects, devices, dormant);
         self.chains.extend(read.chains);
         self.hidden.extend(read.hidden);
         self.with_extensions.extend(read.with_extensions);

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::condition::{Key, MANY_A_SECOND};
-use super::nft_text::{list, word};
-use crate::rules::ruleset::nft_text::table_of;
+use super::nft_text::word;
+use crate::rules::nft_objects::Object;
 
 /// A named set or map.
 pub(super) struct Set<'a> {
@@ -20,28 +20,28 @@ pub(super) struct Set<'a> {
 /// By table and name.
 pub(super) type Sets<'a> = HashMap<(String, &'a str), Set<'a>>;
 
-pub(super) fn sets(json: &Value) -> Sets<'_> {
+pub(super) fn sets(objects: &[Object]) -> Sets<'_> {
     let mut sets = Sets::new();
     // Sets that rules add to.
     let mut fed: HashSet<(String, &str)> = HashSet::new();
-    for object in list(&json["nftables"]) {
-        if let Some(rule) = object.get("rule") {
-            for expression in list(&rule["expr"]) {
+    for object in objects {
+        if let Some(rule) = &object.rule {
+            for expression in &rule.expr {
                 for kind in ["set", "map"] {
                     if let Some(name) = expression[kind][kind].as_str() {
-                        fed.insert((table_of(rule), name.trim_start_matches('@')));
+                        let table = format!("{} {}", rule.family, rule.table);
+                        fed.insert((table, name.trim_start_matches('@')));
                     }
                 }
             }
-        } else if let Some(set) = object.get("set").or_else(|| object.get("map")) {
-            let flags = list(&set["flags"]);
-            let statements = list(&set["stmt"]);
+        } else if let Some(set) = object.set.as_ref().or(object.map.as_ref()) {
+            let mut flags = set.flags.iter();
             sets.insert(
-                (table_of(set), word(&set["name"])),
+                (format!("{} {}", set.family, set.table), set.name.as_str()),
                 Set {
-                    elements: list(&set["elem"]),
-                    is_dynamic: flags.iter().any(|it| it == "dynamic" || it == "timeout"),
-                    limit: statements.iter().find_map(limit_of_each),
+                    elements: &set.elem,
+                    is_dynamic: flags.any(|it| it == "dynamic" || it == "timeout"),
+                    limit: set.stmt.iter().find_map(limit_of_each),
                 },
             );
         }

@@ -4,6 +4,7 @@ use super::log_rule::Ruleset;
 use super::model::Hook;
 use crate::model::prefix::Family;
 use crate::rules::devices::Devices;
+use crate::rules::nft_objects::Listing;
 use crate::rules::ruleset::condition::Key;
 use crate::rules::ruleset::log_rule::Reach;
 use crate::rules::ruleset::reading::Reading;
@@ -12,8 +13,8 @@ fn read(objects: &str, dormant: &[&str]) -> Ruleset {
     let json = format!("{{\"nftables\":[{objects}]}}");
     let dormant = dormant.iter().map(|it| (*it).to_owned()).collect();
     let mut reading = Reading::default();
-    let json = serde_json::from_str(&json).unwrap();
-    reading.add_nft(&json, &Devices::new(), &dormant);
+    let json: Listing = serde_json::from_str(&json).unwrap();
+    reading.add_nft(&json.nftables, &Devices::new(), &dormant);
     reading.finish()
 }
 
