@@ -51,7 +51,7 @@ fn meta(key: &str, value: &str) -> String {
 const ESTABLISHED: &str =
     r#"{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},"#;
 
-/// How much comes to the only rule that logs: `all`, the text of what stops all, or of what stops most.
+/// Which packets reach the only rule that logs: `all`, or the verdict that stops all or most.
 fn comes(ruleset: &Ruleset) -> String {
     let [found] = &ruleset.log_rules[..] else {
         panic!("{ruleset:#?}");
@@ -65,7 +65,7 @@ fn comes(ruleset: &Ruleset) -> String {
 }
 
 #[test]
-fn a_rule_is_met_on_its_hook_with_what_it_matches() {
+fn a_log_rule_has_the_hook_of_its_chain_and_its_own_conditions() {
     let expressions = format!(
         r#"{}{}{{"counter":{{"packets":0,"bytes":0}}}},{{"log":{{"group":5,"snaplen":20,"queue-threshold":50}}}}"#,
         meta("iifname", "lan0"),
@@ -93,7 +93,7 @@ fn a_rule_is_met_on_its_hook_with_what_it_matches() {
 }
 
 #[test]
-fn the_worst_obstacle_comes_first_and_one_of_all_before_all_others() {
+fn the_verdict_that_stops_most_comes_first() {
     let drops = |port: u16| {
         format!(
             r#"{{"match":{{"op":"==","left":{{"payload":{{"protocol":"tcp","field":"dport"}}}},"right":{port}}}}},{{"drop":null}}"#
@@ -115,7 +115,7 @@ fn the_worst_obstacle_comes_first_and_one_of_all_before_all_others() {
 }
 
 #[test]
-fn what_stops_some_packets_of_those_that_are_alike_is_a_condition() {
+fn limits_quotas_and_chance_are_conditions() {
     for statement in [
         r#"{"set":{"op":"update","elem":{"payload":{"protocol":"ip","field":"saddr"}},"set":"@s","stmt":[{"limit":{"rate":10,"per":"second","inv":true}}]}}"#,
         r#"{"ct count":{"val":20,"inv":true}}"#,
@@ -144,7 +144,7 @@ fn what_stops_some_packets_of_those_that_are_alike_is_a_condition() {
 }
 
 #[test]
-fn a_quota_that_is_not_used_up_and_a_high_limit_of_each_source_stop_no_usual_traffic() {
+fn an_unused_quota_and_a_high_limit_per_source_stop_no_usual_traffic() {
     let of_each = |limit: &str| format!(r#"{{"set":{{"op":"add","set":"@s","stmt":[{limit}]}}}}"#);
     let quota = |used: u32, unit: &str| {
         format!(
@@ -179,7 +179,7 @@ fn a_quota_that_is_not_used_up_and_a_high_limit_of_each_source_stop_no_usual_tra
 
 /// As nft 1.1.4 prints it, where 1.0.6 has text, lists of one and "oif".
 #[test]
-fn what_newer_versions_of_nft_print_is_understood() {
+fn the_json_of_newer_versions_of_nft_is_understood() {
     let map = r#"{"map":{"op":"update","elem":{"payload":{"protocol":"ip","field":"saddr"}},"data":{"meta":{"key":"mark"}},"map":"@m"}}"#;
     let ruleset = nft(&format!(
         r#"{INPUT},{{"map":{{"family":"inet","table":"t","name":"m","type":"ipv4_addr","map":"mark","flags":"timeout"}}}}{}"#,
@@ -240,7 +240,7 @@ fn targets_of_iptables_that_stop_packets_are_verdicts() {
 }
 
 #[test]
-fn chains_without_a_hook_and_dormant_tables_are_not_reached() {
+fn packets_do_not_reach_chains_without_a_hook_and_dormant_tables() {
     let unhooked = format!("{INPUT}{OTHER}{}", rule("other", LOG));
     let ruleset = nft(&unhooked);
     assert!(ruleset.log_rules.is_empty() && !ruleset.unreachable[0].is_dormant);
@@ -251,9 +251,9 @@ fn chains_without_a_hook_and_dormant_tables_are_not_reached() {
     assert!(ruleset.log_rules.is_empty() && ruleset.unreachable[0].is_dormant);
 }
 
-/// As ufw has it: what returns is not dropped behind it.
+/// As ufw does: packets that return are not dropped later in the chain.
 #[test]
-fn a_verdict_behind_a_return_takes_some_and_a_return_ends_its_own_chain_alone() {
+fn a_return_ends_only_its_chain_and_a_verdict_after_it_stops_some() {
     let some = r#"{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"return":null}"#;
     let log = rule("i", LOG);
     let jump = rule("i", r#"{"jump":{"target":"other"}}"#);
@@ -265,14 +265,14 @@ fn a_verdict_behind_a_return_takes_some_and_a_return_ends_its_own_chain_alone() 
     assert_eq!(comes(&ruleset), "all");
     let ruleset = nft(&format!("{INPUT}{OTHER}{drops}{jump}{log}"));
     assert_eq!(comes(&ruleset), "none: drop");
-    // What a goto leads to comes back to who has jumped here, and not to what is behind the goto.
+    // After a goto, packets return to the caller of this chain, not to the rule after the goto.
     let goto = rule("i", r#"{"goto":{"target":"other"}}"#);
     let ruleset = nft(&format!("{INPUT}{OTHER}{goto}{log}"));
     assert_eq!(comes(&ruleset), "none: goto other");
 }
 
 #[test]
-fn verdicts_for_others_are_no_obstacles_and_those_for_the_same_are() {
+fn only_verdicts_for_the_same_packets_are_obstacles() {
     let log = format!(
         "{}{}{LOG}",
         meta("nfproto", "ipv4"),
@@ -296,7 +296,7 @@ fn verdicts_for_others_are_no_obstacles_and_those_for_the_same_are() {
 }
 
 #[test]
-fn a_drop_in_an_earlier_base_chain_is_in_the_way_and_an_accept_is_not() {
+fn a_drop_in_an_earlier_base_chain_is_an_obstacle_and_an_accept_is_not() {
     let drop = r#"{"drop":null}"#;
     let accept = r#"{"accept":null}"#;
     let dropped = |hook: &str, priority: i64, expressions: &str, policy: &str| {
@@ -331,7 +331,7 @@ fn a_drop_in_an_earlier_base_chain_is_in_the_way_and_an_accept_is_not() {
         ),
         "none: policy drop"
     );
-    // Nothing is established before connection tracking has seen it.
+    // Before connection tracking, no packet is established.
     assert_eq!(
         dropped(
             "prerouting",
@@ -353,9 +353,9 @@ fn a_drop_in_an_earlier_base_chain_is_in_the_way_and_an_accept_is_not() {
     );
 }
 
-/// What is dropped on one of two ways is not all.
+/// A drop on one of two paths does not stop all packets.
 #[test]
-fn a_rule_on_two_ways_is_dead_if_both_are() {
+fn a_rule_on_two_paths_is_unreached_if_both_are_stopped() {
     let postrouting = base("p", "postrouting", 0, "accept");
     let forward = base("f", "forward", 0, "drop");
     let output = base("o", "output", 0, "drop");
@@ -369,7 +369,7 @@ fn a_rule_on_two_ways_is_dead_if_both_are() {
 }
 
 #[test]
-fn what_no_packet_meets_is_known() {
+fn conditions_that_no_packet_matches_are_found() {
     let set = r#",{"set":{"family":"inet","table":"t","name":"e","type":"ipv4_addr"}}"#;
     let empty = r#"{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"@e"}},"#;
     let ruleset = nft(&format!(
@@ -380,14 +380,14 @@ fn what_no_packet_meets_is_known() {
     let out = format!("{}{LOG}", meta("oifname", "lan0"));
     let ruleset = nft(&format!("{INPUT}{}", rule("i", &out)));
     assert_eq!(comes(&ruleset), "never: oifname \"lan0\"");
-    // And stops nothing.
+    // A verdict with such a condition stops nothing.
     let stops = rule("i", &format!("{empty}{{\"drop\":null}}"));
     let ruleset = nft(&format!("{INPUT}{set}{stops}{}", rule("i", LOG)));
     assert_eq!(comes(&ruleset), "all");
 }
 
 #[test]
-fn chains_are_reached_by_named_maps() {
+fn packets_reach_chains_by_named_maps() {
     let map = r#",{"map":{"family":"inet","table":"t","name":"m","elem":[["lan0",{"jump":{"target":"other"}}],["lo",{"accept":null}]]}}"#;
     let by_map = rule(
         "i",
@@ -404,7 +404,7 @@ fn chains_are_reached_by_named_maps() {
 }
 
 #[test]
-fn the_older_iptables_is_read_from_what_it_saves() {
+fn iptables_legacy_is_read_from_iptables_save() {
     let ruleset = iptables(
         "*filter\n:INPUT ACCEPT [0:0]\n:mine - [0:0]\n\
          -A INPUT -m state --state ESTABLISHED -j ACCEPT\n\
@@ -439,9 +439,9 @@ fn the_older_iptables_is_read_from_what_it_saves() {
     assert!(ruleset.log_rules[0].is_nat && ruleset.log_rules[0].priority == 100);
 }
 
-/// Each chain jumps to the next one twice: 16,384 ways to the last.
+/// Each chain jumps to the next one twice: 16,384 paths to the last.
 #[test]
-fn nested_double_jumps_are_gone_through_in_no_time() {
+fn nested_double_jumps_take_little_time() {
     use std::fmt::Write as _;
     let mut text = String::from("*filter\n:INPUT ACCEPT [0:0]\n");
     for depth in 0..14 {
