@@ -1,15 +1,15 @@
-//! The map contract of the cross-check: what a TC program and acctd tell each other.
+//! The map contract of the cross-check, between a TC program and acctd.
 //!
 //! acctd loads an object, sets its globals, puts maps into it and attaches its programs; the
 //! programs count each IP packet in the map of the epoch that the packet's time stamp falls into.
-//! A program of one's own (`--crosscheck-object`) keeps to what is written here, in whatever language;
-//! acctd checks it when it loads the object.
+//! Your own program (`--crosscheck-object`), in any language, must follow this contract. acctd checks the
+//! object when it loads it.
 //!
 //! # Programs
 //!
 //! Of type `classifier`, named for their hook and for the side that they account:
 //! [`INGRESS_SOURCE`] and [`EGRESS_DEST`] for an interface's far side, [`INGRESS_DEST`] and
-//! [`EGRESS_SOURCE`] for its near side. Only those that the command line asks for need be there.
+//! [`EGRESS_SOURCE`] for its near side. Only those that the command line requires must exist.
 //! They return `TCX_NEXT` (-1, `TC_ACT_UNSPEC`), so that other programs on the hook still run.
 //!
 //! # Maps, with BTF definitions
@@ -27,28 +27,27 @@
 //!
 //! # Which epoch
 //!
-//! A packet's time is nanoseconds of Unix time: on ingress `skb->tstamp` where it is not 0, else
+//! A packet's time is nanoseconds of Unix time: on ingress `skb->tstamp` if it is not 0, otherwise
 //! `bpf_ktime_get_ns()` plus the offset in [`CLOCK`] at [`CLOCK_OFFSET`]; on egress always the latter,
 //! less [`EGRESS_LEAD_NANOS`]. Begin at the slot that [`CLOCK`] has at [`CLOCK_OLDEST`]. While the packet's
-//! time is not before the end that [`CLOCK`] has for the slot, go on to the next one, `(slot + 1) %
-//! SLOTS`, at most [`MAX_STEPS`] times. The last slot in use has the end `u64::MAX`. acctd sets ends
-//! while they lie in the future, and takes a slot's map away only when no packet can fall into
-//! it any more.
+//! time is not before the end that [`CLOCK`] has for the slot, take the next one, `(slot + 1) % SLOTS`, at
+//! most [`MAX_STEPS`] times. The last slot in use has the end `u64::MAX`. acctd sets ends while they are in
+//! the future, and removes a slot's map only when no packet can belong to it any more.
 //!
 //! # What to count
 //!
 //! For the address of the program's side, masked to the prefix length of its family, add to
-//! [`EpochValue`], atomically: all CPUs share it. What is not counted for a prefix goes to the entry of its [`reason`], which acctd has
-//! put into each map beforehand, so that it is there even when the map is full.
+//! [`EpochValue`], atomically: all CPUs share it. Count other packets in the entry of their [`reason`]. acctd
+//! adds these entries when it creates the map, so they exist even when the map is full.
 
 /// The map of maps: slot → that epoch's counters.
 pub const EPOCHS: &str = "ACCTD_EPOCHS";
 /// The map of ends, the oldest slot and the clock's offset.
 pub const CLOCK: &str = "ACCTD_CLOCK";
-/// The VLAN devices that lie on an interface: tagged frames for any other are discarded.
+/// The VLAN devices on an interface. The kernel discards tagged frames for any other.
 pub const VLANS: &str = "ACCTD_VLANS";
-/// Ethernet addresses other than an interface's own that it takes frames for: those of the macvlan devices on it, here
-/// or in another network namespace, and of VLAN devices with an address of their own.
+/// Further Ethernet addresses for which an interface accepts frames: those of its macvlan devices, in any
+/// network namespace, and of its VLAN devices.
 pub const ADDRESSES: &str = "ACCTD_ADDRESSES";
 
 /// Ingress, source address: what comes from beyond the interface.
@@ -66,10 +65,10 @@ pub const IP4_PREFIX_LENGTH: &str = "IP4_PREFIX_LENGTH";
 pub const IP6_PREFIX_LENGTH: &str = "IP6_PREFIX_LENGTH";
 /// Global: which families and sides have an NFLOG group, as bits numbered by [`accounted_bit`].
 pub const ACCOUNTED: &str = "ACCOUNTED";
-/// Global: 1 if each packet is to be logged through aya-log.
+/// Global: 1 to log each packet through aya-log.
 pub const DEBUG: &str = "DEBUG";
 
-/// Epochs that may be in use at once: two are open, others are being drained or lie ahead.
+/// Epochs that may be in use at once: two are open, others are drained or are ahead.
 pub const SLOTS: u32 = 8;
 /// Slots that a packet may be ahead of the oldest.
 pub const MAX_STEPS: u32 = 3;
@@ -82,17 +81,16 @@ pub const CLOCK_OFFSET: u32 = SLOTS + 1;
 /// The entries of [`CLOCK`].
 pub const CLOCK_ENTRIES: u32 = SLOTS + 2;
 
-/// On egress a packet is logged before it reaches TC. Its time at TC is set back by more than that
-/// usually takes, so that it is never later than NFLOG's: then a packet near an epoch's end can only
-/// be early in TC's count, and not late. A forwarded packet has its stamp before it waits in the CPU's
-/// backlog (`net.core.netdev_tstamp_prequeue`) for ksoftirqd, which on a busy machine waits for its
-/// turn behind other processes.
+/// On egress a packet is logged before it reaches TC. Its time at TC is set back by more than this usually
+/// takes, so that it is never later than NFLOG's. Then a packet near an epoch's end can only be early in TC's
+/// count, never late. A forwarded packet is stamped before it waits in the CPU's backlog
+/// (`net.core.netdev_tstamp_prequeue`) for ksoftirqd, which on a busy machine waits for other processes.
 pub const EGRESS_LEAD_NANOS: u64 = 50_000_000;
 /// How long before an epoch's end a packet without a common time stamp is uncertain, if NFLOG stamps
 /// it in the kernel: no less than [`EGRESS_LEAD_NANOS`].
 pub const NEAR_END_NANOS: u64 = 50_000_000;
-/// The same where NFLOG does not stamp it (hooks output and postrouting), so that its time is that of
-/// the receive: the group's flush timeout of 0.1 s, the reader's rest, and a reserve.
+/// The same if NFLOG does not stamp it (hooks output and postrouting). Then its time is that of the receive:
+/// later by the group's flush timeout of 0.1 s, the reader's pause, and a reserve.
 pub const BEFORE_END_NANOS: u64 = 250_000_000;
 
 /// [`EpochKey::side`]: the source address.
@@ -106,7 +104,7 @@ pub const fn accounted_bit(version: u8, side: u8) -> u8 {
     1 << ((version & 2) | side)
 }
 
-/// What is counted in an epoch's map: a prefix, or a [`reason`] why packets have none.
+/// A key of an epoch's map: a prefix, or a [`reason`] why packets have none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpochKey {
@@ -124,8 +122,8 @@ pub struct EpochKey {
 
 const _: () = assert!(size_of::<EpochKey>() == 20);
 
-/// Why a packet is counted for no prefix ([`EpochKey::reason`]). Unless it says otherwise, the
-/// packets of a reason are in no prefix's count, and their bytes are those of the frame.
+/// Why a packet is counted for no prefix ([`EpochKey::reason`]). Unless stated otherwise, the packets of a
+/// reason are in no prefix's count, and their bytes are those of the frame.
 pub mod reason {
     /// The entry is a prefix.
     pub const NONE: u8 = 0;
@@ -140,7 +138,7 @@ pub mod reason {
     pub const BAD_CHECKSUM: u8 = 4;
     /// The frame ends before the packet does, or before its IP header does.
     pub const TRUNCATED: u8 = 5;
-    /// Ingress: IPv6 hop-by-hop options that `ipv6_parse_hopopts` refuses.
+    /// Ingress: IPv6 hop-by-hop options that `ipv6_parse_hopopts` rejects.
     pub const BAD_OPTIONS: u8 = 6;
     /// Ingress: a VLAN tag for which the interface has no device.
     pub const UNKNOWN_VLAN: u8 = 7;
@@ -163,19 +161,19 @@ pub struct EpochValue {
     /// All packets; bytes as [`Counters::bytes`] defines them.
     pub total: Counters,
     /// Those within [`NEAR_END_NANOS`] of the epoch's end whose time is not NFLOG's own stamp
-    /// (all of egress), and the fragments among the others: they may be reassembled behind it.
+    /// (all of egress), and the fragments among the others: they may be reassembled after the end.
     pub near_end: Counters,
     /// Those within [`BEFORE_END_NANOS`] of the epoch's end.
     pub before_end: Counters,
-    /// What reassembly takes away: of fragments, the packets that are not the first, and the bytes
-    /// of their headers (of an IPv6 first fragment: the 8 bytes of the fragment header).
+    /// What reassembly removes: the fragments that are not the first, and the bytes of their headers (of an IPv6
+    /// first fragment: the 8 bytes of the fragment header).
     pub fragments: Counters,
 }
 
 const _: () = assert!(size_of::<EpochValue>() == 64);
 
 impl EpochValue {
-    /// Adds `other` to `self`.
+    /// Adds `other` to `self`, saturating.
     pub fn add(&mut self, other: &Self) {
         self.total.add(other.total);
         self.near_end.add(other.near_end);

@@ -1,14 +1,17 @@
-//! The types that the daemon and its eBPF program both read: one definition of what is
-//! counted, so that the two sides can be compared field by field.
+//! The types that the daemon and the eBPF programs share: one definition of what is counted, so that both
+//! counts can be compared field by field.
 
 #![no_std]
 
 pub mod contract;
 #[cfg(feature = "aya")]
-#[expect(unsafe_code, reason = "aya takes types that promise to be plain data")]
+#[expect(
+    unsafe_code,
+    reason = "aya accepts types that promise to be plain data"
+)]
 mod pod;
 
-/// What one prefix sent or received.
+/// Bytes and packets that one prefix sent or received.
 ///
 /// `repr(C)` with two `u64` and no padding: the layout is the same in the kernel's map and here.
 #[repr(C)]
@@ -24,8 +27,7 @@ pub struct Counters {
 const _: () = assert!(size_of::<Counters>() == 16);
 
 impl Counters {
-    /// Adds `other` to `self`, up to the largest number: what a program of the user's own has left in a
-    /// map may be anything.
+    /// Adds `other` to `self`, saturating: a user's program may leave any numbers in a map.
     pub fn add(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.packets = self.packets.saturating_add(other.packets);

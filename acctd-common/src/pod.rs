@@ -1,4 +1,4 @@
-//! For aya: these types may be copied from and to maps, byte by byte.
+//! Lets aya copy these types from and to maps, byte by byte.
 
 use crate::contract::{AddressKey, EpochKey, EpochValue, VlanKey};
 
@@ -8,5 +8,5 @@ unsafe impl aya::Pod for EpochKey {}
 unsafe impl aya::Pod for EpochValue {}
 // SAFETY: repr(C), two u32, any bits are valid.
 unsafe impl aya::Pod for VlanKey {}
-// SAFETY: repr(C), bytes behind a u32, no padding (12 bytes, asserted in the contract), any bits are valid.
+// SAFETY: repr(C), a u32 and bytes, no padding (12 bytes, asserted in the contract), any bits are valid.
 unsafe impl aya::Pod for AddressKey {}

@@ -1,4 +1,4 @@
-//! Adding atomically.
+//! Atomic addition.
 
 use core::arch::asm;
 
@@ -10,7 +10,7 @@ use core::arch::asm;
 /// `number` must be valid, and only be changed atomically while this runs.
 #[inline(always)]
 pub(crate) unsafe fn atomic_add(number: *mut u64, more: u64) {
-    // SAFETY: it writes to `number` alone.
+    // SAFETY: it writes only to `number`.
     unsafe {
         asm!(
             "lock *(u64 *)({number} + 0) += {more}",

@@ -1,6 +1,6 @@
-//! What every program has to have: a license, and something for panics.
+//! What every program needs: a license and a panic handler.
 
-/// The helpers that the programs use are for those under the GPL.
+/// The kernel offers the helpers that the programs use only to programs under the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

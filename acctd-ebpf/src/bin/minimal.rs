@@ -1,8 +1,8 @@
-//! The least that a program of one's own does for `acctd --crosscheck-object`: it counts IPv4 packets
-//! by their whole source address, in the oldest open epoch.
+//! A minimal program for `acctd --crosscheck-object`: it counts IPv4 packets by their full source address, in
+//! the oldest open epoch.
 //!
-//! A real one also asks the clock which epoch a packet belongs to, masks the address to the prefix
-//! length that acctd sets, and says in the entries of `contract::reason` what it does not count.
+//! A complete program also finds the epoch of a packet's time, masks the address to the prefix length that
+//! acctd sets, and counts other packets in the entries of `contract::reason`.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -47,7 +47,7 @@ mod program {
         -1
     }
 
-    /// Counts nothing: what goes out is not of interest here.
+    /// Counts nothing: this example accounts only ingress.
     #[classifier]
     fn acctd_egress_dest(_ctx: TcContext) -> i32 {
         -1

@@ -1,4 +1,4 @@
-//! A program that does not keep the map contract, for the tests: its keys are bare addresses.
+//! For the tests: a program that breaks the map contract. Its keys are bare addresses.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 

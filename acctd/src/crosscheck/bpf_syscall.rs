@@ -160,7 +160,7 @@ impl EpochMap {
                 map_fd,
                 ..BatchAttr::default()
             };
-            // SAFETY: a batch command uses this part. Both positions have 64 bytes, of which the kernel uses
+            // SAFETY: a batch command uses this part. Both positions have 64 bytes, and the kernel uses
             // as many as a key has, at the most, and at least four. `keys` and `values` have `count` elements
             // of the types whose sizes were compared with the map's when this was made.
             let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };

@@ -239,7 +239,7 @@ impl Page<'_> {
         )?;
         self.gauge(
             "acctd_disk_failing",
-            "Whether the disk refuses what is to be written to the log directory",
+            "Whether writes to the log directory fail",
             flag(files.error.is_some() || snapshot.save_error.is_some()),
         )?;
         self.gauge(
@@ -263,7 +263,7 @@ impl Page<'_> {
         let crosscheck = &snapshot.crosscheck;
         self.gauge(
             "acctd_crosscheck_active",
-            "Whether the cross-check is at work; 0 if it has failed",
+            "Whether the cross-check is running; 0 if it has failed",
             flag(crosscheck.is_active),
         )?;
         self.interfaces(&crosscheck.interfaces)?;
@@ -357,14 +357,14 @@ impl Page<'_> {
         let interfaces = interfaces.iter();
         self.gauges(
             "acctd_crosscheck_interface_attached",
-            "Whether the TC programs are on the interface; 0 while it is waited for",
+            "Whether the TC programs are on the interface; 0 while acctd waits for it",
             interfaces
                 .clone()
                 .map(|one| (label("interface", &one.interface), flag(one.is_attached))),
         )?;
         self.gauges(
             "acctd_crosscheck_interface_complete",
-            "Whether they see all that passes the interface; 0 where what differs is not checked",
+            "Whether the TC programs see all packets of the interface; 0 if differences are not checked",
             interfaces.map(|one| {
                 (
                     label("interface", &one.interface),

@@ -35,7 +35,7 @@ mod program {
     use account::account;
     use hook::{Hook, Side};
 
-    /// `TCX_NEXT`, `TC_ACT_UNSPEC`: acctd only looks, whoever else is on the hook decides.
+    /// `TCX_NEXT`, `TC_ACT_UNSPEC`: acctd only counts, other programs on the hook decide.
     const PASS_ON: i32 = -1;
 
     #[classifier]

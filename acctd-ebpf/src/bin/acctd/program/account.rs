@@ -1,4 +1,4 @@
-//! One packet into its epoch's counters.
+//! Counts one packet in its epoch's map.
 
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, accounted_bit, reason};
@@ -16,8 +16,7 @@ use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_
 use super::packet::{self, Counted, Reason, Version};
 use super::{ip4, ip6};
 
-/// Counts the packet. Without an epoch's map, which acctd puts in place before it attaches the
-/// programs, there is nothing to count in.
+/// Counts the packet. acctd adds the epochs' maps before it attaches the programs.
 #[inline(always)]
 pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
     let Some(place) = clock::place(ctx, hook) else {
@@ -141,17 +140,17 @@ fn count_reason(epoch: &Epoch, key: EpochKey, reason: Reason, bytes: u64) {
         total: Counters { bytes, packets: 1 },
         ..EpochValue::default()
     };
-    // acctd has put the entry there.
+    // acctd has added the entry, so this cannot fail.
     let _counted = add(epoch, &key, &value);
 }
 
-/// Adds to the key's entry, which is made if there is none; false if it cannot be.
+/// Adds to the key's entry, creating it if necessary; false if there is no room.
 #[inline(always)]
 fn add(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
     if add_to_existing(epoch, key, value) {
         return true;
     }
-    // Another CPU may make it in the meantime.
+    // Another CPU may create it meanwhile.
     epoch.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() || add_to_existing(epoch, key, value)
 }
 
@@ -160,8 +159,8 @@ fn add_to_existing(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
     let Some(existing) = epoch.get_ptr_mut(key) else {
         return false;
     };
-    // SAFETY: the entry stays while the program runs, for nobody removes any; other CPUs add to it
-    // at the same time, as atomically as this one.
+    // SAFETY: the entry is valid while the program runs, because nobody removes entries. Other CPUs add to it at
+    // the same time, atomically as well.
     unsafe {
         add_counters(&raw mut (*existing).total, value.total);
         add_counters(&raw mut (*existing).near_end, value.near_end);
@@ -176,7 +175,7 @@ fn add_to_existing(epoch: &Epoch, key: &EpochKey, value: &EpochValue) -> bool {
 /// `counters` must point to counters that are only changed atomically while this runs.
 #[inline(always)]
 unsafe fn add_counters(counters: *mut Counters, more: Counters) {
-    // Most of the time there is nothing but the total to add to.
+    // Usually only the total changes.
     if more.bytes != 0 {
         // SAFETY: the caller's.
         unsafe { atomic_add(&raw mut (*counters).bytes, more.bytes) };
@@ -192,12 +191,12 @@ fn frame_bytes(ctx: &TcContext) -> u64 {
     u64::from(ctx.len())
 }
 
-/// What is to be logged of a packet; no part of the contract.
+/// The packet to log with `DEBUG`; not part of the contract.
 #[btf_map]
 static LOG_RECORD: PerCpuArray<LogRecord, 1> = PerCpuArray::new();
 
-/// A packet that is to be logged when it has been counted. It waits in a map's memory, of which the
-/// verifier knows nothing: logging is long, and is verified once for all ways that lead to it.
+/// A packet to log after it is counted. It is kept in a map, whose content the verifier does not track. So the
+/// verifier checks the long code of aya-log once, and not again for each path that leads there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct LogRecord {

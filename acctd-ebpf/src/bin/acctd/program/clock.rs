@@ -17,7 +17,7 @@ pub(super) struct Place {
     pub(super) slot: u32,
     /// Nanoseconds until that epoch's end.
     until_end: u64,
-    /// Its time is the stamp that NFLOG reports as well.
+    /// NFLOG reports the same time stamp.
     is_stamped: bool,
 }
 
@@ -28,19 +28,18 @@ impl Place {
         (!self.is_stamped || is_fragment) && self.until_end <= NEAR_END_NANOS
     }
 
-    /// The same for one whose time at NFLOG is that of the receive.
+    /// The same for a packet whose time at NFLOG is that of the receive.
     #[inline(always)]
     pub(super) fn is_before_end(self) -> bool {
         self.until_end <= BEFORE_END_NANOS
     }
 }
 
-/// Where the packet belongs now.
 #[inline(always)]
 pub(super) fn place(ctx: &TcContext, hook: Hook) -> Option<Place> {
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
     let stamp = unsafe { (*ctx.skb.skb).tstamp };
-    // On egress it is when the packet is to be sent, by another clock.
+    // On egress `tstamp` is the time to send the packet at, by another clock.
     let is_stamped = matches!(hook, Hook::Ingress) && stamp != 0;
     let time = if is_stamped {
         stamp

@@ -1,4 +1,4 @@
-//! IPv4: what `ip_rcv_core` (net/ipv4/ip_input.c) lets pass, and what is counted of it.
+//! IPv4: which packets `ip_rcv_core` (net/ipv4/ip_input.c) accepts, and what is counted of them.
 
 use acctd_common::contract::reason;
 use aya_ebpf::programs::TcContext;
@@ -60,7 +60,7 @@ pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Resul
     })
 }
 
-/// RFC 1071: the ones' complement sum over the header is 0xffff, in whatever byte order.
+/// RFC 1071: the ones' complement sum over the header is 0xffff, in any byte order.
 #[inline(always)]
 fn checksum_is_right(
     ctx: &TcContext,

@@ -1,4 +1,4 @@
-//! IPv6: what `ip6_rcv_core` (net/ipv6/ip6_input.c) lets pass, and what is counted of it.
+//! IPv6: which packets `ip6_rcv_core` (net/ipv6/ip6_input.c) accepts, and what is counted of them.
 
 use acctd_common::contract::reason;
 use aya_ebpf::btf_maps::PerCpuArray;
@@ -10,12 +10,12 @@ use super::hook::{Hook, Side};
 use super::packet::{Counted, Fragment, Header, Reason};
 
 const HEADER: u32 = 40;
-/// What the header can say of the payload's length; a jumbo payload is longer.
+/// The largest payload length in the header; a jumbo payload is longer.
 const MAX_PAYLOAD: u32 = 0xffff;
 const FRAGMENT_HEADER: u32 = 8;
 /// The loopback device has this index in each network namespace.
 const LOOPBACK_IFINDEX: u32 = 1;
-/// `linux/if_packet.h`: multicast of this host's own, which comes back to it.
+/// `linux/if_packet.h`: multicast of this host, looped back.
 const PACKET_LOOPBACK: u32 = 5;
 /// Extension headers before the fragment header that are followed; a sane packet has two or three.
 const MAX_EXTENSIONS: u32 = 6;
@@ -61,8 +61,8 @@ pub(super) fn read(ctx: &TcContext, at: Header, hook: Hook, side: Side) -> Resul
     })
 }
 
-/// What a router must not let pass (RFC 4291, 2.5.3 and 2.7): the loopback address outside of the
-/// host, a multicast address as the source, multicast of the scopes 0 and 1.
+/// A router must not forward these (RFC 4291, 2.5.3 and 2.7): the loopback address outside of the host, a
+/// multicast address as the source, multicast of the scopes 0 and 1.
 #[inline(always)]
 fn addresses_are_accepted(ctx: &TcContext, source: &[u8; 16], dest: &[u8; 16]) -> bool {
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
@@ -85,7 +85,7 @@ fn is_loopback(address: &[u8; 16]) -> bool {
     u128::from_ne_bytes(*address) == 1_u128.to_be()
 }
 
-/// Follows the extension headers that may stand before a fragment header.
+/// Follows the extension headers that may precede a fragment header.
 #[inline(always)]
 fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
     if !matches!(
@@ -125,7 +125,7 @@ fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
     None
 }
 
-/// Hop-by-hop options as `ip6_parse_tlv` (net/ipv6/exthdrs.c) takes them.
+/// Hop-by-hop options, as `ip6_parse_tlv` (net/ipv6/exthdrs.c) reads them.
 mod option {
     pub(super) const PAD_1: u8 = 0;
     pub(super) const PAD_N: u8 = 1;
@@ -133,30 +133,30 @@ mod option {
     pub(super) const CALIPSO: u8 = 7;
     pub(super) const IOAM: u8 = 0x31;
     pub(super) const JUMBO: u8 = 0xc2;
-    /// The upper two bits say what to do with an option that is not known: 0 is to skip it.
+    /// The upper two bits say what to do with an unknown option: 0 means to skip it.
     pub(super) const IF_UNKNOWN: u8 = 0xc0;
 }
 /// Padding in a row, in bytes.
 const MAX_PADDING: u32 = 7;
 /// `net.ipv6.max_hbh_opts_number`, its default.
 const MAX_OPTIONS: u32 = 8;
-/// All of them, and as much padding in single bytes around each as there may be.
+/// All options, with the largest padding around each, in single bytes.
 const MAX_OPTION_STEPS: u32 = MAX_OPTIONS + (MAX_OPTIONS + 1) * MAX_PADDING;
 
-/// Where IPv6 headers and options are followed; no part of the contract.
+/// The position in IPv6 headers and options; not part of the contract.
 #[btf_map]
 static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
-/// How far extension headers or options are read. It is kept in a map's memory, of which the
-/// verifier knows nothing: so all ways through a step lead to the same state, and it need not follow
-/// each of them through all steps.
+/// The position in extension headers or options. It is kept in a map, whose content the verifier does not
+/// track. So all paths through a step lead to the same state, and the verifier need not follow each path through
+/// all steps.
 #[repr(C)]
 struct Walk {
-    /// Where the IP header is, behind VLAN tags.
+    /// The offset of the IP header, after VLAN tags.
     header: Cell,
-    /// From the IP header on.
+    /// From the IP header.
     offset: Cell,
-    /// Of the extension header that is there.
+    /// Of the extension header at this offset.
     kind: Cell,
     payload: Cell,
     end: Cell,
@@ -172,7 +172,7 @@ impl Walk {
     }
 }
 
-/// A number that is in memory and nowhere else.
+/// A number that the compiler keeps in memory.
 #[repr(transparent)]
 struct Cell(UnsafeCell<u32>);
 
@@ -202,8 +202,8 @@ fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
         return false;
     };
     let end = HEADER + (u32::from(length) + 1) * 8;
-    // The kernel has cut off what is behind the payload, if that has a length. And options are
-    // read byte by byte, so all of them must be at hand.
+    // If the payload has a length, the kernel has cut off what follows it. All options must be in the linear
+    // part, because they are read byte by byte.
     if (payload != 0 && end > HEADER + payload) || at.load_or_pull::<u8>(ctx, end - 1).is_none() {
         return false;
     }
@@ -256,9 +256,9 @@ fn option_is_accepted(ctx: &TcContext, walk: &Walk) -> bool {
     walk.n_options.add(1);
     let is_known = match kind {
         option::ROUTER_ALERT => length == 2,
-        // Discarded where no domain of interpretation is configured, as good as everywhere.
+        // Discarded unless a domain of interpretation is configured, which is rare.
         option::CALIPSO => false,
-        // Only its place is looked at, unless the device takes part in it (`ioam6_enabled`).
+        // Only its alignment is checked, unless the device takes part in IOAM (`ioam6_enabled`).
         option::IOAM => offset & 3 == 0,
         option::JUMBO => {
             walk.payload.get() == 0
@@ -271,7 +271,7 @@ fn option_is_accepted(ctx: &TcContext, walk: &Walk) -> bool {
     is_known && walk.n_options.get() <= MAX_OPTIONS
 }
 
-/// A jumbo payload must be one, and in the frame.
+/// A jumbo payload must be longer than the header can say, and be in the frame.
 #[inline(always)]
 fn jumbo_is_accepted(ctx: &TcContext, at: Header, offset: u32) -> bool {
     let Some(length) = at.load::<u32>(ctx, offset + 2).map(u32::from_be) else {
@@ -280,10 +280,10 @@ fn jumbo_is_accepted(ctx: &TcContext, at: Header, offset: u32) -> bool {
     length > MAX_PAYLOAD && at.has(ctx, length.saturating_add(HEADER))
 }
 
-/// Whether the padding is all zero, as the kernel demands; it is at most five bytes.
+/// Whether the padding, at most five bytes, is all zero, as the kernel requires.
 #[inline(always)]
 fn is_zero(ctx: &TcContext, at: Header, offset: u32, length: u32) -> bool {
-    // The eight bytes that end with it: there are always as many, and one look is enough.
+    // One read of the eight bytes that end with the padding: there are always as many.
     at.load::<[u8; 8]>(ctx, offset + length - 8)
         .is_some_and(|bytes| u64::from_be_bytes(bytes) & ((1 << ((length & 7) * 8)) - 1) == 0)
 }

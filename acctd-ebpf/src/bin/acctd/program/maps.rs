@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap};
 use aya_ebpf::macros::btf_map;
 
-/// One epoch's counters. acctd makes the maps that are used; this one is their pattern.
+/// One epoch's counters. Only a template: acctd creates the maps that are used.
 pub(super) type Epoch = HashMap<EpochKey, EpochValue, 1, { BPF_F_NO_PREALLOC as usize }>;
 
 #[btf_map]

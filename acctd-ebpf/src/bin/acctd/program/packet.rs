@@ -1,4 +1,4 @@
-//! Where the IP header is, and bytes of the packet.
+//! Finds the IP header and reads bytes of the packet.
 
 use acctd_common::contract::{AddressKey, VlanKey, reason};
 use aya_ebpf::bindings::bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET};
@@ -29,9 +29,9 @@ const MAX_TAGS: u32 = 3;
 pub(super) struct Counted {
     /// The address of the side that is accounted, not masked; IPv4 in the first four bytes.
     pub(super) address: [u8; 16],
-    /// As the header gives it; `None` where it gives none.
+    /// `None` if the header has no length.
     pub(super) bytes: Option<u64>,
-    /// How many bytes of headers reassembly takes away, for a fragment.
+    /// `None` for a packet that is not a fragment.
     pub(super) fragment: Option<Fragment>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Fragment {
     pub(super) header_bytes: u64,
 }
 
-/// Why a packet is counted for none: one of `contract::reason`.
+/// Why a packet is counted for no prefix: one of `contract::reason`.
 pub(super) type Reason = u8;
 
 pub(super) enum Version {
@@ -55,7 +55,7 @@ pub(super) struct Header {
     pub(super) offset: u32,
 }
 
-/// Finds the IP header, by what the frame says that it carries.
+/// Finds the IP header by the frame's protocol.
 #[inline(always)]
 pub(super) fn find(ctx: &TcContext, hook: Hook) -> Result<(Version, Header), Reason> {
     // SAFETY: the kernel gives the program a descriptor that is valid while it runs.
@@ -81,8 +81,8 @@ pub(super) fn find(ctx: &TcContext, hook: Hook) -> Result<(Version, Header), Rea
     }
 }
 
-/// Whether a macvlan or VLAN device on this one takes the frame, behind this hook. To the kernel it is for another host
-/// until then.
+/// Whether a macvlan or VLAN device on this one accepts the frame after this hook. Until then the kernel takes
+/// it for a frame for another host.
 #[inline(always)]
 fn is_for_a_device_above(ctx: &TcContext) -> bool {
     let frame = Header {
@@ -98,7 +98,7 @@ fn is_for_a_device_above(ctx: &TcContext) -> bool {
         address,
         padding: [0; 2],
     };
-    // SAFETY: acctd removes entries while programs run; that there was one is all that is asked.
+    // SAFETY: acctd removes entries while programs run, but only the presence of an entry matters.
     unsafe { ACCTD_ADDRESSES.get(key) }.is_some()
 }
 
@@ -116,9 +116,9 @@ fn is_vlan(protocol: u16) -> bool {
     matches!(protocol, ETH_P_8021Q | ETH_P_8021AD)
 }
 
-/// The kernel has taken the outer tag out of the packet (`skb_vlan_untag`); inner ones stand at the
-/// network header. A tag leads to the VLAN device that lies on the device before it; the kernel
-/// discards what has none, behind this hook.
+/// The kernel has removed the outer tag from the packet (`skb_vlan_untag`); inner tags are at the network
+/// header. Each tag leads to a VLAN device on the device before. If there is none, the kernel discards the
+/// frame after this hook.
 #[inline(always)]
 fn behind_tags_at_network(
     ctx: &TcContext,
@@ -150,7 +150,7 @@ fn behind_tags_at_network(
     Err(reason::UNKNOWN_VLAN)
 }
 
-/// The device that takes what comes to `device` with this tag. VLAN 0 is a priority and no VLAN.
+/// The device that receives frames of `device` with this tag. VLAN 0 is a priority and not a VLAN.
 #[inline(always)]
 fn vlan_device(device: u32, tag: u16) -> Result<u32, Reason> {
     let vlan = u32::from(tag & VLAN_ID);
@@ -158,15 +158,15 @@ fn vlan_device(device: u32, tag: u16) -> Result<u32, Reason> {
         return Ok(device);
     }
     let key = VlanKey { device, vlan };
-    // SAFETY: acctd removes entries while programs run, and an element that is removed may be used
-    // anew: then this is another device's index, and the packet was for a device that has just gone.
+    // SAFETY: acctd removes entries while programs run, and the kernel may reuse a removed element. Then this is
+    // another device's index, and the packet was for a device that was just removed.
     unsafe { ACCTD_VLANS.get(key) }
         .copied()
         .ok_or(reason::UNKNOWN_VLAN)
 }
 
-/// Whoever sends a frame with a tag in it decides where its network header is, so the tags are
-/// counted from the front. (Tags of VLAN devices are not in the packet yet.)
+/// The sender of a frame with tags in it sets its network header, which may be anywhere. So tags are read from
+/// the front. (Tags of VLAN devices are not in the packet yet.)
 #[inline(always)]
 fn behind_tags_of_egress(ctx: &TcContext) -> Result<(Version, Header), Reason> {
     let mut at = Header {
@@ -188,7 +188,7 @@ fn behind_tags_of_egress(ctx: &TcContext) -> Result<(Version, Header), Reason> {
 }
 
 impl Header {
-    /// The header that stands so far behind the place where the kernel looks for it.
+    /// The header at `offset` from the kernel's network header.
     #[inline(always)]
     pub(super) fn at_network(offset: u32) -> Self {
         Self {
@@ -197,13 +197,13 @@ impl Header {
         }
     }
 
-    /// The same one, at an offset that has been stored.
+    /// The same header, at a stored offset.
     #[inline(always)]
     pub(super) fn again_at(self, offset: u32) -> Self {
         Self { offset, ..self }
     }
 
-    /// The bytes at `offset` from the IP header on; `None` behind the end of the packet's linear part.
+    /// The bytes at `offset` from the IP header; `None` after the end of the packet's linear part.
     #[inline(always)]
     pub(super) fn load<T: Copy>(self, ctx: &TcContext, offset: u32) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();
@@ -212,8 +212,8 @@ impl Header {
         is_read.then(|| unsafe { value.assume_init() })
     }
 
-    /// As [`Self::load`], also where the bytes are not in the linear part of the packet, which is all
-    /// that the helper reads. Then they are pulled there, as the kernel does behind this hook.
+    /// As [`Self::load`], but pulls bytes into the linear part if necessary, as the kernel does after this hook:
+    /// the helper reads only that part.
     #[inline(always)]
     pub(super) fn load_or_pull<T: Copy>(self, ctx: &TcContext, offset: u32) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();
@@ -227,7 +227,7 @@ impl Header {
         is_read.then(|| unsafe { value.assume_init() })
     }
 
-    /// Whether it could be read.
+    /// Returns whether it could be read.
     #[inline(always)]
     fn read<T: Copy>(self, ctx: &TcContext, offset: u32, value: &mut MaybeUninit<T>) -> bool {
         // SAFETY: the helper writes as many bytes as `value` has.
@@ -243,20 +243,20 @@ impl Header {
         failed == 0
     }
 
-    /// Whether the frame has `length` bytes from the IP header on.
+    /// Whether the frame has `length` bytes, starting at the IP header.
     #[inline(always)]
     pub(super) fn has(self, ctx: &TcContext, length: u32) -> bool {
         let length = self.offset.saturating_add(length);
         let Some(rest) = ctx.len().checked_sub(length) else {
             return false;
         };
-        // On Ethernet this is exact, on devices without a link-layer header it errs to the safe
-        // side. It saves a look at the packet's last byte, which no cache has.
+        // Exact on Ethernet, cautious on devices without a link-layer header. This avoids reading the
+        // packet's last byte, which is in no cache.
         if self.offset == 0 && rest >= ETHERNET {
             return true;
         }
-        // It has, if the link-layer header is no longer than the rest. That can only be seen by
-        // where the linear part ends, counted from the one header and from the other.
+        // True if the link-layer header is no longer than the rest. Only the end of the linear part, as seen
+        // from both headers, shows that.
         let Some(in_linear) = linear_length(ctx).checked_sub(rest) else {
             return true;
         };
