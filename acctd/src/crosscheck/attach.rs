@@ -18,7 +18,7 @@ use crate::crosscheck::tc_netlink::index_of;
 /// acctd's programs on one interface.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    /// The interface's index when they were attached. An interface that comes back has another one.
+    /// The interface's index when they were attached. An interface that comes back may have another one.
     pub(crate) index: u32,
     interface: String,
     // Dropped in this order: the filters before their qdisc.

@@ -67,18 +67,18 @@ struct Epoch {
 
 /// An epoch that is over.
 #[derive(Debug)]
-pub struct ClosedEpoch {
+pub(crate) struct ClosedEpoch {
     /// `None` before the first period and after the last.
-    pub period: Option<PeriodIndex>,
+    pub(crate) period: Option<PeriodIndex>,
     /// Whether it has the packets of exactly this period, and the programs saw all of them. False, for example,
     /// if acctd did not run for so long that one epoch counted several periods.
-    pub is_exact: bool,
+    pub(crate) is_exact: bool,
     /// For each side, whether packets were delayed between the program and the rules ([`super::delays`]).
-    pub is_delayed: [bool; 2],
+    pub(crate) is_delayed: [bool; 2],
     /// The content of its map.
-    pub counts: EpochCounts,
+    pub(crate) counts: EpochCounts,
     /// The time it took to read the map.
-    pub drained_in: Duration,
+    pub(crate) drained_in: Duration,
 }
 
 impl Epochs {

@@ -80,7 +80,7 @@ impl Interfaces {
             match interface.attach(ebpf, config.attach) {
                 Err(AttachError::Permanent(error)) => return Err(error),
                 Err(AttachError::Temporary(error)) => {
-                    interface.set_problem(Some(format!("{error:#}")))
+                    interface.set_problem(Some(format!("{error:#}")));
                 }
                 Ok(()) => {}
             }

@@ -5,6 +5,6 @@ pub mod logging;
 pub(crate) mod metrics;
 pub(crate) mod process_usage;
 pub(crate) mod profile;
-pub mod state;
+pub(crate) mod state;
 pub mod status;
 pub(crate) mod warnings;

@@ -30,49 +30,46 @@ const DISK_FAILS: Duration = Duration::from_secs(30);
 
 /// Shared by the threads that record and those that read.
 #[derive(Debug)]
-pub struct RuntimeState {
+pub(crate) struct RuntimeState {
     /// When accounting began.
-    pub started: UnixNanos,
+    pub(crate) started: UnixNanos,
     started_at: Instant,
-    /// The time zone of what is shown.
-    pub zone: Zone,
-    /// The length of an interval.
-    pub interval: Duration,
+    pub(crate) zone: Zone,
+    pub(crate) interval: Duration,
     /// How often open intervals are saved.
-    pub checkpoint: Option<Duration>,
-    /// The interfaces that are cross-checked.
-    pub watched: Vec<Watched>,
+    pub(crate) checkpoint: Option<Duration>,
+    pub(crate) watched: Vec<Watched>,
     /// Each group with its counters since the start.
-    pub groups: Vec<(GroupConfig, Arc<SharedCounts>)>,
+    pub(crate) groups: Vec<(GroupConfig, Arc<SharedCounts>)>,
     /// From the end of an interval until the writer has it.
-    pub close_seconds: Histogram,
+    pub(crate) close_seconds: Histogram,
     /// The time to sort, write and sync a file.
-    pub write_seconds: Histogram,
+    pub(crate) write_seconds: Histogram,
     /// The time to read the kernel's map of an interval.
-    pub drain_seconds: Histogram,
+    pub(crate) drain_seconds: Histogram,
     snapshot: Mutex<Snapshot>,
 }
 
 /// What was recorded last.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The time of the engine's last tick.
     ticked_at: Instant,
     /// The open interval, from the time at which its file will begin.
-    pub open: Period,
-    /// Whether each group is bound, in the order of the groups.
-    pub bound: Vec<bool>,
+    pub(crate) open: Period,
+    /// In the order of the groups.
+    pub(crate) bound: Vec<bool>,
     /// Whether the rules that logged to each group are gone; empty if that is not known.
-    pub rules_gone: Vec<bool>,
+    pub(crate) rules_gone: Vec<bool>,
     samples: VecDeque<Sample>,
     /// What the writer has written, and what waits.
-    pub files: Files,
+    pub(crate) files: Files,
     /// The time of the last checkpoint.
-    pub saved: Option<UnixNanos>,
+    pub(crate) saved: Option<UnixNanos>,
     /// Why the last checkpoint failed, if it did.
-    pub save_error: Option<String>,
+    pub(crate) save_error: Option<String>,
     /// Without `--crosscheck`, inactive and empty.
-    pub crosscheck: CrossCheckState,
+    pub(crate) crosscheck: CrossCheckState,
 }
 
 #[derive(Clone, Debug)]
@@ -84,68 +81,61 @@ struct Sample {
 
 /// The writer's files, since the start.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// Files written.
-    pub n_written: u64,
+pub(crate) struct Files {
+    pub(crate) n_written: u64,
     /// Rows of these files.
-    pub rows: u64,
-    /// The last file written.
-    pub last: Option<LastFile>,
+    pub(crate) rows: u64,
+    pub(crate) last: Option<LastFile>,
     /// Closed intervals without a file.
-    pub waiting_intervals: usize,
+    pub(crate) waiting_intervals: usize,
     /// Rows of these intervals, before groups are merged.
-    pub waiting_rows: usize,
+    pub(crate) waiting_rows: usize,
     /// Lines not yet in `intervals.jsonl`.
-    pub waiting_lines: usize,
+    pub(crate) waiting_lines: usize,
     /// The error of the last write, and since when writes fail.
-    pub error: Option<(String, Instant)>,
+    pub(crate) error: Option<(String, Instant)>,
 }
 
-/// A file that was written.
 #[derive(Clone, Debug)]
-pub struct LastFile {
+pub(crate) struct LastFile {
     /// Without its directory.
-    pub name: String,
-    /// The interval that it covers.
-    pub period: Period,
+    pub(crate) name: String,
+    pub(crate) period: Period,
     /// Without the header.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// The sum over all groups.
-    pub counts: Counts,
+    pub(crate) counts: Counts,
     /// The time at which it was complete.
-    pub written: UnixNanos,
+    pub(crate) written: UnixNanos,
 }
 
 /// The cross-check, since the start.
 #[derive(Clone, Debug, Default)]
-pub struct CrossCheckState {
+pub(crate) struct CrossCheckState {
     /// False if it has failed.
-    pub is_active: bool,
+    pub(crate) is_active: bool,
     /// Of all files.
-    pub total: VerdictSummary,
+    pub(crate) total: VerdictSummary,
     /// Of the last file.
-    pub last: Option<VerdictSummary>,
+    pub(crate) last: Option<VerdictSummary>,
     /// Packets that the programs counted for no prefix, by reason.
-    pub uncounted: BTreeMap<&'static str, u64>,
+    pub(crate) uncounted: BTreeMap<&'static str, u64>,
     /// How often and for how long each program ran, if the kernel measures it.
-    pub programs: Vec<ProgramRun>,
+    pub(crate) programs: Vec<ProgramRun>,
     /// In the order of the command line.
-    pub interfaces: Vec<InterfaceState>,
+    pub(crate) interfaces: Vec<InterfaceState>,
 }
 
 /// Packets and bytes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
-    /// Packets per second.
-    pub packets: f64,
-    /// Bytes per second.
-    pub bytes: f64,
+pub(crate) struct Rate {
+    pub(crate) packets: f64,
+    pub(crate) bytes: f64,
 }
 
 impl RuntimeState {
     /// All groups are bound, and nothing is written yet.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         counts: impl IntoIterator<Item = Arc<SharedCounts>>,
         started: UnixNanos,
@@ -194,19 +184,17 @@ impl RuntimeState {
     }
 
     /// A copy, so that nobody holds the lock for long.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.lock().clone()
     }
 
     /// The time since the start, by the monotonic clock.
-    #[must_use]
-    pub fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.started_at.elapsed()
     }
 
     /// Records the engine's tick: the open interval, and whether each group is bound.
-    pub fn record_tick(&self, open: Period, bound: impl IntoIterator<Item = bool>) {
+    pub(crate) fn record_tick(&self, open: Period, bound: impl IntoIterator<Item = bool>) {
         let counts = self.groups.iter().map(|(_, counts)| {
             let counts = counts.load();
             (counts.packets, counts.bytes)
@@ -224,12 +212,12 @@ impl RuntimeState {
     }
 
     /// Records whether the rules that logged to each group are gone.
-    pub fn record_rules(&self, gone: Vec<bool>) {
+    pub(crate) fn record_rules(&self, gone: Vec<bool>) {
         self.lock().rules_gone = gone;
     }
 
     /// Records the cross-check's programs and interfaces; `None` if it has failed.
-    pub fn record_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
+    pub(crate) fn record_crosscheck(&self, looked: Option<(Vec<ProgramRun>, Vec<InterfaceState>)>) {
         let mut snapshot = self.lock();
         let crosscheck = &mut snapshot.crosscheck;
         crosscheck.is_active = looked.is_some();
@@ -245,7 +233,7 @@ impl RuntimeState {
     }
 
     /// Records the file of a closed interval, which took `took` to write.
-    pub fn record_file(
+    pub(crate) fn record_file(
         &self,
         closed: &ClosedInterval,
         name: &str,
@@ -278,7 +266,7 @@ impl RuntimeState {
     }
 
     /// Records what waits for the disk, and since when the disk fails or does not answer.
-    pub fn record_backlog(
+    pub(crate) fn record_backlog(
         &self,
         intervals: usize,
         rows: usize,
@@ -293,7 +281,7 @@ impl RuntimeState {
     }
 
     /// Records a checkpoint of the open intervals as of this time, or its error.
-    pub fn record_checkpoint(&self, saved: &io::Result<UnixNanos>) {
+    pub(crate) fn record_checkpoint(&self, saved: &io::Result<UnixNanos>) {
         let mut snapshot = self.lock();
         match saved {
             Ok(at) => {
@@ -327,8 +315,7 @@ impl Snapshot {
     }
 
     /// A group's rate over the last ten seconds.
-    #[must_use]
-    pub fn rate(&self, group: usize) -> Rate {
+    pub(crate) fn rate(&self, group: usize) -> Rate {
         let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
             return Rate::default();
         };
@@ -352,15 +339,13 @@ impl Snapshot {
 
     /// What keeps interfaces from being cross-checked, a line each. These do not make acctd unhealthy: accounting
     /// continues, and a restart would not help.
-    #[must_use]
-    pub fn crosscheck_problems(&self) -> Vec<String> {
+    pub(crate) fn crosscheck_problems(&self) -> Vec<String> {
         let interfaces = self.crosscheck.interfaces.iter();
         interfaces.filter_map(|one| one.problem.clone()).collect()
     }
 
     /// What keeps acctd from counting or writing, a line each.
-    #[must_use]
-    pub fn problems(&self, groups: &[(GroupConfig, Arc<SharedCounts>)]) -> Vec<String> {
+    pub(crate) fn problems(&self, groups: &[(GroupConfig, Arc<SharedCounts>)]) -> Vec<String> {
         let mut problems = Vec::new();
         for ((config, _), _) in groups
             .iter()
