@@ -82,7 +82,7 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
     vec![
         // What stops all is named before what stops some.
         (nft("tcp dport 23 drop; ct state established,related accept; drop; LOG5"), "never-reached", "'drop'"),
-        (nft("tcp dport 23 drop; udp dport 53 drop; ct state established,related accept; LOG5"), "behind-verdict", "packets of established connections do not reach the rule: 'ct state established,related accept'"),
+        (nft("tcp dport 23 drop; udp dport 53 drop; ct state established,related accept; LOG5"), "behind-verdict", "packets of established connections do not reach the rule, because 'ct state established,related accept'"),
         (iptables("-A INPUT -j REJECT; -A INPUT LOG5"), "never-reached", "-j REJECT"),
         (iptables("-A INPUT -j NFQUEUE --queue-num 1; -A INPUT LOG5"), "never-reached", "NFQUEUE"),
         (iptables("-t mangle -A PREROUTING -p tcp -j TPROXY --on-port 80; -t mangle -A PREROUTING LOG5"), "behind-verdict", "some packets"),
@@ -100,7 +100,7 @@ fn left_out() -> Vec<(String, &'static str, &'static str)> {
         // Of one priority, what is loaded later comes first.
         (format!("{}; {}", nft("LOG5"), base("r", "input", 0, "drop")), "never-reached", "'drop' (chain c of table inet r"),
         // A limit of all packets is there to be met, and one of each source where it is low.
-        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that match 'limit rate over 1000/second' do not reach the rule: 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them earlier"),
+        (nft("limit rate over 1000/second drop; LOG5"), "behind-verdict", "packets that match 'limit rate over 1000/second' do not reach the rule, because 'limit rate over 1000/second drop' (chain c of table inet filter, handle 2) drops them earlier"),
         (nft("ct count over 1000 drop; LOG5"), "behind-verdict", "'ct count over 1000'"),
         (iptables("-A INPUT -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name h -j DROP; -A INPUT LOG5"), "behind-verdict", "packets that match '-m hashlimit --hashlimit-above 10/sec"),
         // What the rule itself leaves out.

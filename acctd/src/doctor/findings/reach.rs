@@ -42,7 +42,7 @@ pub(super) fn reach(
                 group,
                 Some(rule),
                 format!(
-                    "no packet reaches the rule: {}",
+                    "no packet reaches the rule, because {}",
                     stops(obstacle, "all of them")
                 ),
                 cure(rule, obstacle),
@@ -168,7 +168,7 @@ fn partly_stopped(
         (severity(worst), "behind-verdict"),
         group,
         Some(rule),
-        format!("{which}: {}{others}", stops(worst, "them")),
+        format!("{which}, because {}{others}", stops(worst, "them")),
         cure(rule, worst),
     );
 }

@@ -34,7 +34,7 @@ pub(super) fn rules(config: &Config, facts: &Facts, ruleset: &Ruleset, all: &mut
     unread_groups(config, facts, ruleset, all);
 }
 
-/// nft and iptables-save require CAP_NET_ADMIN.
+/// nft and iptables-save require `CAP_NET_ADMIN`.
 pub(super) fn cure_of_unreadable(facts: &Facts) -> String {
     let is_admin = facts
         .capabilities

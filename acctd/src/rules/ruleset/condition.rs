@@ -29,7 +29,7 @@ impl Families {
         }
     }
 
-    /// Accepts the names of nft and the EtherTypes; another protocol is none of both.
+    /// Accepts the names of nft and the Ethernet types; another protocol is none of both.
     pub(super) fn parse(name: &str) -> Self {
         match name {
             "ipv4" | "ip" | "0x0800" => Self::IP4,
@@ -166,15 +166,15 @@ impl Value {
 }
 
 impl Match {
-    /// The condition that `key` passes `test`; `text` is how the rule writes it.
-    pub(crate) fn new(key: Key, test: Test, text: String) -> Self {
-        let test = match (&key, test) {
+    /// `wanted` are the values of `key` that match; `text` is how the rule writes it.
+    pub(crate) fn new(key: Key, wanted: Test, text: String) -> Self {
+        let test = match (&key, wanted) {
             // There are few states. As a list of matching values, conditions can be compared.
             (Key::State, Test::NotIn(values)) => {
                 let others = STATES.iter().map(|state| Value::Word((*state).to_owned()));
                 Test::In(others.filter(|state| !values.contains(state)).collect())
             }
-            (_, test) => test,
+            (_, wanted) => wanted,
         };
         Self {
             key,
