@@ -168,7 +168,7 @@ impl Value {
 impl Match {
     /// `wanted` are the values of `key` that match; `text` is how the rule writes it.
     pub(crate) fn new(key: Key, wanted: Test, text: String) -> Self {
-        let test = match (&key, wanted) {
+        let wanted = match (&key, wanted) {
             // There are few states. As a list of matching values, conditions can be compared.
             (Key::State, Test::NotIn(values)) => {
                 let others = STATES.iter().map(|state| Value::Word((*state).to_owned()));
@@ -178,7 +178,7 @@ impl Match {
         };
         Self {
             key,
-            test,
+            test: wanted,
             text,
             set: None,
         }
