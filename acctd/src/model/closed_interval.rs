@@ -16,7 +16,7 @@ use crate::model::verdict::Judgement;
 /// that have left their readers. So an open period cannot be written.
 #[derive(Debug)]
 pub struct ClosedInterval {
-    /// The time that it covers. The first and the last of a run are shorter than the interval.
+    /// The time that it covers. The first and the last of a run may be shorter than the interval.
     pub period: Period,
     /// One element per group.
     pub groups: Vec<GroupInterval>,
@@ -45,7 +45,7 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapCause {
-    /// acctd was killed. What it counted after its last checkpoint is lost, and so is what was logged before
+    /// acctd was killed. What it counted after its last checkpoint is lost, and nothing was received before
     /// the next start.
     Killed,
     /// The kernel had no socket bound to the group.
