@@ -24,6 +24,17 @@ pub enum Accumulator {
     Ip6(Slots<u128>),
 }
 
+/// The same expression for each kind of key.
+macro_rules! each {
+    ($accumulator:expr, $slots:ident => $result:expr) => {
+        match $accumulator {
+            Accumulator::Ip4($slots) => $result,
+            Accumulator::Ip6Half($slots) => $result,
+            Accumulator::Ip6($slots) => $result,
+        }
+    };
+}
+
 impl Accumulator {
     /// An empty accumulator. Its first open period is the one that holds `now`.
     #[must_use]
@@ -38,38 +49,22 @@ impl Accumulator {
 
     /// Counts the packets of one datagram, received at `now`.
     pub fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
-        match self {
-            Self::Ip4(slots) => slots.absorb(datagram, now),
-            Self::Ip6Half(slots) => slots.absorb(datagram, now),
-            Self::Ip6(slots) => slots.absorb(datagram, now),
-        }
+        each!(self, slots => slots.absorb(datagram, now))
     }
 
     /// Counts that the kernel has dropped datagrams. The next sequence number shows how many packets.
     pub fn overrun(&mut self, now: UnixNanos) {
-        match self {
-            Self::Ip4(slots) => slots.overrun(now),
-            Self::Ip6Half(slots) => slots.overrun(now),
-            Self::Ip6(slots) => slots.overrun(now),
-        }
+        each!(self, slots => slots.overrun(now))
     }
 
     /// The socket is empty at `now`.
     pub fn emptied(&mut self, now: UnixNanos) {
-        match self {
-            Self::Ip4(slots) => slots.overruns.note_empty(now),
-            Self::Ip6Half(slots) => slots.overruns.note_empty(now),
-            Self::Ip6(slots) => slots.overruns.note_empty(now),
-        }
+        each!(self, slots => slots.overruns.note_empty(now))
     }
 
     /// When the kernel restarted its packet numbers, if it did since the last call.
     pub fn take_renumbered(&mut self) -> Option<Period> {
-        match self {
-            Self::Ip4(slots) => slots.renumbered.take(),
-            Self::Ip6Half(slots) => slots.renumbered.take(),
-            Self::Ip6(slots) => slots.renumbered.take(),
-        }
+        each!(self, slots => slots.renumbered.take())
     }
 
     /// A copy of the open periods, which stay open.
@@ -94,70 +89,42 @@ impl Accumulator {
     /// Closes all periods and starts again at `now`, which may be before or after them.
     pub fn restart(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
         let closed = self.close_before(PeriodIndex(i64::MAX));
-        match self {
-            Self::Ip4(slots) => slots.reopen(now),
-            Self::Ip6Half(slots) => slots.reopen(now),
-            Self::Ip6(slots) => slots.reopen(now),
-        }
+        each!(self, slots => slots.reopen(now));
         closed
     }
 
     /// Closes all periods for good.
     pub fn finish(&mut self, now: UnixNanos) -> Vec<ClosedSlot> {
-        match self {
-            Self::Ip4(slots) => slots.count_overruns_without_gap(now),
-            Self::Ip6Half(slots) => slots.count_overruns_without_gap(now),
-            Self::Ip6(slots) => slots.count_overruns_without_gap(now),
-        }
+        each!(self, slots => slots.count_overruns_without_gap(now));
         self.restart(now)
     }
 
     /// How far the group has been read.
     #[must_use]
     pub fn position(&self) -> Position {
-        match self {
-            Self::Ip4(slots) => slots.position(),
-            Self::Ip6Half(slots) => slots.position(),
-            Self::Ip6(slots) => slots.position(),
-        }
+        each!(self, slots => slots.position())
     }
 
     /// Continues where an earlier process ended.
     pub fn resume_from(&mut self, position: Position) {
-        match self {
-            Self::Ip4(slots) => slots.resume_from(position),
-            Self::Ip6Half(slots) => slots.resume_from(position),
-            Self::Ip6(slots) => slots.resume_from(position),
-        }
+        each!(self, slots => slots.resume_from(position))
     }
 
     /// The next packets come from another socket, which has other numbers.
     pub fn forget_sequence(&mut self, now: UnixNanos) {
-        match self {
-            Self::Ip4(slots) => slots.forget_sequence(now),
-            Self::Ip6Half(slots) => slots.forget_sequence(now),
-            Self::Ip6(slots) => slots.forget_sequence(now),
-        }
+        each!(self, slots => slots.forget_sequence(now))
     }
 
     /// Periods that may lack packets whose loss is counted in a later period, or is not known yet.
     #[must_use]
     pub fn open_loss(&self) -> Option<Range<PeriodIndex>> {
-        match self {
-            Self::Ip4(slots) => slots.open_loss(),
-            Self::Ip6Half(slots) => slots.open_loss(),
-            Self::Ip6(slots) => slots.open_loss(),
-        }
+        each!(self, slots => slots.open_loss())
     }
 
     /// The counters since the start.
     #[must_use]
     pub fn totals(&self) -> &Counts {
-        match self {
-            Self::Ip4(slots) => &slots.totals,
-            Self::Ip6Half(slots) => &slots.totals,
-            Self::Ip6(slots) => &slots.totals,
-        }
+        each!(self, slots => &slots.totals)
     }
 }
 

@@ -222,32 +222,40 @@ impl Reader {
     }
 
     fn read_burst(&mut self) -> io::Result<()> {
-        let Some(source) = &mut self.source else {
-            return Ok(());
-        };
         let mut n_read = 0;
         let mut emptied = false;
         while n_read < BURST && !emptied {
-            let received = source.socket.receive(&mut self.buffer)?;
-            let now = UnixNanos::now();
-            match received {
-                Received::Datagram(length) => {
-                    let datagram = &self.buffer[..length];
-                    if !source.is_answer(datagram) {
-                        self.accumulator.absorb(datagram, now);
-                    }
-                    n_read += 1;
-                }
-                Received::Overrun => self.accumulator.overrun(now),
-                Received::Nothing => {
-                    self.accumulator.emptied(now);
-                    emptied = true;
-                }
+            match self.receive()? {
+                Received::Datagram(_) => n_read += 1,
+                Received::Overrun => {}
+                Received::Nothing => emptied = true,
             }
         }
         self.counts.publish(self.accumulator.totals());
-        source.pace.note_read(n_read, emptied);
+        if let Some(source) = &mut self.source {
+            source.pace.note_read(n_read, emptied);
+        }
         Ok(())
+    }
+
+    /// Receives once, and counts what has arrived.
+    fn receive(&mut self) -> io::Result<Received> {
+        let Some(source) = &mut self.source else {
+            return Ok(Received::Nothing);
+        };
+        let received = source.socket.receive(&mut self.buffer)?;
+        let now = UnixNanos::now();
+        match received {
+            Received::Datagram(length) => {
+                let datagram = &self.buffer[..length];
+                if !source.is_answer(datagram) {
+                    self.accumulator.absorb(datagram, now);
+                }
+            }
+            Received::Overrun => self.accumulator.overrun(now),
+            Received::Nothing => self.accumulator.emptied(now),
+        }
+        Ok(received)
     }
 
     fn execute(&mut self, command: Command) -> Closed {
@@ -293,29 +301,16 @@ impl Reader {
 
     /// Reads until the socket is empty, or as much as it can have held at the start: under a flood it is never empty.
     fn drain(&mut self) -> io::Result<()> {
-        let Some(source) = &mut self.source else {
-            return Ok(());
-        };
-        let mut left = source.socket.receive_buffer();
+        let source = self.source.as_ref();
+        let mut left = source.map_or(0, |source| source.socket.receive_buffer());
         loop {
-            let received = source.socket.receive(&mut self.buffer)?;
-            let now = UnixNanos::now();
-            match received {
-                Received::Datagram(length) => {
-                    let datagram = &self.buffer[..length];
-                    if !source.is_answer(datagram) {
-                        self.accumulator.absorb(datagram, now);
-                    }
-                    match left.checked_sub(length + SKB_OVERHEAD) {
-                        Some(less) => left = less,
-                        None => break,
-                    }
-                }
-                Received::Overrun => self.accumulator.overrun(now),
-                Received::Nothing => {
-                    self.accumulator.emptied(now);
-                    break;
-                }
+            match self.receive()? {
+                Received::Datagram(length) => match left.checked_sub(length + SKB_OVERHEAD) {
+                    Some(less) => left = less,
+                    None => break,
+                },
+                Received::Overrun => {}
+                Received::Nothing => break,
             }
         }
         self.counts.publish(self.accumulator.totals());
