@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_lives_as_long_as_its_holder_whoever_else_has_it() {
+    fn a_claim_lasts_until_its_holder_drops_it() {
         // No kernel reaches this id.
         const PROGRAM: u32 = ID_BITS - 7;
         assert!(!is_claimed(PROGRAM));

@@ -193,7 +193,7 @@ impl Page<'_> {
             .map(|((labels, _), is_bound)| (labels.clone(), flag(*is_bound)));
         self.gauges(
             "acctd_group_bound",
-            "Whether the kernel hands the group's packets to acctd",
+            "Whether the kernel delivers the group's packets to acctd",
             bound,
         )?;
         let gone = groups
