@@ -49,17 +49,17 @@ impl Accumulator {
 
     /// Counts the packets of one datagram, received at `now`.
     pub fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
-        each!(self, slots => slots.absorb(datagram, now))
+        each!(self, slots => slots.absorb(datagram, now));
     }
 
     /// Counts that the kernel has dropped datagrams. The next sequence number shows how many packets.
     pub fn overrun(&mut self, now: UnixNanos) {
-        each!(self, slots => slots.overrun(now))
+        each!(self, slots => slots.overrun(now));
     }
 
     /// The socket is empty at `now`.
     pub fn emptied(&mut self, now: UnixNanos) {
-        each!(self, slots => slots.overruns.note_empty(now))
+        each!(self, slots => slots.overruns.note_empty(now));
     }
 
     /// When the kernel restarted its packet numbers, if it did since the last call.
@@ -107,12 +107,12 @@ impl Accumulator {
 
     /// Continues where an earlier process ended.
     pub fn resume_from(&mut self, position: Position) {
-        each!(self, slots => slots.resume_from(position))
+        each!(self, slots => slots.resume_from(position));
     }
 
     /// The next packets come from another socket, which has other numbers.
     pub fn forget_sequence(&mut self, now: UnixNanos) {
-        each!(self, slots => slots.forget_sequence(now))
+        each!(self, slots => slots.forget_sequence(now));
     }
 
     /// Periods that may lack packets whose loss is counted in a later period, or is not known yet.
