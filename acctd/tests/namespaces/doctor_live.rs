@@ -355,7 +355,8 @@ fn nothing_is_left() -> Result<()> {
     let output = command.output()?;
     let is_built_so = cfg!(feature = "fault-points");
     ensure!(
-        String::from_utf8_lossy(&output.stderr).contains("a panic at measuring") == is_built_so
+        String::from_utf8_lossy(&output.stderr).contains("ACCTD_PANIC_AT is measuring")
+            == is_built_so
     );
     ensure_nothing_is_left(&rig)?;
     // A killed one's table goes with the next one, and with the rules.

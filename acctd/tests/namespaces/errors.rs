@@ -178,7 +178,7 @@ fn what_another_user_may_not_write() -> Result<()> {
         let cure = "change its owner or mode";
         refused(directory, "cannot write to log directory", cure)?;
         let below = directory.join("below");
-        refused(&below, "cannot make log directory", "make it yourself")?;
+        refused(&below, "cannot make log directory", "create it yourself")?;
     }
     let output = as_nobody(&rig)?
         .args(["-ip4-src-group=5", "-log-directory"])
@@ -333,7 +333,7 @@ fn each_bad_flag() -> Result<()> {
             "group 5 is used twice",
         ),
         (&["-ip4-src-group=65536"], "not an NFLOG group"),
-        (&["-ip4-src-group=0,5"], "group 0 is \"off\""),
+        (&["-ip4-src-group=0,5"], "group 0 means \"off\""),
         (
             &["-ip4-src-group=5", "-ip4-prefix-length=33"],
             "33 is not in 0..=32",

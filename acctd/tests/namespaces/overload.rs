@@ -40,7 +40,7 @@ fn an_overflow_that_no_packet_follows() -> Result<()> {
     acctd.signal(Signal::TERM)?;
     acctd.signal(Signal::CONT)?;
     let ended = acctd.wait()?;
-    ended.line("how many are lost is not known")?;
+    ended.line("the number of lost packets is not known")?;
     let summaries = rig.summaries()?;
     ensure!(
         summaries.len() == 1 && summaries[0]["lost_is_complete"] == false,

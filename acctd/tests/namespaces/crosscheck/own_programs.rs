@@ -171,11 +171,11 @@ fn each_bad_flag() -> Result<()> {
         ("-crosscheck=lan0:", ["lan0:", "neither"]),
         (
             "-crosscheck=",
-            ["cannot be the name of an interface", "\"\""],
+            ["is not a valid name of an interface", "\"\""],
         ),
         (
             "-crosscheck=a-name-of-16-byt",
-            ["a-name-of-16-byt", "cannot be the name"],
+            ["a-name-of-16-byt", "is not a valid name"],
         ),
         ("-crosscheck=lan0,lan0:near", ["lan0", "twice"]),
         ("-crosscheck-attach=xdp", ["xdp", "auto, tcx, clsact"]),

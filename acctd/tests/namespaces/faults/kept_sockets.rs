@@ -24,12 +24,12 @@ use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "killed_with_its_sockets_kept_what_waits_is_in_its_own_interval",
         || killed_with_its_sockets_kept(|_| Ok(())),
     ),
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "killed_before_it_reads_an_answer_of_the_kernel_what_waits_is_in_its_own_interval",
         || {
             killed_with_its_sockets_kept(|acctd| {
@@ -41,17 +41,17 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "killed_with_its_sockets_kept_the_interval_goes_on_from_its_checkpoint",
         killed_with_a_checkpoint,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "a_descriptor_that_is_not_the_groups_socket_is_refused",
         a_foreign_descriptor,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "a_note_that_is_damaged_or_foreign_is_not_used",
         a_damaged_note,
     ),

@@ -17,7 +17,7 @@ use testkit::traffic::TrafficArgs;
 use super::manager::Manager;
 use crate::errors::{as_nobody_with, fails, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, read_files, totals, within};
-use crate::waiting::{wait_for_files, wait_for_lines, wait_until};
+use crate::waiting::{wait_for_files, wait_for_lines, wait_until, wait_until_saved};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
         acctd_may_not_read_the_table,
     ),
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "the_groups_socket_fails_and_another_takes_its_place",
         the_socket_fails,
     ),
@@ -356,6 +356,7 @@ fn the_group_was_taken_over() -> Result<()> {
     let args = [ONE_HOUR, &["-checkpoint=100ms"]].concat();
     let acctd = rig.acctd(&args)?;
     send(&rig, 1_000)?;
+    wait_until_saved(&rig.log_directory(), 1_000)?;
     let start = Utc::now();
     acctd.stop(Signal::KILL)?;
     let thief = start_elsewhere(&rig)?;

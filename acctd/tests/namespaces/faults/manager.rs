@@ -26,7 +26,8 @@ use crate::rig::{Acctd, Ended, Rig};
 use crate::waiting::PATIENCE;
 
 /// The part of a service manager that keeps descriptors, as systemd does it: it takes messages from a
-/// datagram socket, and hands over at each start what it holds.
+/// datagram socket, and passes what it holds to acctd at each start. A test with it runs alone: a program that
+/// another test starts has, until its exec, a copy of each descriptor of this one, and so keeps a group bound.
 pub(super) struct Manager {
     path: PathBuf,
     told: Arc<Mutex<Told>>,

@@ -21,47 +21,47 @@ use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "restarted_ten_times_under_traffic_no_packet_is_lost",
         restarted_ten_times,
     ),
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "restarted_too_slowly_for_the_traffic_the_loss_is_exact",
         restarted_too_slowly,
     ),
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "restarted_without_the_right_to_read_the_kernels_table_no_packet_is_lost",
         restarted_without_the_table,
     ),
     (
-        Needs::Root,
+        Needs::Alone(&Needs::Root),
         "restarted_with_a_cross_check_there_is_no_false_verdict",
         restarted_with_a_cross_check,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "restarted_without_a_group_its_socket_is_let_go",
         restarted_without_a_group,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "restarted_after_a_start_that_was_refused_nothing_is_lost",
         restarted_after_a_refusal,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "restarted_without_a_service_manager_is_a_stop",
         restarted_without_a_manager,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "restarted_after_an_overrun_what_is_lost_is_complete_only_if_a_packet_shows_it",
         restarted_after_an_overrun,
     ),
     (
-        Needs::Namespace,
+        Needs::Alone(&Needs::Namespace),
         "stopped_for_good_nothing_is_kept_and_nothing_lost",
         stopped_for_good,
     ),
