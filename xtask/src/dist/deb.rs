@@ -16,7 +16,7 @@ use super::packing::Packing;
 const CARGO_DEB: &str = "3.8.0";
 
 pub(super) fn package(packing: &Packing<'_>) -> Result<PathBuf> {
-    let mut build = packing.tool("cargo-deb", CARGO_DEB, "dev")?;
+    let mut build = packing.tool("cargo-deb", CARGO_DEB, "0")?;
     build
         .args(["--package", "acctd", "--no-build", "--output"])
         .arg(packing.place)

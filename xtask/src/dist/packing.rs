@@ -27,8 +27,8 @@ pub(super) struct Packing<'a> {
 
 impl Packing<'_> {
     /// A tool that packs the sources.
-    pub(super) fn tool(&self, name: &str, version: &str, profile: &str) -> Result<Command> {
-        let mut command = Command::new(tool(self.target, name, version, profile)?);
+    pub(super) fn tool(&self, name: &str, version: &str, opt_level: &str) -> Result<Command> {
+        let mut command = Command::new(tool(self.target, name, version, opt_level)?);
         command
             .env("CARGO", cargo())
             .env("SOURCE_DATE_EPOCH", self.date)
@@ -37,13 +37,17 @@ impl Packing<'_> {
     }
 }
 
-/// A command of cargo's that others have written, built with `profile`.
-pub(super) fn tool(target: &Path, name: &str, version: &str, profile: &str) -> Result<PathBuf> {
+/// A command of cargo's that others have written, built with rustc's `opt_level`: they run for seconds, and take minutes to build.
+pub(super) fn tool(target: &Path, name: &str, version: &str, opt_level: &str) -> Result<PathBuf> {
     let tools = target.join("tools");
-    let install = ["install", name, "--version", version, "--profile", profile];
+    let install = ["install", name, "--version", version, "--profile", "dev"];
     // A minute or two on two cores; the next run finds it there.
     let how = ["--locked", "--quiet", "--root"];
-    run(Command::new(cargo()).args(install).args(how).arg(&tools))?;
+    let mut build = Command::new(cargo());
+    build
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", opt_level)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    run(build.args(install).args(how).arg(&tools))?;
     Ok(tools.join("bin").join(name))
 }
 

@@ -26,7 +26,7 @@ const WRAPPER: &str = "xtask/src/dist/rustc.sh";
 /// Builds acctd in the sources at `root`, into `target`.
 pub(super) fn build(root: &Path, target: &Path) -> Result<()> {
     let home = cargo_home()?;
-    let auditable = tool(target, "cargo-auditable", CARGO_AUDITABLE, "dev")?;
+    let auditable = tool(target, "cargo-auditable", CARGO_AUDITABLE, "0")?;
     let build = || {
         run(Command::new(&auditable)
             .args(["auditable", "build", "--release", "--locked", "-p", "acctd"])

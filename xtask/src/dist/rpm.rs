@@ -20,8 +20,8 @@ pub(super) fn package(packing: &Packing<'_>) -> Result<PathBuf> {
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH
     ));
-    // What it packs is compressed in Rust, which takes minutes where that is not optimised.
-    let mut build = packing.tool("cargo-generate-rpm", CARGO_GENERATE_RPM, "release")?;
+    // What it packs is compressed in Rust, which takes minutes if that is not optimised at all.
+    let mut build = packing.tool("cargo-generate-rpm", CARGO_GENERATE_RPM, "1")?;
     build
         .args(["generate-rpm", "--package", "acctd", "--target-dir"])
         .arg(packing.sources.join("target"))

@@ -21,7 +21,7 @@ pub(super) const NAME: &str = "acctd.cdx.json";
 
 /// Lists what the sources need, into `release`. This writes lists of the other crates beside those.
 pub(super) fn write(packing: &Packing<'_>, release: &Path) -> Result<PathBuf> {
-    let mut list = packing.tool("cargo-cyclonedx", CARGO_CYCLONEDX, "dev")?;
+    let mut list = packing.tool("cargo-cyclonedx", CARGO_CYCLONEDX, "0")?;
     list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"]);
     process::output(&mut list)?;
     let text = fs::read_to_string(packing.sources.join("acctd").join(NAME))?;
