@@ -81,7 +81,7 @@ impl Timeline {
     }
 
     /// Closes the periods before `first_open` and returns them, oldest first. `with_data` are those that have
-    /// packets. If there are more than [`MAX_SKIPPED_FILES`] periods, neighbours without packets are joined.
+    /// packets. If there are more than `MAX_SKIPPED_FILES` periods, neighbours without packets are joined.
     pub fn close_before(
         &mut self,
         first_open: PeriodIndex,

@@ -64,7 +64,7 @@ pub struct CrossCheckConfig {
     pub pin: Option<PathBuf>,
     /// One for each family that has a group.
     pub prefix_lengths: Vec<PrefixLength>,
-    /// The families and sides that have a group, as [`contract::accounted_bit`] numbers them.
+    /// The families and sides that have a group, as [`acctd_common::contract::accounted_bit`] numbers them.
     pub accounted: u8,
     /// Whether acctd's program logs each packet.
     pub debug: bool,

@@ -12,7 +12,7 @@ use crate::model::interval::Period;
 use crate::model::kernel_counts::{EpochCounts, REASONS};
 use crate::model::verdict::Judgement;
 
-/// A period that is over, and what was counted in it. Only [`crate::close::engine`] makes one, from ledgers
+/// A period that is over, and what was counted in it. Only `close::engine` makes one, from ledgers
 /// that have left their readers. So an open period cannot be written.
 #[derive(Debug)]
 pub struct ClosedInterval {
