@@ -86,10 +86,7 @@ impl KernelWatch {
     where
         F: FnOnce(&mut dyn KernelCount) -> Result<Vec<ClosedEpoch>> + Send + 'static,
     {
-        let Self::Active(kernel) = self else {
-            return Vec::new();
-        };
-        let Some(mut crosscheck) = kernel.take() else {
+        let Some(mut crosscheck) = self.take() else {
             return Vec::new();
         };
         let done = spawn_blocking(move || {
@@ -110,16 +107,20 @@ impl KernelWatch {
 
     /// Ends the cross-check. Returns the remaining epochs.
     pub(super) async fn finish(&mut self) -> Vec<ClosedEpoch> {
-        let Self::Active(kernel) = self else {
-            return Vec::new();
-        };
-        let Some(crosscheck) = kernel.take() else {
+        let Some(crosscheck) = self.take() else {
             return Vec::new();
         };
         match spawn_blocking(move || crosscheck.finish()).await {
             Ok(Ok(closed)) => closed,
             Ok(Err(error)) => self.give_up(&error),
             Err(panicked) => self.give_up(&panicked.into()),
+        }
+    }
+
+    fn take(&mut self) -> Option<Box<dyn KernelCount>> {
+        match self {
+            Self::Active(crosscheck) => crosscheck.take(),
+            Self::Off | Self::Failed => None,
         }
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use testkit::veth::add_address;
 
 use crate::rig::Rig;
+use crate::rules::rules_ok;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -256,11 +257,10 @@ fn all_is_well() -> Result<()> {
     let rig = Rig::new()?;
     let spread = ["-ip4-src-group=5,6", "-ip4-dst-group=7,8"];
     for format in ["nft", "iptables"] {
-        let mut apply = rig.router.command(rig.acctd_path());
-        apply
-            .args(["rules", "--apply", "--format", format])
-            .args(spread);
-        ensure!(apply.status()?.success());
+        rules_ok(
+            &rig,
+            &[&["--apply", "--format", format][..], &spread].concat(),
+        )?;
         is_well(&doctor(&rig, &spread)?).with_context(|| format)?;
     }
     Ok(())

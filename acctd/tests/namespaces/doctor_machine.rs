@@ -11,6 +11,7 @@ use testkit::veth::{Veth, add_address};
 use crate::doctor::{ALL, FIVE, doctor, findings, is_well, names_first};
 use crate::errors::as_nobody_with;
 use crate::rig::{Acctd, Rig, copy_program};
+use crate::rules::rules_ok;
 use crate::unwritable::{fill, mount_tmpfs};
 use crate::{Case, Needs};
 
@@ -50,14 +51,7 @@ pub(crate) const CASES: &[Case] = &[
 
 fn a_taken_group() -> Result<()> {
     let rig = Rig::new()?;
-    let apply = ["rules", "--apply", "-ip4-src-group=5"];
-    ensure!(
-        rig.router
-            .command(rig.acctd_path())
-            .args(apply)
-            .status()?
-            .success()
-    );
+    rules_ok(&rig, &["--apply", FIVE[0]])?;
     is_well(&doctor(&rig, FIVE)?)?;
     // Another program than acctd.
     let other = rig.scratch().join("ulogd");
@@ -86,9 +80,7 @@ fn a_taken_group() -> Result<()> {
 /// A note is no trouble: the exit code and the OK are those of a healthy machine.
 fn offloads() -> Result<()> {
     let rig = Rig::new()?;
-    let apply = ["rules", "--apply", FIVE[0]];
-    let mut command = rig.router.command(rig.acctd_path());
-    ensure!(command.args(apply).status()?.success());
+    rules_ok(&rig, &["--apply", FIVE[0]])?;
     let verbose = || -> Result<(Output, String)> {
         let output = doctor(&rig, &[FIVE, &["-verbose"]].concat())?;
         let text = String::from_utf8(output.stdout.clone())?;
@@ -185,13 +177,7 @@ fn missing_capabilities() -> Result<()> {
     names_first("nothing", &as_user("-all", FIVE)?, "no-cap-net-admin")?;
     let crosscheck = [FIVE, &["-crosscheck=lan0"]].concat();
     names_first("no BPF", &as_user("+net_admin", &crosscheck)?, "no-cap-bpf")?;
-    ensure!(
-        rig.router
-            .command(rig.acctd_path())
-            .args(["rules", "--apply", FIVE[0]])
-            .status()?
-            .success()
-    );
+    rules_ok(&rig, &["--apply", FIVE[0]])?;
     names_first(
         "no nice value",
         &as_user("+net_admin", FIVE)?,
@@ -207,13 +193,7 @@ fn a_small_receive_buffer() -> Result<()> {
         .trim()
         .parse()?;
     let rig = Rig::with_privilege(Privilege::UserNamespace)?;
-    ensure!(
-        rig.router
-            .command(rig.acctd_path())
-            .args(["rules", "--apply", FIVE[0]])
-            .status()?
-            .success()
-    );
+    rules_ok(&rig, &["--apply", FIVE[0]])?;
     let output = doctor(&rig, &[FIVE, &["-priority=19"]].concat())?;
     if limit < 16 * 1024 * 1024 {
         let line = names_first("a small buffer", &output, "small-receive-buffer")?;
@@ -229,13 +209,7 @@ fn a_small_receive_buffer() -> Result<()> {
 
 fn the_log_directory() -> Result<()> {
     let rig = Rig::new()?;
-    ensure!(
-        rig.router
-            .command(rig.acctd_path())
-            .args(["rules", "--apply", FIVE[0]])
-            .status()?
-            .success()
-    );
+    rules_ok(&rig, &["--apply", FIVE[0]])?;
     fs::write(rig.log_directory(), "")?;
     names_first("a file", &doctor(&rig, FIVE)?, "directory-is-a-file")?;
     fs::remove_file(rig.log_directory())?;
@@ -255,14 +229,7 @@ fn the_cross_check() -> Result<()> {
     // As the machine is that this runs on, maybe.
     let forwards = "echo 0 > /proc/sys/net/ipv4/ip_forward";
     rig.router.run(&["sh", "-e", "-c", forwards])?;
-    ensure!(
-        rig.router
-            .command(rig.acctd_path())
-            .args(["rules", "--apply"])
-            .args(ALL)
-            .status()?
-            .success()
-    );
+    rules_ok(&rig, &[&["--apply"], ALL].concat())?;
     let with = |crosscheck: &str| {
         let crosscheck = format!("-crosscheck={crosscheck}");
         doctor(&rig, &[ALL, &[&crosscheck]].concat())

@@ -378,28 +378,19 @@ impl CsvFile {
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let stem = stem.context("a name")?;
         let (start, end) = stem.split_once('_').context("START_END")?;
-        let mut csv = csv::Reader::from_path(path)?;
-        let header: Vec<&str> = csv.headers()?.iter().collect();
+        let file = testkit::rows::read(path)?;
+        let header: Vec<&str> = file.header.iter().collect();
         ensure!(header.join(",") == "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets");
         let mut rows = Vec::new();
-        for record in csv.into_records() {
-            let record = record?;
-            let count = |bytes: usize| -> Result<Count> {
-                Ok(Count {
-                    packets: record[bytes + 1].parse()?,
-                    bytes: record[bytes].parse()?,
-                })
-            };
-            ensure!(
-                digits(&record[0]) == digits(start),
-                "{stem}: a row of {}",
-                &record[0]
-            );
+        for row in file.rows {
+            let time = &row.record[0];
+            ensure!(digits(time) == digits(start), "{stem}: a row of {time}");
+            let [source, dest] = row.counted();
             rows.push(Row {
-                time: record[0].to_owned(),
-                ip: record[1].parse()?,
-                source: count(2)?,
-                dest: count(4)?,
+                time: time.to_owned(),
+                ip: row.ip.parse()?,
+                source,
+                dest,
             });
         }
         ensure!(

@@ -58,7 +58,7 @@ pub(super) fn merge_all(
     // If the oldest has a complete file on the disk, it cannot be merged.
     let fixed = usize::from(files.front().is_some_and(|file| file.prepared.is_some()));
     let n_before = files.len();
-    let mut n_rows: usize = files.iter().map(|file| file.closed.n_entries()).sum();
+    let mut n_rows = n_rows(files);
     while n_rows > limit {
         let sizes = files.iter().skip(fixed);
         let sizes = sizes.map(|file| file.closed.n_entries()).collect();

@@ -180,25 +180,20 @@ pub(super) fn checked(rig: &Rig) -> Result<Vec<Checked>> {
 pub(super) fn read_rows(rig: &Rig, file: &str) -> Result<Vec<CheckedRow>> {
     const HEADER: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets,\
         TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict";
-    let mut csv = csv::Reader::from_path(rig.log_directory().join(file))?;
-    let header: Vec<&str> = csv.headers()?.iter().collect();
+    let read = testkit::rows::read(&rig.log_directory().join(file))?;
+    let header: Vec<&str> = read.header.iter().collect();
     ensure!(header.join(",") == HEADER, "{file}: {header:?}");
     let mut rows: Vec<CheckedRow> = Vec::new();
-    for record in csv.into_records() {
-        let record = record?;
-        let count = |bytes: usize| -> Result<Count> {
-            Ok(Count {
-                packets: record[bytes + 1].parse()?,
-                bytes: record[bytes].parse()?,
-            })
-        };
+    for row in read.rows {
+        let [source, dest] = row.counted();
+        let [tc_source, tc_dest] = row.passed().context("no count of the kernel's")?;
         rows.push(CheckedRow {
-            ip: record[1].parse()?,
-            source: count(2)?,
-            dest: count(4)?,
-            tc_source: count(6)?,
-            tc_dest: count(8)?,
-            verdict: record[10].to_owned(),
+            ip: row.ip.parse()?,
+            source,
+            dest,
+            tc_source,
+            tc_dest,
+            verdict: row.verdict.context("no verdict")?,
         });
     }
     ensure!(

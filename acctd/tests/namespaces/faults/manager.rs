@@ -23,7 +23,7 @@ use rustix::net::{
 use rustix::process::Signal;
 
 use crate::rig::{Acctd, Ended, Rig};
-use crate::waiting::PATIENCE;
+use crate::waiting::{PATIENCE, wait_until};
 
 /// The part of a service manager that keeps descriptors, as systemd does it: it takes messages from a
 /// datagram socket, and passes what it holds to acctd at each start. A test with it runs alone: a program that
@@ -93,10 +93,9 @@ impl Manager {
     pub(super) fn start_under(&self, rig: &Rig, wrapper: &[&str], args: &[&str]) -> Result<Acctd> {
         let acctd = self.start_unready(rig, wrapper, args)?;
         acctd.wait_for_line("Started accounting")?;
-        let end = Instant::now() + PATIENCE;
-        while !self.told()?.words.iter().any(|word| word == "READY=1") {
-            ensure!(Instant::now() < end, "acctd does not say that it is ready");
-        }
+        wait_until("acctd says that it is ready", || {
+            Ok(self.told()?.words.iter().any(|word| word == "READY=1"))
+        })?;
         Ok(acctd)
     }
 
