@@ -108,7 +108,7 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
         flags.push(to);
     };
     remap(root, "/acctd");
-    // One for crates.io, by a name of its own, or for what takes its place.
+    // cargo has one directory for each registry. The name depends on the registry's address, so all are remapped.
     let registries = workspace::cargo_home()?.join("registry/src");
     let entries = fs::read_dir(&registries);
     for entry in entries.with_context(|| format!("cannot list {}", registries.display()))? {

@@ -188,8 +188,8 @@ impl Attached {
         self.clsact.as_ref().is_some_and(|clsact| !clsact.is_ours)
     }
 
-    /// Other programs may remove a qdisc with its filters, detach a link by force, or attach a program in
-    /// front that lets no other run. A hook that cannot be read counts as complete.
+    /// Another program may remove a qdisc with its filters, detach a link by force, or attach a program that runs
+    /// first and stops the packet there. If a hook cannot be read, it counts as complete.
     pub(crate) fn state(&self) -> AttachState {
         let mut in_front = Vec::new();
         for program in &self.programs {

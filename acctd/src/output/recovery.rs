@@ -250,7 +250,7 @@ fn rename_to_ours(directory: &LogDirectory, own: NflogGroup, name: &str) -> Opti
     }
 }
 
-/// Where a file that cannot be used is now.
+/// If a file cannot be used: where it is now.
 #[derive(Clone, Copy)]
 enum Left {
     /// Under its name: it cannot be read now.

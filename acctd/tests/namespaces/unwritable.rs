@@ -1,4 +1,4 @@
-//! Files that cannot be written: they come later, or it is said what is lost.
+//! If a file cannot be written, it is written later, or acctd reports what is lost.
 
 use std::fs;
 use std::time::Duration;
@@ -204,7 +204,7 @@ fn a_summary_file_that_cannot_be_written() -> Result<()> {
     let files = rig.files()?;
     crate::rig::ensure_contiguous(&files)?;
     ensure!(totals(&files, true) == (rig.counter("v4")?, NONE));
-    // The lines came later, but for the first one, which went with its file.
+    // The lines were written later, except the first one: it was in the file that was deleted.
     ensure!(rig.summaries()?.len() == files.len() - 1);
     Ok(())
 }

@@ -207,7 +207,7 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
             && (explained.most.packets < 0 || explained.most.bytes < 0)
     }
 
-    /// For a difference that cannot be judged. It is not known either what NFLOG will count of it later.
+    /// Records a difference that cannot be judged. Later NFLOG may count up to the allowance of it, or nothing.
     pub(super) fn set_aside(
         &mut self,
         key: K,

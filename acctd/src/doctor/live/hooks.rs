@@ -74,7 +74,7 @@ impl CounterTable {
     }
 
     /// Adds counters for those rules of these groups that have none next to their log statement: the same matches on
-    /// the same hook, at a priority one lower. A rule that cannot be copied stays without a counter.
+    /// the same hook, at a priority one lower. If a rule cannot be copied, it gets no counter.
     pub(crate) fn add_counters(&self, groups: &[GroupConfig]) -> Result<AddedCounters> {
         let mut added = AddedCounters::default();
         let (objects, _) = list()?;

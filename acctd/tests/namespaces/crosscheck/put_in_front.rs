@@ -62,7 +62,7 @@ impl Foreign {
         let namespace = fs::File::open(format!("/proc/{}/ns/net", rig.router.pid()))?;
         let (again, wanted) = channel::<()>();
         let (attached, is_attached) = channel::<()>();
-        // A thread of its own, which alone enters the namespace.
+        // setns(2) moves one thread. This one enters the namespace, the others stay.
         let thread = thread::spawn(move || -> Result<()> {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             let mut ebpf = EbpfLoader::new().load(&takes_all()?)?;
@@ -279,7 +279,7 @@ fn links_detached_by_force() -> Result<()> {
     acctd.wait_for_line("lan0 is back and is cross-checked again")?;
     ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
     ensure_checked_again(&rig, acctd)?;
-    // Just before the end: nobody looks any more, but for the end itself.
+    // If the link is detached just before the end, no tick sees it. The check at the end must.
     fs::remove_dir_all(rig.log_directory())?;
     let acctd = rig.acctd(&[
         "-interval=1h",

@@ -36,9 +36,9 @@ pub(crate) const CASES: &[Case] = &[
 
 const CHECKPOINT: Duration = Duration::from_millis(250);
 
-/// Each packet comes from an address of its own, in order: which ones are in no row says what was lost at which kill.
-/// That is no more than what came after the last checkpoint but two: when that one was there, the next were yet to be
-/// made, and one of them may be of another interval.
+/// The packets have different source addresses, in order. If an address is in no row, it shows at which kill its packet
+/// was lost. A kill may lose only packets that arrived after the third-last checkpoint: when that one existed, the next
+/// two were not made yet, and one of them may be of another interval.
 fn killed_again_and_again(n_kills: usize) -> Result<()> {
     const RATE: u32 = 20_000;
     const FIRST: u32 = 0x0a00_0000;

@@ -1,4 +1,4 @@
-//! Fragments, before and after they are put together.
+//! Fragments, before and after reassembly.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -126,7 +126,7 @@ fn fragments_put_together() -> Result<()> {
     Ok(())
 }
 
-/// What is never put together is logged by nobody: that is a hole, and no allowance hides it.
+/// If fragments are never reassembled, no rule logs them. They are uncovered, and no allowance hides that.
 fn fragments_that_never_complete() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(DEFRAGMENTED)?;
