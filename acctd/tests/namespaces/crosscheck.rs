@@ -49,7 +49,7 @@ pub(crate) use streams::main_from as stream_main_from;
 pub(crate) use written::sources;
 
 use written::{
-    Checked, CheckedRow, NOTHING, Sums, Tally, checked, lost, nflog_sums, read_rows, sum, tc_sums,
+    Checked, CheckedRow, NOTHING, Sums, checked, lost, nflog_sums, read_rows, sum, tc_sums,
 };
 
 use crate::Case;

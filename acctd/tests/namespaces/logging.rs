@@ -1,5 +1,6 @@
 //! What acctd says: to stderr, to syslog, of each packet, and into a CPU profile.
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context as _, Result, ensure};
@@ -163,7 +164,8 @@ fn syslog_gets_the_lines() -> Result<()> {
         line.starts_with("<6>") && line.ends_with(&expected),
         "{line}"
     );
-    // The daemon is restarted.
+    // The daemon is restarted. A process that another test starts at this moment may still have a copy of the socket.
+    socket.shutdown(Shutdown::Both)?;
     drop(socket);
     std::fs::remove_file(&socket_path)?;
     let socket = UnixDatagram::bind(&socket_path)?;

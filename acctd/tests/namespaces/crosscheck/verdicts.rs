@@ -1,6 +1,6 @@
 //! Rules with a hole, packets logged twice, lost or not kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,8 +12,8 @@ use testkit::nft::Count;
 use testkit::traffic::{Sizes, TrafficArgs};
 
 use super::{
-    BOTH_WAYS, COMPLETE, Checked, CheckedRow, LINK_HEADER, Router, Tally, checked, ensure_no_alarm,
-    lost, mixed, nflog_sums, tc_sums,
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, LINK_HEADER, Router, checked, ensure_no_alarm, lost,
+    mixed, nflog_sums, tc_sums,
 };
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
 use crate::waiting::{wait_for_files, wait_until_all_is_read};
@@ -103,18 +103,21 @@ fn one_source_of_a_thousand() -> Result<()> {
     let n_findings = findings(&intervals).len();
     ensure!(n_findings >= 2, "{n_findings} findings");
     let mut by_address: BTreeMap<IpAddr, (Count, Count)> = BTreeMap::new();
+    let mut uncovered = NONE;
     for interval in &intervals {
-        let mut uncovered = Tally::default();
+        let mut found = BTreeSet::new();
         for row in &interval.rows {
             let is_skipped = row.ip == skipped_source || row.ip == skipped_dest;
-            ensure!((row.verdict == "uncovered") == is_skipped, "{row:?}");
+            // What was sent so late that it is at a boundary may be reported an interval later.
+            ensure!(
+                row.verdict == "match" || (is_skipped && row.verdict == "uncovered"),
+                "{row:?}"
+            );
             if is_skipped {
                 ensure!((row.source, row.dest) == (NONE, NONE), "{row:?}");
-                uncovered.prefixes += 1;
-                uncovered.packets += row.tc_source.packets + row.tc_dest.packets;
-                uncovered.bytes += row.tc_source.bytes + row.tc_dest.bytes;
-            } else {
-                ensure!(row.verdict == "match", "{row:?}");
+            }
+            if row.verdict == "uncovered" {
+                found.insert(row.ip);
             }
             let (nflog, tc) = by_address.entry(row.ip).or_default();
             for (sum, counted) in [
@@ -125,15 +128,18 @@ fn one_source_of_a_thousand() -> Result<()> {
                 sum.bytes += counted[0].bytes + counted[1].bytes;
             }
         }
-        ensure!(interval.tally("uncovered") == uncovered, "{interval:?}");
+        let tally = interval.tally("uncovered");
+        ensure!(tally.prefixes == found.len() as u64, "{tally:?} {found:?}");
+        uncovered.packets += tally.packets;
+        uncovered.bytes += tally.bytes;
         let worst = interval.crosscheck.worst.iter().map(|worst| worst.ip);
-        ensure!(
-            worst.eq([skipped_dest, skipped_source]
-                .into_iter()
-                .take(usize::try_from(uncovered.prefixes)?)),
-            "{interval:?}"
-        );
+        ensure!(worst.clone().collect::<BTreeSet<_>>() == found, "{found:?}");
     }
+    let all = BURSTS * (10 + 20);
+    ensure!(
+        (uncovered.packets, uncovered.bytes) == (all, 100 * all),
+        "{uncovered:?} of {all} packets"
+    );
     ensure!(by_address.len() == 1_500, "{} addresses", by_address.len());
     for (ip, (nflog, tc)) in by_address {
         let is_source = ip < "10.255.0.0".parse::<IpAddr>()?;
