@@ -25,6 +25,7 @@ use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
 use crate::output::recovery::{self, Recovered, ResumePoint};
+use crate::process::kernel::raise_memlock_limit;
 use crate::process::signals::{Received, Request, Requests, Shutdown};
 use crate::restart::handover::{self, FdStore, Handover, socket_name};
 use crate::restart::inherited::NamedFd;
@@ -59,6 +60,9 @@ pub fn run(config: &Config, inherited: io::Result<Vec<NamedFd>>) -> Result<()> {
     open::refuse_taken_groups(&config.groups)?;
     // Before rights that this requires are dropped.
     let listeners = Listeners::bind(&config.listen)?;
+    if config.crosscheck.is_some() {
+        raise_memlock_limit();
+    }
     // Before other threads start, because Linux has capabilities per thread.
     privilege::drop_capabilities(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,12 +1,12 @@
-//! The commands of bpf(2) that aya 0.14 lacks: read a map in batches, remove an element of an array of maps,
-//! and list the ids of an interface's programs (aya's function opens each program, which requires
+//! The commands of bpf(2) that aya 0.14 lacks or keeps to itself: load types, read a map in batches, remove an element of
+//! an array of maps, and list the ids of an interface's programs (aya's function opens each program, which requires
 //! `CAP_SYS_ADMIN`).
 //!
 //! At the given address, the kernel reads or writes as many bytes as the map's keys and values have. So these
 //! functions accept only a map whose sizes were compared with the types.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use acctd_common::contract::{EpochKey, EpochValue};
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +16,7 @@ use aya::programs::TcAttachType;
 /// `enum bpf_cmd` of `linux/bpf.h`.
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// `enum bpf_attach_type`.
 const BPF_TCX_INGRESS: u32 = 46;
@@ -62,11 +63,22 @@ struct QueryAttr {
     revision: u64,
 }
 
+/// The part of `union bpf_attr` that `BPF_BTF_LOAD` uses.
+#[repr(C)]
+#[derive(Default)]
+struct BtfAttr {
+    btf: u64,
+    log_buffer: u64,
+    btf_bytes: u32,
+    log_bytes: u32,
+    log_level: u32,
+}
+
 /// # Safety
 ///
 /// `attr` must be the part of `union bpf_attr` that `command` uses. Each address in it must be 0, or of memory
 /// that is valid during the call and has room for all that the kernel reads or writes there.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the kernel reads and writes `attr` within the given size. The caller guarantees the rest.
     let result = unsafe {
         libc::syscall(
@@ -79,7 +91,21 @@ unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    Ok(result)
+}
+
+/// Gives the kernel an object's types, in the format of `linux/btf.h`.
+pub(crate) fn load_btf(types: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = BtfAttr {
+        btf: address_of(types),
+        btf_bytes: u32::try_from(types.len()).map_err(io::Error::other)?,
+        ..BtfAttr::default()
+    };
+    // SAFETY: `BPF_BTF_LOAD` uses this part. The kernel reads `btf_bytes` at `btf`, and writes no log.
+    let result = unsafe { bpf(BPF_BTF_LOAD, &mut attr) }?;
+    let descriptor = RawFd::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor, for this process alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn descriptor(map: BorrowedFd<'_>) -> u32 {
@@ -165,7 +191,7 @@ impl EpochMap {
             // of the types whose sizes were compared with the map's when this was made.
             let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
             let is_last = match result {
-                Ok(()) => false,
+                Ok(_) => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 // A hash bucket has more entries than fit.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -236,7 +262,7 @@ pub(crate) fn tcx_programs(index: u32, hook: TcAttachType) -> io::Result<Vec<u32
     // SAFETY: `BPF_PROG_QUERY` uses this part. The kernel writes at most `count` ids; the other addresses
     // are 0.
     match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
-        Ok(()) => Ok(ids.into_iter().take(attr.count as usize).collect()),
+        Ok(_) => Ok(ids.into_iter().take(attr.count as usize).collect()),
         Err(error) => match error.raw_os_error() {
             // No program was ever attached, or the kernel has no TCX.
             Some(libc::ENOENT | libc::EINVAL) => Ok(Vec::new()),

@@ -14,26 +14,22 @@
 //! once.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
 
-use acctd_common::contract::{CLOCK_OFFSET, CLOCK_OLDEST, EpochKey, EpochValue, SLOTS};
+use acctd_common::contract::{CLOCK_OFFSET, CLOCK_OLDEST, SLOTS};
 use anyhow::{Context, Result};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 
 use super::bpf_syscall::{self, EpochMap};
-use super::object::{BPF_F_NO_PREALLOC, kind};
-use crate::config::crosscheck::{n_ahead, n_entries};
+use super::epoch_map::EpochDefinition;
+use crate::config::crosscheck::{CrossCheckConfig, n_ahead};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
-use crate::model::kernel_counts::{EpochCounts, reason_keys};
+use crate::model::kernel_counts::EpochCounts;
+use crate::model::prefix::Family;
 
 /// At the end of the last period: how long a packet may take from its time stamp to the program and to NFLOG's
 /// rule.
 const IN_FLIGHT: Duration = Duration::from_millis(30);
-
-/// If the kernel has no memory at hand: how often to try again, and after which pause.
-const MEMORY_TRIES: u32 = 100;
-const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The first period must end no sooner than this: the epochs must be ready and the groups be open before.
 const TIME_TO_BEGIN: Duration = Duration::from_millis(300);
@@ -46,6 +42,7 @@ const NO_END: u64 = u64::MAX;
 pub(crate) struct Epochs {
     outer: Map,
     clock: Map,
+    definition: EpochDefinition,
     /// The limit of prefixes and sides per epoch.
     capacity: u32,
     /// IPv6 prefixes have at most 64 bits.
@@ -86,15 +83,17 @@ impl Epochs {
     pub(crate) fn open(
         outer: Map,
         clock: Map,
+        definition: EpochDefinition,
         interval: Interval,
-        capacity: u32,
-        is_half: bool,
+        config: &CrossCheckConfig,
     ) -> Result<Self> {
+        let mut lengths = config.prefix_lengths.iter();
         let mut epochs = Self {
             outer,
             clock,
-            capacity,
-            is_half,
+            definition,
+            capacity: config.max_prefixes,
+            is_half: lengths.all(|it| it.family() == Family::Ip4 || it.bits() <= 64),
             interval,
             chain: VecDeque::new(),
         };
@@ -285,7 +284,7 @@ impl Epochs {
     }
 
     fn push(&mut self, slot: u32, period: Option<PeriodIndex>) -> Result<()> {
-        let map = new_epoch_map(self.capacity)?;
+        let map = self.definition.new_map(self.capacity)?;
         self.set_clock(slot, NO_END)?;
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
         outer
@@ -330,44 +329,4 @@ impl Epochs {
 fn end_nanos(end: UnixNanos) -> u64 {
     let nanos = u64::try_from(end.0).unwrap_or(0);
     nanos.div_ceil(1_000).saturating_mul(1_000)
-}
-
-/// A map with an entry for each reason, so that reasons can be counted even when the map is full.
-fn new_epoch_map(capacity: u32) -> Result<EpochMap> {
-    let keys = reason_keys();
-    let definition = aya_obj::Map::new_from_params(
-        kind::HASH,
-        u32::try_from(size_of::<EpochKey>())?,
-        u32::try_from(size_of::<EpochValue>())?,
-        n_entries(capacity),
-        BPF_F_NO_PREALLOC,
-    );
-    let data = MapData::create(definition, "acctd_epoch", None).context(
-        "cannot create a map for the cross-check; lower --crosscheck-max-prefixes if memory is short",
-    )?;
-    let mut map = Map::HashMap(data);
-    let mut epoch: HashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
-    for key in keys {
-        insert_zero(&mut epoch, key).context("cannot add an entry to a map of the cross-check")?;
-    }
-    EpochMap::new(map)
-}
-
-/// Tries again if there is no memory: the kernel takes it from a small reserve that it refills in the
-/// background.
-fn insert_zero(
-    epoch: &mut HashMap<&mut MapData, EpochKey, EpochValue>,
-    key: EpochKey,
-) -> Result<()> {
-    for _ in 0..MEMORY_TRIES {
-        match epoch.insert(key, EpochValue::default(), 0) {
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOMEM) =>
-            {
-                std::thread::sleep(MEMORY_PAUSE);
-            }
-            inserted => return Ok(inserted?),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::ENOMEM).into())
 }

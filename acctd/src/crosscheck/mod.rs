@@ -14,6 +14,7 @@ pub(crate) mod claims;
 pub(crate) mod clsact;
 pub(crate) mod delays;
 pub(crate) mod device_map;
+pub(crate) mod epoch_map;
 pub(crate) mod epochs;
 pub(crate) mod interfaces;
 pub(crate) mod link_events;

@@ -18,19 +18,31 @@ use log::debug;
 use object::{Object as _, ObjectSection as _};
 use rustix::thread::CapabilitySet;
 
-use crate::config::crosscheck::CrossCheckConfig;
+use super::epoch_map::EpochDefinition;
+use crate::config::crosscheck::{CrossCheckConfig, Watched};
 use crate::model::prefix::Family;
+use crate::process::kernel::{kernel_version, memlock_limit};
+
+/// It accepts a map with another number of entries in an array of maps.
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
 /// Built by `cargo xtask build-ebpf`, which also writes the stamp that a test checks.
 static BUILT_IN: &[u8] = include_bytes_aligned!("../../../acctd-ebpf/objects/acctd.o");
 
-/// Sets the object's globals and loads the programs that `needed` names, without attaching them.
-pub(crate) fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
+/// Sets the object's globals and loads the programs that `config` needs, without attaching them. With them come the
+/// maps that epochs need.
+pub(crate) fn load(config: &CrossCheckConfig) -> Result<(Ebpf, EpochDefinition)> {
+    let mut needed: Vec<&str> = Vec::new();
+    for (_, program) in config.watched.iter().flat_map(Watched::programs) {
+        if !needed.contains(&program) {
+            needed.push(program);
+        }
+    }
     let (bytes, name) = match &config.object {
         None => (Cow::Borrowed(BUILT_IN), "acctd's own object".to_owned()),
         Some(path) => (Cow::Owned(read(path)?), path.display().to_string()),
     };
-    check(&bytes, needed).with_context(|| format!("{name} does not follow the map contract"))?;
+    check(&bytes, &needed).with_context(|| format!("{name} does not follow the map contract"))?;
     let load = || {
         let globals = Globals::new(config);
         let mut loader = globals.loader(config.object.is_none());
@@ -44,10 +56,12 @@ pub(crate) fn load(config: &CrossCheckConfig, needed: &[&str]) -> Result<Ebpf> {
             .load()
             .map_err(|error| load_error(&format!("{name}, program {program}"), &error.into()))?;
     }
-    Ok(ebpf)
+    let definition = without_panic(|| EpochDefinition::of(aya_obj::Object::parse(&bytes)?))
+        .with_context(|| format!("the maps of {name}"))?;
+    Ok((ebpf, definition))
 }
 
-/// The program `name`, which `needed` of [`load`] must have named.
+/// The program `name`, which [`load`] must have loaded.
 pub(crate) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     match ebpf.program_mut(name) {
         Some(Program::SchedClassifier(program)) => Ok(program),
@@ -160,18 +174,23 @@ fn load_error(name: &str, error: &anyhow::Error) -> anyhow::Error {
         .find_map(|cause| cause.downcast_ref::<std::io::Error>())
         .and_then(std::io::Error::raw_os_error);
     let missing = missing_capabilities();
+    let (major, minor) = kernel_version();
     let hint = match errno {
         Some(libc::EPERM | libc::EACCES) if !missing.is_empty() => format!(
             ": requires {}; run acctd as root, or without --crosscheck",
             missing.join(" and ")
         ),
+        Some(libc::EPERM) if let Some(limit) = memlock_limit() => format!(": {limit}"),
         // Capabilities of a user namespace do not count for bpf(2).
         Some(libc::EPERM) => {
             ": requires CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace; run acctd there as root, or without --crosscheck"
                 .to_owned()
         }
-        Some(libc::EINVAL | libc::ENOSYS) => {
-            ": this kernel may be too old (5.10 is needed), or built without CONFIG_BPF_SYSCALL; run acctd without --crosscheck"
+        Some(libc::EINVAL | libc::ENOSYS) if (major, minor) < OLDEST_KERNEL => format!(
+            ": requires Linux 5.10, and this is Linux {major}.{minor}; run acctd without --crosscheck"
+        ),
+        Some(libc::ENOSYS) => {
+            ": this kernel is built without CONFIG_BPF_SYSCALL; run acctd without --crosscheck"
                 .to_owned()
         }
         _ => String::new(),
@@ -302,11 +321,11 @@ pub fn check(bytes: &[u8], needed: &[&str]) -> Result<()> {
 }
 
 /// `linux/bpf.h`.
-pub(super) const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `enum bpf_map_type` of `linux/bpf.h`.
-pub(super) mod kind {
-    pub(in super::super) const HASH: u32 = 1;
+mod kind {
+    pub(super) const HASH: u32 = 1;
     pub(super) const ARRAY: u32 = 2;
     pub(super) const ARRAY_OF_MAPS: u32 = 12;
 }

@@ -24,7 +24,6 @@ use crate::crosscheck::tc_netlink::index_of;
 use crate::crosscheck::{addresses, object, vlans};
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
-use crate::model::prefix::Family;
 
 /// How often to read the programs' log records.
 const LOG_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -67,13 +66,7 @@ impl CrossCheck {
             config.max_prefixes
         );
         let stamps = ReceiveStamps::enable().context("cannot enable receive time stamps")?;
-        let mut needed: Vec<&str> = Vec::new();
-        for (_, program) in config.watched.iter().flat_map(Watched::programs) {
-            if !needed.contains(&program) {
-                needed.push(program);
-            }
-        }
-        let mut ebpf = object::load(config, &needed)?;
+        let (mut ebpf, definition) = object::load(config)?;
         let outer = take_map(&mut ebpf, contract::EPOCHS)?;
         let clock = take_map(&mut ebpf, contract::CLOCK)?;
         let mut vlans = ebpf.take_map(contract::VLANS).map(DeviceMap::new);
@@ -89,11 +82,7 @@ impl CrossCheck {
             .as_deref()
             .map(|directory| Pins::pin(directory, &maps))
             .transpose()?;
-        let is_half = config
-            .prefix_lengths
-            .iter()
-            .all(|length| length.family() == Family::Ip4 || length.bits() <= 64);
-        let mut epochs = Epochs::open(outer, clock, interval, config.max_prefixes, is_half)?;
+        let mut epochs = Epochs::open(outer, clock, definition, interval, config)?;
         epochs.set_clock_offset(clock_offset())?;
         if config.debug {
             forward_program_logs(&mut ebpf);
@@ -209,6 +198,14 @@ impl CrossCheck {
             self.epochs.mark_inexact(now);
         }
     }
+}
+
+/// Loads the programs and puts an epoch's map in place, as the start does, and removes all of it. Attaches nothing.
+pub(crate) fn try_to_load(config: &CrossCheckConfig, interval: Interval) -> Result<()> {
+    let (mut ebpf, definition) = object::load(config)?;
+    let outer = take_map(&mut ebpf, contract::EPOCHS)?;
+    let clock = take_map(&mut ebpf, contract::CLOCK)?;
+    Epochs::open(outer, clock, definition, interval, config).map(drop)
 }
 
 /// Tells the programs which devices exist now; returns whether they changed.

@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     /// Why times would not be in the configured zone.
     pub(crate) time_zone: Option<ZoneError>,
     pub(crate) kernel: Kernel,
+    /// Why the cross-check's programs and maps cannot be loaded.
+    pub(crate) crosscheck_error: Option<String>,
     pub(crate) links: InterfaceFacts,
 }
 

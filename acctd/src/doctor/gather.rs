@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::crosscheck::session;
 use crate::doctor::clock_sync;
 use crate::doctor::facts::{Directory, Facts, Interface, Kernel};
 use crate::doctor::interface_facts::InterfaceFacts;
@@ -17,7 +18,7 @@ use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog::table;
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
-use crate::process::kernel::kernel_version;
+use crate::process::kernel::{kernel_version, raise_memlock_limit};
 use crate::process::time_zone;
 use crate::rules::external::{self, ExternalError};
 use crate::rules::loaded;
@@ -52,9 +53,18 @@ impl Facts {
             is_clock_synchronised: clock_sync::is_synchronised(),
             time_zone: time_zone::check(config.zone).err(),
             kernel: kernel(),
+            crosscheck_error: crosscheck_error(config),
             links: InterfaceFacts::gather(config),
         }
     }
+}
+
+/// Loads the cross-check, as the daemon does at its start.
+fn crosscheck_error(config: &Config) -> Option<String> {
+    let crosscheck = config.crosscheck.as_ref()?;
+    raise_memlock_limit();
+    let tried = session::try_to_load(crosscheck, config.interval);
+    tried.err().map(|error| format!("{error:#}"))
 }
 
 fn lowest_nice() -> i32 {

@@ -21,9 +21,7 @@ pub(super) fn privileges(config: &Config, facts: &Facts, all: &mut Findings) {
             "run acctd as root, or grant it: AmbientCapabilities=CAP_NET_ADMIN in its unit".into(),
         );
     }
-    let may_load =
-        has(CapabilitySet::BPF | CapabilitySet::PERFMON) || has(CapabilitySet::SYS_ADMIN);
-    if config.crosscheck.is_some() && !may_load {
+    if config.crosscheck.is_some() && !may_load(facts) {
         all.error(
             "no-cap-bpf",
             "CAP_BPF and CAP_PERFMON are missing: no cross-check".into(),
@@ -54,6 +52,11 @@ pub(super) fn privileges(config: &Config, facts: &Facts, all: &mut Findings) {
             format!("sysctl -w net.core.rmem_max={}", WANTED_RECEIVE_BUFFER / 2),
         );
     }
+}
+
+fn may_load(facts: &Facts) -> bool {
+    let has = |capability| facts.capabilities.contains(capability);
+    has(CapabilitySet::BPF | CapabilitySet::PERFMON) || has(CapabilitySet::SYS_ADMIN)
 }
 
 pub(super) fn groups(config: &Config, facts: &Facts, all: &mut Findings) {
@@ -97,6 +100,19 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
     let Some(crosscheck) = &config.crosscheck else {
         return;
     };
+    if let Some(error) = &facts.crosscheck_error
+        && may_load(facts)
+    {
+        // The text ends with what to do.
+        let (what, cure) = error
+            .rsplit_once("; ")
+            .unwrap_or((error, "leave --crosscheck out"));
+        all.error(
+            "crosscheck-not-loaded",
+            format!("the cross-check cannot start: {what}"),
+            cure.to_owned(),
+        );
+    }
     let (major, minor) = facts.kernel.version;
     if crosscheck.attach == AttachMode::Tcx && (major, minor) < (6, 6) {
         all.error(
