@@ -37,6 +37,7 @@ mod verdicts;
 mod written;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 use testkit::netns::Privilege;
@@ -44,7 +45,6 @@ use testkit::nft::{self, Count};
 use testkit::traffic::TrafficArgs;
 use testkit::veth::Veth;
 
-pub(crate) use holes::flowtables;
 pub(crate) use streams::main_from as stream_main_from;
 pub(crate) use written::sources;
 
@@ -52,8 +52,8 @@ use written::{
     Checked, CheckedRow, NOTHING, Sums, checked, lost, nflog_sums, read_rows, sum, tc_sums,
 };
 
-use crate::Case;
 use crate::rig::{Acctd, Rig};
+use crate::{Case, kernel};
 
 pub(crate) fn cases() -> Vec<Case> {
     [
@@ -82,7 +82,10 @@ const LINK_HEADER: u64 = 14;
 
 /// Every packet is logged: on ingress before routing for its source, on egress by the netdev hook for
 /// its destination, on both links and in both directions.
-const COMPLETE: &str = "
+///
+/// Before Linux 5.16 there is no such hook; then it is the hook postrouting.
+static COMPLETE: LazyLock<String> = LazyLock::new(|| {
+    let rules = "
     table inet rig {
         counter in4 {}
         counter in6 {}
@@ -101,6 +104,14 @@ const COMPLETE: &str = "
             meta protocol ip6 counter name out6 log group 6 snaplen 54 queue-threshold 500
         }
     }";
+    if kernel::netdev_egress().is_ok() {
+        return rules.to_owned();
+    }
+    rules.replace("table netdev rig", "table inet out").replace(
+        "hook egress devices = { lan0, wan0 } priority 0",
+        "hook postrouting priority 300\n oifname != { lan0, wan0 } accept",
+    )
+});
 
 /// The flags for [`COMPLETE`].
 const BOTH_WAYS: [&str; 7] = [
@@ -173,12 +184,13 @@ impl Router {
         })
     }
 
-    /// A counter of the netdev table, without the link's headers.
+    /// A counter of [`COMPLETE`]'s way out, without the link's headers.
     fn egress_counter(&self, name: &str) -> Result<Count> {
         let Count { packets, bytes } = self.rig.counter(name)?;
+        let header = kernel::netdev_egress().map_or(0, |()| LINK_HEADER);
         Ok(Count {
             packets,
-            bytes: bytes - packets * LINK_HEADER,
+            bytes: bytes - packets * header,
         })
     }
 

@@ -11,7 +11,7 @@ use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "inet_and_netdev_hooks_of_a_router_count_alike",
         inet_and_netdev_hooks_of_a_router,
     ),

@@ -19,6 +19,7 @@ mod faults;
 mod firewalls;
 mod go_manual;
 mod hooks;
+mod kernel;
 mod listen;
 mod listen_clients;
 mod logging;
@@ -55,6 +56,12 @@ enum Needs {
     Root,
     /// Root, and a kernel with nft's flowtables.
     Flowtable,
+    /// Root, and a kernel with TCX.
+    Tcx,
+    /// A network namespace, and a kernel with nft's hook egress.
+    NetdevEgress,
+    /// Root, and that hook, for the counters around the rules.
+    Firewall,
     /// Root, and a kernel with `br_netfilter`.
     BridgeNetfilter,
     /// Root, and Debian's Prometheus.
@@ -105,10 +112,10 @@ fn run_tests() -> ExitCode {
         }
     };
     let firewalls = firewalls.into_iter().map(|(name, path)| {
-        let test = trial(&arguments, Needs::Root, &name, move || {
+        let test = trial(&arguments, Needs::Firewall, &name, move || {
             firewalls::run(&path)
         });
-        (Needs::Root, test)
+        (Needs::Firewall, test)
     });
     let cases = [
         counting::CASES,
@@ -194,7 +201,9 @@ fn trial(
     let is_alone = needs.is_alone();
     let needs = needs.beside_others();
     let mut impossible = match needs {
-        Needs::Namespace | Needs::FaultPoints => available().own.clone().err(),
+        Needs::Namespace | Needs::FaultPoints | Needs::NetdevEgress => {
+            available().own.clone().err()
+        }
         _ => available().root.clone().err(),
     };
     if impossible.is_none() && is_asked_for(arguments, name) {
@@ -206,7 +215,11 @@ fn trial(
     }
     // A kernel is as it is, in CI too, and so is a build.
     let missing = match needs {
-        Needs::Flowtable if impossible.is_none() => crosscheck::flowtables().err(),
+        Needs::Flowtable if impossible.is_none() => kernel::flowtables().err(),
+        Needs::Tcx => kernel::tcx().err(),
+        Needs::NetdevEgress | Needs::Firewall if impossible.is_none() => {
+            kernel::netdev_egress().err()
+        }
         Needs::BridgeNetfilter if !Path::new("/proc/sys/net/bridge").exists() => {
             Some("the kernel has no br_netfilter, or its module is not loaded".to_owned())
         }

@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
         counts_each_packet_once(HOST, "iptables", &[])
     }),
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "rules_of_a_host_with_an_egress_hook",
         || counts_each_packet_once(HOST, "nft", &["--egress-hook=lan0,wan0"]),
     ),
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
         counts_each_packet_once(ROUTER, "iptables", &[])
     }),
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "rules_of_a_router_with_an_egress_hook",
         || counts_each_packet_once(ROUTER, "nft", &["--egress-hook=lan0"]),
     ),

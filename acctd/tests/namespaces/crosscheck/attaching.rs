@@ -4,29 +4,34 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::process::Signal;
 use testkit::netns::Privilege;
 use testkit::traffic::TrafficArgs;
 use testkit::veth::Veth;
 
-use super::{BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum};
+use super::{
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum, tc_sums,
+};
 use crate::errors::{complains, fails};
+use crate::kernel;
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals, within};
 use crate::waiting::{wait_for_files, wait_for_lines};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
-    (Needs::Root, "crosscheck_by_tcx_counts_exactly", || {
+    (Needs::Tcx, "crosscheck_by_tcx_counts_exactly", || {
         each_way("tcx")
     }),
     (Needs::Root, "crosscheck_by_clsact_counts_exactly", || {
         each_way("clsact")
     }),
-    (Needs::Root, "crosscheck_by_auto_takes_tcx", || {
-        each_way("auto")
-    }),
+    (
+        Needs::Root,
+        "crosscheck_by_auto_takes_tcx_if_it_is_there",
+        || each_way("auto"),
+    ),
     (
         Needs::Root,
         "crosscheck_an_interface_that_goes_and_comes_back_raises_no_alarm",
@@ -53,7 +58,7 @@ pub(crate) const CASES: &[Case] = &[
         a_start_that_fails,
     ),
     (
-        Needs::Root,
+        Needs::Tcx,
         "crosscheck_after_a_kill_tcx_is_gone",
         after_a_kill_tcx_is_gone,
     ),
@@ -100,6 +105,9 @@ pub(super) fn tcx_programs(rig: &Rig, hook: TcAttachType) -> Result<Vec<String>>
 
 /// Their ids and names.
 pub(super) fn query_tcx(rig: &Rig, hook: TcAttachType) -> Result<Vec<(u32, String)>> {
+    if kernel::tcx().is_err() {
+        return Ok(Vec::new());
+    }
     within(&rig.router, || {
         let (_, programs) = SchedClassifier::query_tcx("lan0", hook)?;
         let programs = programs.iter().map(|program| {
@@ -139,10 +147,10 @@ pub(super) fn ensure_nothing_left(rig: &Rig) -> Result<()> {
 }
 
 fn each_way(way: &str) -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let flag = format!("-crosscheck-attach={way}");
     let acctd = router.acctd(&with(&BOTH_WAYS, &[&flag]))?;
-    let is_tcx = way != "clsact";
+    let is_tcx = way != "clsact" && kernel::tcx().is_ok();
     for (hook, word, name) in [
         (TcAttachType::Ingress, "ingress", "acctd_ingress_source"),
         (TcAttachType::Egress, "egress", "acctd_egress_dest"),
@@ -251,16 +259,18 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
         if !is_at_once {
             n_gone += 1;
             wait_for_lines(&acctd, "lan0 is gone", n_gone)?;
+            // It looks each second. What is sent next is to be logged before its program is back.
+            acctd.signal(Signal::STOP)?;
         }
         rig.veth = Veth::new(&rig.router, "lan0", &rig.wire, "wire0")?;
-        // Logged before the program is back.
         send(&rig, 500)?;
+        acctd.signal(Signal::CONT)?;
         wait_for_lines(&acctd, "lan0 is back and is cross-checked again", round + 1)?;
         ensure!(tcx_programs(&rig, TcAttachType::Ingress)?.len() == 1);
     }
     // Two intervals later nothing of that is left.
     wait_for_files(&acctd, 2)?;
-    wait_for_phase(200)?;
+    let n_before = checked(&rig)?.len();
     send(&rig, 3_000)?;
     let ended = acctd.finish()?;
     ended.line("warning: lan0 is gone: its packets are not cross-checked until it is back")?;
@@ -277,9 +287,14 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
     }
     // Without the right mark, these would be extra.
     ensure!(rows().any(|row| row.verdict == "not checked" && !row.is_equal()));
-    let last = intervals.last().context("no interval")?;
-    ensure!(last.crosscheck.comparable && last.with_verdict("match").len() == 100);
-    ensure!(sum(&last.rows, |row| row.tc_source).packets == 3_000);
+    let later = &intervals[n_before..];
+    // A last one of some milliseconds may have no epoch.
+    ensure!(
+        later
+            .iter()
+            .all(|it| it.crosscheck.comparable || it.rows.is_empty())
+    );
+    ensure!(tc_sums(later).source4.packets == 3_000);
     Ok(())
 }
 

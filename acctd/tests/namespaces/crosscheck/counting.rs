@@ -106,7 +106,7 @@ fn say_how_often_allowed(intervals: &[Checked]) {
 }
 
 fn a_million_packets_at_full_speed() -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
     send_both(&router, 500_000, 0)?;
     acctd.finish()?;
@@ -160,7 +160,7 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
 
 fn intervals_of_heavy_traffic(count: u32) -> Result<()> {
     const RATE: u32 = 50_000;
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
     send_both(&router, u64::from(RATE * count), RATE)?;
     acctd.finish()?;
@@ -216,7 +216,7 @@ fn groups_without_stamps_raise_no_alarm() -> Result<()> {
 }
 
 fn start_and_stop_amid_traffic() -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let load = |traffic| TrafficArgs {
         count: u64::MAX,
         rate: 20_000,
@@ -292,7 +292,7 @@ fn ip6_prefixes_of_any_length() -> Result<()> {
 
 /// On ingress the destination, on egress the source.
 fn the_near_end_of_an_interface() -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&[
         "-interval=1h",
         "-ip4-dst-group=5",
@@ -329,7 +329,7 @@ fn the_near_end_of_an_interface() -> Result<()> {
 }
 
 fn a_direction_without_a_group() -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     // Only the sources of IPv4 are accounted.
     let acctd = router.acctd(&["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0,wan0"])?;
     send_both(&router, 20_000, 0)?;

@@ -1,7 +1,6 @@
 //! What other devices do to an interface's packets: those that lie on it, and a shaper that they have to wait for.
 
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use testkit::netns::{Namespace, Privilege};
@@ -94,7 +93,7 @@ fn macvlan() -> Result<()> {
 /// another stamp, later by the time in the queue.
 fn ingress_shaper() -> Result<()> {
     const BURST: u32 = 60;
-    const BOUNDARIES: u64 = 6;
+    const BOUNDARIES: u32 = 6;
     let rig = Rig::with_privilege(Privilege::Root)?;
     rig.rules(LOG_AND_DROP)?;
     for words in [
@@ -123,19 +122,19 @@ fn ingress_shaper() -> Result<()> {
         },
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     };
-    for at in 1..=BOUNDARIES {
-        // The queue takes 80 ms for it, so some of it is on each side of the boundary.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let until = Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos()));
-        let ahead = Duration::from_millis(60);
-        thread::sleep(until.saturating_sub(ahead));
-        rig.send(&burst)?;
+    // The queue takes 80 ms for a burst, and gets the next one before it is empty: so at a boundary some of one is in it.
+    let passed_the_shaper = |packets| {
         wait_until("the burst has passed the shaper", || {
-            Ok(rig.counter("v4")?.packets >= at * u64::from(BURST))
-        })?;
-        // Into the next second.
-        thread::sleep(Duration::from_millis(100));
+            Ok(rig.counter("v4")?.packets >= packets)
+        })
+    };
+    let (begun, mut n_sent) = (Instant::now(), 0);
+    while begun.elapsed() < BOUNDARIES * Duration::from_secs(1) {
+        rig.send(&burst)?;
+        n_sent += u64::from(BURST);
+        passed_the_shaper(n_sent - u64::from(BURST / 2))?;
     }
+    passed_the_shaper(n_sent)?;
     acctd.finish()?;
     let intervals = checked(&rig)?;
     let truth = rig.counter("v4")?;

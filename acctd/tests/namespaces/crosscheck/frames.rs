@@ -28,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
         link_layer,
     ),
     (
-        Needs::Root,
+        Needs::NetdevEgress,
         "crosscheck_tagged_frames_on_the_way_out_match",
         tagged_on_the_way_out,
     ),

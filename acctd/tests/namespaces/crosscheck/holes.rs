@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::craft::{Ethernet, Frame, Ipv4, Ipv6};
-use testkit::netns::{Namespace, Privilege};
-use testkit::nft::{self, Count};
+use testkit::netns::Privilege;
+use testkit::nft::Count;
 use testkit::veth::{Veth, add_address};
 
 use super::run::{Run, count, from};
@@ -281,14 +281,4 @@ fn flowtable() -> Result<()> {
         row.tc_source.bytes - row.source.bytes,
     );
     ensure_uncovered(&run, 1, missed)
-}
-
-/// Whether this kernel has flowtables (`CONFIG_NF_FLOW_TABLE`); if not, what it says.
-pub(crate) fn flowtables() -> Result<(), String> {
-    let namespace = Namespace::new(Privilege::Root).map_err(|error| error.to_string())?;
-    let rules = "table inet t {
-        flowtable f { hook ingress priority 0; devices = { lo }; }
-        chain c { type filter hook forward priority 0; ip protocol tcp flow add @f; }; }";
-    nft::load(&namespace, rules)
-        .map_err(|error| format!("the kernel has no flowtable: {error:#}").replace('\n', " "))
 }

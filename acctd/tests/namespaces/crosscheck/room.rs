@@ -74,7 +74,7 @@ fn prefixes_without_room() -> Result<()> {
 /// Bursts of prefixes that no map has yet: there is room, but the kernel must also have memory for
 /// them at once.
 fn many_new_prefixes_at_once() -> Result<()> {
-    let router = Router::new(COMPLETE)?;
+    let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
     for burst in 1..=12 {
         router.rig.send(&TrafficArgs {

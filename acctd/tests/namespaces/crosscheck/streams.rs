@@ -27,12 +27,12 @@ use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
     (
-        Needs::Root,
+        Needs::NetdevEgress,
         "crosscheck_tcp_streams_are_equal_to_the_byte",
         tcp_streams,
     ),
     (
-        Needs::Root,
+        Needs::NetdevEgress,
         "crosscheck_big_tcp_is_equal_packet_by_packet_and_its_bytes_are_said_to_be_missing",
         big_tcp,
     ),

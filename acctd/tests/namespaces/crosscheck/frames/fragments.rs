@@ -31,7 +31,7 @@ pub(crate) const CASES: &[Case] = &[
         fragments_that_never_complete,
     ),
     (
-        Needs::Root,
+        Needs::NetdevEgress,
         "crosscheck_large_local_packets_match_before_and_after_their_fragmentation",
         fragments_on_the_way_out,
     ),
