@@ -18,6 +18,7 @@ mod peer;
 mod setup;
 mod soak;
 mod test;
+mod vm;
 mod workspace;
 
 /// acctd's own commands
@@ -37,12 +38,7 @@ enum Command {
     /// Builds acctd, sends traffic through it, prints its files, and compares their totals with
     /// nftables' own counters. Nothing outside the namespaces changes. Works without root.
     Demo,
-    /// Run all tests, after `setup`
-    Test {
-        /// Arguments for `cargo test`
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
+    Test(test::Test),
     BuildEbpf(build_ebpf::BuildEbpf),
     /// Measure acctd beside other receivers: CPU time per packet, loss, memory
     ///
@@ -55,6 +51,7 @@ enum Command {
     Soak(soak::Soak),
     Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
+    Vm(vm::Vm),
     /// One end of the demo's TCP and UDP traffic
     #[command(hide = true, subcommand)]
     Peer(peer::Peer),
@@ -62,15 +59,23 @@ enum Command {
 
 fn main() -> ExitCode {
     // This program is the generator of demo and soak, too.
-    let done = traffic::run_if_asked().unwrap_or_else(|| run(Cli::parse().command));
-    programs::exit_code("xtask", done)
+    let done = match traffic::run_if_asked() {
+        Some(done) => done.map(|()| 0),
+        None => run(Cli::parse().command),
+    };
+    done.map_or_else(
+        |error| programs::exit_code("xtask", Err(error)),
+        ExitCode::from,
+    )
 }
 
-fn run(command: Command) -> Result<()> {
+/// The exit code.
+fn run(command: Command) -> Result<u8> {
     match command {
+        Command::Vm(vm) => return vm.run(),
         Command::Setup => setup::run(),
         Command::Demo => demo::run(),
-        Command::Test { args } => test::run(&args),
+        Command::Test(test) => test.run(),
         Command::BuildEbpf(build) => build.run(),
         Command::Bench { args } => bench(&args),
         Command::Fuzz(fuzz) => fuzz.run(),
@@ -78,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Soak(soak) => soak.run(),
         Command::Peer(peer) => peer.run(),
     }
+    .map(|()| 0)
 }
 
 /// A program of its own, built only for this: it takes this one's place.

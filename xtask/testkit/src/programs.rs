@@ -42,19 +42,25 @@ pub fn build<const N: usize>(
     let mut text = String::new();
     messages.rewind()?;
     messages.read_to_string(&mut text)?;
-    let built: Vec<Artifact> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let built = executables(&text);
     let mut paths = [const { PathBuf::new() }; N];
     for ((_, name), path) in programs.iter().zip(&mut paths) {
-        *path = built
-            .iter()
-            .filter(|artifact| artifact.target.name == *name)
-            .find_map(|artifact| artifact.executable.clone())
-            .with_context(|| format!("cargo built no program named {name}"))?;
+        let found = built.iter().find(|(built, _)| built == name);
+        let (_, executable) =
+            found.with_context(|| format!("cargo built no program named {name}"))?;
+        path.clone_from(executable);
     }
     Ok(paths)
+}
+
+/// The programs that cargo has built, by the names of their targets, from its messages in JSON.
+pub fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+    let artifacts = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+    artifacts
+        .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
+        .collect()
 }
 
 /// The cargo that runs this program, else the one on `PATH`.

@@ -1,0 +1,143 @@
+//! `cargo xtask vm`: a command in a small virtual machine, under a kernel of one's choice.
+//!
+//! ```text
+//!  Debian's kernel ─► modules ─┐
+//!  Debian's packages ─► root ──┼─► one initramfs ─► qemu ─► output, exit code, files
+//!  acctd, the repository ──────┘
+//! ```
+
+mod archive;
+pub(crate) mod guest;
+pub(crate) mod kernel;
+mod machine;
+mod root;
+pub(crate) mod run;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use testkit::debian::Debian;
+use testkit::interrupt::Interrupt;
+use testkit::process;
+use testkit::programs::cargo;
+
+use crate::workspace;
+use guest::Guest;
+use kernel::{Kernel, KernelName};
+
+/// Run a command in a small virtual machine, under the kernel of your choice
+///
+/// The machine has Debian's tools for networks, acctd (on PATH), and this repository at the same path. What the
+/// command prints and its exit code are passed on. No network, no disk: what it leaves in /out comes back with --out.
+#[derive(clap::Args)]
+pub(crate) struct Vm {
+    /// A version (5.10, 6.1, 6.12, 7.2), which comes from Debian; `newest`; `host`; or the path of a kernel image
+    #[arg(long, default_value = "6.1")]
+    kernel: KernelName,
+    /// The modules of a kernel image of your own: what `make modules_install INSTALL_MOD_PATH=DIR` has filled
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// The processor; another than this machine's is emulated
+    #[arg(long, value_enum, default_value_t = Arch::of_this_machine())]
+    arch: Arch,
+    /// Where the files that the command leaves in /out go
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How many seconds the machine may run
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    limit: u64,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl Vm {
+    /// The command's exit code.
+    pub(crate) fn run(self) -> Result<u8> {
+        let interrupt = Interrupt::catch()?;
+        install_qemu(self.arch)?;
+        let kernel = Kernel::find(&self.kernel, self.modules, self.arch)?;
+        let guest = Guest::new(self.arch)?;
+        if self.arch == Arch::of_this_machine() {
+            guest.install_program(&build_acctd()?, "usr/sbin/acctd".as_ref())?;
+        }
+        let limit = Duration::from_secs(self.limit);
+        let ended = guest.run(&kernel, &self.command, limit, &interrupt)?;
+        if let Some(out) = self.out {
+            ended.unpack_files(&out)?;
+        }
+        Ok(ended.code)
+    }
+}
+
+/// qemu, and what makes its guests.
+pub(crate) fn install_qemu(arch: Arch) -> Result<()> {
+    let qemu = match arch {
+        Arch::X86_64 => "qemu-system-x86",
+        Arch::Aarch64 => "qemu-system-arm",
+    };
+    let debian = Debian::find().context("this needs Debian's tools")?;
+    debian.install(&[
+        "binutils",
+        "cpio",
+        "debian-archive-keyring",
+        "kmod",
+        "mmdebstrap",
+        qemu,
+    ])
+}
+
+fn build_acctd() -> Result<PathBuf> {
+    let mut build = Command::new(cargo());
+    // As the tests build it, so that it is built once.
+    build.args(["build", "--quiet", "--package", "acctd", "--bin", "acctd"]);
+    build.args(["--features", "acctd/fault-points"]);
+    process::run(&mut build)?;
+    Ok(workspace::root()?.join("target/debug/acctd"))
+}
+
+/// A processor, as qemu and Linux call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arch {
+    #[value(name = "x86_64")]
+    X86_64,
+    #[value(name = "aarch64")]
+    Aarch64,
+}
+
+impl Arch {
+    pub(crate) fn of_this_machine() -> Self {
+        if cfg!(target_arch = "aarch64") {
+            Self::Aarch64
+        } else {
+            Self::X86_64
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// As Debian calls it.
+    pub(crate) fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+}
+
+/// Where what was downloaded and unpacked is kept.
+fn directory() -> Result<PathBuf> {
+    let directory = workspace::root()?.join("target/vm");
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
+}

@@ -1,0 +1,136 @@
+//! A guest's run, from power on to power off.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Error, Result, anyhow};
+use tempfile::TempDir;
+use testkit::interrupt::Interrupt;
+use testkit::process::{self, Process};
+
+use super::machine::{Accelerator, CONSOLE, Machine, NotBooted};
+
+const POLL: Duration = Duration::from_millis(20);
+/// How many lines of the console an error shows.
+const LAST_LINES: usize = 25;
+
+/// Runs the guest until it powers off.
+pub(super) fn run(
+    machine: &Machine<'_>,
+    accelerator: Accelerator,
+    limit: Duration,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let file = |name: &str| machine.files.join(name);
+    // Of an attempt before this one.
+    fs::write(file("result"), "")?;
+    let mut qemu = Process::spawn(&mut machine.command(accelerator)?)?;
+    let start = Instant::now();
+    let (mut out, mut err) = (Tail::new(file("out")), Tail::new(file("err")));
+    loop {
+        interrupt.check()?;
+        let has_ended = qemu.try_wait()?.is_some();
+        out.copy_to(&mut io::stdout())?;
+        err.copy_to(&mut io::stderr())?;
+        let result = fs::read_to_string(file("result"))?;
+        if has_ended {
+            let error = match exit_code(&result) {
+                Some(_) => return Ok(()),
+                None if result.is_empty() => Error::new(NotBooted),
+                None => anyhow!("the guest stopped before its command ended"),
+            };
+            return Err(with_console(error, machine));
+        }
+        let error = if result.is_empty() && start.elapsed() > accelerator.boot_limit() {
+            Error::new(NotBooted)
+        } else if start.elapsed() > limit {
+            anyhow!("the guest has not ended in {} s", limit.as_secs())
+        } else {
+            thread::sleep(POLL);
+            continue;
+        };
+        // The fallback from KVM looks for this error.
+        return Err(with_console(error, machine));
+    }
+}
+
+/// The error, with what the guest's kernel said last.
+fn with_console(error: Error, machine: &Machine<'_>) -> Error {
+    let console = fs::read(machine.files.join(CONSOLE)).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console);
+    let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    let last = if last.is_empty() {
+        "nothing".to_owned()
+    } else {
+        last.join("\n")
+    };
+    error.context(format!("the last that its kernel printed:\n{last}\n"))
+}
+
+fn exit_code(result: &str) -> Option<u8> {
+    let line = result.lines().find_map(|line| line.strip_prefix("exit "));
+    line.and_then(|code| code.parse().ok())
+}
+
+/// A file that grows.
+struct Tail {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Tail {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    /// What is new.
+    fn copy_to(&mut self, to: &mut impl io::Write) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        io::copy(file, to)?;
+        to.flush()
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: u8,
+    files: TempDir,
+}
+
+impl Ended {
+    pub(super) fn read(files: TempDir) -> Result<Self> {
+        let result = fs::read_to_string(files.path().join("result"))?;
+        let code = exit_code(&result).context("the command has no exit code")?;
+        Ok(Self { code, files })
+    }
+
+    /// What it printed, errors apart.
+    pub(crate) fn printed(&self) -> Result<[String; 2]> {
+        let read = |name| -> Result<String> {
+            let bytes = fs::read(self.files.path().join(name))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        Ok([read("out")?, read("err")?])
+    }
+
+    /// The files of `/out`.
+    pub(crate) fn unpack_files(&self, directory: &Path) -> Result<()> {
+        fs::create_dir_all(directory)?;
+        let mut tar = Command::new("tar");
+        tar.arg("--extract")
+            .arg("--file")
+            .arg(self.files.path().join("files"));
+        process::output(tar.arg("--directory").arg(directory)).map(drop)
+    }
+}
