@@ -9,7 +9,7 @@ use testkit::print;
 use testkit::programs::cargo;
 
 use crate::setup;
-use crate::vm::Arch;
+use crate::vm::host::Arch;
 use crate::vm::kernel::KernelName;
 
 /// Run all tests, after `setup`

@@ -8,6 +8,7 @@
 
 mod archive;
 pub(crate) mod guest;
+pub(crate) mod host;
 pub(crate) mod kernel;
 mod machine;
 mod root;
@@ -18,15 +19,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use clap::ValueEnum;
-use testkit::debian::Debian;
+use anyhow::Result;
 use testkit::interrupt::Interrupt;
 use testkit::process;
 use testkit::programs::cargo;
 
 use crate::workspace;
 use guest::Guest;
+use host::{Arch, install_qemu};
 use kernel::{Kernel, KernelName};
 
 /// Run a command in a small virtual machine, under the kernel of your choice
@@ -74,23 +74,6 @@ impl Vm {
     }
 }
 
-/// qemu, and what makes its guests.
-pub(crate) fn install_qemu(arch: Arch) -> Result<()> {
-    let qemu = match arch {
-        Arch::X86_64 => "qemu-system-x86",
-        Arch::Aarch64 => "qemu-system-arm",
-    };
-    let debian = Debian::find().context("this needs Debian's tools")?;
-    debian.install(&[
-        "binutils",
-        "cpio",
-        "debian-archive-keyring",
-        "kmod",
-        "mmdebstrap",
-        qemu,
-    ])
-}
-
 fn build_acctd() -> Result<PathBuf> {
     let mut build = Command::new(cargo());
     // As the tests build it, so that it is built once.
@@ -98,46 +81,4 @@ fn build_acctd() -> Result<PathBuf> {
     build.args(["--features", "acctd/fault-points"]);
     process::run(&mut build)?;
     Ok(workspace::root()?.join("target/debug/acctd"))
-}
-
-/// A processor, as qemu and Linux call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Arch {
-    #[value(name = "x86_64")]
-    X86_64,
-    #[value(name = "aarch64")]
-    Aarch64,
-}
-
-impl Arch {
-    pub(crate) fn of_this_machine() -> Self {
-        if cfg!(target_arch = "aarch64") {
-            Self::Aarch64
-        } else {
-            Self::X86_64
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "aarch64",
-        }
-    }
-
-    /// As Debian calls it.
-    pub(crate) fn debian(self) -> &'static str {
-        match self {
-            Self::X86_64 => "amd64",
-            Self::Aarch64 => "arm64",
-        }
-    }
-}
-
-/// Where what was downloaded and unpacked is kept.
-fn directory() -> Result<PathBuf> {
-    let directory = workspace::root()?.join("target/vm");
-    std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    Ok(directory)
 }

@@ -16,9 +16,9 @@ use testkit::programs::{cargo, executables};
 use testkit::{print, process};
 
 use crate::vm::guest::Guest;
+use crate::vm::host::{Arch, install_qemu};
 use crate::vm::kernel::{Kernel, KernelName};
 use crate::vm::run::Ended;
-use crate::vm::{Arch, install_qemu};
 use crate::workspace;
 
 /// For one kernel.

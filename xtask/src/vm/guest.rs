@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use testkit::interrupt::Interrupt;
 use testkit::{print, process};
 
+use super::host::{Arch, directory};
 use super::kernel::Kernel;
 use super::machine::{Accelerator, Machine, NotBooted};
 use super::run::{Ended, run};
-use super::{Arch, archive, directory, root};
+use super::{archive, root};
 use crate::workspace;
 
 const INIT: &str = include_str!("init.sh");

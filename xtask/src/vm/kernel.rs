@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use testkit::{print, process};
 
-use super::{Arch, archive, directory};
+use super::archive;
+use super::host::{Arch, directory};
 
 /// Debian's releases, and the versions that they have.
 const SUITES: [(&str, &str); 4] = [

@@ -9,7 +9,7 @@ use std::{error, fmt};
 use anyhow::{Context as _, Result};
 use testkit::netns::find_program;
 
-use super::Arch;
+use super::host::Arch;
 
 /// MiB. The root directory is a part of it.
 const MEMORY: u32 = 3072;

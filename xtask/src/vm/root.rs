@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use testkit::{print, process};
 
-use super::{Arch, archive, directory};
+use super::archive;
+use super::host::{Arch, directory};
 
 /// The release that acctd is made for.
 const SUITE: &str = "bookworm";
