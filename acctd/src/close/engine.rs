@@ -228,7 +228,11 @@ impl Engine {
         }
         self.saving.n_datagrams = n_datagrams;
         let saved_at = (self.clock)();
-        let copied = self.ask_readers(Command::Copy).await;
+        let mut copied = self.ask_readers(Command::Copy).await;
+        if !copied.slots.is_empty() {
+            // If the oldest open period has no packets, the next start learns of it by this.
+            copied.slots.entry(self.timeline.first_open()).or_default();
+        }
         for (index, slots) in copied.slots {
             let start = self.timeline.start_of(index);
             let end = saved_at.max(start);

@@ -57,6 +57,12 @@ impl Timeline {
         (first_open > self.open).then_some(Due::Close(first_open))
     }
 
+    /// The oldest period that is not closed.
+    #[must_use]
+    pub fn first_open(&self) -> PeriodIndex {
+        self.open
+    }
+
     /// The start of an open period.
     #[must_use]
     pub fn start_of(&self, index: PeriodIndex) -> UnixNanos {

@@ -288,6 +288,40 @@ async fn intervals_follow_each_other_from_the_start_to_the_stop() {
     }
 }
 
+/// Else a kill before it is closed would leave a gap between the files.
+#[tokio::test]
+async fn an_open_interval_without_packets_before_one_with_packets_is_saved_too() {
+    let mut rig = Rig::start("10s", Zone::Utc, DAY + 3);
+    rig.at(DAY + 11).await;
+    rig.send(1);
+    let saving = &mut rig.engine.saving;
+    (saving.pause, saving.due_at) = (Some(Duration::ZERO), Instant::now());
+    // Other than what has been read.
+    saving.n_datagrams = 1;
+    rig.engine.save_if_due().await;
+    let starts: Vec<UnixNanos> = rig
+        .engine
+        .saving
+        .files
+        .keys()
+        .map(|index| rig.engine.timeline.start_of(*index))
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            UnixNanos((DAY + 3) * SECOND),
+            UnixNanos((DAY + 10) * SECOND)
+        ]
+    );
+    assert_eq!(
+        names(&rig.finish().await),
+        [
+            ("2026-10-25-000003_2026-10-25-000010", [].as_slice()),
+            ("2026-10-25-000010_2026-10-25-000011", &[1]),
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_clock_set_back_replaces_no_file_and_loses_no_packet() {
     for is_checked in [false, true] {
