@@ -390,3 +390,30 @@ fn each_flag_has_its_environment_variable() {
         assert_eq!(variable, Some(expected.as_str()));
     }
 }
+
+/// A kernel's list says which tests it cannot run (`cargo xtask test --kernels`).
+#[test]
+fn the_table_of_kernels_is_what_the_tests_skip() {
+    let readme = read("README.md");
+    let rows = readme.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let is_version = cells[0].starts_with(|first: char| first.is_ascii_digit());
+        (cells.len() == 5 && is_version).then_some(cells)
+    });
+    let mut n_rows = 0;
+    for row in rows {
+        let skipped = read(&format!("acctd/tests/kernels/{}", row[0]));
+        assert!(!skipped.is_empty(), "no list of Linux {}", row[0]);
+        let runs = |test: &str| !skipped.lines().any(|line| line.starts_with(test));
+        let word = |word, is_so| if is_so { word } else { "-" };
+        let expected = [
+            word("exact", runs("a_direction_spread_over_groups_is_one_count")),
+            word("exact", runs("crosscheck_by_clsact_counts_exactly")),
+            word("exact", runs("crosscheck_by_tcx_counts_exactly")),
+            word("yes", runs("rules_of_a_host_with_an_egress_hook")),
+        ];
+        assert_eq!(row[1..], expected, "Linux {}", row[0]);
+        n_rows += 1;
+    }
+    assert!(n_rows >= 4, "{n_rows} kernels");
+}

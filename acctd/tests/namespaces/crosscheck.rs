@@ -10,6 +10,7 @@
 //! - `frames`: crafted byte by byte, with all that a parser can get wrong.
 //! - `fuzz`: the same by chance.
 //! - `interfaces`: those that come late, go elsewhere and come back.
+//! - `links`: VLANs, bonds, VRFs, `WireGuard`.
 //! - `holes`: those that real networks have.
 //! - `own_programs`: `--crosscheck-object`, and the other flags.
 //! - `pinning`: `--crosscheck-pin`.
@@ -27,6 +28,7 @@ mod frames;
 mod fuzz;
 mod holes;
 mod interfaces;
+mod links;
 mod own_programs;
 mod pinning;
 mod put_in_front;
@@ -65,6 +67,7 @@ pub(crate) fn cases() -> Vec<Case> {
         fuzz::CASES,
         streams::CASES,
         holes::CASES,
+        links::CASES,
         verdicts::CASES,
         room::CASES,
         attaching::CASES,

@@ -135,7 +135,7 @@ pub(crate) fn as_nobody_with(rig: &Rig, capabilities: &str) -> Result<Command> {
     if !program.exists() {
         copy_program(rig.acctd_path(), &program)?;
     }
-    let mut command = rig.router.command("setpriv");
+    let mut command = rig.command_of_unit("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(format!("--inh-caps={capabilities}"))

@@ -8,6 +8,7 @@ use testkit::nft::Count;
 use testkit::process::Process;
 
 use crate::rig::{Acctd, Rig, Row};
+use crate::waiting::PATIENCE;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -74,7 +75,7 @@ fn flood(rig: &Rig) -> Result<u64> {
     let mut printed = String::new();
     let stdout = process.child().stdout.take().context("a pipe")?;
     std::io::Read::read_to_string(&mut { stdout }, &mut printed)?;
-    process.wait(std::time::Duration::from_secs(10))?;
+    process.wait(PATIENCE)?;
     let words: Vec<&str> = printed.split_whitespace().collect();
     let at = words
         .windows(2)

@@ -16,17 +16,17 @@ pub(crate) const CASES: &[Case] = &[
         inet_and_netdev_hooks_of_a_router,
     ),
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "bridge_and_netdev_hooks_of_a_bridge_count_alike",
         bridge_and_netdev_hooks_of_a_bridge,
     ),
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "vlan_tags_do_not_hide_packets",
         vlan_tags_do_not_hide_packets,
     ),
     (
-        Needs::Namespace,
+        Needs::NetdevEgress,
         "what_is_no_ip_is_counted_as_that",
         what_is_no_ip_is_counted_as_that,
     ),

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use testkit::netns::{Namespace, Privilege};
+use testkit::netns::{Namespace, Privilege, find_program};
 use testkit::nft;
 
 /// Whether nft's flowtables work (`CONFIG_NF_FLOW_TABLE`); if not, what the kernel says.
@@ -29,22 +29,58 @@ pub(crate) fn netdev_egress() -> Result<(), String> {
     FOUND.clone()
 }
 
-/// Whether programs are attached by TCX (Linux 6.6).
+/// Whether programs are attached by TCX.
 pub(crate) fn tcx() -> Result<(), String> {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map(|it| it.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (6, 6) {
+    if version() >= (6, 6) {
         Ok(())
     } else {
         Err("the kernel has no TCX".to_owned())
     }
 }
 
+/// Whether eBPF maps count against `RLIMIT_MEMLOCK`.
+pub(crate) fn counts_memlock() -> Result<(), String> {
+    if version() < (5, 11) {
+        Ok(())
+    } else {
+        Err("the kernel counts eBPF maps against no RLIMIT_MEMLOCK".to_owned())
+    }
+}
+
+fn version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map(|it| it.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Whether there are devices of this kind, and the program that configures them.
+pub(crate) fn device(kind: &str) -> Result<(), String> {
+    let namespace = Namespace::new(Privilege::Root).map_err(|error| error.to_string())?;
+    if kind == "wireguard" && find_program("wg").is_none() {
+        return Err("there is no wg".to_owned());
+    }
+    let more: &[&str] = match kind {
+        "vlan" => &["id", "5"],
+        "vrf" => &["table", "10"],
+        _ => &[],
+    };
+    // A VLAN is on another device, and lo takes none.
+    let other = namespace.run(&["ip", "link", "add", "v0", "type", "veth"]);
+    other.map_err(|error| error.to_string())?;
+    let words = [
+        "ip", "link", "add", "link", "v0", "name", "t0", "type", kind,
+    ];
+    let words = [&words[..], more].concat();
+    let added = namespace.run(&words);
+    added
+        .map(drop)
+        .map_err(|_refused| format!("the kernel has no devices of the kind {kind}"))
+}
+
 fn accepts(what: &str, rules: &str) -> Result<(), String> {
     let namespace =
         Namespace::new(Privilege::of_this_process()).map_err(|error| error.to_string())?;
     // The reason is a line of a list: what nft quotes is in no order that stays.
-    nft::load(&namespace, rules).map_err(|_| format!("the kernel has no {what}"))
+    nft::load(&namespace, rules).map_err(|_refused| format!("the kernel has no {what}"))
 }

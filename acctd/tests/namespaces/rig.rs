@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -21,6 +21,7 @@ use testkit::process::{self, Process};
 use testkit::traffic::{self, Sent, TrafficArgs};
 use testkit::veth::Veth;
 
+use crate::kernel;
 use crate::waiting::PATIENCE;
 
 /// Packets are logged before routing and dropped, so that nothing answers them.
@@ -135,6 +136,26 @@ impl Rig {
     pub(crate) fn acctd_command(&self) -> std::process::Command {
         let mut command = self.router.command(&self.acctd);
         command.env("ACCTD_INTERVAL", "24h");
+        command.arg("-log-directory").arg(self.log_directory());
+        command
+    }
+
+    /// A command in the router, with as much locked memory as the package's unit allows. Newer kernels need none, and
+    /// not every root may have it.
+    pub(crate) fn command_of_unit(&self, program: &str) -> std::process::Command {
+        if kernel::counts_memlock().is_err() {
+            return self.router.command(program);
+        }
+        let mut command = self.router.command("prlimit");
+        command.args(["--memlock=unlimited:unlimited", program]);
+        command
+    }
+
+    /// acctd as root who can have these capabilities alone.
+    pub(crate) fn acctd_limited(&self, capabilities: &str) -> std::process::Command {
+        let mut command = self.command_of_unit("setpriv");
+        command.arg(format!("--bounding-set=-all,{capabilities}"));
+        command.arg("--inh-caps=-all").arg(&self.acctd);
         command.arg("-log-directory").arg(self.log_directory());
         command
     }
@@ -296,7 +317,9 @@ impl Acctd {
             if let Some(line) = log.iter().find(|line| line.contains(part)) {
                 return Ok(line.clone());
             }
-            if Instant::now() > end {
+            // It has ended.
+            let is_whole = self.log_reader.as_ref().is_none_or(JoinHandle::is_finished);
+            if Instant::now() > end || (is_whole && self.log().len() == log.len()) {
                 bail!("no line with {part:?} in the log:\n{}", log.join("\n"));
             }
             thread::sleep(Duration::from_millis(5));

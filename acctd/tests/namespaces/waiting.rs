@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::rig::{Acctd, Rig};
 
-/// Far more than anything takes that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Far more than anything takes that a test waits for, also on an emulated processor.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {

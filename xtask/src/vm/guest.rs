@@ -106,7 +106,8 @@ impl Guest {
         };
         let best = Accelerator::best(self.arch);
         let mut done = run(&machine, best, limit, interrupt);
-        if best == Accelerator::Kvm && done.as_ref().is_err_and(|it| it.is::<NotBooted>()) {
+        let has_booted = !matches!(&done, Err(error) if error.is::<NotBooted>());
+        if best == Accelerator::Kvm && !has_booted {
             print::line("vm: no guest boots with KVM here: its instructions are translated")?;
             done = run(&machine, Accelerator::Tcg, limit, interrupt);
         }

@@ -23,7 +23,7 @@ modprobe -a virtio_pci virtio_console 2>/dev/null
 # The ports in the order of qemu's command line.
 port() {
     for name in /sys/class/virtio-ports/*/name; do
-        [ "$(cat "$name")" = "$1" ] && basename "$(dirname "$name")"
+        [ "$(cat "$name" 2>/dev/null)" = "$1" ] && basename "$(dirname "$name")"
     done
 }
 n_tries=0

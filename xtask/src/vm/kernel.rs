@@ -1,9 +1,9 @@
 //! A kernel with its modules: Debian's, this machine's, or one's own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::{fmt, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
@@ -62,11 +62,22 @@ impl FromStr for KernelName {
 }
 
 impl KernelName {
-    pub(crate) fn text(&self) -> String {
+    /// The version of a kernel of Debian's; for the newest, the last that is known.
+    pub(crate) fn version(&self) -> Option<&'static str> {
+        let Self::Debian(_, suite) = self else {
+            return None;
+        };
+        let (version, _) = SUITES.iter().find(|(_, other)| other == suite)?;
+        Some(version)
+    }
+}
+
+impl fmt::Display for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Debian(version, _) => version.clone(),
-            Self::Host => "host".to_owned(),
-            Self::Image(path) => path.display().to_string(),
+            Self::Debian(version, _) => f.write_str(version),
+            Self::Host => f.write_str("host"),
+            Self::Image(path) => path.display().fmt(f),
         }
     }
 }

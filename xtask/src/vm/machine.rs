@@ -43,13 +43,17 @@ impl Accelerator {
     }
 }
 
-/// The error of a guest whose command has not started, or not in time.
+/// The error of a guest whose command has not started, or not in time. It has the last lines of the console.
 #[derive(Debug)]
-pub(super) struct NotBooted;
+pub(super) struct NotBooted(pub(super) String);
 
 impl fmt::Display for NotBooted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the guest has not booted, or not in time")
+        write!(
+            f,
+            "the guest has not booted, or not in time; its kernel printed last:\n{}",
+            self.0
+        )
     }
 }
 

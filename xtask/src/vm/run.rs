@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use testkit::interrupt::Interrupt;
 use testkit::process::{self, Process};
@@ -16,7 +16,7 @@ use super::machine::{Accelerator, CONSOLE, Machine, NotBooted};
 
 const POLL: Duration = Duration::from_millis(20);
 /// How many lines of the console an error shows.
-const LAST_LINES: usize = 25;
+const N_LINES: usize = 25;
 
 /// Runs the guest until it powers off.
 pub(super) fn run(
@@ -37,39 +37,34 @@ pub(super) fn run(
         out.copy_to(&mut io::stdout())?;
         err.copy_to(&mut io::stderr())?;
         let result = fs::read_to_string(file("result"))?;
-        if has_ended {
-            let error = match exit_code(&result) {
-                Some(_) => return Ok(()),
-                None if result.is_empty() => Error::new(NotBooted),
-                None => anyhow!("the guest stopped before its command ended"),
-            };
-            return Err(with_console(error, machine));
-        }
-        let error = if result.is_empty() && start.elapsed() > accelerator.boot_limit() {
-            Error::new(NotBooted)
+        let has_started = !result.is_empty();
+        let what = if has_ended && exit_code(&result).is_some() {
+            return Ok(());
+        } else if has_ended && has_started {
+            "the guest stopped before its command ended".to_owned()
+        } else if !has_started && (has_ended || start.elapsed() > accelerator.boot_limit()) {
+            return Err(NotBooted(last_lines(machine)).into());
         } else if start.elapsed() > limit {
-            anyhow!("the guest has not ended in {} s", limit.as_secs())
+            format!("the command has not ended in {} s", limit.as_secs())
         } else {
             thread::sleep(POLL);
             continue;
         };
-        // The fallback from KVM looks for this error.
-        return Err(with_console(error, machine));
+        bail!("{what}; its kernel printed last:\n{}", last_lines(machine));
     }
 }
 
-/// The error, with what the guest's kernel said last.
-fn with_console(error: Error, machine: &Machine<'_>) -> Error {
+/// What the guest's kernel printed last, or from the cause of its end on.
+fn last_lines(machine: &Machine<'_>) -> String {
+    const CAUSES: [&str; 3] = ["Kernel panic", "BUG: ", "Oops: "];
     let console = fs::read(machine.files.join(CONSOLE)).unwrap_or_default();
     let console = String::from_utf8_lossy(&console);
     let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
-    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    let last = if last.is_empty() {
-        "nothing".to_owned()
-    } else {
-        last.join("\n")
-    };
-    error.context(format!("the last that its kernel printed:\n{last}\n"))
+    let is_cause = |line: &&str| CAUSES.iter().any(|cause| line.contains(cause));
+    let first = lines.iter().position(is_cause);
+    let first = first.unwrap_or(lines.len().saturating_sub(N_LINES));
+    let shown = lines[first..].iter().take(N_LINES).copied();
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 fn exit_code(result: &str) -> Option<u8> {

@@ -21,7 +21,7 @@ const READY: &str = "Started accounting";
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long it may take to start, and to stop.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct Daemon {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::{mac::MacAddr, netns::Namespace};
 
 /// How long a device may take to come up.
-const UP_LIMIT: Duration = Duration::from_secs(5);
+const UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Two ends of a veth pair, both up. Offloads are as the kernel sets them.
 ///

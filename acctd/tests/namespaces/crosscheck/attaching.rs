@@ -1,6 +1,7 @@
 //! Both ways of attaching: alone and beside others, what is left behind, and devices that go away.
 
 use std::fs;
+use std::process::Output;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -12,9 +13,11 @@ use testkit::traffic::TrafficArgs;
 use testkit::veth::Veth;
 
 use super::{
-    BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum, tc_sums,
+    BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, nflog_sums, sum,
+    tc_sums,
 };
-use crate::errors::{complains, fails};
+use crate::doctor::names_first;
+use crate::errors::{as_nobody_with, complains, fails, set_mode};
 use crate::kernel;
 use crate::rig::{Acctd, Ended, LOG_AND_DROP, NONE, Rig, totals, within};
 use crate::waiting::{wait_for_files, wait_for_lines};
@@ -46,6 +49,16 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "crosscheck_without_capabilities_names_them",
         without_capabilities,
+    ),
+    (
+        Needs::CountsMemlock,
+        "crosscheck_with_little_locked_memory_is_refused_with_the_cure",
+        little_locked_memory,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_by_an_ordinary_user_with_the_units_capabilities",
+        an_ordinary_user,
     ),
     (
         Needs::Root,
@@ -298,26 +311,16 @@ fn an_interface_that_goes_and_comes_back() -> Result<()> {
     Ok(())
 }
 
-/// As root who has these capabilities alone.
-pub(super) fn limited(rig: &Rig, capabilities: &str, args: &[&str]) -> std::process::Command {
-    let mut command = rig.router.command("setpriv");
-    command
-        .arg(format!("--bounding-set=-all,{capabilities}"))
-        .arg("--inh-caps=-all")
-        .arg(rig.acctd_path())
-        .arg("-log-directory")
-        .arg(rig.log_directory())
-        .args(args);
-    command
-}
-
 fn without_capabilities() -> Result<()> {
     let rig = rig()?;
     for (capabilities, missing) in [
         ("+net_admin", "requires CAP_BPF and CAP_PERFMON; run"),
         ("+net_admin,+bpf", "requires CAP_PERFMON; run"),
     ] {
-        let output = limited(&rig, capabilities, &INGRESS_ONLY).output()?;
+        let output = rig
+            .acctd_limited(capabilities)
+            .args(INGRESS_ONLY)
+            .output()?;
         complains(&output, 1, missing)?;
         let n_lines = String::from_utf8_lossy(&output.stderr).lines().count();
         // The memory, the nice value, who it is, and the error.
@@ -328,11 +331,53 @@ fn without_capabilities() -> Result<()> {
         ("+net_admin", &INGRESS_ONLY[..4]),
         ("+net_admin,+bpf,+perfmon", &INGRESS_ONLY[..]),
     ] {
-        let acctd = Acctd::spawn(&mut limited(&rig, capabilities, args))?;
+        let acctd = Acctd::spawn(rig.acctd_limited(capabilities).args(args))?;
         acctd.wait_for_line("Started accounting")?;
         acctd.finish()?;
     }
     Ok(())
+}
+
+/// `RLIMIT_MEMLOCK` as Linux before 5.11 sets it at boot, and no capability to raise it.
+fn little_locked_memory() -> Result<()> {
+    const NAMED: &str =
+        "counts eBPF maps against RLIMIT_MEMLOCK, which is 65.5 kB; set LimitMEMLOCK=infinity";
+    let rig = rig()?;
+    let limited = |args: &[&str]| -> Result<Output> {
+        let mut command = rig.router.command("setpriv");
+        let capabilities = "--bounding-set=-all,+net_admin,+bpf,+perfmon,+sys_nice";
+        command.args([capabilities, "--inh-caps=-all"]);
+        command.args(["prlimit", "--memlock=65536:65536"]);
+        command.arg(rig.acctd_path()).args(args);
+        Ok(command
+            .arg("-log-directory")
+            .arg(rig.log_directory())
+            .output()?)
+    };
+    complains(&limited(&INGRESS_ONLY)?, 1, NAMED)?;
+    let doctor = limited(&[&["doctor"], &INGRESS_ONLY[..]].concat())?;
+    let cure = NAMED.replace("; set", " -> set");
+    let line = names_first("locked memory", &doctor, "crosscheck-not-loaded")?;
+    ensure!(line.contains(&cure), "{line}");
+    ensure_nothing_left(&rig)
+}
+
+/// As the package's unit starts it.
+fn an_ordinary_user() -> Result<()> {
+    let rig = rig()?;
+    let mut command = as_nobody_with(&rig, "+net_admin,+bpf,+perfmon")?;
+    set_mode(rig.scratch(), 0o777)?;
+    command.arg("-log-directory").arg(rig.log_directory());
+    command.args(INGRESS_ONLY).arg("-priority=0");
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    some_traffic(&rig, 10_000)?;
+    acctd.finish()?;
+    let intervals = checked(&rig)?;
+    let truth = rig.counter("v4")?;
+    ensure!(truth.packets == 10_000);
+    ensure!(nflog_sums(&intervals).source4 == truth && tc_sums(&intervals).source4 == truth);
+    ensure_nothing_left(&rig)
 }
 
 fn in_a_user_namespace() -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use acctd::model::human::thousands;
 use anyhow::{Context as _, Result, ensure};
 use testkit::craft::{Ethernet, Frame, Ipv4, Ipv6};
 use testkit::netns::Privilege;
@@ -95,7 +96,7 @@ fn ensure_uncovered(run: &Run, prefixes: u64, amount: Count) -> Result<()> {
     let tally = run.interval.tally("uncovered");
     let found = (tally.prefixes, count(tally.packets, tally.bytes));
     ensure!(found == (prefixes, amount), "{found:?} != {amount:?}");
-    let part = format!("uncovered: {} packets, ", amount.packets);
+    let part = format!("uncovered: {} packets, ", thousands(amount.packets));
     let line = run.line(&part)?;
     ensure!(line.contains("of lan0 ingress"), "{line}");
     Ok(())

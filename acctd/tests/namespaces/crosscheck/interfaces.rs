@@ -11,7 +11,7 @@ use serde_json::Value;
 use testkit::netns::Namespace;
 use testkit::veth::Veth;
 
-use super::attaching::{INGRESS_ONLY, ensure_nothing_left, limited, rig, rows, some_traffic, with};
+use super::attaching::{INGRESS_ONLY, ensure_nothing_left, rig, rows, some_traffic, with};
 use super::{Checked, checked, sum};
 use crate::errors::fails;
 use crate::listen::ask;
@@ -239,11 +239,9 @@ fn what_nothing_will_cure() -> Result<()> {
         1,
         "nowhere.o: No such file or directory",
     )?;
-    let mut command = limited(
-        &rig,
-        "+net_admin",
-        &["-ip4-src-group=5", "-crosscheck=nosuch0"],
-    );
-    let output = command.output()?;
+    let mut command = rig.acctd_limited("+net_admin");
+    let output = command
+        .args(["-ip4-src-group=5", "-crosscheck=nosuch0"])
+        .output()?;
     crate::errors::complains(&output, 1, "requires CAP_BPF and CAP_PERFMON; run")
 }

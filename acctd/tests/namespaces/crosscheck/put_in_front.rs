@@ -15,9 +15,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::attaching::{
-    INGRESS_ONLY, limited, query_tcx, rig, rows, some_traffic, tc, tcx_programs, with,
-};
+use super::attaching::{INGRESS_ONLY, query_tcx, rig, rows, some_traffic, tc, tcx_programs, with};
 use super::interfaces::{ensure_checked_again, ensure_no_alarm};
 use super::{checked, sum};
 use crate::rig::{Acctd, Rig};
@@ -149,7 +147,7 @@ fn a_program_put_in_front() -> Result<()> {
     let rig = rig()?;
     // With CAP_SYS_ADMIN it can be named, too.
     for capabilities in ["+net_admin,+bpf,+perfmon", "+net_admin,+sys_admin"] {
-        let acctd = Acctd::spawn(&mut limited(&rig, capabilities, &INGRESS_ONLY))?;
+        let acctd = Acctd::spawn(rig.acctd_limited(capabilities).args(INGRESS_ONLY))?;
         acctd.wait_for_line("Started accounting")?;
         some_traffic(&rig, 1_000)?;
         let foreign = Foreign::in_front(&rig)?;

@@ -6,7 +6,6 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netlink_packet_core::{
@@ -23,6 +22,7 @@ use testkit::veth::add_address;
 use super::run::{Run, add};
 use super::{CheckedRow, LINK_HEADER, prefix_of};
 use crate::rig::{NONE, Rig};
+use crate::waiting::PATIENCE;
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -39,7 +39,6 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PORT: u16 = 7_000;
-const PATIENCE: Duration = Duration::from_secs(30);
 /// So much goes each way on each connection.
 pub(super) const STREAM: usize = 25_000_000;
 const ROUTER: [&str; 2] = ["10.9.0.1", "2001:db8:9::1"];

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::netns::Privilege;
@@ -251,23 +250,11 @@ fn three_capabilities(way: &str) -> Result<()> {
     ensure_cross_checked(&rig, 30_000)
 }
 
-/// As root, who can have no other capabilities than these.
-fn limited(rig: &Rig, capabilities: &str) -> Command {
-    let mut command = rig.router.command("setpriv");
-    command
-        .arg(format!("--bounding-set=-all,{capabilities}"))
-        .arg("--inh-caps=-all")
-        .arg(rig.acctd_path())
-        .arg("-log-directory")
-        .arg(rig.log_directory());
-    command
-}
-
 /// Some containers are given that and know no `CAP_BPF`.
 fn cap_sys_admin_stands_for_cap_bpf() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
     rig.rules(LOG_AND_DROP)?;
-    let mut command = limited(&rig, "+net_admin,+sys_admin,+sys_nice");
+    let mut command = rig.acctd_limited("+net_admin,+sys_admin,+sys_nice");
     command.args(["-interval=1s", "-ip4-src-group=5", "-crosscheck=lan0"]);
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;

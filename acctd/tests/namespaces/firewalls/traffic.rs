@@ -10,6 +10,7 @@ use testkit::traffic::send_frames;
 use testkit::veth::{Veth, add_address};
 
 use crate::rig::Rig;
+use crate::waiting::PATIENCE;
 
 /// This host on `lan0`, and its neighbour on the wire.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -87,7 +88,7 @@ pub(super) fn send(rig: &Rig, forwards: bool) -> Result<()> {
     let neighbour = NEIGHBOUR.to_string();
     let mut ping_command = rig.router.command(ping[0]);
     ping_command.args(&ping[1..]).arg(neighbour).output()?;
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     while rig.counter("received")?.packets < sent {
         ensure!(Instant::now() < end, "packets have not arrived");
         std::thread::sleep(Duration::from_millis(5));
