@@ -72,6 +72,8 @@ struct BtfAttr {
     btf_bytes: u32,
     log_bytes: u32,
     log_level: u32,
+    /// Written by Linux 6.4 and later; older ones want zero here.
+    log_true_bytes: u32,
 }
 
 /// # Safety
