@@ -7,6 +7,7 @@ use testkit::traffic::{Sent, Sizes, TrafficArgs};
 use testkit::veth::{Veth, add_address};
 
 use crate::rig::{NONE, Rig, totals};
+use crate::waiting::wait_until;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -85,7 +86,12 @@ fn each_group_counts(rig: &Rig, ip4: bool, groups: &[&str], traffic: &TrafficArg
     };
     for group in groups {
         let acctd = rig.acctd(&["-interval=1h", flag, group])?;
+        let before = rig.counter("passed")?.packets;
         let sent = as_count(rig.send(traffic)?);
+        // The last hook.
+        wait_until("all have passed", || {
+            Ok(rig.counter("passed")?.packets >= before + sent.packets)
+        })?;
         acctd.finish()?;
         let counted = totals(&rig.files()?, ip4);
         ensure!(
@@ -127,10 +133,11 @@ fn inet_and_netdev_hooks_of_a_router() -> Result<()> {
                 udp dport 9 log group 13 snaplen 60 queue-threshold 20; }
         }
         table netdev rig {
+            counter passed {}
             chain ingress { type filter hook ingress device lan0 priority 1
                 udp dport 9 log group 14 snaplen 60; }
             chain egress { type filter hook egress device wan0 priority 0
-                udp dport 9 log group 15 snaplen 60 queue-threshold 50; }
+                udp dport 9 counter name passed log group 15 snaplen 60 queue-threshold 50; }
         }
         table ip rig {
             chain forward { type filter hook forward priority 1
@@ -180,10 +187,11 @@ const BRIDGE_RULES: &str = "
             iifname lan0 log group 21 snaplen 60; }
     }
     table netdev rig {
+        counter passed {}
         chain ingress { type filter hook ingress device lan0 priority 0
             log group 22 snaplen 60; }
         chain egress { type filter hook egress device wan0 priority 0
-            log group 23 snaplen 80 queue-threshold 50; }
+            counter name passed log group 23 snaplen 80 queue-threshold 50; }
     }";
 
 /// To a station that the bridge has not seen, so it goes out of the other port.

@@ -81,7 +81,9 @@ impl Machine<'_> {
         };
         let (accelerated_by, processor) = match accelerator {
             Accelerator::Kvm => ("kvm", "host"),
-            Accelerator::Tcg => ("tcg,thread=multi", emulated),
+            // With a thread for each processor, one may run an instruction that the other is just replacing: the kernel
+            // then stops with "Oops: int3".
+            Accelerator::Tcg => ("tcg,thread=single", emulated),
         };
         let program = format!("qemu-system-{}", self.arch.name());
         let program = find_program(&program).with_context(|| format!("there is no {program}"))?;
