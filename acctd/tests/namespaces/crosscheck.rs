@@ -13,6 +13,7 @@
 //! - `links`: VLANs, bonds, VRFs, `WireGuard`.
 //! - `holes`: those that real networks have.
 //! - `own_programs`: `--crosscheck-object`, and the other flags.
+//! - `permitted`: with and without the capabilities and the memory that a start requires.
 //! - `pinning`: `--crosscheck-pin`.
 //! - `put_in_front`: programs that somebody puts in front of acctd's while it runs.
 //! - `room`: as many prefixes as there is room for, and more.
@@ -30,6 +31,7 @@ mod holes;
 mod interfaces;
 mod links;
 mod own_programs;
+mod permitted;
 mod pinning;
 mod put_in_front;
 mod room;
@@ -71,6 +73,7 @@ pub(crate) fn cases() -> Vec<Case> {
         verdicts::CASES,
         room::CASES,
         attaching::CASES,
+        permitted::CASES,
         beside_others::CASES,
         pinning::CASES,
         interfaces::CASES,

@@ -1,4 +1,4 @@
-//! What the running kernel can do. It is found out by trying, once.
+//! What the running kernel can do, found out by trying.
 
 use std::sync::LazyLock;
 

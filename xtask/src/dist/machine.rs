@@ -18,8 +18,9 @@ use testkit::{
     process::{self, Process},
 };
 
-/// The release that acctd is made for, and what its package depends on or is tried with.
-const SUITE: &str = "bookworm";
+use crate::workspace::DEBIAN_RELEASE;
+
+/// What acctd's package depends on or is tried with.
 const PACKAGES: &str =
     "systemd,systemd-sysv,dbus,libnetfilter-log1,nftables,iproute2,iputils-ping,procps";
 const BOOT: &str = include_str!("boot.sh");
@@ -156,20 +157,22 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 
 /// A Debian as it is after its installation.
 fn debian(target: &Path) -> Result<PathBuf> {
-    let place = target.join(format!("{SUITE}-root"));
+    let place = target.join(format!("{DEBIAN_RELEASE}-root"));
     if place.exists() {
         return Ok(place);
     }
     let debian = Debian::find().context("this needs Debian's tools")?;
     debian.install(&["mmdebstrap"])?;
-    print::line(format!("dist: installing a clean Debian ({SUITE})"))?;
+    print::line(format!(
+        "dist: installing a clean Debian ({DEBIAN_RELEASE})"
+    ))?;
     let half = TempDir::with_prefix_in("debian-", target)?;
     let root = half.path().join("root");
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args(["--quiet", "--variant=minbase"])
         .arg(format!("--include={PACKAGES}"))
-        .arg(SUITE)
+        .arg(DEBIAN_RELEASE)
         .arg(&root);
     process::output(&mut mmdebstrap)?;
     fs::rename(&root, &place)?;

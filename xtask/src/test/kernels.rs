@@ -75,7 +75,7 @@ fn check(ended: &Ended, version: Option<&str>, arch: Arch) -> Result<()> {
         (Some(version), Arch::Aarch64) => format!("{version}-{}", arch.name()),
     };
     let list = workspace::root()?.join("acctd/tests/kernels").join(list);
-    let [_, stderr] = ended.printed()?;
+    let stderr = ended.stderr()?;
     let skipped = stderr
         .lines()
         .filter_map(|line| line.strip_prefix("skipped: "));

@@ -47,7 +47,7 @@ impl Guest {
     }
 
     /// Copies a file of the host.
-    pub(crate) fn install(&self, from: &Path, to: &Path) -> Result<()> {
+    fn install(&self, from: &Path, to: &Path) -> Result<()> {
         let to = self.path(to)?;
         fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
         Ok(())

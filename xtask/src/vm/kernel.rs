@@ -1,4 +1,4 @@
-//! A kernel with its modules: Debian's, this machine's, or one's own.
+//! A kernel and its modules: from Debian, from this machine, or built by the user.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

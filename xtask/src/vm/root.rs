@@ -11,9 +11,8 @@ use testkit::{print, process};
 
 use super::archive;
 use super::host::{Arch, directory};
+use crate::workspace::DEBIAN_RELEASE;
 
-/// The release that acctd is made for.
-const SUITE: &str = "bookworm";
 /// What a shell, the tests and acctd need.
 const PACKAGES: &str = "base-files,base-passwd,bash,bpftool,coreutils,dash,ebtables,ethtool,findutils,grep,hostname,\
     hping3,ipset,iproute2,iptables,iputils-ping,kmod,libc-bin,libnetfilter-log1,mawk,mount,nftables,procps,sed,tar,\
@@ -36,7 +35,7 @@ pub(super) fn archive(arch: Arch) -> Result<PathBuf> {
         return Ok(place);
     }
     print::line(format!(
-        "vm: unpacking Debian's programs ({SUITE}, {})",
+        "vm: unpacking Debian's programs ({DEBIAN_RELEASE}, {})",
         arch.debian()
     ))?;
     let unpacked = TempDir::with_prefix_in("root-", directory()?)?;
@@ -47,7 +46,7 @@ pub(super) fn archive(arch: Arch) -> Result<PathBuf> {
         .arg(format!("--architectures={}", arch.debian()))
         .arg(format!("--include={PACKAGES}"))
         .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
-        .arg(SUITE)
+        .arg(DEBIAN_RELEASE)
         .arg(&root);
     process::output(&mut mmdebstrap)?;
     // What the packages' scripts would have made, had they run.

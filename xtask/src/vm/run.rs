@@ -110,13 +110,10 @@ impl Ended {
         Ok(Self { code, files })
     }
 
-    /// What it printed, errors apart.
-    pub(crate) fn printed(&self) -> Result<[String; 2]> {
-        let read = |name| -> Result<String> {
-            let bytes = fs::read(self.files.path().join(name))?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        Ok([read("out")?, read("err")?])
+    /// What it wrote to its standard error.
+    pub(crate) fn stderr(&self) -> Result<String> {
+        let bytes = fs::read(self.files.path().join("err"))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The files of `/out`.

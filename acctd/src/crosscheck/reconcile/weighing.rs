@@ -207,7 +207,8 @@ impl<K: Copy + Ord + Hash> Weighing<'_, K> {
             && (explained.most.packets < 0 || explained.most.bytes < 0)
     }
 
-    /// Records a difference that cannot be judged. Later NFLOG may count up to the allowance of it, or nothing.
+    /// Records a difference that cannot be judged. In a later interval NFLOG may count none of it, or as much as
+    /// `allowance`.
     pub(super) fn set_aside(
         &mut self,
         key: K,
