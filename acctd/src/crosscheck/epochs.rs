@@ -23,6 +23,7 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use super::bpf_syscall::{self, EpochMap};
 use super::epoch_map::EpochDefinition;
 use crate::config::crosscheck::{CrossCheckConfig, n_ahead};
+use crate::fault_points::reached;
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
 use crate::model::kernel_counts::EpochCounts;
 use crate::model::prefix::Family;
@@ -31,8 +32,11 @@ use crate::model::prefix::Family;
 /// rule.
 const IN_FLIGHT: Duration = Duration::from_millis(30);
 
-/// The first period must end no sooner than this: the epochs must be ready and the groups be open before.
+/// The first period must end no sooner than this: the epochs must be ready and the groups be open before. (Of a short period, half.)
 const TIME_TO_BEGIN: Duration = Duration::from_millis(300);
+
+/// How often the start waits for the next period. Then it begins anyway, and what is not exact is said to be so.
+const TIMES_TO_WAIT: u32 = 5;
 
 /// The end of an epoch that has none yet.
 const NO_END: u64 = u64::MAX;
@@ -107,18 +111,39 @@ impl Epochs {
         self.set_clock(CLOCK_OFFSET, offset.cast_unsigned())
     }
 
-    /// Creates the epochs of the first periods. This takes up to some tens of milliseconds, so it waits if the
-    /// current period ends soon.
+    /// Creates the epochs of the first periods. This takes some tens of milliseconds, and on a busy machine far more:
+    /// if the first period ends soon, or has ended meanwhile, the next one becomes the first.
     pub(crate) fn prepare(&mut self) -> Result<()> {
-        let now = UnixNanos::now();
-        let end = self.interval.period(self.interval.index_of(now)).end;
-        let left = now.until(end);
-        if left < TIME_TO_BEGIN {
-            std::thread::sleep(left);
-        }
-        let first = self.interval.index_of(UnixNanos::now());
+        let mut first = self.interval.index_of(UnixNanos::now());
         self.push(self.slot_after_last(), Some(first))?;
+        for _ in 0..TIMES_TO_WAIT {
+            self.prepare_ahead(first)?;
+            let left = UnixNanos::now().until(self.interval.period(first).end);
+            let is_exact = self.chain.get(1).is_some_and(|epoch| epoch.is_exact);
+            if is_exact && left >= TIME_TO_BEGIN.min(self.interval.length() / 2) {
+                return Ok(());
+            }
+            std::thread::sleep(left);
+            self.skip_first()?;
+            first = first.next();
+        }
         self.prepare_ahead(first)
+    }
+
+    /// The first period becomes a part of the epoch before it, which has no period and ends with [`Self::begin`].
+    fn skip_first(&mut self) -> Result<()> {
+        let Some(before) = self.chain.pop_front() else {
+            return Ok(());
+        };
+        if let Some(first) = self.chain.front_mut() {
+            first.period = None;
+            first.is_exact = false;
+        }
+        let slot = self.chain.front().map_or(0, |epoch| epoch.slot);
+        self.set_clock(slot, NO_END)?;
+        self.set_clock(CLOCK_OLDEST, slot.into())?;
+        bpf_syscall::delete_element(&self.outer, before.slot)
+            .context("cannot remove an epoch's map")
     }
 
     /// Ends the epoch without a period and begins the first period.
@@ -285,6 +310,7 @@ impl Epochs {
 
     fn push(&mut self, slot: u32, period: Option<PeriodIndex>) -> Result<()> {
         let map = self.definition.new_map(self.capacity)?;
+        reached("map_made");
         self.set_clock(slot, NO_END)?;
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = (&mut self.outer).try_into()?;
         outer

@@ -12,7 +12,7 @@ use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, NOTHING, Router, checked, ensure_no_alarm,
     ensure_no_false_verdict, ensure_sources_equal, ensure_totals, mixed, nflog_sums, sum, tc_sums,
 };
-use crate::rig::{LOG_AND_DROP, NONE, Rig};
+use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig};
 use crate::waiting::{wait_for_files, wait_until};
 use crate::{Case, Needs};
 
@@ -46,6 +46,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "crosscheck_start_and_stop_amid_traffic_raise_no_alarm",
         start_and_stop_amid_traffic,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_that_takes_long_to_start_compares_the_first_interval",
+        a_slow_start,
     ),
     (
         Needs::Root,
@@ -255,6 +260,22 @@ fn start_and_stop_amid_traffic() -> Result<()> {
         std::fs::remove_dir_all(router.rig.log_directory())?;
     }
     Ok(())
+}
+
+/// As on a busy machine: the interval in which the maps were begun ends before they are ready.
+fn a_slow_start() -> Result<()> {
+    let router = Router::new(&COMPLETE)?;
+    let mut command = router.rig.acctd_command();
+    command
+        .env("ACCTD_WAIT_AT", "map_made=0.25")
+        .args(BOTH_WAYS);
+    let acctd = Acctd::spawn(&mut command)?;
+    acctd.wait_for_line("Started accounting")?;
+    send_both(&router, 20_000, 20_000)?;
+    acctd.finish()?;
+    let intervals = checked(&router.rig)?;
+    ensure_totals(&intervals, router.truth()?)?;
+    ensure_no_false_verdict(&intervals)
 }
 
 fn ip6_prefixes_of_any_length() -> Result<()> {
