@@ -10,7 +10,7 @@ mod rpm;
 mod sbom;
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -22,36 +22,43 @@ use testkit::{
     process::{self, run},
 };
 
-use crate::{setup, workspace};
+use crate::{arch::Arch, cross::Target, setup, workspace};
 use packages::Packages;
 use packing::{Packing, source_date};
 
 /// Build the packages of acctd for Debian and for systems with rpm, a tarball and the list of crates, in target/dist
 #[derive(clap::Args)]
 pub(crate) struct Dist {
-    /// Try the package in a clean Debian that boots its own systemd (needs root)
+    /// Check the packages, and try Debian's in a clean Debian that boots its own systemd (needs root)
+    ///
+    /// A package for another processor than this machine's is checked and not tried.
     #[arg(long)]
     check: bool,
+    /// The processor that the packages are for
+    #[arg(long, value_enum, default_value_t = Arch::of_this_machine())]
+    arch: Arch,
 }
 
 impl Dist {
     pub(crate) fn run(&self) -> Result<()> {
         setup::run()?;
+        let cross = Target::prepare(self.arch)?;
         let root = workspace::root()?;
         let target = root.join("target");
         let place = target.join("dist");
         fs::create_dir_all(&place)?;
-        reproducible::build(&root, &target)?;
+        reproducible::build(&root, &target, &cross)?;
         let sources = reproducible::copy(&root, &target)?;
         let date = source_date(&root)?;
         let packing = Packing {
             sources: sources.path(),
             target: &target,
+            cross: &cross,
             place: &place,
             date: &date,
         };
         let packages = Packages::build(&packing)?;
-        let tarball = tarball(&root, &place, &date)?;
+        let tarball = tarball(&packing)?;
         for built in packages.files().into_iter().chain([tarball.as_path()]) {
             let size = fs::metadata(built)?.len();
             print::line(format!("dist: {} ({} kB)", built.display(), size / 1000))?;
@@ -61,10 +68,14 @@ impl Dist {
             debian.install(&["apparmor", "binutils", "lintian", "rpm"])?;
             deb::lintian(&packages.debian)?;
             apparmor(&root)?;
-            sbom::check(&packages.sbom, &target.join("release/acctd"))?;
+            let program = packing.release(&target).join("acctd");
+            deb::check_dependencies(&packages.debian, &program, self.arch)?;
+            sbom::check(&packages.sbom, &program, self.arch)?;
             rpm::check(&packages.rpm, &packages.debian)?;
             reproducible::check(&root, &packing, &packages)?;
-            check::run(&packages.debian, &target)?;
+            if self.arch.is_of_this_machine() {
+                check::run(&packages.debian, &target)?;
+            }
         }
         Ok(())
     }
@@ -80,13 +91,13 @@ fn apparmor(root: &Path) -> Result<()> {
 
 /// What the package has, for systems without dpkg. The program is linked dynamically: Debian has
 /// `libnetfilter_log` as a shared library alone.
-fn tarball(root: &Path, place: &Path, date: &str) -> Result<PathBuf> {
+fn tarball(packing: &Packing<'_>) -> Result<PathBuf> {
     let name = format!(
         "acctd-{}-{}-linux-gnu",
         env!("CARGO_PKG_VERSION"),
-        env::consts::ARCH
+        packing.cross.arch.name()
     );
-    let tarball = place.join(format!("{name}.tar.gz"));
+    let tarball = packing.place.join(format!("{name}.tar.gz"));
     let files = [
         "dist",
         "README.md",
@@ -95,6 +106,7 @@ fn tarball(root: &Path, place: &Path, date: &str) -> Result<PathBuf> {
         "SECURITY.md",
         "docs",
     ];
+    let release = packing.release("target".as_ref());
     let mut tar = Command::new("tar");
     tar.args([
         "--create",
@@ -104,13 +116,13 @@ fn tarball(root: &Path, place: &Path, date: &str) -> Result<PathBuf> {
         "--group=0",
         "--numeric-owner",
     ])
-    .arg(format!("--mtime=@{date}"))
-    .arg(format!("--transform=s,^target/[a-z]*/,,;s,^,{name}/,"))
+    .arg(format!("--mtime=@{}", packing.date))
+    .arg(format!("--transform=s,^target/.*/,,;s,^,{name}/,"))
     .arg("--file")
     .arg(&tarball)
-    .args(["target/release/acctd", "target/dist/acctd.cdx.json"])
-    .args(files.into_iter().filter(|file| root.join(file).exists()))
-    .current_dir(root);
+    .args([sbom::NAME, "acctd"].map(|file| release.join(file)))
+    .args(files)
+    .current_dir(packing.sources);
     process::output(&mut tar)?;
     Ok(tarball)
 }

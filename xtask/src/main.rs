@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use testkit::{programs, traffic};
 
+mod arch;
 mod build_ebpf;
+mod cross;
+mod debian;
 mod demo;
 mod dist;
 mod fuzz;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use testkit::print;
 use testkit::programs::cargo;
 
+use crate::arch::Arch;
 use crate::setup;
-use crate::vm::host::Arch;
 use crate::vm::kernel::KernelName;
 
 /// Run all tests, after `setup`

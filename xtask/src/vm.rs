@@ -24,9 +24,11 @@ use testkit::interrupt::Interrupt;
 use testkit::process;
 use testkit::programs::cargo;
 
+use crate::arch::Arch;
+use crate::cross::Target;
 use crate::workspace;
 use guest::Guest;
-use host::{Arch, install_qemu};
+use host::install_qemu;
 use kernel::{Kernel, KernelName};
 
 /// Run a command in a small virtual machine, under the kernel of your choice
@@ -62,11 +64,10 @@ impl Vm {
         install_qemu(self.arch)?;
         let kernel = Kernel::find(&self.kernel, self.modules, self.arch)?;
         let guest = Guest::new(self.arch)?;
-        if self.arch == Arch::of_this_machine() {
-            guest.install_program(&build_acctd()?, "usr/sbin/acctd".as_ref())?;
-        }
+        guest.install_program(&build_acctd(self.arch)?, "usr/sbin/acctd".as_ref())?;
         let limit = Duration::from_secs(self.limit);
-        let ended = guest.run(&kernel, &self.command, limit, &interrupt)?;
+        let guest = guest.pack(&self.command)?;
+        let ended = guest.run(&kernel, "", limit, &interrupt)?;
         if let Some(out) = self.out {
             ended.unpack_files(&out)?;
         }
@@ -74,11 +75,14 @@ impl Vm {
     }
 }
 
-fn build_acctd() -> Result<PathBuf> {
+fn build_acctd(arch: Arch) -> Result<PathBuf> {
+    let target = Target::prepare(arch)?;
     let mut build = Command::new(cargo());
     // As the tests build it, so that it is built once.
     build.args(["build", "--quiet", "--package", "acctd", "--bin", "acctd"]);
     build.args(["--features", "acctd/fault-points"]);
+    target.set(&mut build);
     process::run(&mut build)?;
-    Ok(workspace::root()?.join("target/debug/acctd"))
+    let directory = target.directory(&workspace::root()?.join("target"));
+    Ok(directory.join("debug/acctd"))
 }

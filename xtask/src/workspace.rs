@@ -7,9 +7,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The release of Debian that acctd is made for.
-pub(crate) const DEBIAN_RELEASE: &str = "bookworm";
-
 /// The workspace.
 pub(crate) fn root() -> Result<PathBuf> {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -12,13 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use testkit::{
-    debian::Debian,
     netns::{Namespace, Privilege},
-    print,
     process::{self, Process},
 };
 
-use crate::workspace::DEBIAN_RELEASE;
+use crate::arch::Arch;
+use crate::debian::{RELEASE, bootstrap};
 
 /// What acctd's package depends on or is tried with.
 const PACKAGES: &str =
@@ -157,24 +156,13 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 
 /// A Debian as it is after its installation.
 fn debian(target: &Path) -> Result<PathBuf> {
-    let place = target.join(format!("{DEBIAN_RELEASE}-root"));
+    let place = target.join(format!("{RELEASE}-root"));
     if place.exists() {
         return Ok(place);
     }
-    let debian = Debian::find().context("this needs Debian's tools")?;
-    debian.install(&["mmdebstrap"])?;
-    print::line(format!(
-        "dist: installing a clean Debian ({DEBIAN_RELEASE})"
-    ))?;
     let half = TempDir::with_prefix_in("debian-", target)?;
     let root = half.path().join("root");
-    let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap
-        .args(["--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES}"))
-        .arg(DEBIAN_RELEASE)
-        .arg(&root);
-    process::output(&mut mmdebstrap)?;
+    bootstrap(&root, "minbase", Arch::of_this_machine(), PACKAGES, &[])?;
     fs::rename(&root, &place)?;
     Ok(place)
 }

@@ -17,9 +17,10 @@ pub(super) struct Packages {
 
 impl Packages {
     pub(super) fn build(packing: &Packing<'_>) -> Result<Self> {
-        let release = packing.sources.join("target/release");
+        let release = packing.release(&packing.sources.join("target"));
         fs::create_dir_all(&release)?;
-        fs::copy(packing.target.join("release/acctd"), release.join("acctd"))?;
+        let program = packing.release(packing.target).join("acctd");
+        fs::copy(program, release.join("acctd"))?;
         let beside = packing.place.join(sbom::NAME);
         fs::copy(sbom::write(packing, &release)?, &beside)?;
         Ok(Self {

@@ -12,6 +12,8 @@ use testkit::{
     programs::cargo,
 };
 
+use crate::cross::Target;
+
 /// What is packed, and where to.
 pub(super) struct Packing<'a> {
     /// A copy of the sources, and below it what is built of them: what is packed is new there, and those who
@@ -19,6 +21,8 @@ pub(super) struct Packing<'a> {
     pub(super) sources: &'a Path,
     /// Where the tools are.
     pub(super) target: &'a Path,
+    /// What the program is built for.
+    pub(super) cross: &'a Target,
     /// Where the packages go.
     pub(super) place: &'a Path,
     /// In seconds since 1970.
@@ -26,6 +30,11 @@ pub(super) struct Packing<'a> {
 }
 
 impl Packing<'_> {
+    /// Where cargo puts the release build, in its own directory `target`.
+    pub(super) fn release(&self, target: &Path) -> PathBuf {
+        self.cross.directory(target).join("release")
+    }
+
     /// A tool that packs the sources.
     pub(super) fn tool(&self, name: &str, version: &str, opt_level: &str) -> Result<Command> {
         let mut command = Command::new(tool(self.target, name, version, opt_level)?);

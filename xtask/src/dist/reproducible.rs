@@ -14,6 +14,7 @@ use super::{
     packages::Packages,
     packing::{Packing, tool},
 };
+use crate::cross::Target;
 use crate::workspace::cargo_home;
 
 /// Puts the list of dependencies into the program. It is cargo's `RUSTC_WORKSPACE_WRAPPER`, which leaves
@@ -24,21 +25,24 @@ const CARGO_AUDITABLE: &str = "0.7.7";
 const WRAPPER: &str = "xtask/src/dist/rustc.sh";
 
 /// Builds acctd in the sources at `root`, into `target`.
-pub(super) fn build(root: &Path, target: &Path) -> Result<()> {
+pub(super) fn build(root: &Path, target: &Path, cross: &Target) -> Result<()> {
     let home = cargo_home()?;
     let auditable = tool(target, "cargo-auditable", CARGO_AUDITABLE, "0")?;
     let build = || {
-        run(Command::new(&auditable)
+        let mut build = Command::new(&auditable);
+        build
             .args(["auditable", "build", "--release", "--locked", "-p", "acctd"])
             .env("CARGO", cargo())
             .env("RUSTC_WRAPPER", root.join(WRAPPER))
             .env("DIST_ROOT", root)
             .env("DIST_CARGO_HOME", &home)
             .env("CARGO_TARGET_DIR", target)
-            .current_dir(root))
+            .current_dir(root);
+        cross.set(&mut build);
+        run(&mut build)
     };
     build()?;
-    let release = target.join("release");
+    let release = cross.directory(target).join("release");
     if names_one_of(&release.join("acctd"), &[root, &home])? {
         // cargo does not know that what it has there was built without the wrapper.
         print::line("dist: what was built before names directories of this machine; built anew")?;
@@ -89,7 +93,7 @@ pub(super) fn copy(root: &Path, target: &Path) -> Result<TempDir> {
 pub(super) fn check(root: &Path, packing: &Packing<'_>, packages: &Packages) -> Result<()> {
     let target = packing.target;
     let elsewhere = copy(root, target)?;
-    build(elsewhere.path(), target)?;
+    build(elsewhere.path(), target, packing.cross)?;
     let place = TempDir::with_prefix_in("again-", target)?;
     let again = Packages::build(&Packing {
         sources: elsewhere.path(),

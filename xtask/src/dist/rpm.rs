@@ -18,13 +18,14 @@ pub(super) fn package(packing: &Packing<'_>) -> Result<PathBuf> {
     let file = packing.place.join(format!(
         "acctd-{}-1.{}.rpm",
         env!("CARGO_PKG_VERSION"),
-        std::env::consts::ARCH
+        packing.cross.arch.name()
     ));
     // What it packs is compressed in Rust, which takes minutes if that is not optimised at all.
     let mut build = packing.tool("cargo-generate-rpm", CARGO_GENERATE_RPM, "1")?;
     build
         .args(["generate-rpm", "--package", "acctd", "--target-dir"])
         .arg(packing.sources.join("target"))
+        .args(packing.cross.options())
         // The other way takes a script of rpm's own, which is not everywhere.
         .args(["--auto-req", "builtin", "--source-date", packing.date])
         .arg("--output")

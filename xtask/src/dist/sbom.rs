@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use testkit::{print, process};
 
 use super::packing::Packing;
+use crate::arch::Arch;
 
 const CARGO_CYCLONEDX: &str = "0.5.9";
 /// What it says in the place of the sources' directory.
@@ -22,7 +23,8 @@ pub(super) const NAME: &str = "acctd.cdx.json";
 /// Lists what the sources need, into `release`. This writes lists of the other crates beside those.
 pub(super) fn write(packing: &Packing<'_>, release: &Path) -> Result<PathBuf> {
     let mut list = packing.tool("cargo-cyclonedx", CARGO_CYCLONEDX, "0")?;
-    list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"]);
+    list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
+        .args(packing.cross.options());
     process::output(&mut list)?;
     let text = fs::read_to_string(packing.sources.join("acctd").join(NAME))?;
     let here = packing.sources.to_str();
@@ -33,7 +35,7 @@ pub(super) fn write(packing: &Packing<'_>, release: &Path) -> Result<PathBuf> {
 }
 
 /// Both lists name the same crates, in the same versions.
-pub(super) fn check(list: &Path, program: &Path) -> Result<()> {
+pub(super) fn check(list: &Path, program: &Path, arch: Arch) -> Result<()> {
     let list: Value = serde_json::from_str(&fs::read_to_string(list)?)?;
     let acctd = &list["metadata"]["component"];
     let version = env!("CARGO_PKG_VERSION");
@@ -44,10 +46,11 @@ pub(super) fn check(list: &Path, program: &Path) -> Result<()> {
     let mut beside = crates(&list["components"]);
     beside.insert(format!("acctd {version}"));
     let place = TempDir::new()?;
-    let script = "objcopy --dump-section .dep-v0=\"$1/list\" \"$0\" \"$1/copy\"
+    let script = "\"$2\" --dump-section .dep-v0=\"$1/list\" \"$0\" \"$1/copy\"
         python3 -c 'import sys, zlib; print(zlib.decompress(open(sys.argv[1], \"rb\").read()).decode())' \"$1/list\"";
     let mut dump = Command::new("sh");
     dump.args(["-euc", script]).arg(program).arg(place.path());
+    dump.arg(arch.gnu_tool("objcopy"));
     let inside: Value = serde_json::from_str(&process::output(&mut dump)?)?;
     let inside = crates(&inside["packages"]);
     ensure!(

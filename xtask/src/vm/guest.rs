@@ -13,11 +13,12 @@ use tempfile::TempDir;
 use testkit::interrupt::Interrupt;
 use testkit::{print, process};
 
-use super::host::{Arch, directory};
+use super::host::directory;
 use super::kernel::Kernel;
 use super::machine::{Accelerator, Machine, NotBooted};
 use super::run::{Ended, run};
 use super::{archive, root};
+use crate::arch::Arch;
 use crate::workspace;
 
 const INIT: &str = include_str!("init.sh");
@@ -55,11 +56,7 @@ impl Guest {
 
     /// Copies a program of the host, without what only a debugger reads.
     pub(crate) fn install_program(&self, from: &Path, to: &Path) -> Result<()> {
-        let objcopy = match self.arch {
-            arch if arch == Arch::of_this_machine() => "objcopy".to_owned(),
-            arch => format!("{}-linux-gnu-objcopy", arch.name()),
-        };
-        let mut strip = Command::new(objcopy);
+        let mut strip = Command::new(self.arch.gnu_tool("objcopy"));
         strip.arg("--strip-all").arg(from).arg(self.path(to)?);
         process::output(&mut strip).map(drop)
     }
@@ -74,24 +71,44 @@ impl Guest {
         Ok(path)
     }
 
-    /// Runs a command in a fresh machine, in the directory of the repository.
-    pub(crate) fn run(
-        &self,
-        kernel: &Kernel,
-        command: &[OsString],
-        limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Ended> {
+    /// For a command, which runs in the directory of the repository.
+    pub(crate) fn pack(self, command: &[OsString]) -> Result<Packed> {
         let init = self.path("init".as_ref())?;
         fs::write(&init, INIT)?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         fs::write(self.path("command".as_ref())?, script(command)?)?;
-        let files = TempDir::with_prefix_in("run-", directory()?)?;
-        let own = files.path().join("own.cpio");
+        let place = TempDir::with_prefix_in("packed-", directory()?)?;
+        let own = place.path().join("own.cpio");
         archive::pack(self.root.path(), &own)?;
-        let base = root::archive(self.arch)?;
+        Ok(Packed {
+            arch: self.arch,
+            debian: root::archive(self.arch)?,
+            own,
+            _place: place,
+        })
+    }
+}
+
+/// A guest that is ready to run.
+pub(crate) struct Packed {
+    arch: Arch,
+    debian: PathBuf,
+    own: PathBuf,
+    _place: TempDir,
+}
+
+impl Packed {
+    /// Runs the command in a fresh machine. `label` is put in front of each line that it prints.
+    pub(crate) fn run(
+        &self,
+        kernel: &Kernel,
+        label: &str,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Ended> {
+        let files = TempDir::with_prefix_in("run-", directory()?)?;
         let initramfs = files.path().join("initramfs");
-        let archives = [Some(&base), kernel.modules.as_ref(), Some(&own)];
+        let archives = [Some(&self.debian), kernel.modules.as_ref(), Some(&self.own)];
         let archives: Vec<&Path> = archives
             .into_iter()
             .flatten()
@@ -105,11 +122,11 @@ impl Guest {
             files: files.path(),
         };
         let best = Accelerator::best(self.arch);
-        let mut done = run(&machine, best, limit, interrupt);
+        let mut done = run(&machine, best, label, limit, interrupt);
         let has_booted = !matches!(&done, Err(error) if error.is::<NotBooted>());
         if best == Accelerator::Kvm && !has_booted {
             print::line("vm: no guest boots with KVM here: its instructions are translated")?;
-            done = run(&machine, Accelerator::Tcg, limit, interrupt);
+            done = run(&machine, Accelerator::Tcg, label, limit, interrupt);
         }
         done?;
         Ended::read(files)

@@ -18,7 +18,8 @@ ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 ip link set lo up
 hostname guest
-modprobe -a virtio_pci virtio_console 2>/dev/null
+# As where Docker runs: bridged packets pass the IP rules.
+modprobe -a virtio_pci virtio_console br_netfilter 2>/dev/null
 
 # The ports in the order of qemu's command line.
 port() {

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use testkit::{print, process};
 
 use super::archive;
-use super::host::{Arch, directory};
+use super::host::directory;
+use crate::arch::Arch;
 
 /// Debian's releases, and the versions that they have.
 const SUITES: [(&str, &str); 4] = [

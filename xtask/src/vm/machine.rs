@@ -9,7 +9,7 @@ use std::{error, fmt};
 use anyhow::{Context as _, Result};
 use testkit::netns::find_program;
 
-use super::host::Arch;
+use crate::arch::Arch;
 
 /// MiB. The root directory is a part of it.
 const MEMORY: u32 = 3072;
@@ -35,7 +35,7 @@ impl Accelerator {
     /// The best that may work.
     pub(super) fn best(arch: Arch) -> Self {
         let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-        if arch == Arch::of_this_machine() && kvm.is_ok() {
+        if arch.is_of_this_machine() && kvm.is_ok() {
             Self::Kvm
         } else {
             Self::Tcg
@@ -79,11 +79,11 @@ impl Machine<'_> {
             // The default, `max`, spends its time on pointer authentication.
             Arch::Aarch64 => ("virt,gic-version=3", "cortex-a72", "ttyAMA0"),
         };
-        let (accelerated_by, processor) = match accelerator {
-            Accelerator::Kvm => ("kvm", "host"),
-            // With a thread for each processor, one may run an instruction that the other is just replacing: the kernel
-            // then stops with "Oops: int3".
-            Accelerator::Tcg => ("tcg,thread=single", emulated),
+        let (accelerated_by, processor, n_processors) = match accelerator {
+            Accelerator::Kvm => ("kvm", "host", "2"),
+            // With a thread for each of two processors, one may run an instruction that the other is just replacing:
+            // the kernel then stops with "Oops: int3". With one thread for both, each stands still for 100 ms at a time.
+            Accelerator::Tcg => ("tcg", emulated, "1"),
         };
         let program = format!("qemu-system-{}", self.arch.name());
         let program = find_program(&program).with_context(|| format!("there is no {program}"))?;
@@ -103,7 +103,7 @@ impl Machine<'_> {
             "-cpu",
             processor,
         ])
-        .args(["-smp", "2", "-m", &MEMORY.to_string()])
+        .args(["-smp", n_processors, "-m", &MEMORY.to_string()])
         .arg("-kernel")
         .arg(self.image)
         .arg("-initrd")

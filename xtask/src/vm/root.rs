@@ -3,15 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
-use testkit::{print, process};
 
 use super::archive;
-use super::host::{Arch, directory};
-use crate::workspace::DEBIAN_RELEASE;
+use super::host::directory;
+use crate::arch::Arch;
+use crate::debian::bootstrap;
 
 /// What a shell, the tests and acctd need.
 const PACKAGES: &str = "base-files,base-passwd,bash,bpftool,coreutils,dash,ebtables,ethtool,findutils,grep,hostname,\
@@ -34,21 +33,9 @@ pub(super) fn archive(arch: Arch) -> Result<PathBuf> {
     if place.exists() {
         return Ok(place);
     }
-    print::line(format!(
-        "vm: unpacking Debian's programs ({DEBIAN_RELEASE}, {})",
-        arch.debian()
-    ))?;
     let unpacked = TempDir::with_prefix_in("root-", directory()?)?;
     let root = unpacked.path().join("root");
-    let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap
-        .args(["--quiet", "--variant=extract"])
-        .arg(format!("--architectures={}", arch.debian()))
-        .arg(format!("--include={PACKAGES}"))
-        .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
-        .arg(DEBIAN_RELEASE)
-        .arg(&root);
-    process::output(&mut mmdebstrap)?;
+    bootstrap(&root, "extract", arch, PACKAGES, &LEFT_OUT)?;
     // What the packages' scripts would have made, had they run.
     for (from, to) in [("passwd.master", "passwd"), ("group.master", "group")] {
         let from = root.join("usr/share/base-passwd").join(from);

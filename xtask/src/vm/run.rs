@@ -1,7 +1,7 @@
 //! A guest's run, from power on to power off.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -18,10 +18,11 @@ const POLL: Duration = Duration::from_millis(20);
 /// How many lines of the console an error shows.
 const N_LINES: usize = 25;
 
-/// Runs the guest until it powers off.
+/// Runs the guest until it powers off. `label` is put in front of each line that its command prints.
 pub(super) fn run(
     machine: &Machine<'_>,
     accelerator: Accelerator,
+    label: &str,
     limit: Duration,
     interrupt: &Interrupt,
 ) -> Result<()> {
@@ -30,7 +31,7 @@ pub(super) fn run(
     fs::write(file("result"), "")?;
     let mut qemu = Process::spawn(&mut machine.command(accelerator)?)?;
     let start = Instant::now();
-    let (mut out, mut err) = (Tail::new(file("out")), Tail::new(file("err")));
+    let (mut out, mut err) = (Tail::new(file("out"), label), Tail::new(file("err"), label));
     loop {
         interrupt.check()?;
         let has_ended = qemu.try_wait()?.is_some();
@@ -73,14 +74,22 @@ fn exit_code(result: &str) -> Option<u8> {
 }
 
 /// A file that grows.
-struct Tail {
+struct Tail<'a> {
     path: PathBuf,
     file: Option<File>,
+    label: &'a str,
+    /// The line that has not ended yet, if lines are labelled.
+    line: Vec<u8>,
 }
 
-impl Tail {
-    fn new(path: PathBuf) -> Self {
-        Self { path, file: None }
+impl<'a> Tail<'a> {
+    fn new(path: PathBuf, label: &'a str) -> Self {
+        Self {
+            path,
+            file: None,
+            label,
+            line: Vec::new(),
+        }
     }
 
     /// What is new.
@@ -91,7 +100,20 @@ impl Tail {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        io::copy(file, to)?;
+        if self.label.is_empty() {
+            io::copy(file, to)?;
+            return to.flush();
+        }
+        file.read_to_end(&mut self.line)?;
+        let n_ended = self.line.iter().rposition(|byte| *byte == b'\n');
+        let ended: Vec<u8> = self.line.drain(..n_ended.map_or(0, |at| at + 1)).collect();
+        let mut labelled = Vec::new();
+        for line in ended.split_inclusive(|byte| *byte == b'\n') {
+            labelled.extend_from_slice(self.label.as_bytes());
+            labelled.extend_from_slice(line);
+        }
+        // At once: others print too.
+        to.write_all(&labelled)?;
         to.flush()
     }
 }
