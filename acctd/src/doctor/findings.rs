@@ -12,7 +12,7 @@
 //! | `limited`, `some-states`, `some-protocols`, `dynamic-set`, `some-packets` | the rule itself excludes packets |
 //! | `snaplen-too-small`, `no-snaplen`, `small-threshold`, `nat-chain` | settings of the rule |
 //! | `wrong-hook`, `address-after-nat`, `address-before-nat` | the rule sees another address than the accounted one |
-//! | `no-such-interface`, `port-of-bridge` | interfaces in the rule |
+//! | `no-such-interface`, `port-of-bridge`, `port-of-bond`, `port-of-vrf` | interfaces in the rule |
 //! | `logged-twice` | a packet matches two rules of one direction |
 //! | `forwarded-not-counted` | the host forwards, and no rule sees these packets |
 //! | `flowtable`, `hardware-offload`, `ip6-not-counted`, `group-unread` | packets that bypass the rules, families and groups that acctd does not read |

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::crosscheck::session;
 use crate::doctor::clock_sync;
-use crate::doctor::facts::{Directory, Facts, Interface, Kernel};
+use crate::doctor::facts::{Directory, Facts, Interface, Kernel, Master};
 use crate::doctor::interface_facts::InterfaceFacts;
 use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog::table;
@@ -93,14 +93,15 @@ fn interfaces() -> Vec<Interface> {
     let interfaces = links.iter().filter_map(|link| {
         let name = link["ifname"].as_str()?.to_owned();
         let flags = link["flags"].as_array().into_iter().flatten();
-        let is_port = link["linkinfo"]["info_slave_kind"] == "bridge";
+        let master = link["master"].as_str();
+        let kind = link["linkinfo"]["info_slave_kind"].as_str();
         let disabled = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
         Some(Interface {
             is_up: flags.into_iter().any(|flag| flag == "UP"),
-            bridge: link["master"]
-                .as_str()
-                .filter(|_| is_port)
-                .map(str::to_owned),
+            port_of: master.zip(kind).map(|(name, kind)| Master {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+            }),
             is_ip6_disabled: fs::read_to_string(disabled).is_ok_and(|it| it.trim() == "1"),
             offloads_flows: link["parentdev"].is_string() && offloads_flows(&name),
             addresses: addresses(&link["addr_info"]),

@@ -123,8 +123,7 @@ fn match_over_bridge(bridge: &LogRule, ip: &LogRule, facts: &Facts) -> bool {
     };
     let mut ports = facts.interfaces.iter();
     ports.any(|port| {
-        port.bridge
-            .as_ref()
+        port.master("bridge")
             .is_some_and(|name| allows(bridge, &port.name) && allows(ip, name))
     })
 }

@@ -21,6 +21,7 @@ pub(super) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     all.extend(bridged(config, facts));
     all.extend(offloads(&facts.links));
     all.extend(tunnels(&facts.links));
+    all.extend(vrfs(config, facts));
     all
 }
 
@@ -88,13 +89,15 @@ fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
     let mut found: Vec<(&str, u16)> = Vec::new();
     for bridge in facts.links.links.iter().filter(|it| it.kind == "bridge") {
         let ports = facts.interfaces.iter();
-        let ports = ports.filter(|it| it.is_up && it.bridge.as_ref() == Some(&bridge.name));
+        let ports = ports.filter(|it| it.is_up && it.master("bridge") == Some(&bridge.name));
         // A bridge with one port switches nothing.
         if ports.count() < 2 {
             continue;
         }
         let rules = ruleset.log_rules.iter().filter(is_own);
-        let seen = rules.filter(|rule| sees_bridged(rule, &bridge.name));
+        let seen = rules.filter(|rule| {
+            !rule.is_bridge && BRIDGED.contains(&rule.hook) && sees(rule, &bridge.name)
+        });
         found.extend(seen.map(|rule| (bridge.name.as_str(), rule.group)));
     }
     found.sort_unstable();
@@ -127,27 +130,56 @@ fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
 }
 
 /// With `br_netfilter`, frames from port to port pass these hooks; their interface is the bridge.
-fn sees_bridged(rule: &LogRule, bridge: &str) -> bool {
-    let is_on_the_way = matches!(
-        rule.hook,
-        Hook::Prerouting | Hook::Forward | Hook::Postrouting
-    );
-    let is_of_bridge = |value: &Value| match value {
-        Value::Word(name) => patterns_overlap(name, bridge),
+const BRIDGED: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+
+/// Whether the rule logs all packets of this interface. A condition that doctor does not understand may exclude them.
+fn sees(rule: &LogRule, interface: &str) -> bool {
+    let is_it = |value: &Value| match value {
+        Value::Word(name) => patterns_overlap(name, interface),
         _ => false,
     };
-    // A condition that doctor does not understand may exclude bridged packets.
-    is_on_the_way
-        && !rule.is_bridge
-        && rule.conditions.matches.iter().all(|it| match it.key {
-            Key::InInterface | Key::OutInterface => match &it.test {
-                Test::In(names) => names.iter().any(is_of_bridge),
-                Test::NotIn(names) => !names.iter().any(is_of_bridge),
-                Test::Opaque => false,
-            },
-            Key::Spread => true,
-            _ => false,
+    rule.conditions.matches.iter().all(|it| match it.key {
+        Key::InInterface | Key::OutInterface => match &it.test {
+            Test::In(names) => names.iter().any(is_it),
+            Test::NotIn(names) => !names.iter().any(is_it),
+            Test::Opaque => false,
+        },
+        Key::Spread => true,
+        _ => false,
+    })
+}
+
+/// A packet that a port of a VRF receives passes prerouting as the port's, and again as the VRF's. One that the host
+/// sends passes output and postrouting as the VRF's, and again as the port's.
+fn vrfs(config: &Config, facts: &Facts) -> Option<Finding> {
+    const TWICE: [Hook; 3] = [Hook::Prerouting, Hook::Output, Hook::Postrouting];
+    let ruleset = facts.ruleset.as_ref().ok()?;
+    let is_own = |rule: &&LogRule| {
+        let mut groups = config.groups.iter();
+        TWICE.contains(&rule.hook) && groups.any(|group| group.group.0 == rule.group)
+    };
+    let ports = facts.interfaces.iter();
+    let ports = ports.filter_map(|port| Some((port.name.as_str(), port.master("vrf")?)));
+    let (rule, port, vrf) = ports
+        .flat_map(|(port, vrf)| {
+            let rules = ruleset.log_rules.iter().filter(is_own);
+            rules.map(move |rule| (rule, port, vrf))
         })
+        .find(|(rule, port, vrf)| sees(rule, port) && sees(rule, vrf))?;
+    let hook = rule.hook.name();
+    let condition = match rule.hook {
+        Hook::Prerouting => "iifname",
+        _ => "oifname",
+    };
+    Some(Finding {
+        severity: Severity::Warning,
+        id: "vrf",
+        what: format!(
+            "a packet of {port} passes {hook} twice, as packet of {port} and of its VRF {vrf}, and is counted twice (group {})",
+            rule.group
+        ),
+        cure: format!("add to the rule: {condition} != {vrf}"),
+    })
 }
 
 /// Link types whose packets travel inside other IP packets. Both pass the rules.

@@ -158,7 +158,7 @@ pub(super) fn crosscheck(config: &Config, facts: &Facts, all: &mut Findings) {
                 format!("ip link set {name} up"),
             );
         }
-        if let Some(bridge) = &interface.bridge {
+        if let Some(bridge) = interface.master("bridge") {
             all.warning(
                 "crosscheck-port-of-bridge",
                 format!("{name} is a port of {bridge}: bridged packets pass no IP rule, and are reported as 'uncovered'"),

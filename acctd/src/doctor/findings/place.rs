@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::causes::{Causes, Cure};
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::{Facts, Master};
 use crate::doctor::finding::Severity;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::Side;
@@ -97,7 +97,7 @@ fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut C
     if facts.interfaces.is_empty() {
         return;
     }
-    for (_, names) in rule.interfaces() {
+    for (key, names) in rule.interfaces() {
         let is_there = |name: &&str| {
             facts
                 .interfaces
@@ -127,18 +127,40 @@ fn interfaces(group: &GroupConfig, facts: &Facts, rule: &LogRule, causes: &mut C
             let Some(interface) = facts.interface(name) else {
                 continue;
             };
-            if let Some(bridge) = &interface.bridge
-                && !rule.is_bridge
-                && !matches!(rule.hook, Hook::Ingress | Hook::Egress)
-            {
-                causes.add(
-                    (Severity::Warning, "port-of-bridge"),
-                    group,
-                    Some(rule),
-                    format!("only packets of {name} are logged, but it is a port of {bridge}: IP rules see only {bridge}"),
-                    Cure::Text(format!("name {bridge} in the rule, or log bridged packets: acctd rules bridge --lan {name}")),
-                );
+            let Some(master) = &interface.port_of else {
+                continue;
+            };
+            if rule.is_bridge || matches!(rule.hook, Hook::Ingress | Hook::Egress) {
+                continue;
             }
+            let Master { name: of, kind } = master;
+            let (id, cure) = match kind.as_str() {
+                "bridge" => (
+                    "port-of-bridge",
+                    format!(
+                        "name {of} in the rule, or log bridged packets: acctd rules bridge --lan {name}"
+                    ),
+                ),
+                "bond" | "team" => ("port-of-bond", format!("name {of} in the rule")),
+                // Before and behind its own hooks a packet is the port's.
+                "vrf"
+                    if key.key == Key::InInterface
+                        && matches!(rule.hook, Hook::Input | Hook::Forward) =>
+                {
+                    (
+                        "port-of-vrf",
+                        format!("log on prerouting, or name {of} in the rule"),
+                    )
+                }
+                _ => continue,
+            };
+            causes.add(
+                (Severity::Warning, id),
+                group,
+                Some(rule),
+                format!("only packets of {name} are logged, but it is a port of {of}: IP rules on {hook} see only {of}", hook = rule.hook.name()),
+                Cure::Text(cure),
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use testkit::netns::{Namespace, Privilege};
 
 use super::run::Run;
+use crate::doctor::{doctor, is_well, names_first};
 use crate::rig::{NONE, Rig};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -70,6 +71,11 @@ fn run(rig: &Rig, commands: &str, device: &str) -> Result<Run> {
 /// Rules and cross-check of `device` count what nft counts there, in both directions.
 fn ensure_match(rig: &Rig, commands: &str, device: &str) -> Result<()> {
     rig.rules(&rules(device))?;
+    ensure_loaded_match(rig, commands, device)
+}
+
+/// The same with the rules that are loaded.
+fn ensure_loaded_match(rig: &Rig, commands: &str, device: &str) -> Result<()> {
     let run = run(rig, commands, device)?;
     let (received, sent) = (rig.counter("in")?, rig.counter("out")?);
     ensure!(received.packets >= PINGS && sent.packets >= PINGS);
@@ -161,6 +167,11 @@ fn bond() -> Result<()> {
     let run = run(&rig, &pings("10.9.0.2"), "lan0")?;
     let row = run.interval.row("10.9.0.2".parse()?);
     ensure!(row.is_some_and(|row| row.verdict == "match"), "{row:?}");
+    rig.rules(&rules("lan0"))?;
+    let found = doctor(&rig, &["-ip4-src-group=5", "-ip4-dst-group=4"])?;
+    names_first("a bond's port", &found, "port-of-bond")?;
+    script(&rig.router, &pings("10.9.0.2"))?;
+    ensure!((rig.counter("in")?, rig.counter("out")?) == (NONE, NONE));
     Ok(())
 }
 
@@ -214,18 +225,41 @@ fn vrf() -> Result<()> {
     script(&rig.wire, "ip addr add 10.9.0.2/24 dev wire0")?;
     let from_vrf = pings("-I vrf0 10.9.0.2");
     ensure_match(&rig, &from_vrf, "lan0")?;
-    rig.rules(
-        &rules("lan0")
-            .replace("iifname \"lan0\"", "")
-            .replace("oifname \"lan0\"", ""),
-    )?;
+    // By destination too: what the host sends passes two times, as the VRF's and as the port's.
+    let everywhere = rules("lan0")
+        .replace("iifname \"lan0\"", "")
+        .replace("oifname \"lan0\"", "");
+    rig.rules(&everywhere)?;
     let run = run(&rig, &from_vrf, "lan0")?;
     let row = run.interval.row("10.9.0.2".parse()?);
+    let twice = 2 * PINGS;
     ensure!(
-        row.is_some_and(|row| row.source.packets == 2 * PINGS
+        row.is_some_and(|row| row.source.packets == twice
             && row.tc_source.packets == PINGS
+            && row.dest.packets == twice
+            && row.tc_dest.packets == PINGS
             && row.verdict == "extra"),
         "{row:?}"
     );
+    let args = ["-ip4-src-group=5", "-ip4-dst-group=4"];
+    let of_doctor = names_first("a VRF", &doctor(&rig, &args)?, "vrf")?;
+    // The condition that it names.
+    ensure!(
+        of_doctor.contains("add to the rule: iifname != vrf0"),
+        "{of_doctor}"
+    );
+    rig.rules(
+        &rules("lan0")
+            .replace("iifname \"lan0\"", "iifname != vrf0")
+            .replace("oifname \"lan0\"", "oifname != vrf0"),
+    )?;
+    is_well(&doctor(&rig, &args)?)?;
+    ensure_loaded_match(&rig, &from_vrf, "lan0")?;
+    for hook in ["input", "forward"] {
+        rig.rules(&rules("lan0").replace("hook prerouting", &format!("hook {hook}")))?;
+        names_first(hook, &doctor(&rig, &args)?, "port-of-vrf")?;
+        script(&rig.router, &from_vrf)?;
+        ensure!(rig.counter("in")? == NONE);
+    }
     Ok(())
 }
