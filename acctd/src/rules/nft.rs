@@ -94,13 +94,33 @@ pub(crate) fn apply(plan: &Plan) -> Result<()> {
     if needs_all_devices() && !egress.is_empty() && !text.is_empty() {
         // If an interface does not exist, the other tables are loaded nevertheless.
         external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
-        external::run("nft", &["-f", "-"], &egress)
-            .context("cannot load the rules of the egress hook; the other rules are loaded")?;
+        external::run("nft", &["-f", "-"], &egress).with_context(|| {
+            let cause = cause_of_egress();
+            format!("cannot load the rules of the egress hook{cause}; the other rules are loaded")
+        })?;
     } else {
+        let has_egress = !egress.is_empty();
         text.push_str(&egress);
-        external::run("nft", &["-f", "-"], &text).context("cannot load the rules")?;
+        external::run("nft", &["-f", "-"], &text).with_context(|| {
+            let cause = if has_egress {
+                cause_of_egress()
+            } else {
+                String::new()
+            };
+            format!("cannot load the rules{cause}")
+        })?;
     }
     Ok(())
+}
+
+/// Why the kernel may have rejected the hook ("netfilter: Introduce egress hook").
+fn cause_of_egress() -> String {
+    match kernel_version() {
+        version @ (major, minor) if version < (5, 16) => {
+            format!(": the egress hook needs Linux 5.16, and this is {major}.{minor}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// The commands that turn the loaded table into this one. Chains that stay are flushed and filled in one transaction:

@@ -38,12 +38,14 @@ pub(crate) fn tcx() -> Result<(), String> {
     }
 }
 
-/// Whether eBPF maps count against `RLIMIT_MEMLOCK`.
-pub(crate) fn counts_memlock() -> Result<(), String> {
-    if version() < (5, 11) {
+/// The first Linux that does not count eBPF maps against `RLIMIT_MEMLOCK`.
+pub(crate) const WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
+
+pub(crate) fn is_before(limit: (u32, u32)) -> Result<(), String> {
+    if version() < limit {
         Ok(())
     } else {
-        Err("the kernel counts eBPF maps against no RLIMIT_MEMLOCK".to_owned())
+        Err(format!("it is about Linux before {}.{}", limit.0, limit.1))
     }
 }
 

@@ -58,8 +58,8 @@ enum Needs {
     Device(&'static str),
     /// Root, and a kernel with nft's flowtables.
     Flowtable,
-    /// Root, and a kernel that counts eBPF maps against `RLIMIT_MEMLOCK`.
-    CountsMemlock,
+    /// Root, and a kernel before this version.
+    Before((u32, u32)),
     /// Root, and a kernel with TCX.
     Tcx,
     /// A network namespace, and a kernel with nft's hook egress.
@@ -227,7 +227,7 @@ fn trial(
     let missing = match needs {
         Needs::Flowtable if impossible.is_none() => kernel::flowtables().err(),
         Needs::Device(kind) if impossible.is_none() => kernel::device(kind).err(),
-        Needs::CountsMemlock => kernel::counts_memlock().err(),
+        Needs::Before(version) => kernel::is_before(version).err(),
         Needs::Tcx => kernel::tcx().err(),
         Needs::NetdevEgress | Needs::Firewall if impossible.is_none() => {
             kernel::netdev_egress().err()

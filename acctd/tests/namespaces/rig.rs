@@ -143,7 +143,7 @@ impl Rig {
     /// A command in the router, with as much locked memory as the package's unit allows. Newer kernels need none, and
     /// not every root may have it.
     pub(crate) fn command_of_unit(&self, program: &str) -> std::process::Command {
-        if kernel::counts_memlock().is_err() {
+        if kernel::is_before(kernel::WITHOUT_MEMLOCK).is_err() {
             return self.router.command(program);
         }
         let mut command = self.router.command("prlimit");

@@ -43,6 +43,11 @@ pub(crate) const CASES: &[Case] = &[
         "rules_that_cannot_be_are_a_usage_error",
         rules_that_cannot_be,
     ),
+    (
+        Needs::Before((5, 16)),
+        "rules_with_an_egress_hook_name_the_kernel_that_they_need",
+        an_egress_hook_needs_a_kernel,
+    ),
 ];
 
 fn changed_rules_are_found(format: &str, change: &str) -> Result<()> {
@@ -115,6 +120,15 @@ fn printed_rules_can_be_loaded() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn an_egress_hook_needs_a_kernel() -> Result<()> {
+    let rig = Rig::new()?;
+    let loaded = rules(
+        &rig,
+        &["router", "--lan=lan0", "--egress-hook=lan0", "--apply"],
+    )?;
+    complains(&loaded, 1, "the egress hook needs Linux 5.16, and this is ")
 }
 
 fn rules_that_cannot_be() -> Result<()> {

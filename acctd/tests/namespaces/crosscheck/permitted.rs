@@ -10,7 +10,7 @@ use super::{checked, nflog_sums, tc_sums};
 use crate::doctor::names_first;
 use crate::errors::{as_nobody_with, complains, fails, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
-use crate::{Case, Needs};
+use crate::{Case, Needs, kernel};
 
 pub(super) const CASES: &[Case] = &[
     (
@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
         without_capabilities,
     ),
     (
-        Needs::CountsMemlock,
+        Needs::Before(kernel::WITHOUT_MEMLOCK),
         "crosscheck_with_little_locked_memory_is_refused_with_the_cure",
         little_locked_memory,
     ),
