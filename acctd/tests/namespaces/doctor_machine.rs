@@ -13,7 +13,7 @@ use crate::errors::as_nobody_with;
 use crate::rig::{Acctd, Rig, copy_program};
 use crate::rules::rules_ok;
 use crate::unwritable::{fill, mount_tmpfs};
-use crate::{Case, Needs};
+use crate::{Case, Needs, kernel};
 
 pub(crate) const CASES: &[Case] = &[
     (Needs::Root, "doctor_names_who_has_a_group", a_taken_group),
@@ -159,6 +159,21 @@ fn bridged_packets() -> Result<()> {
     rig.router.run(&["sh", "-e", "-c", cure])?;
     is_well(&doctor(&rig, &args)?)?;
     ensure!(counted()? == 0);
+    // Frames themselves, at the priority of br_netfilter.
+    let is_called = kernel::is_before((6, 12)).is_err();
+    for (priority, is_called) in [("0", is_called), ("filter", true)] {
+        let own = format!(
+            "echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
+            nft 'table inet acctd; delete table inet acctd; table bridge own; delete table bridge own; table bridge own {{
+                chain log_both {{ log group 5 snaplen 20 queue-threshold 50
+                    log group 4 snaplen 20 queue-threshold 50; }}
+                chain forward {{ type filter hook forward priority {priority}; meta protocol ip jump log_both; }}; }}'"
+        );
+        rig.router.run(&["sh", "-e", "-c", &own])?;
+        let lines = findings(&doctor(&rig, &args)?)?.join("\n");
+        ensure!(lines.contains("[bridge-priority]") != is_called, "{lines}");
+        ensure!(counted()? == if is_called { 100 } else { 0 }, "{priority}");
+    }
     Ok(())
 }
 

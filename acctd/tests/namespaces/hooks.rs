@@ -183,7 +183,7 @@ const BRIDGE_RULES: &str = "
     table bridge rig {
         chain prerouting { type filter hook prerouting priority 0
             iifname lan0 log group 20 snaplen 60 queue-threshold 50; }
-        chain forward { type filter hook forward priority 0
+        chain forward { type filter hook forward priority filter
             iifname lan0 log group 21 snaplen 60; }
     }
     table netdev rig {

@@ -2,6 +2,7 @@
 //! processor can be unpacked too.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -41,6 +42,15 @@ pub(super) fn archive(arch: Arch) -> Result<PathBuf> {
         let from = root.join("usr/share/base-passwd").join(from);
         fs::copy(&from, root.join("etc").join(to))
             .with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    for program in ["iptables", "ip6tables", "ebtables", "arptables"] {
+        for verb in ["", "-save", "-restore"] {
+            let link = root.join(format!("usr/sbin/{program}{verb}"));
+            // As update-alternatives(1) does.
+            if !link.exists() {
+                symlink(format!("{program}-nft{verb}"), link)?;
+            }
+        }
     }
     for left in ["var/lib/apt", "var/lib/dpkg", "var/cache"] {
         fs::remove_dir_all(root.join(left)).ok();

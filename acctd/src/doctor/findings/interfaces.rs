@@ -19,6 +19,7 @@ pub(super) fn findings(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     all.extend(big_tcp(config, &facts.links));
     all.extend(bridged(config, facts));
+    all.extend(not_bridged(config, facts));
     all.extend(offloads(&facts.links));
     all.extend(tunnels(&facts.links));
     all.extend(vrfs(config, facts));
@@ -126,6 +127,30 @@ fn bridged(config: &Config, facts: &Facts) -> Option<Finding> {
             "sysctl -w{}, and the same in /etc/sysctl.d; Docker and Kubernetes require 1: see docs/rules.md",
             settings.collect::<String>()
         ),
+    })
+}
+
+/// A bridge's forward chain of the very priority of `br_netfilter` (`NF_BR_PRI_BRNF`): older kernels go on behind it.
+/// Seen on Linux 5.10 and 6.1, and no more on 6.12.
+fn not_bridged(config: &Config, facts: &Facts) -> Option<Finding> {
+    const GOES_ON_WITH_IT: (u32, u32) = (6, 12);
+    let ruleset = facts.ruleset.as_ref().ok()?;
+    let is_own = |rule: &&LogRule| config.groups.iter().any(|it| it.group.0 == rule.group);
+    let is_behind =
+        |rule: &&LogRule| rule.is_bridge && rule.hook == Hook::Forward && rule.priority == 0;
+    let mut rules = ruleset.log_rules.iter().filter(is_own);
+    let rule = rules.find(is_behind)?;
+    if facts.links.bridged_families.is_empty() || facts.kernel.version >= GOES_ON_WITH_IT {
+        return None;
+    }
+    Some(Finding {
+        severity: Severity::Warning,
+        id: "bridge-priority",
+        what: format!(
+            "with br_netfilter this kernel calls no bridge chain of priority 0 on forward: {} may log nothing (group {})",
+            rule.quote, rule.group
+        ),
+        cure: "give the chain another priority, such as -200 (filter)".into(),
     })
 }
 
