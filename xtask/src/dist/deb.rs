@@ -38,7 +38,9 @@ pub(super) fn check_dependencies(package: &Path, program: &Path, arch: Arch) -> 
     let newest = glibc.filter_map(|minor| minor.parse::<u32>().ok()).max();
     let needed = words().zip(words().skip(1));
     let needed = needed.filter_map(|(before, word)| (before == "NEEDED").then_some(word));
-    let needed: Vec<&str> = needed.filter(|it| !it.starts_with("ld-linux")).collect();
+    // Of GNU's libc too.
+    let is_of_libc = |it: &&str| ["ld-linux", "libm."].iter().any(|own| it.starts_with(own));
+    let needed: Vec<&str> = needed.filter(|it| !is_of_libc(it)).collect();
     let depends = process::output(
         Command::new("dpkg-deb")
             .arg("-f")
