@@ -256,3 +256,17 @@ impl From<Counters> for Difference {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worse_verdict_is_the_maximum() {
+        assert!(Verdict::ALL.is_sorted());
+        assert_eq!(
+            Verdict::ALL.map(Verdict::text),
+            ["match", "not checked", "lost", "extra", "uncovered"]
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! The process itself: signals, priorities, user, time zone.
 
-pub(crate) mod kernel;
+pub mod kernel;
 pub(crate) mod priority;
 pub mod signals;
 pub mod time_zone;

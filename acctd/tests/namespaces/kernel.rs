@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use acctd::process::kernel::kernel_version;
 use testkit::netns::{Namespace, Privilege, find_program};
 use testkit::nft;
 
@@ -31,7 +32,7 @@ pub(crate) fn netdev_egress() -> Result<(), String> {
 
 /// Whether programs are attached by TCX.
 pub(crate) fn tcx() -> Result<(), String> {
-    if version() >= (6, 6) {
+    if kernel_version() >= (6, 6) {
         Ok(())
     } else {
         Err("the kernel has no TCX".to_owned())
@@ -42,18 +43,11 @@ pub(crate) fn tcx() -> Result<(), String> {
 pub(crate) const WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 
 pub(crate) fn is_before(limit: (u32, u32)) -> Result<(), String> {
-    if version() < limit {
+    if kernel_version() < limit {
         Ok(())
     } else {
         Err(format!("it is about Linux before {}.{}", limit.0, limit.1))
     }
-}
-
-fn version() -> (u32, u32) {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map(|it| it.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether there are devices of this kind, and the program that configures them.

@@ -84,22 +84,6 @@ impl Reconciler<Key> {
 const NOTHING: [Text; 0] = [];
 
 #[test]
-fn the_worse_verdict_is_the_maximum() {
-    let mut all = [
-        Verdict::Uncovered,
-        Verdict::Match,
-        Verdict::Extra,
-        Verdict::Lost,
-        Verdict::NotChecked,
-    ];
-    all.sort_unstable();
-    assert_eq!(
-        all.map(Verdict::text),
-        ["match", "not checked", "lost", "extra", "uncovered"]
-    );
-}
-
-#[test]
 fn equal_counts_match_and_unequal_ones_are_found() {
     let mut reconciler = reconciler();
     let rows = [

@@ -1,6 +1,7 @@
 //! IPv4: which packets `ip_rcv_core` (net/ipv4/ip_input.c) accepts, and what is counted of them.
 
 use acctd_common::contract::reason;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
 use super::hook::{Hook, Side};
@@ -73,18 +74,48 @@ fn checksum_is_right(
         sum += u64::from(*word);
     }
     if header_words > WORDS {
-        for option in 0..MAX_OPTION_WORDS {
-            if WORDS + option >= header_words {
-                break;
-            }
-            let word: u32 = at
-                .load_or_pull(ctx, (WORDS + option) * 4)
-                .ok_or(reason::TRUNCATED)?;
-            sum += u64::from(word);
+        // SAFETY: the kernel's descriptor, as it gave it to the program.
+        let options = unsafe {
+            acctd_sum_of_ip4_options(ctx.skb.skb, at.start, at.offset, header_words - WORDS)
+        };
+        if options == CANNOT_READ {
+            return Err(reason::TRUNCATED);
         }
+        sum += options;
     }
     sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     Ok(sum == 0xffff)
+}
+
+/// No sum of options is as large.
+const CANNOT_READ: u64 = u64::MAX;
+
+/// A global function, as `acctd_find_fragment` of IPv6.
+///
+/// # Safety
+///
+/// `skb` must be the descriptor of the packet that is read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn acctd_sum_of_ip4_options(
+    skb: *mut __sk_buff,
+    start: u32,
+    offset: u32,
+    n_words: u32,
+) -> u64 {
+    let ctx = TcContext::new(skb);
+    let at = Header { start, offset };
+    let mut sum = 0;
+    for option in 0..MAX_OPTION_WORDS {
+        if option >= n_words {
+            break;
+        }
+        let Some(word) = at.load_or_pull::<u32>(&ctx, (WORDS + option) * 4) else {
+            return CANNOT_READ;
+        };
+        sum += u64::from(word);
+    }
+    sum
 }

@@ -1,6 +1,7 @@
 //! IPv6: which packets `ip6_rcv_core` (net/ipv6/ip6_input.c) accepts, and what is counted of them.
 
 use acctd_common::contract::reason;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
@@ -94,30 +95,57 @@ fn find_fragment(ctx: &TcContext, at: Header, first: u8) -> Option<Fragment> {
     ) {
         return None;
     }
-    let walk = WALK.get(0)?;
-    walk.start(at);
-    walk.kind.set(first.into());
+    // SAFETY: the kernel's descriptor, as it gave it to the program.
+    let found = unsafe { acctd_find_fragment(ctx.skb.skb, at.start, at.offset, first.into()) };
+    (found != 0).then_some(Fragment {
+        is_first: found & IS_FIRST != 0,
+        header_bytes: u64::from(found & !IS_FIRST),
+    })
+}
+
+/// In the result of [`acctd_find_fragment`].
+const IS_FIRST: u32 = 1 << 31;
+
+/// Returns the bytes of the headers that reassembly removes, with [`IS_FIRST`]; 0 for a packet that is no fragment.
+///
+/// A global function: the verifier checks it once, by its signature, and not again for each call and each state that
+/// a call is reached with.
+///
+/// # Safety
+///
+/// `skb` must be the descriptor of the packet that is read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn acctd_find_fragment(
+    skb: *mut __sk_buff,
+    start: u32,
+    offset: u32,
+    first: u32,
+) -> u32 {
+    let at = Header { start, offset };
+    follow_extensions(&TcContext::new(skb), at, first).unwrap_or(0)
+}
+
+#[inline(always)]
+fn follow_extensions(ctx: &TcContext, at: Header, first: u32) -> Option<u32> {
+    let mut offset = HEADER;
+    #[expect(clippy::cast_possible_truncation, reason = "it was a byte")]
+    let mut kind = first as u8;
     for _ in 0..MAX_EXTENSIONS {
-        let at = at.again_at(walk.header.get());
-        let offset = walk.offset.get();
-        #[expect(clippy::cast_possible_truncation, reason = "a byte was stored there")]
-        match walk.kind.get() as u8 {
+        match kind {
             next::FRAGMENT => {
                 let place: [u8; 2] = at.load_or_pull(ctx, offset + 2)?;
                 let is_first = u16::from_be_bytes(place) & 0xfff8 == 0;
-                return Some(Fragment {
-                    is_first,
-                    header_bytes: u64::from(if is_first {
-                        FRAGMENT_HEADER
-                    } else {
-                        offset + FRAGMENT_HEADER
-                    }),
+                return Some(if is_first {
+                    IS_FIRST | FRAGMENT_HEADER
+                } else {
+                    offset + FRAGMENT_HEADER
                 });
             }
             next::HOP_BY_HOP | next::ROUTING | next::DESTINATION => {
                 let [following, length]: [u8; 2] = at.load_or_pull(ctx, offset)?;
-                walk.kind.set(following.into());
-                walk.offset.add((u32::from(length) + 1) * 8);
+                kind = following;
+                offset += (u32::from(length) + 1) * 8;
             }
             _ => return None,
         }
@@ -152,12 +180,12 @@ static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 /// all steps.
 #[repr(C)]
 struct Walk {
+    /// What the offset of the IP header counts from, a `BPF_HDR_START_…`.
+    start_of_packet: Cell,
     /// The offset of the IP header, after VLAN tags.
     header: Cell,
     /// From the IP header.
     offset: Cell,
-    /// Of the extension header at this offset.
-    kind: Cell,
     payload: Cell,
     end: Cell,
     padding: Cell,
@@ -220,14 +248,30 @@ fn options_are_accepted(ctx: &TcContext, at: Header, payload: u32) -> bool {
         if walk.offset.get() >= walk.end.get() {
             break;
         }
-        if !option_is_accepted(ctx, walk) {
+        // SAFETY: the kernel's descriptor, as it gave it to the program.
+        if unsafe { acctd_option_is_accepted(ctx.skb.skb) } == 0 {
             return false;
         }
     }
     true
 }
 
-/// Reads the next option, or a piece of padding.
+/// Reads the next option, or a piece of padding. Returns 0 if the kernel discards the packet for it.
+///
+/// A global function, as [`acctd_find_fragment`].
+///
+/// # Safety
+///
+/// `skb` must be the descriptor of the packet that is read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn acctd_option_is_accepted(skb: *mut __sk_buff) -> u32 {
+    let Some(walk) = WALK.get(0) else {
+        return 0;
+    };
+    option_is_accepted(&TcContext::new(skb), walk).into()
+}
+
 #[inline(always)]
 fn option_is_accepted(ctx: &TcContext, walk: &Walk) -> bool {
     let at = Header::at_network(walk.header.get());

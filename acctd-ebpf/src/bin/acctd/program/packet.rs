@@ -51,7 +51,8 @@ pub(super) enum Version {
 /// The IP header's place in the packet.
 #[derive(Clone, Copy)]
 pub(super) struct Header {
-    start: u32,
+    /// What `offset` counts from: a `BPF_HDR_START_…`.
+    pub(super) start: u32,
     pub(super) offset: u32,
 }
 
@@ -195,12 +196,6 @@ impl Header {
             start: BPF_HDR_START_NET,
             offset,
         }
-    }
-
-    /// The same header, at a stored offset.
-    #[inline(always)]
-    pub(super) fn again_at(self, offset: u32) -> Self {
-        Self { offset, ..self }
     }
 
     /// The bytes at `offset` from the IP header; `None` after the end of the packet's linear part.
