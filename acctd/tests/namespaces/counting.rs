@@ -10,6 +10,7 @@ use testkit::process::Process;
 use testkit::traffic::{Sizes, TrafficArgs};
 use testkit::usage;
 
+use crate::kernel::scaled;
 use crate::rig::{CsvFile, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -62,7 +63,7 @@ fn a_million_packets_at_full_speed_are_all_counted() -> Result<()> {
     ] {
         let sent = rig.send(&TrafficArgs {
             sources: 65_536,
-            count: 1_000_000,
+            count: scaled(1_000_000),
             rate: Rig::fastest_rate(),
             size: Sizes {
                 min: 60,
@@ -70,12 +71,12 @@ fn a_million_packets_at_full_speed_are_all_counted() -> Result<()> {
             },
             ..rig.traffic(source, dest)?
         })?;
-        ensure!(sent.packets == 1_000_000);
+        ensure!(sent.packets == scaled(1_000_000));
     }
     acctd.finish()?;
     let files = rig.files()?;
     let (ip4, ip6) = (rig.counter("v4")?, rig.counter("v6")?);
-    ensure!(ip4.packets == 1_000_000 && ip6.packets == 1_000_000);
+    ensure!(ip4.packets == scaled(1_000_000) && ip6.packets == ip4.packets);
     ensure!(
         totals(&files, true) == (ip4, NONE),
         "{:?} != {ip4:?}",
@@ -218,15 +219,15 @@ fn two_groups_put_each_packet_into_the_same_file() -> Result<()> {
     rig.send(&TrafficArgs {
         sources: 100,
         dests: 100,
-        rate: 40_000,
-        count: 320_000,
+        rate: scaled(40_000),
+        count: scaled(320_000),
         size: Sizes { min: 60, max: 900 },
         ..rig.traffic("10.1.0.0/16", "10.2.0.0/16")?
     })?;
     acctd.finish()?;
     let files = rig.files()?;
     let v4 = rig.counter("v4")?;
-    ensure!(v4.packets == 320_000 && totals(&files, true) == (v4, v4));
+    ensure!(v4.packets == scaled(320_000) && totals(&files, true) == (v4, v4));
     ensure!(rig.summed("late")? == 0);
     let with_traffic = files.iter().filter(|file| !file.rows.is_empty()).count();
     ensure!(with_traffic >= 8, "{with_traffic} files");
@@ -313,10 +314,10 @@ fn a_million_prefixes_stay_within_a_hundred_mebibytes() -> Result<()> {
     let acctd = rig.acctd(&["-interval=10s", "-ip4-src-group=5"])?;
     // Over a boundary, so that a full ledger is written while the next one fills.
     rig.send(&TrafficArgs {
-        sources: 1_000_000,
-        count: 2_500_000,
+        sources: scaled(1_000_000),
+        count: scaled(2_500_000),
         rate: if Rig::fastest_rate() == 0 {
-            250_000
+            scaled(250_000)
         } else {
             100_000
         },
@@ -331,7 +332,11 @@ fn a_million_prefixes_stay_within_a_hundred_mebibytes() -> Result<()> {
         "{counted:?} != {v4:?}, lost {}",
         rig.summed("lost")?
     );
-    ensure!(files.iter().any(|file| file.rows.len() == 1_000_000));
+    ensure!(
+        files
+            .iter()
+            .any(|file| file.rows.len() == scaled(1_000_000))
+    );
     ensure!(peak <= LIMIT, "peak {peak} bytes");
     Ok(())
 }

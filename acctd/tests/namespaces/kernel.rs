@@ -1,10 +1,27 @@
 //! What the running kernel can do, found out by trying.
 
+use std::ops::Div;
 use std::sync::LazyLock;
 
 use acctd::process::kernel::kernel_version;
 use testkit::netns::{Namespace, Privilege, find_program};
 use testkit::nft;
+
+/// A number of packets, of prefixes, or of packets a second. Where an emulated processor runs the tests
+/// (`cargo xtask test --kernels`), it is a tenth: what the kernel does with each packet is the same.
+pub(crate) fn scaled<N: Div<Output = N> + From<u8>>(number: N) -> N {
+    if is_emulated() {
+        number / N::from(10)
+    } else {
+        number
+    }
+}
+
+pub(crate) fn is_emulated() -> bool {
+    static IS_EMULATED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("ACCTD_TESTS_EMULATED").is_some());
+    *IS_EMULATED
+}
 
 /// Whether nft's flowtables work (`CONFIG_NF_FLOW_TABLE`); if not, what the kernel says.
 pub(crate) fn flowtables() -> Result<(), String> {

@@ -16,6 +16,7 @@ use testkit::nft::Count;
 use testkit::traffic::TrafficArgs;
 
 use crate::errors::complains;
+use crate::kernel::scaled;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::unwritable::{fill, mount_tmpfs};
 use crate::waiting::{PATIENCE, wait_until, wait_until_all_is_read};
@@ -196,7 +197,7 @@ fn metrics_of_a_cross_check() -> Result<()> {
 }
 
 fn scraped_without_a_pause() -> Result<()> {
-    const COUNT: u64 = 500_000;
+    let count = scaled(500_000);
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let acctd = listening(&rig, ONE_HOUR)?;
@@ -213,7 +214,7 @@ fn scraped_without_a_pause() -> Result<()> {
         });
         let sent = rig.send(&TrafficArgs {
             sources: 10_000,
-            count: COUNT,
+            count,
             rate: Rig::fastest_rate(),
             ..rig.traffic("10.0.0.0/8", "192.0.2.1/32")?
         });
@@ -225,7 +226,7 @@ fn scraped_without_a_pause() -> Result<()> {
     ensure!(n_answers >= 20, "{n_answers} answers");
     acctd.finish()?;
     let logged = rig.counter("v4")?;
-    ensure!(logged.packets == COUNT);
+    ensure!(logged.packets == count);
     ensure!(totals(&rig.files()?, true) == (logged, NONE));
     ensure!(rig.summed("lost")? == 0);
     Ok(())

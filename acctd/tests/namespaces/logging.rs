@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use pprof::protos::{Message as _, Profile};
 use testkit::traffic::TrafficArgs;
 
+use crate::kernel::scaled;
 use crate::rig::{Acctd, Rig};
 use crate::waiting::{PATIENCE, wait_for_files};
 use crate::{Case, Needs};
@@ -226,7 +227,7 @@ fn a_cpu_profile() -> Result<()> {
     acctd.wait_for_line("Started accounting")?;
     rig.send(&TrafficArgs {
         sources: 65_536,
-        count: 600_000,
+        count: scaled(600_000),
         ..rig.traffic("10.1.0.0/8", "10.255.0.1/32")?
     })?;
     acctd.finish()?;

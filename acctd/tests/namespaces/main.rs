@@ -62,6 +62,8 @@ enum Needs {
     Before((u32, u32)),
     /// Root, and a kernel with TCX.
     Tcx,
+    /// Root, and a processor that is not emulated.
+    RealProcessor,
     /// A network namespace, and a kernel with nft's hook egress.
     NetdevEgress,
     /// Root, and that hook, for the counters around the rules.
@@ -229,6 +231,9 @@ fn trial(
         Needs::Device(kind) if impossible.is_none() => kernel::device(kind).err(),
         Needs::Before(version) => kernel::is_before(version).err(),
         Needs::Tcx => kernel::tcx().err(),
+        Needs::RealProcessor if kernel::is_emulated() => {
+            Some("it measures time, and the processor is emulated".to_owned())
+        }
         Needs::NetdevEgress | Needs::Firewall if impossible.is_none() => {
             kernel::netdev_egress().err()
         }

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use testkit::traffic::TrafficArgs;
 
+use crate::kernel::scaled;
 use crate::rig::{LATE_LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -176,7 +177,7 @@ fn a_stop_under_full_load() -> Result<()> {
         ..rig.traffic("10.0.0.0/16", "10.255.0.1/32")?
     })?;
     wait_until("it is under load", || {
-        Ok(rig.counter("v4")?.packets > 300_000)
+        Ok(rig.counter("v4")?.packets > scaled(300_000))
     })?;
     let before = rig.counter("v4")?.packets;
     let ended = acctd.finish()?;

@@ -38,7 +38,7 @@ pub(super) fn run(
     install_qemu(arch)?;
     let guest = Guest::new(arch)?;
     let program = install_tests(&guest, &Target::prepare(arch)?)?;
-    let mut command: Vec<OsString> = vec!["env".into()];
+    let mut command: Vec<OsString> = vec!["env".into(), "ACCTD_TESTS_EMULATED=1".into()];
     if is_core {
         command.push("ACCTD_TESTS_CORE=1".into());
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::errors::complains;
 use crate::kernel;
+use crate::kernel::scaled;
 use crate::rig::{Ended, LOG_AND_DROP, NONE, Rig, within};
 use crate::waiting::{wait_for_files, wait_for_lines};
 use crate::{Case, Needs};
@@ -194,7 +195,7 @@ fn a_run_shorter_than_its_interval() -> Result<()> {
     let mut traffic = rig.send_in_background(&TrafficArgs {
         sources: 100,
         count: 2_000_000,
-        rate: 50_000,
+        rate: scaled(50_000),
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
     for (interval, phase) in [

@@ -12,6 +12,7 @@ use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, NOTHING, Router, checked, ensure_no_alarm,
     ensure_no_false_verdict, ensure_sources_equal, ensure_totals, mixed, nflog_sums, sum, tc_sums,
 };
+use crate::kernel::scaled;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig};
 use crate::waiting::{wait_for_files, wait_until};
 use crate::{Case, Needs};
@@ -113,12 +114,13 @@ fn say_how_often_allowed(intervals: &[Checked]) {
 fn a_million_packets_at_full_speed() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
-    send_both(&router, 500_000, 0)?;
+    send_both(&router, scaled(500_000), 0)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     let truth = router.truth()?;
-    ensure!(truth.source4.packets == 500_000 && truth.source6.packets == 500_000);
-    ensure!(truth.dest4.packets == 500_000 && truth.dest6.packets == 500_000);
+    for sent in [truth.source4, truth.source6, truth.dest4, truth.dest6] {
+        ensure!(sent.packets == scaled(500_000));
+    }
     ensure!(intervals[0].crosscheck.interfaces == ["lan0:far", "wan0:far"]);
     ensure_totals(&intervals, truth)?;
     ensure_no_false_verdict(&intervals)?;
@@ -140,8 +142,8 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
     ])?;
     let load = |source, dest| -> Result<TrafficArgs> {
         Ok(TrafficArgs {
-            count: 200_000,
-            rate: 20_000,
+            count: scaled(200_000),
+            rate: scaled(20_000),
             ..mixed(rig.traffic(source, dest)?)
         })
     };
@@ -153,7 +155,7 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
     let intervals = checked(&rig)?;
     let tc = tc_sums(&intervals);
     ensure!((tc.source4, tc.source6) == (rig.counter("v4")?, rig.counter("v6")?));
-    ensure!(tc.source4.packets == 200_000 && tc.source6.packets == 200_000);
+    ensure!(tc.source4.packets == scaled(200_000) && tc.source6.packets == tc.source4.packets);
     ensure!(intervals.len() >= 10);
     for interval in &intervals {
         ensure!(interval.crosscheck.allowed == 0 && interval.crosscheck.window_ms == 0);
@@ -164,10 +166,10 @@ fn on_ingress_nothing_is_allowed_for() -> Result<()> {
 }
 
 fn intervals_of_heavy_traffic(count: u32) -> Result<()> {
-    const RATE: u32 = 50_000;
+    let rate = scaled(50_000);
     let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
-    send_both(&router, u64::from(RATE * count), RATE)?;
+    send_both(&router, u64::from(rate * count), rate)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     let n_intervals = u32::try_from(intervals.len())?;
@@ -200,7 +202,7 @@ fn groups_without_stamps_raise_no_alarm() -> Result<()> {
         "-ip6-dst-group=6",
         "-crosscheck=wan0",
     ])?;
-    send_both(&router, 300_000, 20_000)?;
+    send_both(&router, scaled(300_000), scaled(20_000))?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     ensure!(intervals.len() >= 15, "{} intervals", intervals.len());

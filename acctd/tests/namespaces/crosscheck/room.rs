@@ -9,6 +9,7 @@ use testkit::nft::Count;
 use testkit::traffic::TrafficArgs;
 
 use super::{BOTH_WAYS, COMPLETE, Router, checked, ensure_no_alarm, mixed, sum, tc_sums};
+use crate::kernel::scaled;
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
 use crate::{Case, Needs};
 
@@ -35,8 +36,8 @@ fn prefixes_without_room() -> Result<()> {
         "-crosscheck-max-prefixes=100",
     ])?;
     rig.send(&TrafficArgs {
-        count: 100_000,
-        rate: 40_000,
+        count: scaled(100_000),
+        rate: scaled(40_000),
         ..mixed(rig.traffic("10.1.0.0/16", "10.255.0.0/16")?)
     })?;
     acctd.finish()?;

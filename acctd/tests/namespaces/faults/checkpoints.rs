@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use testkit::traffic::TrafficArgs;
 
 use super::killed::{checkpoint_name, ensure_files_and_lines_agree, names};
+use crate::kernel::scaled;
 use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -52,7 +53,7 @@ fn killed_again_and_again(n_kills: usize) -> Result<()> {
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 1 << 24,
         count: 1 << 24,
-        rate: RATE,
+        rate: scaled(RATE),
         ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
     })?;
     // The packets that were logged when acctd was killed, and those of them that must have been saved.
@@ -104,7 +105,7 @@ fn killed_again_and_again(n_kills: usize) -> Result<()> {
         before = killed;
     }
     missing.sort_unstable();
-    let as_time = |packets: u64| Duration::from_secs(packets) / RATE;
+    let as_time = |packets: u64| Duration::from_secs(packets) / scaled(RATE);
     let (median, most) = (as_time(missing[n_kills / 2]), as_time(missing[n_kills - 1]));
     eprintln!(
         "killed {n_kills} times in {} files: {} of {sent} packets counted; missing before a kill: {median:?} in the median, {most:?} at most, with a checkpoint every {CHECKPOINT:?}",
@@ -158,11 +159,15 @@ fn checkpoints_of_a_million_prefixes() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&["-interval=1h", "-checkpoint=500ms", "-ip4-src-group=5"])?;
     rig.send(&TrafficArgs {
-        sources: 1_000_000,
-        count: 2_000_000,
+        sources: scaled(1_000_000),
+        count: scaled(2_000_000),
         scattered: true,
         ..rig.traffic("10.0.0.0/8", "172.16.0.1/32")?
     })?;
+    wait_until(
+        "there is a checkpoint",
+        || Ok(checkpoint_name(&rig).is_ok()),
+    )?;
     let status = fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
     let peak = status.lines().find(|line| line.starts_with("VmHWM"));
     let sizes = fs::metadata(rig.log_directory().join(checkpoint_name(&rig)?))?.len();
@@ -173,6 +178,6 @@ fn checkpoints_of_a_million_prefixes() -> Result<()> {
     acctd.finish()?;
     ensure!(rig.summed("lost")? == 0 && rig.summed("overruns")? == 0);
     let ip4 = rig.counter("v4")?;
-    ensure!(totals(&rig.files()?, true) == (ip4, NONE) && ip4.packets == 2_000_000);
+    ensure!(totals(&rig.files()?, true) == (ip4, NONE) && ip4.packets == scaled(2_000_000));
     Ok(())
 }

@@ -11,13 +11,14 @@ use testkit::cgroup::CpuGroup;
 use testkit::traffic::TrafficArgs;
 use testkit::usage;
 
+use crate::kernel::scaled;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, ensure_contiguous, totals};
 use crate::waiting::wait_until_all_is_read;
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Alone(&Needs::Root),
+        Needs::Alone(&Needs::RealProcessor),
         "a_cpu_quota_of_a_tenth_for_fifteen_seconds",
         || a_cpu_quota_of_a_tenth(15),
     ),
@@ -170,11 +171,12 @@ impl Lateness {
 fn random_sources_with_room_for_a_hundred_thousand(sources: u32) -> Result<()> {
     /// What else runs makes a turn dear at times, and none cheap.
     const TURNS: usize = 5;
+    let sources = scaled(sources);
     for family in [IP4, IP6] {
         family.ensure_bounded(sources)?;
         let (mut normal, mut flood) = (u64::MAX, u64::MAX);
         for _ in 0..TURNS {
-            normal = normal.min(family.cost_of_a_packet(ROOM, sources)?);
+            normal = normal.min(family.cost_of_a_packet(scaled(ROOM), sources)?);
             flood = flood.min(family.cost_of_a_packet(sources, sources)?);
             eprintln!("{}: {normal} ns, {flood} ns", family.flag);
             if flood <= 2 * normal {
@@ -227,7 +229,7 @@ impl Counted {
     fn rig_and_acctd(&self, interval: &str) -> Result<(Rig, Acctd)> {
         let rig = Rig::new()?;
         rig.rules(LOG_AND_DROP)?;
-        let room = format!("-max-prefixes={ROOM}");
+        let room = format!("-max-prefixes={}", scaled(ROOM));
         let acctd = rig.acctd(&[interval, self.flag, &room])?;
         Ok((rig, acctd))
     }
@@ -248,7 +250,7 @@ impl Counted {
     fn ensure_bounded(&self, packets: u32) -> Result<()> {
         let (rig, acctd) = self.rig_and_acctd("-interval=2s")?;
         let before = usage::peak_memory(acctd.pid())?;
-        self.send(&rig, &acctd, packets, packets, 400_000)?;
+        self.send(&rig, &acctd, packets, packets, scaled(400_000))?;
         let grown = usage::peak_memory(acctd.pid())? - before;
         let ended = acctd.finish()?;
         ended.line("--max-prefixes")?;
@@ -256,7 +258,8 @@ impl Counted {
         // Twice at an interval's end, and at times once more: what a written ledger took, the allocator
         // keeps for a while (with its mmap_threshold fixed it was twice in each of four runs). Room comes in
         // powers of two: for 100,000 as for 131,072.
-        let most = 3 * self.documented * 131_072 + BESIDES;
+        let room = u64::from(scaled(ROOM).next_power_of_two());
+        let most = 3 * self.documented * room + BESIDES;
         ensure!(
             grown <= most,
             "{}: {grown} bytes instead of {most}",
@@ -270,7 +273,11 @@ impl Counted {
         ensure!(rig.summed("lost")? == 0 && rig.summed("overflow")? > 0);
         for file in &files {
             let n_rows = file.rows.len();
-            ensure!(n_rows <= ROOM as usize + 1, "{}: {n_rows} rows", file.start);
+            ensure!(
+                n_rows <= scaled(ROOM) as usize + 1,
+                "{}: {n_rows} rows",
+                file.start
+            );
         }
         Ok(())
     }
@@ -283,7 +290,7 @@ impl Counted {
         let spent = usage::cpu_time(acctd.pid())?.since(before);
         acctd.finish()?;
         let overflow = rig.summed("overflow")?;
-        ensure!(overflow == u64::from(sources - ROOM));
+        ensure!(overflow == u64::from(sources - scaled(ROOM)));
         Ok(spent.nanos / u64::from(packets))
     }
 }

@@ -14,6 +14,7 @@ use testkit::netns::Privilege;
 use testkit::traffic::TrafficArgs;
 
 use super::manager::Manager;
+use crate::kernel::scaled;
 use crate::rig::{Acctd, LATE_LOG_AND_DROP, LOG_AND_DROP, Rig, totals};
 use crate::stopping::AT_ONCE;
 use crate::waiting::wait_for_files;
@@ -118,7 +119,7 @@ fn restarted_ten_times() -> Result<()> {
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 1_000,
         count: u64::MAX,
-        rate: 20_000,
+        rate: scaled(20_000),
         ..rig.traffic("10.0.0.0/16", "172.16.0.1/32")?
     })?;
     let mut longest = Duration::ZERO;
@@ -135,7 +136,7 @@ fn restarted_ten_times() -> Result<()> {
     drop(traffic);
     manager.end(acctd, Signal::TERM)?;
     let packets = rig.counter("v4")?.packets;
-    ensure!(packets > 100_000, "{packets}");
+    ensure!(packets > scaled(100_000), "{packets}");
     ensure_all_is_counted(&rig, packets)?;
     let late = rig.summed("late")?;
     eprintln!(
@@ -238,8 +239,8 @@ fn restarted_with_a_cross_check() -> Result<()> {
     ensure!(flush_timeout()? == 100);
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 100,
-        count: 100_000,
-        rate: 10_000,
+        count: scaled(100_000),
+        rate: scaled(10_000),
         ..rig.traffic("10.0.0.0/24", "172.16.0.1/32")?
     })?;
     let with_cross_check = [ONE_SECOND, &["-crosscheck=lan0"]].concat();
@@ -258,7 +259,7 @@ fn restarted_with_a_cross_check() -> Result<()> {
     for alarm in ["uncovered", "extra"] {
         ensure!(ended.line(alarm).is_err(), "{:?}", ended.log);
     }
-    ensure_checked_counted(&rig, 100_000)?;
+    ensure_checked_counted(&rig, scaled(100_000))?;
     let summaries = rig.summaries()?;
     let mut n_compared = 0;
     for summary in &summaries {
