@@ -21,6 +21,7 @@ use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
 use crate::nflog::network_namespace::NetworkNamespace;
 use crate::nflog::open::{self, OpenGroup};
+use crate::nflog::receive_stamps::ReceiveStamps;
 use crate::observe::http::Listeners;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
@@ -108,6 +109,7 @@ async fn serve(
         .as_ref()
         .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
         .transpose()?;
+    let _stamps = ReceiveStamps::for_nflog();
     // Before the groups are opened, so that no packet has a time stamp before the first period. After the
     // programs are attached, because a period may end while that takes time.
     let start = UnixNanos::now();

@@ -24,7 +24,6 @@ pub(crate) mod pins;
 pub(crate) mod reconcile;
 pub mod report;
 pub(crate) mod session;
-pub(crate) mod stamps;
 pub(crate) mod tc_netlink;
 pub mod verdicts;
 pub(crate) mod vlans;

@@ -19,11 +19,11 @@ use crate::crosscheck::device_map::DeviceMap;
 use crate::crosscheck::epochs::{ClosedEpoch, Epochs};
 use crate::crosscheck::interfaces::Interfaces;
 use crate::crosscheck::pins::Pins;
-use crate::crosscheck::stamps::ReceiveStamps;
 use crate::crosscheck::tc_netlink::index_of;
 use crate::crosscheck::{addresses, object, vlans};
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::interval::{Interval, PeriodIndex, UnixNanos};
+use crate::nflog::receive_stamps::ReceiveStamps;
 
 /// How often to read the programs' log records.
 const LOG_POLL_INTERVAL: Duration = Duration::from_millis(50);

@@ -6,6 +6,7 @@ pub mod message;
 pub(crate) mod network_namespace;
 pub(crate) mod open;
 pub(crate) mod pace;
+pub(crate) mod receive_stamps;
 pub(crate) mod rule_watch;
 pub(crate) mod shape;
 #[expect(

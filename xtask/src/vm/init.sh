@@ -19,8 +19,8 @@ ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 ip link set lo up
 hostname guest
-# As where Docker runs: bridged packets pass the IP rules.
-modprobe -a virtio_pci virtio_console br_netfilter 2>/dev/null
+# As where Docker runs: bridged packets pass the IP rules. And no udev makes the node of tun.
+modprobe -a virtio_pci virtio_console br_netfilter tun 2>/dev/null
 
 # The ports in the order of qemu's command line.
 port() {
