@@ -5,7 +5,6 @@ use std::{fs, io};
 
 use ipnet::IpNet;
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
@@ -15,7 +14,7 @@ use crate::doctor::clock_sync;
 use crate::doctor::facts::{Directory, Facts, Interface, Kernel, Master};
 use crate::doctor::interface_facts::InterfaceFacts;
 use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
-use crate::nflog::table;
+use crate::nflog::{socket_option, table};
 use crate::output::journal;
 use crate::output::log_directory::LogDirectory;
 use crate::process::kernel::{kernel_version, raise_memlock_limit};
@@ -77,13 +76,7 @@ fn lowest_nice() -> i32 {
 
 /// Requested in the same way as the daemon requests it.
 fn receive_buffer() -> io::Result<usize> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    set_receive_buffer(&socket)
+    set_receive_buffer(&socket_option::udp_socket()?)
 }
 
 /// Read with `ip`, because `/sys` shows the network namespace in which it was mounted.

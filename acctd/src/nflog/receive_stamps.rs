@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use log::warn;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::nflog::socket_option;
 use crate::process::kernel::kernel_version;
@@ -39,12 +38,7 @@ impl ReceiveStamps {
     /// The socket never receives anything. It is of IPv4, because the kernel takes no stamps for a UNIX socket
     /// (`sock_needs_netstamp`).
     pub(crate) fn enable() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::INET,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket = socket_option::udp_socket()?;
         socket_option::set(&socket, libc::SO_TIMESTAMPING, &(RX_SOFTWARE | SOFTWARE))?;
         Ok(Self { _socket: socket })
     }

@@ -4,6 +4,8 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 /// The value of a socket option.
 ///
 /// # Safety
@@ -37,6 +39,12 @@ impl<'a> Filter<'a> {
             _instructions: std::marker::PhantomData,
         })
     }
+}
+
+/// An IPv4 socket to set options of: it neither sends nor receives.
+pub(crate) fn udp_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Sets an option of the level `SOL_SOCKET`.
@@ -100,7 +108,7 @@ pub(crate) fn iptables(socket: &OwnedFd, what: Iptables, table: &str) -> io::Res
         buffer[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
     }
     let level = match rustix::net::sockopt::socket_domain(socket)? {
-        rustix::net::AddressFamily::INET6 => libc::SOL_IPV6,
+        AddressFamily::INET6 => libc::SOL_IPV6,
         _ => libc::SOL_IP,
     };
     let mut given = libc::socklen_t::try_from(length).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! What the running kernel can do, found out by trying.
+//! What the running kernel can do, found out by trying, and how much the processor may be asked to.
 
 use std::ops::Div;
 use std::sync::LazyLock;

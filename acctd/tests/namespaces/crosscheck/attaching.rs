@@ -15,8 +15,7 @@ use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_totals, sum, tc_sums,
 };
 use crate::errors::complains;
-use crate::kernel;
-use crate::kernel::scaled;
+use crate::kernel::{self, scaled};
 use crate::rig::{Ended, LOG_AND_DROP, NONE, Rig, within};
 use crate::waiting::{wait_for_files, wait_for_lines};
 use crate::{Case, Needs};

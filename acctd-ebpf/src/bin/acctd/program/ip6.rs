@@ -171,17 +171,15 @@ const MAX_OPTIONS: u32 = 8;
 /// All options, with the largest padding around each, in single bytes.
 const MAX_OPTION_STEPS: u32 = MAX_OPTIONS + (MAX_OPTIONS + 1) * MAX_PADDING;
 
-/// The position in IPv6 headers and options; not part of the contract.
+/// The position in IPv6 options; not part of the contract.
 #[btf_map]
 static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
-/// The position in extension headers or options. It is kept in a map, whose content the verifier does not
+/// The position in hop-by-hop options. It is kept in a map, whose content the verifier does not
 /// track. So all paths through a step lead to the same state, and the verifier need not follow each path through
 /// all steps.
 #[repr(C)]
 struct Walk {
-    /// What the offset of the IP header counts from, a `BPF_HDR_START_…`.
-    start_of_packet: Cell,
     /// The offset of the IP header, after VLAN tags.
     header: Cell,
     /// From the IP header.
