@@ -93,11 +93,13 @@ impl Interfaces {
     pub(crate) fn check(&mut self, ebpf: &mut Ebpf) -> bool {
         let mut is_incomplete = self.detach_changed();
         for interface in &mut self.all {
-            if interface.attached.is_none()
-                && let Err(error) = interface.attach(ebpf, self.mode)
-            {
-                let error = error.into_inner();
-                interface.set_problem(Some(format!("{error:#}")));
+            if interface.attached.is_none() {
+                // If it is back, packets have come already.
+                is_incomplete = true;
+                if let Err(error) = interface.attach(ebpf, self.mode) {
+                    let error = error.into_inner();
+                    interface.set_problem(Some(format!("{error:#}")));
+                }
             }
             is_incomplete |= interface.problem.is_some();
         }

@@ -122,7 +122,7 @@ impl CrossCheck {
     /// changed.
     pub(crate) fn tick(&mut self) -> Result<()> {
         self.epochs.set_clock_offset(clock_offset())?;
-        self.refresh_devices(UnixNanos::now());
+        self.refresh_devices();
         self.runs = runs(&self.ebpf);
         Ok(())
     }
@@ -144,7 +144,7 @@ impl CrossCheck {
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
         // A change in these periods must be known before they are closed.
-        self.refresh_devices(now);
+        self.refresh_devices();
         let closed = self.epochs.close_before(first_open, now)?;
         Ok(self.with_delays(closed))
     }
@@ -188,14 +188,20 @@ impl CrossCheck {
     }
 
     /// Reads interfaces, VLAN devices and addresses again. If one of them changed or is missing, or a program
-    /// does not run first, the two sides did not see the same packets in the periods that are open at `now`.
-    fn refresh_devices(&mut self, now: UnixNanos) {
+    /// does not run first, the two sides did not see the same packets in the periods that are open until then.
+    fn refresh_devices(&mut self) {
         self.delays
             .update(&self.watched, |one| index_of(&one.interface));
         let watched = &self.watched;
         let are_maps_changed = refresh_maps(&mut self.vlans, &mut self.addresses, watched);
+        if are_maps_changed {
+            info!(
+                "the VLAN or macvlan devices on the cross-check's interfaces have changed: the open interval is not comparable"
+            );
+        }
         if self.interfaces.check(&mut self.ebpf) || are_maps_changed {
-            self.epochs.mark_inexact(now);
+            // Attaching takes time, in which another period may have begun.
+            self.epochs.mark_inexact(UnixNanos::now());
         }
     }
 }
