@@ -71,7 +71,7 @@ pub const DEBUG: &str = "DEBUG";
 /// Epochs that may be in use at once: two are open, others are drained or are ahead.
 pub const SLOTS: u32 = 8;
 /// Slots that a packet may be ahead of the oldest.
-pub const MAX_STEPS: u32 = 3;
+pub const MAX_STEPS: u32 = 5;
 
 /// [`CLOCK`] at 0 to `SLOTS - 1`: the end of each slot's epoch, in nanoseconds of Unix time.
 /// Here: the slot of the oldest open epoch.

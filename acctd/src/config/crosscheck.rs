@@ -147,7 +147,7 @@ impl Watched {
 }
 
 /// How long acctd may be unable to create epochs. If it takes longer, two intervals share a map.
-pub const STALL: Duration = Duration::from_secs(3);
+pub const STALL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

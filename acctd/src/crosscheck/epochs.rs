@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use acctd_common::contract::{CLOCK_OFFSET, CLOCK_OLDEST, SLOTS};
 use anyhow::{Context, Result};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use log::warn;
 
 use super::bpf_syscall::{self, EpochMap};
 use super::epoch_map::EpochDefinition;
@@ -127,7 +128,7 @@ impl Epochs {
             self.skip_first()?;
             first = first.next();
         }
-        self.prepare_ahead(first)
+        self.prepare_ahead(first).map(drop)
     }
 
     /// The first period becomes a part of the epoch before it, which has no period and ends with [`Self::begin`].
@@ -177,9 +178,12 @@ impl Epochs {
         first_open: PeriodIndex,
         now: UnixNanos,
     ) -> Result<Vec<ClosedEpoch>> {
-        if self.last_period().is_some_and(|last| last < first_open) {
+        if let Some(last) = self.last_period()
+            && last < first_open
+        {
             // The last epoch had no end and counted all packets since. It ends now, and a new one counts the
             // rest of the open period.
+            warn_of_late(self.interval.period(last).end.until(now));
             self.mark_last_inexact();
             self.push_period(first_open, now)?;
             self.mark_last_inexact();
@@ -262,26 +266,31 @@ impl Epochs {
             bpf_syscall::delete_element(&self.outer, epoch.slot)
                 .context("cannot remove an epoch's map")?;
         }
-        self.prepare_ahead(first_open)?;
+        if let Some(time) = self.prepare_ahead(first_open)? {
+            warn_of_late(time);
+        }
         closed.iter().map(|epoch| self.drain(epoch)).collect()
     }
 
-    /// Makes sure that there are epochs for the next seconds.
-    fn prepare_ahead(&mut self, open: PeriodIndex) -> Result<()> {
+    /// Makes sure that there are epochs for the next seconds. Returns the time by which the last of them came too late.
+    fn prepare_ahead(&mut self, open: PeriodIndex) -> Result<Option<Duration>> {
+        let mut too_late = None;
         let until = open.0.saturating_add(n_ahead(self.interval).into());
         while let Some(last) = self.last_period()
             && last.0 < until
         {
             let end = self.interval.period(last).end;
             self.push_period(last.next(), end)?;
-            if UnixNanos::now() >= end {
+            let now = UnixNanos::now();
+            if now >= end {
                 // The one before had no end until now, and counted packets of this one.
                 for epoch in self.chain.iter_mut().rev().take(2) {
                     epoch.is_exact = false;
                 }
+                too_late = Some(end.until(now));
             }
         }
-        Ok(())
+        Ok(too_late)
     }
 
     /// Adds an epoch for `period` after the last one, which ends at `start`.
@@ -348,6 +357,13 @@ impl Epochs {
             drained_in: started.elapsed(),
         })
     }
+}
+
+fn warn_of_late(time: Duration) {
+    warn!(
+        "acctd was held up: the cross-check's map for an interval came {} ms after the interval's start, so this one and the one before are not comparable",
+        time.as_millis()
+    );
 }
 
 /// NFLOG's time stamps are rounded down to microseconds. A packet is before `end` for NFLOG if and only if it

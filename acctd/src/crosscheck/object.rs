@@ -227,8 +227,10 @@ fn error_text(error: &anyhow::Error) -> String {
 }
 
 fn verifier_reason(log: &str) -> Option<&str> {
-    const STATISTICS: [&str; 4] = [
+    const STATISTICS: [&str; 5] = [
         "processed ",
+        // Linux 7.2.
+        "insns processed ",
         "verification time ",
         "stack depth ",
         "mark_read",
@@ -389,6 +391,8 @@ mod tests {
         let log = "0: R1=ctx() R10=fp0\n;  @ main.rs:28\nR0 !read_ok\nverification time 9 usec\n\
                    stack depth 0\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
         assert_eq!(verifier_reason(log), Some("R0 !read_ok"));
+        let of_7_2 = log.replace("depth 0\n", "depth 0 max 0\ninsns processed 2\n");
+        assert_eq!(verifier_reason(&of_7_2), Some("R0 !read_ok"));
         assert_eq!(verifier_reason(""), None);
     }
 

@@ -36,12 +36,15 @@ impl CpuProfile {
             )
         })?;
         let scratch = scratch_for_pprof().context("cannot start the cpu profiler")?;
-        let guard = ProfilerGuardBuilder::default()
-            .frequency(FREQUENCY)
-            // A signal may interrupt the unwinder, which is not reentrant.
-            .blocklist(&["libc", "libgcc", "pthread", "vdso"])
-            .build()
-            .context("cannot start the cpu profiler")?;
+        let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY);
+        // A signal may interrupt the unwinder, which is not reentrant. On other processors pprof cannot know.
+        #[cfg(any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64"
+        ))]
+        let builder = builder.blocklist(&["libc", "libgcc", "pthread", "vdso"]);
+        let guard = builder.build().context("cannot start the cpu profiler")?;
         Ok(Self {
             file,
             path: path.to_owned(),

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::process::Process;
 
+use crate::kernel::attach_modes;
 use crate::rig::Rig;
 use crate::waiting::PATIENCE;
 use crate::{Case, Needs};
@@ -331,27 +332,24 @@ fn rules_of_iptables() -> Result<()> {
 fn nothing_is_left() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(UNCOUNTED)?;
-    let args = |how| [FIVE, "--crosscheck=lan0", how];
-    for how in ["--crosscheck-attach=tcx", "--crosscheck-attach=clsact"] {
+    let args = [FIVE, "--crosscheck=lan0"];
+    for way in attach_modes() {
+        let how = format!("--crosscheck-attach={way}");
         for signal in [Signal::INT, Signal::TERM, Signal::QUIT] {
-            Live::start(&rig, &args(how))?.end(signal)?;
+            Live::start(&rig, &[&args[..], &[&how]].concat())?.end(signal)?;
             ensure_nothing_is_left(&rig)?;
         }
     }
     // A reader that has gone.
     let mut command = rig.router.command(rig.acctd_path());
-    command
-        .args(["doctor", "--live=100ms"])
-        .args(args("--crosscheck-attach=tcx"));
+    command.args(["doctor", "--live=100ms"]).args(args);
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     drop(child.stdout.take());
     child.wait()?;
     ensure_nothing_is_left(&rig)?;
     let mut command = rig.router.command(rig.acctd_path());
     command.env("ACCTD_PANIC_AT", "measuring");
-    command
-        .args(["doctor", "--live=100ms"])
-        .args(args("--crosscheck-attach=tcx"));
+    command.args(["doctor", "--live=100ms"]).args(args);
     let output = command.output()?;
     let is_built_so = cfg!(feature = "fault-points");
     ensure!(
@@ -364,7 +362,7 @@ fn nothing_is_left() -> Result<()> {
         &["doctor", "--live=10ms", FIVE, "--crosscheck=lan0"][..],
         &["rules", "--remove"],
     ] {
-        let mut live = Live::start(&rig, &args("--crosscheck-attach=tcx"))?;
+        let mut live = Live::start(&rig, &args)?;
         live.0.signal(Signal::KILL)?;
         live.0.wait(PATIENCE)?;
         let tables = rig.router.run(&["nft", "list", "tables"])?;

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use testkit::nft::Count;
 use testkit::process::Process;
 
+use crate::kernel::scaled;
 use crate::rig::{Acctd, Rig, Row};
 use crate::waiting::PATIENCE;
 use crate::{Case, Needs};
@@ -90,7 +91,7 @@ fn counts_what_hping3_sends(rig: &Rig, flags: &str) -> Result<()> {
     rig.rules(WITNESS)?;
     let acctd = acctd(rig, flags)?;
     let n_sent = flood(rig)?;
-    ensure!(n_sent > 1_000, "{n_sent}");
+    ensure!(n_sent > scaled(1_000), "{n_sent}");
     let ended = acctd.stop(Signal::INT)?;
     ensure!(ended.code == Some(0), "{:?}", ended.log);
     let sent = rig.counter("sent")?;

@@ -56,6 +56,15 @@ pub(crate) fn tcx() -> Result<(), String> {
     }
 }
 
+/// The values of `--crosscheck-attach` that the kernel has.
+pub(crate) fn attach_modes() -> &'static [&'static str] {
+    if tcx().is_ok() {
+        &["tcx", "clsact"]
+    } else {
+        &["clsact"]
+    }
+}
+
 /// The first Linux that does not count eBPF maps against `RLIMIT_MEMLOCK`.
 pub(crate) const WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 
@@ -64,6 +73,22 @@ pub(crate) fn is_before(limit: (u32, u32)) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("it is about Linux before {}.{}", limit.0, limit.1))
+    }
+}
+
+pub(crate) fn is_since(first: (u32, u32)) -> Result<(), String> {
+    if kernel_version() >= first {
+        Ok(())
+    } else {
+        Err(format!("it needs Linux {}.{}", first.0, first.1))
+    }
+}
+
+/// Whether there is more than one.
+pub(crate) fn processors() -> Result<(), String> {
+    match std::thread::available_parallelism() {
+        Ok(number) if number.get() > 1 => Ok(()),
+        _ => Err("there is one processor".to_owned()),
     }
 }
 

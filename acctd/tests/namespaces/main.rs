@@ -60,8 +60,12 @@ enum Needs {
     Flowtable,
     /// Root, and a kernel before this version.
     Before((u32, u32)),
+    /// Root, and a kernel of this version or later.
+    Since((u32, u32)),
     /// Root, and a kernel with TCX.
     Tcx,
+    /// A network namespace, and more than one processor.
+    Processors,
     /// Root, and a processor that is not emulated.
     RealProcessor,
     /// A network namespace, and a kernel with nft's hook egress.
@@ -213,7 +217,7 @@ fn trial(
     let is_alone = needs.is_alone();
     let needs = needs.beside_others();
     let mut impossible = match needs {
-        Needs::Namespace | Needs::FaultPoints | Needs::NetdevEgress => {
+        Needs::Namespace | Needs::FaultPoints | Needs::NetdevEgress | Needs::Processors => {
             available().own.clone().err()
         }
         _ => available().root.clone().err(),
@@ -230,7 +234,9 @@ fn trial(
         Needs::Flowtable if impossible.is_none() => kernel::flowtables().err(),
         Needs::Device(kind) if impossible.is_none() => kernel::device(kind).err(),
         Needs::Before(version) => kernel::is_before(version).err(),
+        Needs::Since(version) => kernel::is_since(version).err(),
         Needs::Tcx => kernel::tcx().err(),
+        Needs::Processors => kernel::processors().err(),
         Needs::RealProcessor if kernel::is_emulated() => {
             Some("it measures time, and the processor is emulated".to_owned())
         }
@@ -251,6 +257,7 @@ fn trial(
     }
     // Where all must run, what cannot is a failure.
     let may_skip = std::env::var_os("CI").is_none();
+    let failed = format!("failed: {name}");
     Trial::test(name, move || {
         let result = if is_alone {
             let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
@@ -259,6 +266,8 @@ fn trial(
             let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
             test()
         };
+        // At once: a run takes an hour where the processor is emulated, and may be cut off.
+        let result = result.inspect_err(|error| eprintln!("{failed}: {error:#}"));
         Ok(result.map_err(|error| format!("{error:#}"))?)
     })
     .with_ignored_flag(missing.is_some() || (impossible.is_some() && may_skip))

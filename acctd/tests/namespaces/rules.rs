@@ -55,12 +55,12 @@ pub(crate) const CASES: &[Case] = &[
         || counts_each_packet_once(FORWARDED, "iptables", &[]),
     ),
     (
-        Needs::Namespace,
+        Needs::Processors,
         "rules_of_a_router_spread_by_cpu_with_nft",
         || counts_each_packet_once(ROUTER, "nft", &["--fan-out=2"]),
     ),
     (
-        Needs::Namespace,
+        Needs::Processors,
         "rules_of_a_router_spread_by_cpu_with_iptables",
         || counts_each_packet_once(ROUTER, "iptables", &["--fan-out=2"]),
     ),

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::errors::complains;
+use crate::kernel;
 use crate::rig::Rig;
 use crate::rules::{rules, rules_ok};
 use crate::{Case, Needs};
@@ -100,13 +101,10 @@ fn another_scenario() -> Result<()> {
 fn printed_rules_can_be_loaded() -> Result<()> {
     for (format, load) in [("nft", "nft -f -"), ("iptables", "sh -e")] {
         let rig = Rig::new()?;
-        let args = [
-            "router",
-            "--lan=lan0,wan*",
-            "--fan-out=2",
-            "--format",
-            format,
-        ];
+        let mut args = vec!["router", "--lan=lan0,wan*", "--format", format];
+        if kernel::processors().is_ok() {
+            args.push("--fan-out=2");
+        }
         let printed = rules_ok(&rig, &args)?;
         let file = rig.scratch().join("rules");
         std::fs::write(&file, printed)?;
@@ -140,6 +138,9 @@ fn rules_that_cannot_be() -> Result<()> {
     refused(&["upstream"], "invalid value 'upstream'")?;
     let output = rules(&rig, &["--egress-hook=nowhere0"])?;
     let warning = "acctd: warning: there is no interface nowhere0 (yet)\n";
-    ensure!(output.status.success() && output.stderr == warning.as_bytes());
+    ensure!(
+        output.status.success() && output.stderr == warning.as_bytes(),
+        "{output:?}"
+    );
     Ok(())
 }

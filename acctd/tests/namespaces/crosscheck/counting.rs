@@ -226,7 +226,7 @@ fn start_and_stop_amid_traffic() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     let load = |traffic| TrafficArgs {
         count: u64::MAX,
-        rate: 20_000,
+        rate: scaled(20_000),
         ..traffic
     };
     let _ip4 = router.rig.send_in_background(&load(router.ip4()?))?;
@@ -236,12 +236,15 @@ fn start_and_stop_amid_traffic() -> Result<()> {
         // For about one and a half to two seconds, so that the stop comes at any time of an interval.
         let before = router.rig.counter("in4")?.packets;
         wait_until("so many packets have passed", || {
-            Ok(router.rig.counter("in4")?.packets > before + 30_000 + 3_400 * round)
+            Ok(router.rig.counter("in4")?.packets > before + scaled(30_000 + 3_400 * round))
         })?;
         acctd.finish()?;
         let intervals = checked(&router.rig)?;
         let n_packets = tc_sums(&intervals).source4.packets;
-        ensure!(n_packets > 20_000, "round {round}: {n_packets} packets");
+        ensure!(
+            n_packets > scaled(20_000),
+            "round {round}: {n_packets} packets"
+        );
         // A period that ends while acctd starts or stops has only a moment in it, which is not checked.
         for interval in &intervals {
             ensure!(
@@ -273,7 +276,7 @@ fn a_slow_start() -> Result<()> {
         .args(BOTH_WAYS);
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
-    send_both(&router, 20_000, 20_000)?;
+    send_both(&router, scaled(20_000), scaled(20_000))?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     ensure_totals(&intervals, router.truth()?)?;
@@ -324,7 +327,7 @@ fn the_near_end_of_an_interface() -> Result<()> {
         "-ip6-src-group=6",
         "-crosscheck=lan0:near,wan0:near",
     ])?;
-    send_both(&router, 50_000, 20_000)?;
+    send_both(&router, scaled(50_000), scaled(20_000))?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     ensure!(intervals[0].crosscheck.interfaces == ["lan0:near", "wan0:near"]);
@@ -355,7 +358,7 @@ fn a_direction_without_a_group() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     // Only the sources of IPv4 are accounted.
     let acctd = router.acctd(&["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0,wan0"])?;
-    send_both(&router, 20_000, 0)?;
+    send_both(&router, scaled(20_000), 0)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;
     let truth = router.truth()?;

@@ -13,6 +13,7 @@ use testkit::veth::{Veth, add_address};
 use super::run::{Run, count, from};
 use super::streams::{self, STREAM};
 use super::{CheckedRow, Router};
+use crate::kernel;
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
 use crate::{Case, Needs};
 
@@ -190,13 +191,14 @@ fn redirected_by_tc() -> Result<()> {
     rig.router
         .run(&["tc", "qdisc", "add", "dev", "lan0", "clsact"])?;
     redirect("10.1.0.2", "7")?;
-    let args = [
-        "-ip4-src-group=5",
-        "-crosscheck=lan0",
-        "-crosscheck-attach=tcx",
-    ];
+    // By TCX acctd stays in front of every filter. Without it one with the first preference would be in front of acctd's.
+    let (attach, preference) = match kernel::tcx() {
+        Ok(()) => ("-crosscheck-attach=tcx", "1"),
+        Err(_old) => ("-crosscheck-attach=clsact", "6"),
+    };
+    let args = ["-ip4-src-group=5", "-crosscheck=lan0", attach];
     let run = Run::of(rig, &args, || {
-        redirect("10.1.0.3", "1")?;
+        redirect("10.1.0.3", preference)?;
         send_from_three(rig)
     })?;
     ensure_only_the_first_was_logged(&run)

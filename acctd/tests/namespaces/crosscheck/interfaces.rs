@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::thread::{self};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testkit::netns::Namespace;
 use testkit::veth::Veth;
@@ -14,6 +14,7 @@ use testkit::veth::Veth;
 use super::attaching::{INGRESS_ONLY, ensure_nothing_left, rig, rows, some_traffic, with};
 use super::{Checked, checked, sum};
 use crate::errors::fails;
+use crate::kernel::attach_modes;
 use crate::listen::ask;
 use crate::rig::{Acctd, Rig};
 use crate::waiting::{PATIENCE, wait_for_files, wait_for_lines};
@@ -63,7 +64,7 @@ pub(super) fn ensure_checked_again(rig: &Rig, acctd: Acctd) -> Result<Vec<String
     wait_for_files(&acctd, 3)?;
     some_traffic(rig, 3_000)?;
     let log = acctd.finish()?.log;
-    let intervals = ensure_no_alarm(rig)?;
+    let intervals = ensure_no_alarm(rig).with_context(|| log.join("\n"))?;
     let compared = intervals.iter().filter(|one| one.crosscheck.comparable);
     let n_compared: u64 = compared.map(|one| one.tally("match").packets).sum();
     ensure!(n_compared >= 3_000, "{n_compared} were compared: {log:?}");
@@ -93,7 +94,7 @@ fn wait_for_health(rig: &Rig, is_so: impl Fn(&str) -> bool) -> Result<String> {
 fn an_interface_that_comes_later() -> Result<()> {
     const MISSING: &str =
         "there is no interface late0: its packets are not cross-checked until it comes";
-    for way in ["tcx", "clsact"] {
+    for way in attach_modes() {
         let rig = rig()?;
         let listen = format!("-listen=unix:{}/acctd.sock", rig.scratch().display());
         let flag = format!("-crosscheck-attach={way}");
@@ -161,7 +162,7 @@ fn ip(namespace: &Namespace, line: &str) -> Result<()> {
 }
 
 fn moved_or_renamed() -> Result<()> {
-    for way in ["tcx", "clsact"] {
+    for way in attach_modes() {
         let rig = rig()?;
         let flag = format!("-crosscheck-attach={way}");
         let acctd = rig.acctd(&with(&INGRESS_ONLY, &[&flag]))?;

@@ -24,12 +24,12 @@ use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
     (
-        Needs::Root,
+        Needs::Tcx,
         "crosscheck_a_program_put_in_front_is_passed_and_raises_no_alarm",
         a_program_put_in_front,
     ),
     (
-        Needs::Root,
+        Needs::Tcx,
         "crosscheck_a_program_that_insists_on_being_in_front_is_left_there",
         a_program_that_insists,
     ),
@@ -39,7 +39,7 @@ pub(crate) const CASES: &[Case] = &[
         a_filter_put_in_front,
     ),
     (
-        Needs::Root,
+        Needs::Tcx,
         "crosscheck_links_that_are_detached_by_force_are_put_back",
         links_detached_by_force,
     ),

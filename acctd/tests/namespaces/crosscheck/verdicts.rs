@@ -15,6 +15,7 @@ use super::{
     BOTH_WAYS, COMPLETE, Checked, CheckedRow, Router, checked, ensure_no_alarm, lost, mixed,
     nflog_sums, tc_sums,
 };
+use crate::kernel::scaled;
 use crate::rig::{LOG_AND_DROP, NONE, Rig};
 use crate::waiting::{wait_for_files, wait_until_all_is_read};
 use crate::{Case, Needs};
@@ -181,14 +182,14 @@ fn one_packet_of_a_thousand() -> Result<()> {
     let router = Router::new(&rules)?;
     let acctd = router.acctd(&BOTH_WAYS)?;
     let sent = TrafficArgs {
-        count: 200_000,
-        rate: 20_000,
+        count: scaled(200_000),
+        rate: scaled(20_000),
         ..router.rig.traffic("10.1.200.1/32", "10.255.200.1/32")?
     };
     let heavy_load = router.rig.send_in_background(&sent)?;
     let others = router.rig.send_in_background(&TrafficArgs {
-        count: 200_000,
-        rate: 20_000,
+        count: scaled(200_000),
+        rate: scaled(20_000),
         ..router.ip4()?
     })?;
     heavy_load.finish()?;
@@ -234,13 +235,13 @@ fn one_packet_of_a_thousand() -> Result<()> {
     }
     // The findings of all intervals together are what was skipped.
     let Count { packets, bytes } = router.rig.counter("skipped_in")?;
-    ensure!(packets == 200);
+    ensure!(packets == scaled(200));
     ensure!(
         ingress == (i64::try_from(packets)?, i64::try_from(bytes)?),
         "{ingress:?}"
     );
     let Count { packets, bytes } = router.egress_counter("skipped_out")?;
-    ensure!(packets == 200);
+    ensure!(packets == scaled(200));
     ensure!(
         egress == (i64::try_from(packets)?, i64::try_from(bytes)?),
         "{egress:?}"

@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
         cap_net_admin_alone,
     ),
     (
-        Needs::Root,
+        Needs::Tcx,
         "privileges_with_a_cross_check_by_tcx_are_three_capabilities_for_its_whole_life",
         || three_capabilities("tcx"),
     ),
