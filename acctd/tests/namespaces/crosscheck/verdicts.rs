@@ -47,7 +47,8 @@ pub(crate) const CASES: &[Case] = &[
         kept_until_the_last_epoch_is_just_over,
     ),
     (
-        Needs::Alone(&Needs::Root),
+        // An overflow within an interval.
+        Needs::Alone(&Needs::RealProcessor),
         "crosscheck_a_loss_both_ways_is_lost_when_it_is_found_later",
         a_loss_both_ways,
     ),
