@@ -6,7 +6,9 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm /mnt /out /tmp
-[ -e /var/run ] || ln -s /run /var/run
+# As the scripts of Debian's packages, which are only unpacked, would leave it.
+rmdir /var/run 2>/dev/null; ln -s /run /var/run
+ln -s mawk /usr/bin/awk
 # No file system of its own: the project may be below it.
 chmod 1777 /tmp
 mount -t devpts devpts /dev/pts
