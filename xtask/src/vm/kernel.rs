@@ -24,13 +24,14 @@ const SUITES: [(&str, &str); 4] = [
 const NEWEST: &str = "sid";
 
 /// What tests and virtual machines use of it: all of networks, and what these need.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "arch",
     "crypto",
     "drivers/block",
     "drivers/char",
     "drivers/net",
     "drivers/virtio",
+    "fs/overlayfs",
     "lib",
     "net",
 ];

@@ -364,7 +364,7 @@ fn what_an_overflow_loses_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// Epochs are in place for three seconds. What comes in the fourth is in the last of them, and that
+/// Epochs are in place for five seconds. What comes in the sixth is in the last of them, and that
 /// must be known though none has run over its own time of closing.
 fn kept_until_the_last_epoch_is_just_over() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
@@ -378,7 +378,7 @@ fn kept_until_the_last_epoch_is_just_over() -> Result<()> {
     wait_for_a_fresh_second()?;
     thread::sleep(Duration::from_millis(350));
     acctd.signal(Signal::STOP)?;
-    thread::sleep(Duration::from_millis(2_700));
+    thread::sleep(Duration::from_millis(4_700));
     rig.send(&load)?;
     thread::sleep(Duration::from_millis(300));
     acctd.signal(Signal::CONT)?;
