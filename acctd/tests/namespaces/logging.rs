@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use pprof::protos::{Message as _, Profile};
 use testkit::traffic::TrafficArgs;
 
-use crate::kernel::scaled;
 use crate::rig::{Acctd, Rig};
 use crate::waiting::{PATIENCE, wait_for_files};
 use crate::{Case, Needs};
@@ -34,7 +33,7 @@ pub(crate) const CASES: &[Case] = &[
         syslog_gets_the_lines,
     ),
     (
-        Needs::Namespace,
+        Needs::RealProcessor,
         "a_cpu_profile_is_one_that_pprof_reads",
         a_cpu_profile,
     ),
@@ -227,8 +226,7 @@ fn a_cpu_profile() -> Result<()> {
     acctd.wait_for_line("Started accounting")?;
     rig.send(&TrafficArgs {
         sources: 65_536,
-        // Fewer of them may be counted between two samples.
-        count: scaled(600_000).max(200_000),
+        count: 600_000,
         ..rig.traffic("10.1.0.0/8", "10.255.0.1/32")?
     })?;
     acctd.finish()?;
