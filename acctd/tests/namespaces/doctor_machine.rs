@@ -89,7 +89,7 @@ fn offloads() -> Result<()> {
     is_well(&doctor(&rig, FIVE)?)?;
     let (output, text) = verbose()?;
     ensure!(
-        text.contains("offloads on lan0 (TSO, GSO)") && text.contains("[offloads]"),
+        text.contains("offloads on lan0 (TSO, GSO") && text.contains("[offloads]"),
         "{text}"
     );
     let quiet = doctor(&rig, FIVE)?;

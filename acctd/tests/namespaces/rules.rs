@@ -8,6 +8,7 @@ use testkit::netns::Namespace;
 use testkit::nft::Count;
 use testkit::veth::{Veth, add_address};
 
+use crate::kernel;
 use crate::rig::{Acctd, CsvFile, NONE, Rig, totals};
 use crate::{Case, Needs, go_manual};
 
@@ -153,6 +154,15 @@ const WITNESS: &str = "
             oifname lan0 meta nfproto ipv6 counter name to_lan6
         }
     }
+    table inet nat {
+        chain postrouting {
+            type nat hook postrouting priority 100
+            oifname wan0 masquerade
+        }
+    }";
+
+/// Where the kernel has that hook.
+const EGRESS_WITNESS: &str = "
     table netdev witness {
         counter egress_lan0_4 {}
         counter egress_lan0_6 {}
@@ -167,12 +177,6 @@ const WITNESS: &str = "
             type filter hook egress device wan0 priority 10
             meta protocol ip counter name egress_wan0_4
             meta protocol ip6 counter name egress_wan0_6
-        }
-    }
-    table inet nat {
-        chain postrouting {
-            type nat hook postrouting priority 100
-            oifname wan0 masquerade
         }
     }";
 
@@ -189,6 +193,9 @@ fn wired() -> Result<(Rig, Namespace)> {
     let server = rig.router.peer()?;
     Veth::new(&rig.router, "wan0", &server, "server0")?;
     rig.rules(WITNESS)?;
+    if kernel::netdev_egress().is_ok() {
+        rig.rules(EGRESS_WITNESS)?;
+    }
     Ok((rig, server))
 }
 

@@ -79,9 +79,10 @@ fn another_scenario() -> Result<()> {
         &["bridge", "--lan=lan0", "-ip4-src-group=9"],
         &["router", "--lan=lan0"],
     ];
-    for step in steps {
-        rules_ok(&rig, &[step, &["--apply"]].concat())?;
-        ensure!(rules_ok(&rig, &[step, &["--check"]].concat())?.is_empty());
+    let first = usize::from(kernel::netdev_egress().is_err());
+    for step in &steps[first..] {
+        rules_ok(&rig, &[step, &["--apply"][..]].concat())?;
+        ensure!(rules_ok(&rig, &[step, &["--check"][..]].concat())?.is_empty());
     }
     // nft's go with the first of them.
     for step in [steps[1], steps[3], &["host", "-ip6-src-group=7"]] {
