@@ -18,6 +18,7 @@ use testkit::group_socket;
 use super::kernel::copy_of_socket;
 use super::manager::Manager;
 use super::restart::{NOTE, ONE_HOUR, ONE_SECOND, send};
+use crate::kernel::is_emulated;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::{wait_until, wait_until_kept};
 use crate::{Case, Needs};
@@ -116,7 +117,12 @@ fn killed_with_a_checkpoint() -> Result<()> {
     let mut summaries = rig.summaries()?;
     summaries.sort_by_key(|summary| summary["start"].to_string());
     for pair in summaries.windows(2) {
-        ensure!(pair[0]["end"] == pair[1]["start"], "{pair:?}");
+        // On an emulated processor a start takes so long that no acctd may have run in an interval.
+        let is_after_a_gap = is_emulated() && pair[1]["gaps"][0]["start"] == pair[1]["start"];
+        ensure!(
+            pair[0]["end"] == pair[1]["start"] || is_after_a_gap,
+            "{pair:?}"
+        );
     }
     // How much was read and not saved nobody knows.
     let gaps = summaries.iter().filter_map(|line| line["gaps"].as_array());
