@@ -257,13 +257,15 @@ fn interfaces_with_any_letters() -> Result<()> {
     }
     let lan = format!("--lan={}", names.join(","));
     let egress = format!("--egress-hook={}", names.join(","));
-    for args in [
+    let all = [
         &["router", &lan][..],
         &["router", &lan, "--format=iptables"],
         &["host", &egress],
-    ] {
-        rules_ok(&rig, &[args, &["--apply"]].concat())?;
-        let check = rules(&rig, &[args, &["--check"]].concat())?;
+    ];
+    let last = all.len() - usize::from(kernel::netdev_egress().is_err());
+    for args in &all[..last] {
+        rules_ok(&rig, &[*args, &["--apply"]].concat())?;
+        let check = rules(&rig, &[*args, &["--check"]].concat())?;
         ensure!(check.status.success(), "{args:?}: {check:?}");
         let printed = rules_ok(&rig, args)?;
         rules_ok(&rig, &["--remove"])?;
@@ -277,7 +279,7 @@ fn interfaces_with_any_letters() -> Result<()> {
         let load = format!("{load} {}", file.display());
         for _ in 0..2 {
             rig.router.run(&["sh", "-e", "-c", &load])?;
-            let check = rules(&rig, &[args, &["--check"]].concat())?;
+            let check = rules(&rig, &[*args, &["--check"]].concat())?;
             ensure!(check.status.success(), "{args:?}: {check:?}");
         }
         rules_ok(&rig, &["--remove"])?;
