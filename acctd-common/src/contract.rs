@@ -23,7 +23,7 @@
 //!
 //! # Globals, in `.rodata`, all optional
 //!
-//! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`]: each a `u8`.
+//! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`], [`WIRE`]: each a `u8`.
 //!
 //! # Which epoch
 //!
@@ -67,6 +67,8 @@ pub const IP6_PREFIX_LENGTH: &str = "IP6_PREFIX_LENGTH";
 pub const ACCOUNTED: &str = "ACCOUNTED";
 /// Global: 1 to log each packet through aya-log.
 pub const DEBUG: &str = "DEBUG";
+/// Global: 1 to count [`reason::SEGMENTS`] per prefix. An object that has it counts them.
+pub const WIRE: &str = "WIRE";
 
 /// Epochs that may be in use at once: two are open, others are drained or are ahead.
 pub const SLOTS: u32 = 8;
@@ -116,7 +118,8 @@ pub struct EpochKey {
     pub reason: u8,
     /// Zero.
     pub padding: u8,
-    /// The masked address in network order; IPv4 in the first four bytes. Zero with a reason.
+    /// The masked address in network order; IPv4 in the first four bytes. Zero with a reason, but for
+    /// [`reason::SEGMENTS`] with [`WIRE`].
     pub address: [u8; 16],
 }
 
@@ -148,8 +151,11 @@ pub mod reason {
     pub const UNACCOUNTED: u8 = 9;
     /// Counted for its prefix too, there without bytes, as NFLOG does: the header has no length.
     pub const WITHOUT_LENGTH: u8 = 10;
+    /// Counted for its prefix too: a packet that the network card or the kernel cuts up later, or has put together
+    /// (GSO, GRO). Packets: its segments but for the first. Bytes: their IP and transport headers.
+    pub const SEGMENTS: u8 = 11;
     /// One more than the last.
-    pub const END: u8 = 11;
+    pub const END: u8 = 12;
 }
 
 use crate::Counters;

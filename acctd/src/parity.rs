@@ -17,7 +17,7 @@ use crate::model::interval::{Interval, Period, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use crate::model::zone::Zone;
 use crate::output::commit::{Place, Prepared};
-use crate::output::csv::write_rows;
+use crate::output::csv::{Columns, write_rows};
 use crate::output::log_directory::LogDirectory;
 use crate::output::rows::Row;
 use crate::testing::{AF_INET, AF_INET6, GO_IP4, GO_IP6, Logged, datagram};
@@ -66,7 +66,7 @@ fn the_sample_of_the_manual_is_written_to_the_byte() {
     let start = UnixNanos(SAMPLE_HOUR * 1_000_000_000);
     let time = Zone::Utc.row_time(start);
     let mut written = Vec::new();
-    write_rows(&mut written, &time, sample().into_iter(), false).unwrap();
+    write_rows(&mut written, &time, sample().into_iter(), Columns::Nflog).unwrap();
     assert_eq!(String::from_utf8(written).unwrap(), SAMPLE_FILE);
 }
 
@@ -150,7 +150,7 @@ fn packets_like_those_of_the_sample_make_its_file() {
         tag: NflogGroup(4),
     };
     let (prepared, _) = Prepared::prepare(place, &stem, |target| {
-        write_rows(target, &time, closed.rows(), false)
+        write_rows(target, &time, closed.rows(), Columns::Nflog)
     })
     .unwrap();
     let name = prepared.publish(&directory).unwrap();
@@ -166,7 +166,7 @@ fn no_traffic_is_the_header_alone() {
         &mut written,
         "2013-02-11 15:00:00",
         std::iter::empty(),
-        false,
+        Columns::Nflog,
     )
     .unwrap();
     assert_eq!(
@@ -200,7 +200,7 @@ fn addresses_are_written_as_go_writes_them() {
             &mut written,
             "T",
             [row(address, [1, 2, 3, 4])].into_iter(),
-            false,
+            Columns::Nflog,
         )
         .unwrap();
         let written = String::from_utf8(written).unwrap();

@@ -5,7 +5,7 @@ use acctd::model::closed_interval::ClosedInterval;
 use acctd::model::prefix::Side;
 use acctd::model::zone::Zone;
 use acctd::output::checkpoint::Checkpoint;
-use acctd::output::csv::write_rows;
+use acctd::output::csv::{Columns, write_rows};
 use acctd::output::journal_line;
 use acctd::restart::checksummed;
 use acctd::restart::checksummed::Damage;
@@ -46,7 +46,8 @@ pub(crate) fn take(data: &[u8]) {
     let mut closed = ClosedInterval::new(period, groups);
     closed.gaps = gaps;
     let mut file = Vec::new();
-    let totals = write_rows(&mut file, "time", closed.rows(), false).expect("memory takes it");
+    let totals =
+        write_rows(&mut file, "time", closed.rows(), Columns::Nflog).expect("memory takes it");
     assert_eq!((totals.source, totals.dest), (source, dest));
     let line = journal_line::line(&closed, &[], Zone::Utc, "file", &totals, 0.0);
     assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());

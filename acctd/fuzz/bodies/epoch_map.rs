@@ -15,7 +15,7 @@ use acctd::model::interval::{Period, UnixNanos};
 use acctd::model::kernel_counts::EpochCounts;
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
 use acctd::model::zone::Zone;
-use acctd::output::csv::write_rows;
+use acctd::output::csv::{Columns, write_rows};
 use acctd::output::journal_line;
 use acctd::output::rows::Row;
 use acctd_common::Counters;
@@ -201,7 +201,7 @@ fn check(closed: &mut ClosedInterval, expected: &Sums) {
 
     let mut file = Vec::new();
     let totals: FileTotals =
-        write_rows(&mut file, "time", closed.rows(), true).expect("memory takes it");
+        write_rows(&mut file, "time", closed.rows(), Columns::Wire).expect("memory takes it");
     assert_eq!([totals.tc_source, totals.tc_dest], sum);
     let line = journal_line::line(closed, &[], Zone::Utc, "file", &totals, 0.0);
     let line: serde_json::Value = serde_json::from_slice(&line).expect("a line of JSON");

@@ -99,6 +99,7 @@ fn resolve_crosscheck(
         attach: flags.crosscheck_attach,
         max_prefixes: flags.crosscheck_max_prefixes,
         object: flags.crosscheck_object.clone(),
+        wire: flags.crosscheck_wire,
         pin: flags.crosscheck_pin.clone(),
         prefix_lengths,
         accounted,

@@ -75,6 +75,7 @@ impl Engine {
             directory: config.log_directory.clone(),
             zone: config.zone,
             watched: watched.cloned().unwrap_or_default(),
+            wire: config.crosscheck.as_ref().is_some_and(|it| it.wire),
             tag: config.tag(),
             backlog: config.backlog,
         };

@@ -66,11 +66,20 @@ pub struct CrossCheckConfig {
     pub prefix_lengths: Vec<PrefixLength>,
     /// The families and sides that have a group, as [`acctd_common::contract::accounted_bit`] numbers them.
     pub accounted: u8,
+    /// Whether files have what each prefix's packets are on the wire.
+    pub wire: bool,
     /// Whether acctd's program logs each packet.
     pub debug: bool,
 }
 
 impl CrossCheckConfig {
+    /// The most entries in an epoch's map, beside those of the reasons.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        let of_a_prefix = if self.wire { 2 } else { 1 };
+        self.max_prefixes.saturating_mul(of_a_prefix)
+    }
+
     /// The most kernel memory that the maps take, in bytes: the hash tables of all maps, and the entries of
     /// those maps that may be full. Measurements differ from it by at most 5 %.
     #[must_use]
@@ -78,8 +87,8 @@ impl CrossCheckConfig {
         // Key and value, rounded up to the kernel's next allocation size.
         const ENTRY: u64 = 192;
         const BUCKET: u64 = 16;
-        let prefixes = u64::from(self.max_prefixes);
-        let buckets = u64::from(n_entries(self.max_prefixes)).next_power_of_two();
+        let prefixes = u64::from(self.capacity());
+        let buckets = u64::from(n_entries(self.capacity())).next_power_of_two();
         // The map being read, the open one, and those ahead.
         let n_maps = 2 + u64::from(n_ahead(interval));
         let n_full = 1 + SETTLE_TIME

@@ -25,11 +25,13 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct EpochDefinition {
     map: aya_obj::Map,
     types: Option<OwnedFd>,
+    /// The program counts [`contract::reason::SEGMENTS`].
+    has_segments: bool,
 }
 
 impl EpochDefinition {
     /// Of an object that was checked.
-    pub(super) fn of(mut object: aya_obj::Object) -> Result<Self> {
+    pub(super) fn of(mut object: aya_obj::Object, has_segments: bool) -> Result<Self> {
         let inner = object.maps.get(contract::EPOCHS);
         let inner = inner.and_then(aya_obj::Map::inner);
         let map = inner.context("the object has no definition of an epoch's map")?;
@@ -42,7 +44,11 @@ impl EpochDefinition {
             .map(|types| bpf_syscall::load_btf(&types.to_bytes()))
             .transpose()
             .context("the kernel rejects the types of the object's maps (BTF)")?;
-        Ok(Self { map, types })
+        Ok(Self {
+            map,
+            types,
+            has_segments,
+        })
     }
 
     /// A map for `capacity` prefixes and sides. It has an entry for each reason already, so that reasons can be
@@ -62,7 +68,8 @@ impl EpochDefinition {
         })?;
         let mut map = Map::HashMap(data);
         let mut epoch: HashMap<&mut MapData, EpochKey, EpochValue> = (&mut map).try_into()?;
-        for key in reason_keys() {
+        let counts = |key: &EpochKey| self.has_segments || key.reason != contract::reason::SEGMENTS;
+        for key in reason_keys().into_iter().filter(counts) {
             insert_zero(&mut epoch, key)
                 .context("cannot add an entry to a map of the cross-check")?;
         }

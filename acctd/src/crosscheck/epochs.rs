@@ -48,7 +48,7 @@ pub(crate) struct Epochs {
     outer: Map,
     clock: Map,
     definition: EpochDefinition,
-    /// The limit of prefixes and sides per epoch.
+    /// The limit of entries per epoch: prefixes and sides.
     capacity: u32,
     /// IPv6 prefixes have at most 64 bits.
     is_half: bool,
@@ -97,7 +97,7 @@ impl Epochs {
             outer,
             clock,
             definition,
-            capacity: config.max_prefixes,
+            capacity: config.capacity(),
             is_half: lengths.all(|it| it.family() == Family::Ip4 || it.bits() <= 64),
             interval,
             chain: VecDeque::new(),

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use log::debug;
-use object::{Object as _, ObjectSection as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use rustix::thread::CapabilitySet;
 
 use super::epoch_map::EpochDefinition;
@@ -43,6 +43,13 @@ pub(crate) fn load(config: &CrossCheckConfig) -> Result<(Ebpf, EpochDefinition)>
         Some(path) => (Cow::Owned(read(path)?), path.display().to_string()),
     };
     check(&bytes, &needed).with_context(|| format!("{name} does not follow the map contract"))?;
+    let has_segments = has_global(&bytes, contract::WIRE)?;
+    if config.wire && !has_segments {
+        bail!(
+            "--crosscheck-wire: {name} has no global {}, so it does not count segments",
+            contract::WIRE
+        );
+    }
     let load = || {
         let globals = Globals::new(config);
         let mut loader = globals.loader(config.object.is_none());
@@ -56,8 +63,9 @@ pub(crate) fn load(config: &CrossCheckConfig) -> Result<(Ebpf, EpochDefinition)>
             .load()
             .map_err(|error| load_error(&format!("{name}, program {program}"), &error.into()))?;
     }
-    let definition = without_panic(|| EpochDefinition::of(aya_obj::Object::parse(&bytes)?))
-        .with_context(|| format!("the maps of {name}"))?;
+    let definition =
+        without_panic(|| EpochDefinition::of(aya_obj::Object::parse(&bytes)?, has_segments))
+            .with_context(|| format!("the maps of {name}"))?;
     Ok((ebpf, definition))
 }
 
@@ -88,6 +96,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Limit for the file and for the sizes that its sections claim. acctd's own object has 0.1 MB. Without a
 /// limit, an endless file or a section of a petabyte would use up all memory.
 const MAX_BYTES: u64 = 16_000_000;
+
+fn has_global(bytes: &[u8], name: &str) -> Result<bool> {
+    let file = object::File::parse(bytes)?;
+    let found = file.symbols().any(|symbol| symbol.name() == Ok(name));
+    Ok(found)
+}
 
 fn check_sizes(bytes: &[u8]) -> Result<()> {
     let file = object::File::parse(bytes)?;
@@ -133,6 +147,7 @@ struct Globals {
     ip6_prefix_length: u8,
     accounted: u8,
     debug: u8,
+    wire: u8,
 }
 
 impl Globals {
@@ -148,6 +163,7 @@ impl Globals {
             ip6_prefix_length: bits(Family::Ip6, 128),
             accounted: config.accounted,
             debug: u8::from(config.debug),
+            wire: u8::from(config.wire),
         }
     }
 
@@ -159,6 +175,7 @@ impl Globals {
             (contract::IP6_PREFIX_LENGTH, &self.ip6_prefix_length),
             (contract::ACCOUNTED, &self.accounted),
             (contract::DEBUG, &self.debug),
+            (contract::WIRE, &self.wire),
         ] {
             loader.override_global(name, value, must_exist);
         }

@@ -53,10 +53,14 @@ impl Judge {
             judgement.ip6_half[at] =
                 self.ip6_half[at].judge(groups, gaps, kernel, side, &mut summary);
             judgement.ip6[at] = self.ip6[at].judge(groups, gaps, kernel, side, &mut summary);
+            let (reasons, sums) = (&kernel.counts.reasons, &mut summary.sides[at]);
             for version in [4, 6] {
-                let reasons = &kernel.counts.reasons;
                 let without_length = reasons.of(version, side, reason::WITHOUT_LENGTH);
-                summary.sides[at].without_length.add(without_length);
+                sums.without_length.add(without_length);
+                if kernel.counts.has_segments {
+                    let segments = reasons.of(version, side, reason::SEGMENTS);
+                    sums.segments.get_or_insert_default().add(segments);
+                }
             }
             judgement.summary = summary;
         }

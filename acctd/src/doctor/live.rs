@@ -147,6 +147,7 @@ fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> 
         pin: None,
         prefix_lengths,
         accounted: u8::MAX,
+        wire: false,
         debug: false,
     };
     let crosscheck = CrossCheck::start(&crosscheck, Interval::new(DAY)?)?;

@@ -14,6 +14,9 @@ pub struct KernelSide<K: Copy> {
     pub totals: Vec<Entry<K>>,
     /// What the verdict may allow for. Prefixes without any are missing.
     pub allowances: Vec<(K, Allowances)>,
+    /// What packets of several segments are more on the wire ([`reason::SEGMENTS`]), if it is counted per prefix.
+    /// Prefixes without any are missing.
+    pub segments: Vec<Entry<K>>,
 }
 
 /// The parts of [`EpochValue`] except the total.
@@ -53,6 +56,8 @@ pub struct EpochCounts {
     pub ip6: KernelFamily<u128>,
     /// Packets without a prefix, by reason.
     pub reasons: Reasons,
+    /// The program counts [`reason::SEGMENTS`].
+    pub has_segments: bool,
 }
 
 impl<K: Copy> Default for KernelSide<K> {
@@ -60,6 +65,7 @@ impl<K: Copy> Default for KernelSide<K> {
         Self {
             totals: Vec::new(),
             allowances: Vec::new(),
+            segments: Vec::new(),
         }
     }
 }
@@ -74,7 +80,16 @@ impl<K: Copy> Default for KernelFamily<K> {
 }
 
 impl<K: PrefixKey> KernelSide<K> {
-    fn push(&mut self, key: K, value: &EpochValue) {
+    fn push(&mut self, key: &EpochKey, value: &EpochValue) {
+        let prefix = K::from_address(&key.address);
+        if key.reason == reason::SEGMENTS {
+            self.segments.push(Entry::new(prefix, value.total));
+        } else {
+            self.push_packets(prefix, value);
+        }
+    }
+
+    fn push_packets(&mut self, key: K, value: &EpochValue) {
         self.totals.push(Entry::new(key, value.total));
         let allowances = Allowances {
             near_end: value.near_end,
@@ -90,16 +105,19 @@ impl<K: PrefixKey> KernelSide<K> {
     fn append(&mut self, next: Self) {
         self.allowances = Vec::new();
         entries::merge(&mut self.totals, next.totals);
+        entries::merge(&mut self.segments, next.segments);
     }
 
     fn fold(&mut self, limit: usize) {
         entries::fold(&mut self.totals, limit);
+        entries::fold(&mut self.segments, limit);
     }
 
     /// Sorts both lists by key; linear if they are sorted already. A user's program may make several keys for
     /// one prefix, if it sets bytes that the contract wants to be zero. Their counts are added.
     pub fn sort(&mut self) {
         entries::sort_and_merge(&mut self.totals);
+        entries::sort_and_merge(&mut self.segments);
         self.allowances.sort_unstable_by_key(|(key, _)| *key);
         self.allowances.dedup_by(|more, first| {
             let is_same = more.0 == first.0;
@@ -146,24 +164,22 @@ impl EpochCounts {
         };
         if key.reason != reason::NONE {
             self.reasons.add(key, value.total);
-            return;
         }
-        if value.total.packets == 0 {
+        let is_of_a_prefix = match key.reason {
+            reason::NONE => true,
+            reason::SEGMENTS => {
+                self.has_segments = true;
+                key.address != [0; 16]
+            }
+            _ => false,
+        };
+        if !is_of_a_prefix || value.total.packets == 0 {
             return;
         }
         match key.version {
-            4 => self
-                .ip4
-                .side_mut(side)
-                .push(u32::from_address(&key.address), value),
-            6 if is_half => self
-                .ip6_half
-                .side_mut(side)
-                .push(u64::from_address(&key.address), value),
-            6 => self
-                .ip6
-                .side_mut(side)
-                .push(u128::from_address(&key.address), value),
+            4 => self.ip4.side_mut(side).push(key, value),
+            6 if is_half => self.ip6_half.side_mut(side).push(key, value),
+            6 => self.ip6.side_mut(side).push(key, value),
             _ => {}
         }
     }
@@ -186,6 +202,7 @@ impl EpochCounts {
         self.ip6_half.append(next.ip6_half);
         self.ip6.append(next.ip6);
         self.reasons.append(&next.reasons);
+        self.has_segments |= next.has_segments;
     }
 
     /// Keeps at most `limit` prefixes of each family and side, and adds the others to the zero address.
@@ -275,7 +292,7 @@ pub const REASONS: [(u8, &str); 10] = [
     (reason::WITHOUT_LENGTH, "without_length"),
 ];
 
-/// All keys that an epoch's map may have for packets without a prefix.
+/// All keys that an epoch's map may have for packets without a prefix, and for the sums of [`reason::SEGMENTS`].
 #[must_use]
 pub fn reason_keys() -> Vec<EpochKey> {
     let mut keys = Vec::new();

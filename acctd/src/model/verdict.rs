@@ -138,6 +138,18 @@ pub struct SideSummary {
     /// Packets in `kernel` whose IP header has no length, with the bytes of their frames. Both counts have these
     /// packets, but not their bytes.
     pub without_length: Counters,
+    /// What packets in `kernel` are more on the wire, as several segments. `None` if the program does not count it.
+    pub segments: Option<Counters>,
+}
+
+impl SideSummary {
+    /// The packets and bytes of `kernel` as they are on the wire.
+    #[must_use]
+    pub fn wire(&self) -> Option<Counters> {
+        let mut wire = self.segments?;
+        wire.add(self.kernel);
+        Some(wire)
+    }
 }
 
 /// A [`Finding`] with its address and side.
@@ -186,6 +198,9 @@ impl VerdictSummary {
             add_tallies(&mut own.tallies, next.tallies);
             own.kernel.add(next.kernel);
             own.without_length.add(next.without_length);
+            if let Some(next) = next.segments {
+                own.segments.get_or_insert_default().add(next);
+            }
         }
         self.n_allowed += next.n_allowed;
         self.n_explained_by_fragments += next.n_explained_by_fragments;

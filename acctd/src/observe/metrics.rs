@@ -19,7 +19,7 @@ use crate::model::group::GroupConfig;
 use crate::model::interval::UnixNanos;
 use crate::model::kernel_counts::REASONS;
 use crate::model::prefix::Side;
-use crate::model::verdict::{Tally, Verdict};
+use crate::model::verdict::{SideSummary, Tally, Verdict};
 use crate::observe::process_usage::ProcessUsage;
 use crate::observe::state::{RuntimeState, Snapshot};
 
@@ -296,31 +296,37 @@ impl Page<'_> {
             differing(|tally| tally.amount.bytes),
         )?;
         let sides = [Side::Source, Side::Dest].map(|side| {
-            let kernel = crosscheck.total.sides[side as usize].kernel;
-            (label("direction", direction(side)), kernel)
+            let summary = &crosscheck.total.sides[side as usize];
+            (label("direction", direction(side)), summary)
         });
+        let of_sides = |of: fn(&SideSummary) -> Option<u64>| {
+            let known = |(labels, side): &(Labels, &SideSummary)| Some((labels.clone(), of(side)?));
+            sides.iter().filter_map(known).collect::<Vec<_>>()
+        };
         self.counters(
             "acctd_crosscheck_packets",
             "Packets that the TC programs counted for prefixes, in files",
-            sides
-                .iter()
-                .map(|(labels, kernel)| (labels.clone(), kernel.packets)),
+            of_sides(|side| Some(side.kernel.packets)),
         )?;
         self.counters(
             "acctd_crosscheck_bytes",
             "Bytes that the TC programs counted for prefixes, in files",
-            sides
-                .iter()
-                .map(|(labels, kernel)| (labels.clone(), kernel.bytes)),
+            of_sides(|side| Some(side.kernel.bytes)),
         )?;
-        let missing = [Side::Source, Side::Dest].map(|side| {
-            let frames = crosscheck.total.sides[side as usize].without_length;
-            (label("direction", direction(side)), frames.bytes)
-        });
+        self.counters(
+            "acctd_crosscheck_wire_packets",
+            "The same packets as they are on the wire, in segments",
+            of_sides(|side| Some(side.wire()?.packets)),
+        )?;
+        self.counters(
+            "acctd_crosscheck_wire_bytes",
+            "The bytes of these packets, with the headers of each segment",
+            of_sides(|side| Some(side.wire()?.bytes)),
+        )?;
         self.counters(
             "acctd_crosscheck_missing_bytes",
             "Bytes of frames whose packets are counted with 0 bytes, as their header has no length",
-            missing,
+            of_sides(|side| Some(side.without_length.bytes)),
         )?;
         let uncounted = REASONS.iter().map(|(_, reason)| {
             let packets = crosscheck.uncounted.get(reason).copied();

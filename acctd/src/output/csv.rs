@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use acctd_common::Counters;
 
 use crate::model::counts::FileTotals;
+use crate::model::prefix::Side;
 use crate::output::rows::Row;
 
 const HEADER: [&str; 6] = [
@@ -25,23 +26,43 @@ const CROSS_CHECK_HEADER: [&str; 5] = [
     "Verdict",
 ];
 
-/// Writes header and rows. `time` is the first column of each row. If `with_crosscheck`, the rows have the
-/// cross-check's part, otherwise not.
+/// With `--crosscheck-wire`, these follow.
+const WIRE_HEADER: [&str; 4] = [
+    "WireSourceBytes",
+    "WireSourcePackets",
+    "WireDestBytes",
+    "WireDestPackets",
+];
+
+/// Which columns a file has. Each has those of the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Columns {
+    /// Those of go-nflog-acctd.
+    Nflog,
+    /// The kernel's count and the verdict. The rows must have the cross-check's part.
+    CrossCheck,
+    /// The kernel's count on the wire.
+    Wire,
+}
+
+/// Writes header and rows. `time` is the first column of each row.
 pub fn write_rows(
     target: impl Write,
     time: &str,
     rows: impl Iterator<Item = Row>,
-    with_crosscheck: bool,
+    columns: Columns,
 ) -> io::Result<FileTotals> {
     let mut csv = csv::WriterBuilder::new()
         .buffer_capacity(64 * 1024)
         .from_writer(target);
-    let more: &[&str] = if with_crosscheck {
-        &CROSS_CHECK_HEADER
-    } else {
-        &[]
-    };
-    csv.write_record(HEADER.iter().chain(more))?;
+    let mut header = HEADER.to_vec();
+    if columns >= Columns::CrossCheck {
+        header.extend(CROSS_CHECK_HEADER);
+    }
+    if columns >= Columns::Wire {
+        header.extend(WIRE_HEADER);
+    }
+    csv.write_record(header)?;
     let mut totals = FileTotals::default();
     let mut address = String::new();
     let mut digits = itoa::Buffer::new();
@@ -60,6 +81,9 @@ pub fn write_rows(
         if let Some(kernel) = row.kernel {
             write_counters(&mut csv, kernel.source, kernel.dest)?;
             csv.write_field(kernel.verdict.text())?;
+            if columns >= Columns::Wire {
+                write_counters(&mut csv, kernel.wire(Side::Source), kernel.wire(Side::Dest))?;
+            }
             totals.tc_source.add(kernel.source);
             totals.tc_dest.add(kernel.dest);
         }

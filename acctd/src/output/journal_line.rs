@@ -53,6 +53,15 @@ struct CrossCheckSummary {
     tc_source_packets: u64,
     tc_dest_bytes: u64,
     tc_dest_packets: u64,
+    /// The same on the wire, where packets of several segments are cut up. Left out if the program does not count that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_source_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_source_packets: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_dest_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_dest_packets: Option<u64>,
     /// Bytes of frames (link-layer headers included) whose IP headers have no length. They are missing in the file.
     missing_source_bytes: u64,
     missing_dest_bytes: u64,
@@ -113,6 +122,8 @@ impl CrossCheckSummary {
             };
             (verdict.field_name(), amount)
         });
+        let [source, dest] = [Side::Source, Side::Dest].map(|side| &summary.sides[side as usize]);
+        let (wire_source, wire_dest) = (source.wire(), dest.wire());
         let uncounted = kernel.uncounted();
         let uncounted = uncounted.filter(|(_, counters)| counters.packets > 0);
         let uncounted = uncounted
@@ -130,8 +141,12 @@ impl CrossCheckSummary {
             tc_source_packets: totals.tc_source.packets,
             tc_dest_bytes: totals.tc_dest.bytes,
             tc_dest_packets: totals.tc_dest.packets,
-            missing_source_bytes: summary.sides[Side::Source as usize].without_length.bytes,
-            missing_dest_bytes: summary.sides[Side::Dest as usize].without_length.bytes,
+            wire_source_bytes: wire_source.map(|it| it.bytes),
+            wire_source_packets: wire_source.map(|it| it.packets),
+            wire_dest_bytes: wire_dest.map(|it| it.bytes),
+            wire_dest_packets: wire_dest.map(|it| it.packets),
+            missing_source_bytes: source.without_length.bytes,
+            missing_dest_bytes: dest.without_length.bytes,
             verdicts: verdicts.collect(),
             allowed: summary.n_allowed,
             explained_by_fragments: summary.n_explained_by_fragments,

@@ -33,6 +33,21 @@ pub struct KernelRow {
     pub dest: Counters,
     /// The worse one of both sides.
     pub verdict: Verdict,
+    /// What the packets in `source` and `dest` are more on the wire, as several segments.
+    pub segments: [Counters; 2],
+}
+
+impl KernelRow {
+    /// The packets of a side as they are on the wire.
+    #[must_use]
+    pub fn wire(&self, side: Side) -> Counters {
+        let mut wire = match side {
+            Side::Source => self.source,
+            Side::Dest => self.dest,
+        };
+        wire.add(self.segments[side as usize]);
+        wire
+    }
 }
 
 impl ClosedInterval {
@@ -73,16 +88,19 @@ impl ClosedInterval {
         });
         let kernel = self.kernel.iter().flat_map(|kernel| {
             let sides = [Side::Source, Side::Dest].into_iter();
-            sides.flat_map(move |side| -> [Part<'_, K>; 2] {
-                let totals = &K::family(&kernel.counts).side(side).totals;
+            sides.flat_map(move |side| -> [Part<'_, K>; 3] {
+                let counted = K::family(&kernel.counts).side(side);
                 let findings = kernel.judgement.iter();
                 let findings = findings.flat_map(move |judgement| K::findings(judgement, side));
                 [
                     Box::new(
-                        totals.iter().map(move |entry| {
+                        counted.totals.iter().map(move |entry| {
                             (entry.key(), RowSums::kernel(side, entry.counters()))
                         }),
                     ),
+                    Box::new(counted.segments.iter().map(move |entry| {
+                        (entry.key(), RowSums::segments(side, entry.counters()))
+                    })),
                     Box::new(
                         findings.map(|finding| (finding.key, RowSums::verdict(finding.verdict))),
                     ),
@@ -130,6 +148,7 @@ impl RowSums {
             source: NOTHING,
             dest: NOTHING,
             verdict: Verdict::Match,
+            segments: [NOTHING; 2],
         },
     };
 
@@ -151,6 +170,12 @@ impl RowSums {
         sums
     }
 
+    fn segments(side: Side, counters: Counters) -> Self {
+        let mut sums = Self::NONE;
+        sums.kernel.segments[side as usize] = counters;
+        sums
+    }
+
     fn verdict(verdict: Verdict) -> Self {
         let mut sums = Self::NONE;
         sums.kernel.verdict = verdict;
@@ -163,6 +188,9 @@ impl RowSums {
         self.kernel.source.add(other.kernel.source);
         self.kernel.dest.add(other.kernel.dest);
         self.kernel.verdict = self.kernel.verdict.max(other.kernel.verdict);
+        for (own, other) in self.kernel.segments.iter_mut().zip(other.kernel.segments) {
+            own.add(other);
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod room;
 mod run;
 mod streams;
 mod verdicts;
+mod wire;
 mod written;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -68,6 +69,7 @@ pub(crate) fn cases() -> Vec<Case> {
         frames::headers::CASES,
         fuzz::CASES,
         streams::CASES,
+        wire::CASES,
         holes::CASES,
         links::CASES,
         verdicts::CASES,

@@ -33,6 +33,10 @@ pub struct Row {
     pub tc_dest_packets: Option<u64>,
     pub tc_dest_bytes: Option<u64>,
     pub verdict: Option<String>,
+    pub wire_source_packets: Option<u64>,
+    pub wire_source_bytes: Option<u64>,
+    pub wire_dest_packets: Option<u64>,
+    pub wire_dest_bytes: Option<u64>,
     /// As it stands in the file.
     #[serde(skip)]
     pub record: StringRecord,
@@ -52,6 +56,14 @@ impl Row {
         Some([
             count(self.tc_source_packets?, self.tc_source_bytes?),
             count(self.tc_dest_packets?, self.tc_dest_bytes?),
+        ])
+    }
+
+    /// The same as it is on the wire, with `--crosscheck-wire`.
+    pub fn on_the_wire(&self) -> Option<[Count; 2]> {
+        Some([
+            count(self.wire_source_packets?, self.wire_source_bytes?),
+            count(self.wire_dest_packets?, self.wire_dest_bytes?),
         ])
     }
 

@@ -46,6 +46,7 @@ enum Job {
     /// Further lines of the input say when.
     WriteInto {
         tun: String,
+        is_vnet: bool,
         packets: Vec<Vec<u8>>,
     },
 }
@@ -66,7 +67,11 @@ fn run() -> Result<()> {
             rounds,
             hooks,
         } => print::line(given::send(&dev, &frames, rounds, hooks)?),
-        Job::WriteInto { tun, packets } => given::write(&tun, &packets, input),
+        Job::WriteInto {
+            tun,
+            is_vnet,
+            packets,
+        } => given::write(&tun, is_vnet, &packets, input),
     }
 }
 
@@ -192,8 +197,29 @@ impl Tun {
         name: &str,
         packets: &[impl AsRef<[u8]>],
     ) -> Result<Self> {
+        Self::open(namespace, generator, name, false, packets)
+    }
+
+    /// The same for packets with a `virtio_net_hdr` in front of each, which may be of several segments.
+    pub fn of_a_virtual_machine(
+        namespace: &Namespace,
+        generator: &Path,
+        name: &str,
+        packets: &[impl AsRef<[u8]>],
+    ) -> Result<Self> {
+        Self::open(namespace, generator, name, true, packets)
+    }
+
+    fn open(
+        namespace: &Namespace,
+        generator: &Path,
+        name: &str,
+        is_vnet: bool,
+        packets: &[impl AsRef<[u8]>],
+    ) -> Result<Self> {
         let job = Job::WriteInto {
             tun: name.to_owned(),
+            is_vnet,
             packets: bytes(packets),
         };
         let mut command = namespace.command(generator);

@@ -28,6 +28,7 @@ mod program {
 
     mod ip4;
     mod ip6;
+    mod segments;
 
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;

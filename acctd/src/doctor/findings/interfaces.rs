@@ -71,7 +71,7 @@ fn offloads(facts: &InterfaceFacts) -> Option<Finding> {
             "offloads on {}: one counted packet may be several packets on the wire, and only its own headers are counted",
             on.join(", ")
         ),
-        cure: "nothing, unless you bill packets or bytes on the wire: see docs/rules.md, 'Packets and offloads'".into(),
+        cure: "nothing, unless you bill packets or bytes on the wire: then --crosscheck-wire, or see docs/rules.md, 'Packets and offloads'".into(),
     })
 }
 

@@ -16,10 +16,11 @@ use crate::model::closed_interval::ClosedInterval;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::RuntimeState;
 use crate::output::commit::{self, Place, Prepared};
+use crate::output::csv::{self, Columns};
 use crate::output::log_directory::LogDirectory;
 use crate::output::writer::destination::{Destination, SaveJob};
 use crate::output::writer::unwritten::{Line, Unwritten};
-use crate::output::{atomic_file, csv, journal, journal_line};
+use crate::output::{atomic_file, journal, journal_line};
 use crate::process::priority::yield_to_readers;
 use crate::restart::checksummed;
 
@@ -184,8 +185,12 @@ fn prepare(
     let stem = destination.zone.file_stem(closed.period);
     let time = destination.zone.row_time(closed.period.start);
     let (prepared, totals) = Prepared::prepare(place(destination, directory), &stem, |target| {
-        let with_crosscheck = closed.kernel.is_some();
-        csv::write_rows(target, &time, closed.rows(), with_crosscheck)
+        let columns = match &closed.kernel {
+            None => Columns::Nflog,
+            Some(_) if destination.wire => Columns::Wire,
+            Some(_) => Columns::CrossCheck,
+        };
+        csv::write_rows(target, &time, closed.rows(), columns)
     })?;
     let took = begun.elapsed();
     Ok((prepared, Written { totals, took }))

@@ -20,6 +20,8 @@ pub(crate) struct Destination {
     pub(crate) zone: Zone,
     /// The interfaces that are cross-checked; empty without a cross-check.
     pub(crate) watched: Vec<Watched>,
+    /// Files have columns for what packets are on the wire.
+    pub(crate) wire: bool,
     /// Distinguishes processes that share the directory.
     pub(crate) tag: NflogGroup,
     /// The most rows that may wait.

@@ -79,6 +79,7 @@ pub(super) fn from(ip: IpAddr, source: Count, tc_source: Count, verdict: &str) -
         dest: NONE,
         tc_dest: NONE,
         verdict: verdict.to_owned(),
+        wire: None,
     }
 }
 
@@ -91,6 +92,7 @@ pub(super) fn to(ip: IpAddr, dest: Count, tc_dest: Count, verdict: &str) -> Chec
         dest,
         tc_dest,
         verdict: verdict.to_owned(),
+        wire: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What acctd has written: intervals.jsonl and files with all eleven columns, and their sums.
+//! What acctd has written: intervals.jsonl and files with the cross-check's columns, and their sums.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use testkit::nft::Count;
 
+use super::run::count;
 use crate::rig::{NONE, Rig};
 
 /// A line of intervals.jsonl, and the file that it is about.
@@ -37,6 +38,8 @@ pub(super) struct CrossCheck {
     pub(super) tc_source_packets: u64,
     pub(super) tc_dest_bytes: u64,
     pub(super) tc_dest_packets: u64,
+    #[serde(flatten)]
+    pub(super) wire: Option<OnTheWire>,
     pub(super) missing_source_bytes: u64,
     pub(super) missing_dest_bytes: u64,
     pub(super) verdicts: BTreeMap<String, Tally>,
@@ -46,6 +49,26 @@ pub(super) struct CrossCheck {
     pub(super) comparable: bool,
     pub(super) uncounted: BTreeMap<String, Count>,
     pub(super) worst: Vec<Worst>,
+}
+
+/// What the packets are on the wire.
+#[expect(clippy::struct_field_names, reason = "as they are in the line")]
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct OnTheWire {
+    wire_source_bytes: u64,
+    wire_source_packets: u64,
+    wire_dest_bytes: u64,
+    wire_dest_packets: u64,
+}
+
+impl OnTheWire {
+    /// Both sides.
+    pub(super) fn sides(self) -> [Count; 2] {
+        [
+            count(self.wire_source_packets, self.wire_source_bytes),
+            count(self.wire_dest_packets, self.wire_dest_bytes),
+        ]
+    }
 }
 
 /// What has one verdict.
@@ -66,7 +89,7 @@ pub(super) struct Worst {
     pub(super) bytes: i64,
 }
 
-/// A row with all eleven columns.
+/// A row with the cross-check's columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CheckedRow {
     pub(super) ip: IpAddr,
@@ -75,6 +98,8 @@ pub(super) struct CheckedRow {
     pub(super) tc_source: Count,
     pub(super) tc_dest: Count,
     pub(super) verdict: String,
+    /// With `--crosscheck-wire`: both sides.
+    pub(super) wire: Option<[Count; 2]>,
 }
 
 impl CheckedRow {
@@ -180,9 +205,14 @@ pub(super) fn checked(rig: &Rig) -> Result<Vec<Checked>> {
 pub(super) fn read_rows(rig: &Rig, file: &str) -> Result<Vec<CheckedRow>> {
     const HEADER: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets,\
         TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict";
+    const WIRE: &str = "WireSourceBytes,WireSourcePackets,WireDestBytes,WireDestPackets";
     let read = testkit::rows::read(&rig.log_directory().join(file))?;
     let header: Vec<&str> = read.header.iter().collect();
-    ensure!(header.join(",") == HEADER, "{file}: {header:?}");
+    let header = header.join(",");
+    ensure!(
+        header == HEADER || header == format!("{HEADER},{WIRE}"),
+        "{file}: {header:?}"
+    );
     let mut rows: Vec<CheckedRow> = Vec::new();
     for row in read.rows {
         let [source, dest] = row.counted();
@@ -193,6 +223,7 @@ pub(super) fn read_rows(rig: &Rig, file: &str) -> Result<Vec<CheckedRow>> {
             dest,
             tc_source,
             tc_dest,
+            wire: row.on_the_wire(),
             verdict: row.verdict.context("no verdict")?,
         });
     }

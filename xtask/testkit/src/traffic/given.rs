@@ -35,11 +35,12 @@ pub(super) fn send(dev: &str, frames: &[Vec<u8>], rounds: u64, hooks: bool) -> R
 /// prints each time how many that were.
 pub(super) fn write(
     name: &str,
+    is_vnet: bool,
     packets: &[Vec<u8>],
     orders: impl Iterator<Item = std::io::Result<String>>,
 ) -> Result<()> {
     let mut device =
-        tun::create(name).with_context(|| format!("cannot make the tun device {name}"))?;
+        tun::create(name, is_vnet).with_context(|| format!("cannot make the tun device {name}"))?;
     print::line(READY)?;
     for order in orders {
         order?;

@@ -4,11 +4,16 @@
 use std::{fs::File, io, mem, os::fd::AsRawFd as _, ptr};
 
 /// Makes a tun device, down as yet and gone when the file is closed. Each
-/// write to the file is one IP packet, whose first 4 bits tell IPv4 from IPv6.
-pub(super) fn create(name: &str) -> io::Result<File> {
+/// write to the file is one IP packet, whose first 4 bits tell IPv4 from IPv6; if `is_vnet`, behind a `virtio_net_hdr`
+/// (`linux/virtio_net.h`), as of a virtual machine.
+pub(super) fn create(name: &str, is_vnet: bool) -> io::Result<File> {
     let mut request = Request {
         name: [0; libc::IFNAMSIZ],
-        flags: WITHOUT_HEADER,
+        flags: if is_vnet {
+            WITHOUT_HEADER | VNET_HEADER
+        } else {
+            WITHOUT_HEADER
+        },
         rest: [0; REST],
     };
     // The last byte stays 0 and ends the name.
@@ -43,6 +48,9 @@ pub(super) fn create(name: &str) -> io::Result<File> {
 /// Packets as they are, with nothing of the device's in front of them.
 #[expect(clippy::cast_possible_truncation, reason = "these flags have 16 bits")]
 const WITHOUT_HEADER: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+
+#[expect(clippy::cast_possible_truncation, reason = "these flags have 16 bits")]
+const VNET_HEADER: libc::c_short = libc::IFF_VNET_HDR as libc::c_short;
 
 /// An `ifreq` of the C interface with the one member of its union that is
 /// used here, so that no byte of it is left undefined.

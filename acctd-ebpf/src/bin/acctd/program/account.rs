@@ -12,9 +12,11 @@ use crate::atomic::atomic_add;
 
 use super::clock::{self, Place};
 use super::hook::{Hook, Side};
-use super::maps::{ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH};
-use super::packet::{self, Counted, Reason, Version};
-use super::{ip4, ip6};
+use super::maps::{
+    ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH, WIRE,
+};
+use super::packet::{self, Counted, Header, Reason, Version};
+use super::{ip4, ip6, segments};
 
 /// Counts the packet. acctd adds the epochs' maps before it attaches the programs.
 #[inline(always)]
@@ -30,7 +32,7 @@ pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
         ..EpochKey::default()
     };
     match read(ctx, hook, side, &mut key.version) {
-        Ok(counted) => count(ctx, epoch, place, key, &counted),
+        Ok((counted, header)) => count(ctx, epoch, place, key, &counted, header),
         Err(reason) => count_reason(epoch, key, reason, frame_bytes(ctx)),
     }
     if DEBUG.load() != 0 {
@@ -39,22 +41,35 @@ pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
 }
 
 #[inline(always)]
-fn read(ctx: &TcContext, hook: Hook, side: Side, version: &mut u8) -> Result<Counted, Reason> {
+fn read(
+    ctx: &TcContext,
+    hook: Hook,
+    side: Side,
+    version: &mut u8,
+) -> Result<(Counted, Header), Reason> {
     let (found, header) = packet::find(ctx, hook)?;
-    match found {
+    let counted = match found {
         Version::Ip4 => {
             *version = 4;
-            ip4::read(ctx, header, hook, side)
+            ip4::read(ctx, header, hook, side)?
         }
         Version::Ip6 => {
             *version = 6;
-            ip6::read(ctx, header, hook, side)
+            ip6::read(ctx, header, hook, side)?
         }
-    }
+    };
+    Ok((counted, header))
 }
 
 #[inline(always)]
-fn count(ctx: &TcContext, epoch: &Epoch, place: Place, key: EpochKey, packet: &Counted) {
+fn count(
+    ctx: &TcContext,
+    epoch: &Epoch,
+    place: Place,
+    key: EpochKey,
+    packet: &Counted,
+    header: Header,
+) {
     let bytes = packet.bytes.unwrap_or(0);
     if ACCOUNTED.load() & accounted_bit(key.version, key.side) == 0 {
         count_reason(epoch, key, reason::UNACCOUNTED, bytes);
@@ -90,6 +105,29 @@ fn count(ctx: &TcContext, epoch: &Epoch, place: Place, key: EpochKey, packet: &C
     }
     if !add(epoch, &prefix, &value) {
         count_reason(epoch, key, reason::OVERFLOW, bytes);
+    }
+    if let Some(more) = segments::beyond_the_first(ctx, header, key.version, bytes) {
+        count_segments(epoch, &prefix, more);
+    }
+}
+
+#[inline(always)]
+fn count_segments(epoch: &Epoch, prefix: &EpochKey, more: Counters) {
+    let value = EpochValue {
+        total: more,
+        ..EpochValue::default()
+    };
+    let key = EpochKey {
+        reason: reason::SEGMENTS,
+        ..*prefix
+    };
+    if WIRE.load() == 0 || !add(epoch, &key, &value) {
+        let key = EpochKey {
+            address: [0; 16],
+            ..key
+        };
+        // acctd has added the entry.
+        let _counted = add_to_existing(epoch, &key, &value);
     }
 }
 

@@ -31,3 +31,5 @@ pub(super) static IP6_PREFIX_LENGTH: Global<u8> = Global::new(64);
 pub(super) static ACCOUNTED: Global<u8> = Global::new(0b1111);
 #[unsafe(no_mangle)]
 pub(super) static DEBUG: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static WIRE: Global<u8> = Global::new(0);
