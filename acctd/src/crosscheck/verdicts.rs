@@ -35,6 +35,8 @@ struct SideJudge<K> {
     /// The last interval had packets without a kernel time stamp, or delayed ones. NFLOG may have counted some
     /// of them in this interval.
     was_unstamped: bool,
+    /// Whether packets without a kernel time stamp were in the last interval in which NFLOG had any; `None` until then.
+    last_seen_unstamped: Option<bool>,
 }
 
 impl Judge {
@@ -76,6 +78,7 @@ impl<K: StoredKey> Default for SideJudge<K> {
         Self {
             reconciler: Reconciler::new(K::ZERO),
             was_unstamped: false,
+            last_seen_unstamped: None,
         }
     }
 }
@@ -104,7 +107,7 @@ impl<K: StoredKey> SideJudge<K> {
         if groups.is_empty() {
             return Vec::new();
         }
-        let mut conditions = self.conditions(&groups, kernel, side);
+        let mut conditions = self.conditions(&groups, kernel, side, counted);
         // NFLOG could not count what passed during a gap. If the rules were gone, the verdicts must show it.
         let gaps = gaps.iter().filter(|gap| gap.cause != GapCause::RulesGone);
         let groups_with_gaps: Vec<_> = gaps.flat_map(|gap| &gap.groups).collect();
@@ -132,12 +135,21 @@ impl<K: StoredKey> SideJudge<K> {
         groups: &[&GroupInterval],
         kernel: &KernelInterval,
         side: Side,
+        counted: &KernelSide<K>,
     ) -> IntervalConditions {
         let mut counts = Counts::default();
         for group in groups {
             counts.add(&group.counts);
         }
-        let is_unstamped = counts.unstamped > 0 || kernel.is_delayed[side as usize];
+        if counts.packets > 0 {
+            self.last_seen_unstamped = Some(counts.unstamped > 0);
+        }
+        // If NFLOG has none, all that the kernel counted may be in its next interval, for having no stamp.
+        let may_be_unstamped =
+            !counted.totals.is_empty() && self.last_seen_unstamped != Some(false);
+        let is_unstamped = counts.unstamped > 0
+            || (counts.packets == 0 && may_be_unstamped)
+            || kernel.is_delayed[side as usize];
         let unstamped = is_unstamped || self.was_unstamped;
         self.was_unstamped = is_unstamped;
         let overflow = kernel
@@ -264,5 +276,91 @@ impl VerdictSummary {
             0
         };
         self.window_nanos = self.window_nanos.max(window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acctd_common::contract::{EpochKey, SIDE_DEST};
+
+    use super::*;
+    use crate::model::entries::Entries;
+    use crate::model::group::{GroupConfig, NflogGroup};
+    use crate::model::interval::{Period, UnixNanos};
+    use crate::model::prefix::{Family, PrefixLength};
+
+    /// One packet at the end of the interval for the kernel; and one for NFLOG, with or without a stamp.
+    fn interval(kernel: bool, nflog: Option<bool>) -> ClosedInterval {
+        let one = Counters {
+            bytes: 60,
+            packets: 1,
+        };
+        let mut group = GroupInterval::from(GroupConfig {
+            group: NflogGroup(4),
+            side: Side::Dest,
+            prefix_length: PrefixLength::new(Family::Ip4, 32).unwrap(),
+        });
+        if let Some(is_stamped) = nflog {
+            group.counts.packets = 1;
+            group.counts.unstamped = u64::from(!is_stamped);
+            group.entries = vec![Entries::Ip4(vec![Entry::new(7, one)])];
+        }
+        let period = Period {
+            start: UnixNanos(0),
+            end: UnixNanos(1),
+        };
+        let mut closed = ClosedInterval::new(period, vec![group]);
+        let mut counted = KernelInterval {
+            is_comparable: true,
+            ..KernelInterval::default()
+        };
+        if kernel {
+            let key = EpochKey {
+                version: 4,
+                side: SIDE_DEST,
+                address: [0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                ..EpochKey::default()
+            };
+            let value = EpochValue {
+                total: one,
+                before_end: one,
+                ..EpochValue::default()
+            };
+            counted.counts.add(&key, &value, true);
+        }
+        closed.kernel = Some(counted);
+        closed
+    }
+
+    fn verdicts(intervals: &[(bool, Option<bool>)]) -> Vec<Option<Verdict>> {
+        let mut judge = Judge::default();
+        let judged = intervals.iter().map(|(kernel, nflog)| {
+            let mut interval = interval(*kernel, *nflog);
+            judge.judge(&mut interval);
+            let judgement = interval.kernel.unwrap().judgement.unwrap();
+            let finding = judgement.ip4[Side::Dest as usize].first();
+            finding.map(|finding| finding.verdict)
+        });
+        judged.collect()
+    }
+
+    #[test]
+    fn the_first_packet_after_a_pause_may_be_in_nflogs_next_interval() {
+        const UNSTAMPED: Option<bool> = Some(false);
+        let moved = [(true, None), (false, UNSTAMPED)];
+        assert_eq!(verdicts(&moved), [None, None]);
+        let after_a_pause = [
+            (true, UNSTAMPED),
+            (false, None),
+            (true, None),
+            (false, UNSTAMPED),
+        ];
+        assert_eq!(verdicts(&after_a_pause), [None; 4]);
+        // One that no rule saw at all does not come in the next interval either.
+        let missed = [(true, None), (false, None)];
+        assert_eq!(verdicts(&missed), [None, Some(Verdict::Uncovered)]);
+        // With stamps nothing is uncertain.
+        let stamped = [(true, Some(true)), (true, None)];
+        assert_eq!(verdicts(&stamped), [None, Some(Verdict::Uncovered)]);
     }
 }
