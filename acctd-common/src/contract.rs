@@ -23,7 +23,8 @@
 //!
 //! # Globals, in `.rodata`, all optional
 //!
-//! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`], [`WIRE`]: each a `u8`.
+//! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`], [`WIRE`], [`IOAM`]: each a
+//! `u8`.
 //!
 //! # Which epoch
 //!
@@ -69,6 +70,8 @@ pub const ACCOUNTED: &str = "ACCOUNTED";
 pub const DEBUG: &str = "DEBUG";
 /// Global: 1 to count [`reason::SEGMENTS`] per prefix. An object that has it counts them.
 pub const WIRE: &str = "WIRE";
+/// Global: 1 if the kernel checks the IPv6 option IOAM (Linux 5.15).
+pub const IOAM: &str = "IOAM";
 
 /// Epochs that may be in use at once: two are open, others are drained or are ahead.
 pub const SLOTS: u32 = 8;

@@ -28,7 +28,7 @@ use crate::observe::status::Status;
 use crate::output::recovery::{self, Recovered, ResumePoint};
 use crate::process::kernel::raise_memlock_limit;
 use crate::process::signals::{Received, Request, Requests, Shutdown};
-use crate::restart::handover::{self, FdStore, Handover, socket_name};
+use crate::restart::handover::{self, FdStore, Handover, RECEIVE_STAMPS, socket_name};
 use crate::restart::inherited::NamedFd;
 use crate::restart::systemd::{self, Watchdog};
 use crate::startup::{preflight, privilege};
@@ -109,7 +109,10 @@ async fn serve(
         .as_ref()
         .map(|crosscheck| CrossCheck::start(crosscheck, config.interval))
         .transpose()?;
-    let _stamps = ReceiveStamps::for_nflog();
+    let stamps = ReceiveStamps::for_nflog();
+    if let Some(stamps) = &stamps {
+        stamps.keep();
+    }
     // Before the groups are opened, so that no packet has a time stamp before the first period. After the
     // programs are attached, because a period may end while that takes time.
     let start = UnixNanos::now();
@@ -147,6 +150,9 @@ async fn serve(
     let mode = *ended.as_ref().unwrap_or(&ShutdownMode::Unbind);
     let stopped = engine.stop(mode).await;
     let finished = finish(engine, &mut shutdown).await;
+    if stamps.is_some() && mode == ShutdownMode::Unbind {
+        systemd::remove_stored(RECEIVE_STAMPS);
+    }
     let left = stopped.and_then(|handover| leave_groups(config, mode, &handover));
     info!("Stopped accounting");
     ended.and(left).and(finished)

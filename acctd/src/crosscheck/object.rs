@@ -22,6 +22,10 @@ use super::epoch_map::EpochDefinition;
 use crate::config::crosscheck::{CrossCheckConfig, Watched};
 use crate::model::prefix::Family;
 use crate::process::kernel::{kernel_version, memlock_limit};
+use crate::process::user::is_in_first_user_namespace;
+
+/// It checks the IPv6 option IOAM; older ones skip it, as any that they do not know.
+const KNOWS_IOAM: (u32, u32) = (5, 15);
 
 /// It accepts a map with another number of entries in an array of maps.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
@@ -148,6 +152,7 @@ struct Globals {
     accounted: u8,
     debug: u8,
     wire: u8,
+    ioam: u8,
 }
 
 impl Globals {
@@ -164,6 +169,7 @@ impl Globals {
             accounted: config.accounted,
             debug: u8::from(config.debug),
             wire: u8::from(config.wire),
+            ioam: u8::from(kernel_version() >= KNOWS_IOAM),
         }
     }
 
@@ -176,6 +182,7 @@ impl Globals {
             (contract::ACCOUNTED, &self.accounted),
             (contract::DEBUG, &self.debug),
             (contract::WIRE, &self.wire),
+            (contract::IOAM, &self.ioam),
         ] {
             loader.override_global(name, value, must_exist);
         }
@@ -197,7 +204,12 @@ fn load_error(name: &str, error: &anyhow::Error) -> anyhow::Error {
             ": requires {}; run acctd as root, or without --crosscheck",
             missing.join(" and ")
         ),
-        Some(libc::EPERM) if let Some(limit) = memlock_limit() => format!(": {limit}"),
+        Some(libc::EPERM)
+            if let Some(limit) = memlock_limit()
+                && is_in_first_user_namespace() =>
+        {
+            format!(": {limit}")
+        }
         // Capabilities of a user namespace do not count for bpf(2).
         Some(libc::EPERM) => {
             ": requires CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the first user namespace; run acctd there as root, or without --crosscheck"

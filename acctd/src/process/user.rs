@@ -1,7 +1,7 @@
 //! The user that acctd becomes with `--user`.
 
 use std::ffi::CString;
-use std::fmt;
+use std::{fmt, fs};
 
 use rustix::process::{Gid, Uid};
 
@@ -58,6 +58,16 @@ impl fmt::Display for User {
 
 /// The owner and its group may read accounting data.
 pub const FILE_MODE: u32 = 0o640;
+
+/// Whether capabilities of this process count for what belongs to no namespace.
+pub(crate) fn is_in_first_user_namespace() -> bool {
+    // A line of user_namespaces(7): the first id within, the first outside, and how many.
+    let is_mapped_to_itself = |map: String| {
+        let numbers: Vec<&str> = map.split_whitespace().take(2).collect();
+        numbers == ["0", "0"]
+    };
+    fs::read_to_string("/proc/self/uid_map").map_or(true, is_mapped_to_itself)
+}
 
 #[cfg(test)]
 mod tests {

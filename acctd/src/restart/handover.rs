@@ -85,6 +85,9 @@ impl Handover {
     }
 }
 
+/// The name of the socket for time stamps in the service manager's store.
+pub(crate) const RECEIVE_STAMPS: &str = "receive-stamps";
+
 /// The name of a group's socket in the service manager's store.
 #[must_use]
 pub fn socket_name(group: NflogGroup) -> String {
@@ -106,7 +109,9 @@ impl FdStore {
             .iter()
             .map(|group| socket_name(group.group))
             .collect();
-        let is_known = |(name, _): &NamedFd| name == NOTE || known.contains(name);
+        // The socket for time stamps has done its work: this process has one of its own.
+        let is_known =
+            |(name, _): &NamedFd| name == NOTE || name == RECEIVE_STAMPS || known.contains(name);
         let (descriptors, others): (_, Vec<NamedFd>) = descriptors.into_iter().partition(is_known);
         let is_any_closed = !others.is_empty();
         for (name, _closed) in others {

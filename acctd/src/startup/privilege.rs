@@ -4,7 +4,7 @@
 //!
 //! Linux has capabilities and ids per thread, so acctd drops them while it has one thread.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::nflog::network_namespace::NetworkNamespace;
 use crate::output::log_directory::LogDirectory;
 use crate::output::{atomic_file, journal, recovery};
-use crate::process::user::User;
+use crate::process::user::{User, is_in_first_user_namespace};
 
 /// Capabilities that bypass file permissions or change the user. `CAP_DAC_READ_SEARCH` is not among them: it is
 /// kept until the end of the start, because only root can read the table of groups.
@@ -93,13 +93,7 @@ fn check_access(config: &Config, user: &User) -> Result<()> {
 
 /// Root of another user namespace is an ordinary user outside of it.
 fn is_root_of_the_machine() -> bool {
-    // A line of user_namespaces(7): the first id within, the first outside, and how many.
-    let is_mapped_to_itself = |map: String| {
-        let numbers: Vec<&str> = map.split_whitespace().take(2).collect();
-        numbers == ["0", "0"]
-    };
-    rustix::process::geteuid().is_root()
-        && fs::read_to_string("/proc/self/uid_map").map_or(true, is_mapped_to_itself)
+    rustix::process::geteuid().is_root() && is_in_first_user_namespace()
 }
 
 /// The capabilities that are effective in the whole run.

@@ -8,6 +8,7 @@ use aya_ebpf::programs::TcContext;
 use core::cell::UnsafeCell;
 
 use super::hook::{Hook, Side};
+use super::maps::IOAM;
 use super::packet::{Counted, Fragment, Header, Reason};
 
 const HEADER: u32 = 40;
@@ -301,7 +302,7 @@ fn option_is_accepted(ctx: &TcContext, walk: &Walk) -> bool {
         // Discarded unless a domain of interpretation is configured, which is rare.
         option::CALIPSO => false,
         // Only its alignment is checked, unless the device takes part in IOAM (`ioam6_enabled`).
-        option::IOAM => offset & 3 == 0,
+        option::IOAM if IOAM.load() != 0 => offset & 3 == 0,
         option::JUMBO => {
             walk.payload.get() == 0
                 && length == 4

@@ -33,3 +33,5 @@ pub(super) static ACCOUNTED: Global<u8> = Global::new(0b1111);
 pub(super) static DEBUG: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(super) static WIRE: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static IOAM: Global<u8> = Global::new(1);
