@@ -27,7 +27,8 @@ pub(crate) const CASES: &[Case] = &[
         one_source_of_a_thousand,
     ),
     (
-        Needs::Root,
+        // With postrouting's 250 ms a single packet is not certain where the processor is slow.
+        Needs::NetdevEgress,
         "crosscheck_one_packet_of_a_thousand_that_a_rule_skips_is_uncovered",
         one_packet_of_a_thousand,
     ),
