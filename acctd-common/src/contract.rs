@@ -154,8 +154,8 @@ pub mod reason {
     pub const UNACCOUNTED: u8 = 9;
     /// Counted for its prefix too, there without bytes, as NFLOG does: the header has no length.
     pub const WITHOUT_LENGTH: u8 = 10;
-    /// Counted for its prefix too: a packet that the network card or the kernel cuts up later, or has put together
-    /// (GSO, GRO). Packets: its segments but for the first. Bytes: their IP and transport headers.
+    /// Counted for its prefix too: a packet of several segments, which is split later (GSO) or was merged before
+    /// (GRO). Packets: the number of segments, less 1. Bytes: the IP and transport headers of as many.
     pub const SEGMENTS: u8 = 11;
     /// One more than the last.
     pub const END: u8 = 12;

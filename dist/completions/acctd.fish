@@ -42,7 +42,7 @@ tcx\t'TCX links (Linux 6.6), before all others; they end with the process'
 clsact\t'Filters of the clsact qdisc'"
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
-complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. A packet that the network card or the kernel cuts up later, or has put together (GSO, GRO), counts as its segments, each with its headers' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. If offloads merged a packet (GRO) or will split it (GSO, TSO), each of its segments counts, with its own headers' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l verbose -d 'Log more details' -r
@@ -92,7 +92,7 @@ tcx\t'TCX links (Linux 6.6), before all others; they end with the process'
 clsact\t'Filters of the clsact qdisc'"
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. A packet that the network card or the kernel cuts up later, or has put together (GSO, GRO), counts as its segments, each with its headers' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. If offloads merged a packet (GRO) or will split it (GSO, TSO), each of its segments counts, with its own headers' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l verbose -d 'Log more details' -r

@@ -162,8 +162,8 @@ pub struct Flags {
     #[arg(long, env = "ACCTD_CROSSCHECK_OBJECT", hide_env = true, value_name = "FILE", help_heading = CROSS_CHECK)]
     pub crosscheck_object: Option<PathBuf>,
 
-    /// Add columns for what the packets are on the wire. A packet that the network card or the kernel cuts up later, or has
-    /// put together (GSO, GRO), counts as its segments, each with its headers.
+    /// Add columns for what the packets are on the wire. If offloads merged a packet (GRO) or will split it (GSO,
+    /// TSO), each of its segments counts, with its own headers.
     #[arg(long, env = "ACCTD_CROSSCHECK_WIRE", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = CROSS_CHECK)]

@@ -71,8 +71,8 @@ const TRUTH: &str = "
         }
     }";
 
-/// router lan0 ── wire0 wire mid0 ── host0 host. On lan0 packets are put together (GRO), or not cut up yet (TSO); between
-/// mid0 and host0 each is one segment.
+/// Namespaces and their devices: router lan0 ── wire0 wire mid0 ── host0 host. On lan0 a packet has several segments:
+/// GRO has merged what comes in, and what goes out is not split yet. Between mid0 and host0 each packet is one segment.
 fn cut_up_behind_the_wire() -> Result<(Rig, Namespace)> {
     let rig = Rig::new()?;
     let host = rig.router.peer()?;

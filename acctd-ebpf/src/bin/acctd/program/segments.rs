@@ -1,4 +1,4 @@
-//! Packets of several segments: what the network card or the kernel cuts up later (GSO), or has put together (GRO).
+//! Packets of several segments, which are split later (GSO) or were merged before (GRO): how much more they are.
 
 use acctd_common::Counters;
 use aya_ebpf::bindings::__sk_buff;
