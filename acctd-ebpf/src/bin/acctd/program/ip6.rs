@@ -11,7 +11,7 @@ use super::hook::{Hook, Side};
 use super::maps::IOAM;
 use super::packet::{Counted, Fragment, Header, Reason};
 
-const HEADER: u32 = 40;
+pub(super) const HEADER: u32 = 40;
 /// The largest payload length in the header; a jumbo payload is longer.
 const MAX_PAYLOAD: u32 = 0xffff;
 const FRAGMENT_HEADER: u32 = 8;
@@ -23,12 +23,12 @@ const PACKET_LOOPBACK: u32 = 5;
 const MAX_EXTENSIONS: u32 = 6;
 
 /// Next-header values (RFC 8200).
-mod next {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const NONE: u8 = 59;
-    pub(super) const DESTINATION: u8 = 60;
+pub(super) mod next {
+    pub(in super::super) const HOP_BY_HOP: u8 = 0;
+    pub(in super::super) const ROUTING: u8 = 43;
+    pub(in super::super) const FRAGMENT: u8 = 44;
+    pub(in super::super) const NONE: u8 = 59;
+    pub(in super::super) const DESTINATION: u8 = 60;
 }
 
 #[inline(always)]

@@ -4,18 +4,15 @@ use acctd_common::Counters;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
+use super::ip6::{self, next};
 use super::packet::Header;
 
-const IP6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
 /// Hop-by-hop options, routing, destination options: more are in no packet of several segments.
 const MAX_EXTENSIONS: u32 = 3;
-/// `linux/in.h`, `linux/in6.h`.
-const IPPROTO_HOPOPTS: u8 = 0;
+/// `linux/in.h`.
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
-const IPPROTO_ROUTING: u8 = 43;
-const IPPROTO_DSTOPTS: u8 = 60;
 
 /// What the packet is on the wire beyond one packet of `bytes`: `None` if it has one segment. In a tunnel whose
 /// header is between both, the inner headers are left out.
@@ -66,21 +63,21 @@ unsafe extern "C" fn acctd_length_of_headers(
         let protocol = at.load_or_pull(&ctx, 9).unwrap_or(0);
         (u32::from(first & 0xf) * 4, protocol)
     } else {
-        let next = at.load_or_pull(&ctx, 6).unwrap_or(IPPROTO_DSTOPTS);
-        (IP6_HEADER, next)
+        let first = at.load_or_pull(&ctx, 6).unwrap_or(next::DESTINATION);
+        (ip6::HEADER, first)
     };
     if version != 4 {
         for _ in 0..MAX_EXTENSIONS {
             if !matches!(
                 protocol,
-                IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS
+                next::HOP_BY_HOP | next::ROUTING | next::DESTINATION
             ) {
                 break;
             }
-            let Some([next, units]) = at.load_or_pull::<[u8; 2]>(&ctx, length) else {
+            let Some([following, units]) = at.load_or_pull::<[u8; 2]>(&ctx, length) else {
                 break;
             };
-            protocol = next;
+            protocol = following;
             length += (u32::from(units) + 1) * 8;
         }
     }
