@@ -144,14 +144,19 @@ fn follow_extensions(ctx: &TcContext, at: Header, first: u32) -> Option<u32> {
                 });
             }
             next::HOP_BY_HOP | next::ROUTING | next::DESTINATION => {
-                let [following, length]: [u8; 2] = at.load_or_pull(ctx, offset)?;
-                kind = following;
-                offset += (u32::from(length) + 1) * 8;
+                (kind, offset) = behind_extension(ctx, at, offset)?;
             }
             _ => return None,
         }
     }
     None
+}
+
+/// What follows the extension header at `offset` (RFC 8200, 4.3), and where.
+#[inline(always)]
+pub(super) fn behind_extension(ctx: &TcContext, at: Header, offset: u32) -> Option<(u8, u32)> {
+    let [following, length]: [u8; 2] = at.load_or_pull(ctx, offset)?;
+    Some((following, offset + (u32::from(length) + 1) * 8))
 }
 
 /// Hop-by-hop options, as `ip6_parse_tlv` (net/ipv6/exthdrs.c) reads them.

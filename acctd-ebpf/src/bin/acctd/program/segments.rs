@@ -58,15 +58,13 @@ unsafe extern "C" fn acctd_length_of_headers(
 ) -> u64 {
     let ctx = TcContext::new(skb);
     let at = Header { start, offset };
-    let (mut length, mut protocol) = if version == 4 {
+    let (length, protocol) = if version == 4 {
         let first: u8 = at.load_or_pull(&ctx, 0).unwrap_or(0x45);
         let protocol = at.load_or_pull(&ctx, 9).unwrap_or(0);
         (u32::from(first & 0xf) * 4, protocol)
     } else {
-        let first = at.load_or_pull(&ctx, 6).unwrap_or(next::DESTINATION);
-        (ip6::HEADER, first)
-    };
-    if version != 4 {
+        let mut length = ip6::HEADER;
+        let mut protocol = at.load_or_pull(&ctx, 6).unwrap_or(next::DESTINATION);
         for _ in 0..MAX_EXTENSIONS {
             if !matches!(
                 protocol,
@@ -74,13 +72,13 @@ unsafe extern "C" fn acctd_length_of_headers(
             ) {
                 break;
             }
-            let Some([following, units]) = at.load_or_pull::<[u8; 2]>(&ctx, length) else {
+            let Some(behind) = ip6::behind_extension(&ctx, at, length) else {
                 break;
             };
-            protocol = following;
-            length += (u32::from(units) + 1) * 8;
+            (protocol, length) = behind;
         }
-    }
+        (length, protocol)
+    };
     let transport = match protocol {
         IPPROTO_TCP => {
             let offset: u8 = at.load_or_pull(&ctx, length + 12).unwrap_or(0x50);
