@@ -28,6 +28,16 @@ impl ClosedSlots {
         self.slots.keys().copied().chain(epochs).collect()
     }
 
+    /// What was logged while acctd stopped belongs to the last period, although its time may be after the boundary: its
+    /// file ends when acctd has stopped.
+    pub(super) fn join_slots_after(&mut self, last: PeriodIndex) {
+        let after = self.slots.split_off(&last.next());
+        let after: Vec<_> = after.into_values().flatten().collect();
+        if !after.is_empty() {
+            self.slots.entry(last).or_default().extend(after);
+        }
+    }
+
     /// Epochs are prepared for future periods. If the clock is set back, they are closed with the others. NFLOG has
     /// nothing in these periods, but a program may have counted there, because it learns of the new clock late. These
     /// counts are added to the last period, which is then not compared.

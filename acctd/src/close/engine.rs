@@ -343,7 +343,9 @@ impl Engine {
             .await;
         let mut closed = self.ask_readers(Command::Finish(mode)).await;
         closed.kernel = self.kernel.finish().await;
-        closed.join_epochs_after(self.timeline.last_period(now));
+        let last = self.timeline.last_period(now);
+        closed.join_slots_after(last);
+        closed.join_epochs_after(last);
         // The cross-check's last epoch ended at `now`, so the last period ends there as well.
         let periods = self.timeline.finish(now, &closed.with_data());
         let positions = std::mem::take(&mut closed.positions);

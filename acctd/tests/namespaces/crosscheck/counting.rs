@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use testkit::netns::Privilege;
 use testkit::nft::Count;
 use testkit::traffic::{Sizes, TrafficArgs};
@@ -42,6 +44,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "crosscheck_groups_without_stamps_raise_no_alarm",
         groups_without_stamps_raise_no_alarm,
+    ),
+    (
+        Needs::Root,
+        "crosscheck_a_stop_just_before_a_boundary_ends_the_last_interval",
+        stop_just_before_a_boundary,
     ),
     (
         Needs::Root,
@@ -222,6 +229,54 @@ fn groups_without_stamps_raise_no_alarm() -> Result<()> {
     ensure_no_false_verdict(&intervals)
 }
 
+/// What is logged while acctd stops has a time after the boundary, and is in the interval before it.
+fn stop_just_before_a_boundary() -> Result<()> {
+    const SECOND: u128 = 1_000_000_000;
+    /// Shorter than the stop takes.
+    const BEFORE: u128 = 15_000_000;
+    let router = Router::new(
+        "table inet rig {
+            chain prerouting {
+                type filter hook prerouting priority raw
+                meta nfproto ipv4 log group 5 snaplen 20 queue-threshold 500
+            }
+            chain postrouting {
+                type filter hook postrouting priority 300
+                meta nfproto ipv4 log group 4 snaplen 20 queue-threshold 500
+            }
+        }",
+    )?;
+    let load = TrafficArgs {
+        count: u64::MAX,
+        rate: scaled(10_000),
+        ..router.ip4()?
+    };
+    let _traffic = router.rig.send_in_background(&load)?;
+    let args = [
+        "-interval=1s",
+        "-ip4-src-group=5",
+        "-ip4-dst-group=4",
+        "-crosscheck=lan0,wan0",
+    ];
+    for round in 0..3 {
+        let acctd = router.acctd(&args)?;
+        thread::sleep(Duration::from_secs(2));
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % SECOND;
+        let wait = (2 * SECOND - BEFORE - since) % SECOND;
+        thread::sleep(Duration::from_nanos(u64::try_from(wait)?));
+        acctd.finish()?;
+        let intervals = checked(&router.rig)?;
+        let last = intervals.last().context("an interval")?;
+        ensure!(
+            last.crosscheck.comparable && tc_sums(std::slice::from_ref(last)) != NOTHING,
+            "round {round}: {last:?}"
+        );
+        ensure_no_alarm(&intervals, &["not checked"])?;
+        std::fs::remove_dir_all(router.rig.log_directory())?;
+    }
+    Ok(())
+}
+
 fn start_and_stop_amid_traffic() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     let load = |traffic| TrafficArgs {
@@ -245,7 +300,7 @@ fn start_and_stop_amid_traffic() -> Result<()> {
             n_packets > scaled(20_000),
             "round {round}: {n_packets} packets"
         );
-        // A period that ends while acctd starts or stops has only a moment in it, which is not checked.
+        // A period that ends while acctd starts has only a moment in it, which is not checked.
         for interval in &intervals {
             ensure!(
                 interval.crosscheck.comparable
