@@ -21,6 +21,8 @@
 //! | [`VLANS`], optional | `HASH` | [`VlanKey`] | `u32` | any |
 //! | [`ADDRESSES`], optional | `HASH` | [`AddressKey`] | `u32` | any |
 //!
+//! For `acctd explain` there are more, in [`crate::sample`], all optional.
+//!
 //! # Globals, in `.rodata`, all optional
 //!
 //! [`IP4_PREFIX_LENGTH`], [`IP6_PREFIX_LENGTH`], [`ACCOUNTED`], [`DEBUG`], [`WIRE`], [`IOAM`]: each a

@@ -10,6 +10,7 @@ pub mod contract;
     reason = "aya accepts types that promise to be plain data"
 )]
 mod pod;
+pub mod sample;
 
 /// Bytes and packets that one prefix sent or received.
 ///

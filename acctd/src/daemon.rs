@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use log::{info, warn};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::close::engine::Engine;
 use crate::close::kernel::KernelCount;
@@ -31,6 +31,7 @@ use crate::process::signals::{Received, Request, Requests, Shutdown};
 use crate::restart::handover::{self, FdStore, Handover, RECEIVE_STAMPS, socket_name};
 use crate::restart::inherited::NamedFd;
 use crate::restart::systemd::{self, Watchdog};
+use crate::sampling::run::Sampling;
 use crate::startup::{preflight, privilege};
 
 /// The longest pause of the main loop, even if nothing is due: the clock may be set at any time, and a loss is
@@ -131,6 +132,24 @@ async fn serve(
     let bindings = bindings(config, handover.as_ref(), &groups, resume_point.now);
     let is_taken_over = groups.iter().any(|group| group.kept.is_some());
     let readers = start_readers(config, groups, handover.as_ref(), start)?;
+    let sampling = Sampling {
+        sampler: crosscheck
+            .as_mut()
+            .and_then(CrossCheck::take_sampler)
+            .map(Mutex::new),
+        interfaces: config
+            .crosscheck
+            .iter()
+            .flat_map(|it| &it.watched)
+            .map(|it| it.interface.clone())
+            .collect(),
+        readers: config
+            .groups
+            .iter()
+            .copied()
+            .zip(readers.iter().map(ReaderHandle::weak))
+            .collect(),
+    };
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
@@ -142,7 +161,7 @@ async fn serve(
         engine.mark_taken_over();
     }
     info!("Started accounting");
-    let _socket_files = listeners.serve(Arc::clone(engine.state()))?;
+    let _socket_files = listeners.serve(Arc::clone(engine.state()), sampling)?;
     systemd::ready();
     let ended = run_until_signal(&mut engine, &mut shutdown, &mut requests).await;
     info!("Stopping accounting");
@@ -236,7 +255,7 @@ fn start_readers(
                 accumulator.overrun(start);
             }
         }
-        let reader = Reader::start(socket, accumulator)
+        let reader = Reader::start(socket, *group, accumulator)
             .with_context(|| format!("cannot read group {}", group.group))?;
         readers.push(reader);
     }

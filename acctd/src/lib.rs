@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod doctor;
+pub mod explain;
 pub mod rules;
 
 pub mod daemon;
@@ -31,6 +32,7 @@ pub mod crosscheck;
 pub mod nflog;
 pub mod observe;
 pub mod output;
+pub(crate) mod sampling;
 
 pub mod config;
 pub mod model;

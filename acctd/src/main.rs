@@ -9,7 +9,7 @@ use acctd::config::Config;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
 use acctd::restart::inherited::{self, NamedFd};
-use acctd::{daemon, doctor, rules};
+use acctd::{daemon, doctor, explain, rules};
 
 /// The exit code of clap for wrong flags.
 const USAGE: u8 = 2;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Some(Command::Rules(args)) => exit_code(rules::run(&args)),
         Some(Command::Doctor(args)) => exit_code(doctor::run(&args)),
         Some(Command::Status(args)) => exit_code(status::run(&args)),
+        Some(Command::Explain(args)) => exit_code(explain::run(&args)),
     }
 }
 

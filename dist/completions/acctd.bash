@@ -19,6 +19,9 @@ _acctd() {
             acctd,doctor)
                 cmd="acctd__subcmd__doctor"
                 ;;
+            acctd,explain)
+                cmd="acctd__subcmd__explain"
+                ;;
             acctd,rules)
                 cmd="acctd__subcmd__rules"
                 ;;
@@ -32,7 +35,7 @@ _acctd() {
 
     case "${cmd}" in
         acctd)
-            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status"
+            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -261,6 +264,28 @@ _acctd() {
                     return 0
                     ;;
                 --cpuprofile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        acctd__subcmd__explain)
+            opts="-h --for --listen --check --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -57,6 +57,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -s V -l version -d 'Print vers
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "rules" -d 'Print the nftables or iptables rules that fit the flags; or load, remove or check them'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Report what would keep packets from being counted, each problem with its cure'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Show what a running acctd is doing'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r
@@ -107,3 +108,8 @@ complete -c acctd -n "__fish_acctd_using_subcommand doctor" -s h -l help -d 'Pri
 complete -c acctd -n "__fish_acctd_using_subcommand status" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
 complete -c acctd -n "__fish_acctd_using_subcommand status" -l json -d 'Print the JSON that acctd answers with'
 complete -c acctd -n "__fish_acctd_using_subcommand status" -s h -l help -d 'Print help'
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -l for -d 'How long to sample, at most 30s' -r
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -l check -d 'Have nft check each command against the loaded rules, without loading it'
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -l json -d 'Print JSON: what both sides saw, by flow, and the causes'
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,11 +1,14 @@
 //! The commands and their flags. The doc comments are the text of `--help` and of the man pages.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::cli::flags::{Flags, GroupFlags};
 use crate::cli::go_flags;
@@ -42,6 +45,8 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Show what a running acctd is doing.
     Status(StatusArgs),
+    /// Sample packets that a running acctd's rules miss, and say why they do.
+    Explain(ExplainArgs),
 }
 
 impl Cli {
@@ -84,7 +89,7 @@ fn for_parsing(arg: clap::Arg) -> clap::Arg {
         arg
     };
     // As in Go: if a value is missing, the next flag is taken as the value, and the error quotes it.
-    if arg.get_action().takes_values() {
+    if arg.get_action().takes_values() && !arg.is_positional() {
         arg.allow_hyphen_values(true)
     } else {
         arg
@@ -228,6 +233,66 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// The flags of `acctd explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// Prefixes or addresses to sample; default: all.
+    #[arg(value_name = "PREFIX")]
+    pub prefixes: Vec<Prefix>,
+
+    /// How long to sample, at most 30s.
+    ///
+    /// acctd must run with --crosscheck, and listen on a UNIX socket (--listen). Its TC programs sample at most
+    /// 1,000 packets per second and hook, while nothing else changes; its readers keep NFLOG's packets of the
+    /// same prefixes. Each flow that only one side saw is explained by the loaded rules, with the command that
+    /// would log it. Exit code 1 if there is one.
+    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = parse_sample)]
+    pub length: Duration,
+
+    /// Where acctd listens: the value of its flag --listen; if that is a list, the first address.
+    #[arg(
+        long,
+        env = "ACCTD_LISTEN",
+        hide_env = true,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        default_value = "unix:/run/acctd/acctd.sock"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// Have nft check each command against the loaded rules, without loading it.
+    #[arg(long)]
+    pub check: bool,
+
+    /// Print JSON: what both sides saw, by flow, and the causes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An address or a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(pub IpNet);
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        let prefix = address.or_else(|_| text.parse::<IpNet>());
+        prefix.map(|it| Self(it.trunc())).map_err(|_neither| {
+            "must be an address or a prefix: 192.0.2.7, 192.0.2.0/24, 2001:db8::/64".to_owned()
+        })
+    }
+}
+
+fn parse_sample(text: &str) -> Result<Duration, String> {
+    let length = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
+    if length < Duration::from_secs(1) || length > Duration::from_secs(30) {
+        return Err("must be at least 1s and at most 30s".to_owned());
+    }
+    Ok(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +362,32 @@ mod tests {
         assert_eq!(args.flags.groups.ip4_src_group.0, [NflogGroup(5)]);
         let before = ["acctd", "-ip4-src-group=5", "doctor"].map(OsString::from);
         assert!(Cli::parse_args(before).is_err());
+    }
+
+    #[test]
+    fn flags_may_follow_the_prefixes_to_explain() {
+        let words = [
+            "acctd",
+            "explain",
+            "10.9.0.2",
+            "2001:db8::1/64",
+            "-for",
+            "2s",
+        ];
+        let Some(Command::Explain(args)) =
+            Cli::parse_args(words.map(OsString::from)).unwrap().command
+        else {
+            panic!("not explain");
+        };
+        let prefixes: Vec<String> = args.prefixes.iter().map(|it| it.0.to_string()).collect();
+        assert_eq!(prefixes, ["10.9.0.2/32", "2001:db8::/64"]);
+        assert_eq!(args.length, Duration::from_secs(2));
+        for bad in ["-for=31s", "-for=0", "here", "10.0.0.0/33"] {
+            assert!(
+                Cli::parse_args(["acctd", "explain", bad].map(OsString::from)).is_err(),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use log::warn;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::count::accumulator::Accumulator;
+use crate::count::capture::{Capture, Wanted};
 use crate::count::slots::Closed;
 use crate::model::counts::SharedCounts;
-use crate::model::group::NflogGroup;
+use crate::model::group::GroupConfig;
 use crate::model::interval::{PeriodIndex, UnixNanos};
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::{Answer, Change};
@@ -47,6 +48,10 @@ pub(crate) enum Request {
     CheckBinding(oneshot::Sender<Answer>),
     /// Unbind the group if it is still bound, read what the socket holds, and close it.
     Release(oneshot::Sender<io::Result<()>>),
+    /// Keep packets, for `acctd explain`.
+    StartCapture(Wanted),
+    /// Reply with what was kept since; `None` if nothing was to be kept.
+    EndCapture(oneshot::Sender<Option<Capture>>),
     /// Read from this socket.
     Adopt(NflogSocket, oneshot::Sender<io::Result<()>>),
 }
@@ -64,6 +69,11 @@ impl ReaderHandle {
         let (commands, requests) = mpsc::unbounded_channel();
         let counts = Arc::default();
         (Self { commands, counts }, requests)
+    }
+
+    /// For requests of `acctd explain`; it does not keep the reader running.
+    pub(crate) fn weak(&self) -> mpsc::WeakUnboundedSender<Request> {
+        self.commands.downgrade()
     }
 
     /// Sends a command. The reply arrives when the reader has executed it. If the reader has panicked, the
@@ -95,12 +105,14 @@ impl ReaderHandle {
 
 /// Reads one group until it receives [`Command::Finish`].
 pub(crate) struct Reader {
-    group: NflogGroup,
+    group: GroupConfig,
     /// `None` while the group is not bound.
     source: Option<Source>,
     accumulator: Accumulator,
     buffer: Box<[u8]>,
     counts: Arc<SharedCounts>,
+    /// While `acctd explain` asks.
+    capture: Option<Box<Capture>>,
 }
 
 struct Source {
@@ -165,14 +177,19 @@ impl Source {
 impl Reader {
     /// Starts the task, on the current runtime. If the socket fails, the next binding check returns the error, and
     /// the reader continues to handle requests: one of them may bring another socket.
-    pub(crate) fn start(socket: NflogSocket, accumulator: Accumulator) -> io::Result<ReaderHandle> {
+    pub(crate) fn start(
+        socket: NflogSocket,
+        group: GroupConfig,
+        accumulator: Accumulator,
+    ) -> io::Result<ReaderHandle> {
         let (handle, requests) = ReaderHandle::new();
         let reader = Self {
-            group: socket.group(),
+            group,
             source: Some(Source::new(socket)?),
             accumulator,
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counts: Arc::clone(&handle.counts),
+            capture: None,
         };
         tokio::spawn(reader.run(requests));
         Ok(handle)
@@ -214,6 +231,12 @@ impl Reader {
                 self.counts.publish(self.accumulator.totals());
                 let _gone = reply.send(released);
             }
+            Request::StartCapture(wanted) => {
+                self.capture = Some(Box::new(Capture::new(self.group, wanted)));
+            }
+            Request::EndCapture(reply) => {
+                let _gone = reply.send(self.capture.take().map(|it| *it));
+            }
             Request::Adopt(socket, reply) => {
                 let adopted = Source::new(socket).map(|source| self.source = Some(source));
                 let _gone = reply.send(adopted);
@@ -250,16 +273,24 @@ impl Reader {
                 let datagram = &self.buffer[..length];
                 if !source.is_answer(datagram) {
                     self.accumulator.absorb(datagram, now);
+                    if let Some(capture) = &mut self.capture {
+                        capture.absorb(datagram, now);
+                    }
                 }
             }
-            Received::Overrun => self.accumulator.overrun(now),
+            Received::Overrun => {
+                self.accumulator.overrun(now);
+                if let Some(capture) = &mut self.capture {
+                    capture.overran = true;
+                }
+            }
             Received::Nothing => self.accumulator.emptied(now),
         }
         Ok(received)
     }
 
     fn execute(&mut self, command: Command) -> Closed {
-        let group = self.group;
+        let group = self.group.group;
         if let Err(error) = self.drain() {
             warn!("group {group}: cannot read what waits in the socket: {error}");
         }

@@ -23,6 +23,7 @@ pub(crate) mod outcome;
 pub(crate) mod pins;
 pub(crate) mod reconcile;
 pub mod report;
+pub(crate) mod sampler;
 pub(crate) mod session;
 pub(crate) mod tc_netlink;
 pub mod verdicts;

@@ -19,6 +19,7 @@ use crate::crosscheck::device_map::DeviceMap;
 use crate::crosscheck::epochs::{ClosedEpoch, Epochs};
 use crate::crosscheck::interfaces::Interfaces;
 use crate::crosscheck::pins::Pins;
+use crate::crosscheck::sampler::Sampler;
 use crate::crosscheck::tc_netlink::index_of;
 use crate::crosscheck::{addresses, object, vlans};
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
@@ -42,6 +43,8 @@ pub(crate) struct CrossCheck {
     delays: Delays,
     /// As of the last tick.
     runs: Vec<ProgramRun>,
+    /// `None` if the object does not sample, or after [`CrossCheck::take_sampler`].
+    sampler: Option<Sampler>,
     ebpf: Ebpf,
     _stamps: ReceiveStamps,
 }
@@ -87,6 +90,7 @@ impl CrossCheck {
         if config.debug {
             forward_program_logs(&mut ebpf);
         }
+        let sampler = Sampler::take(&mut ebpf)?;
         let claims = programs(&ebpf)
             .map(|(_, info)| Claim::of(info.id()))
             .collect();
@@ -103,6 +107,7 @@ impl CrossCheck {
             addresses,
             delays: Delays::default(),
             runs: runs(&ebpf),
+            sampler,
             ebpf,
             _stamps: stamps,
         };
@@ -116,6 +121,11 @@ impl CrossCheck {
     /// Begins the first period. The groups are open.
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.epochs.begin()
+    }
+
+    /// What samples packets for `acctd explain`, once.
+    pub(crate) fn take_sampler(&mut self) -> Option<Sampler> {
+        self.sampler.take()
     }
 
     /// Called each second: the wall clock may have been set, and interfaces and VLAN devices may have

@@ -9,6 +9,7 @@ use rustix::thread::CapabilitySet;
 use crate::doctor::interface_facts::InterfaceFacts;
 use crate::model::prefix::Family;
 use crate::process::time_zone::ZoneError;
+use crate::rules::interfaces::Interface;
 use crate::rules::ruleset::log_rule::Ruleset;
 
 #[derive(Debug)]
@@ -38,36 +39,6 @@ pub(crate) struct Facts {
     /// Why the cross-check's programs and maps cannot be loaded.
     pub(crate) crosscheck_error: Option<String>,
     pub(crate) links: InterfaceFacts,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Interface {
-    pub(crate) name: String,
-    /// Administratively up.
-    pub(crate) is_up: bool,
-    /// What it is a port of.
-    pub(crate) port_of: Option<Master>,
-    pub(crate) is_ip6_disabled: bool,
-    /// The device may forward flows in hardware, past the kernel (`hw-tc-offload`).
-    pub(crate) offloads_flows: bool,
-    /// Its addresses, with their prefix lengths.
-    pub(crate) addresses: Vec<IpNet>,
-}
-
-/// An interface that has others as its ports (`ip link set PORT master NAME`).
-#[derive(Clone, Debug)]
-pub(crate) struct Master {
-    pub(crate) name: String,
-    /// The kernel's name of its kind: `bridge`, `bond`, `team`, `vrf` and others.
-    pub(crate) kind: String,
-}
-
-impl Interface {
-    /// The interface of this kind that has it as a port.
-    pub(crate) fn master(&self, kind: &str) -> Option<&str> {
-        let master = self.port_of.as_ref().filter(|it| it.kind == kind)?;
-        Some(&master.name)
-    }
 }
 
 /// The log directory, or its nearest ancestor that exists.

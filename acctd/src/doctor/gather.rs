@@ -3,15 +3,13 @@
 use std::path::Path;
 use std::{fs, io};
 
-use ipnet::IpNet;
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
 use rustix::thread::CapabilitySet;
-use serde_json::Value;
 
 use crate::config::Config;
 use crate::crosscheck::session;
 use crate::doctor::clock_sync;
-use crate::doctor::facts::{Directory, Facts, Interface, Kernel, Master};
+use crate::doctor::facts::{Directory, Facts, Kernel};
 use crate::doctor::interface_facts::InterfaceFacts;
 use crate::nflog::socket::{WANTED_RECEIVE_BUFFER, set_receive_buffer};
 use crate::nflog::{socket_option, table};
@@ -20,6 +18,7 @@ use crate::output::log_directory::LogDirectory;
 use crate::process::kernel::{kernel_version, raise_memlock_limit};
 use crate::process::time_zone;
 use crate::rules::external::{self, ExternalError};
+use crate::rules::interfaces;
 use crate::rules::loaded;
 
 impl Facts {
@@ -45,8 +44,8 @@ impl Facts {
             bound_groups,
             ruleset,
             is_nft_missing,
-            interfaces: interfaces(),
-            forwarding: ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(is_on),
+            interfaces: interfaces::read(),
+            forwarding: interfaces::forwarding(),
             has_global_ip6: has_global_ip6(),
             directory: directory(&config.log_directory),
             is_clock_synchronised: clock_sync::is_synchronised(),
@@ -77,52 +76,6 @@ fn lowest_nice() -> i32 {
 /// Requested in the same way as the daemon requests it.
 fn receive_buffer() -> io::Result<usize> {
     set_receive_buffer(&socket_option::udp_socket()?)
-}
-
-/// Read with `ip`, because `/sys` shows the network namespace in which it was mounted.
-fn interfaces() -> Vec<Interface> {
-    let text = external::run("ip", &["-j", "-d", "addr"], "").unwrap_or_default();
-    let links: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-    let interfaces = links.iter().filter_map(|link| {
-        let name = link["ifname"].as_str()?.to_owned();
-        let flags = link["flags"].as_array().into_iter().flatten();
-        let master = link["master"].as_str();
-        let kind = link["linkinfo"]["info_slave_kind"].as_str();
-        let disabled = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-        Some(Interface {
-            is_up: flags.into_iter().any(|flag| flag == "UP"),
-            port_of: master.zip(kind).map(|(name, kind)| Master {
-                name: name.to_owned(),
-                kind: kind.to_owned(),
-            }),
-            is_ip6_disabled: fs::read_to_string(disabled).is_ok_and(|it| it.trim() == "1"),
-            offloads_flows: link["parentdev"].is_string() && offloads_flows(&name),
-            addresses: addresses(&link["addr_info"]),
-            name,
-        })
-    });
-    interfaces.collect()
-}
-
-fn addresses(json: &Value) -> Vec<IpNet> {
-    let all = json.as_array().into_iter().flatten();
-    let addresses = all.filter_map(|it| {
-        let length = u8::try_from(it["prefixlen"].as_u64()?).ok()?;
-        IpNet::new(it["local"].as_str()?.parse().ok()?, length).ok()
-    });
-    addresses.collect()
-}
-
-/// Without ethtool the answer is no: most devices cannot.
-fn offloads_flows(name: &str) -> bool {
-    external::run("ethtool", &["-k", name], "")
-        .is_ok_and(|text| text.lines().any(|line| line.trim() == "hw-tc-offload: on"))
-}
-
-/// A setting of `/proc/sys/net`.
-fn is_on(name: &str) -> bool {
-    let text = fs::read_to_string(Path::new("/proc/sys/net").join(name));
-    text.is_ok_and(|text| text.trim() != "0")
 }
 
 fn has_global_ip6() -> bool {

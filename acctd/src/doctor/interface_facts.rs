@@ -1,10 +1,9 @@
 //! What doctor knows of interfaces beside what `ip` prints.
 
-use std::fs;
-
 use crate::config::Config;
 use crate::doctor::links::{self, Link};
 use crate::model::prefix::Family;
+use crate::rules::interfaces;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InterfaceFacts {
@@ -24,21 +23,10 @@ impl InterfaceFacts {
             let on = links::offloads(&link.name)?;
             Some((link.name.clone(), on))
         });
-        let is_set = |name: &str| {
-            fs::read_to_string(format!("/proc/sys/net/bridge/{name}"))
-                .is_ok_and(|value| value.trim() != "0")
-        };
-        let calls = BRIDGE_CALLS.iter().filter(|(_, name)| is_set(name));
         Self {
             offloads: offloads.collect(),
-            bridged_families: calls.map(|(family, _)| *family).collect(),
+            bridged_families: interfaces::bridged_families(),
             links,
         }
     }
 }
-
-/// The settings of `br_netfilter`, below `net.bridge`.
-pub(super) const BRIDGE_CALLS: [(Family, &str); 2] = [
-    (Family::Ip4, "bridge-nf-call-iptables"),
-    (Family::Ip6, "bridge-nf-call-ip6tables"),
-];

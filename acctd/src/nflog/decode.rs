@@ -4,8 +4,8 @@
 //! `linux/netfilter/nfnetlink_log.h` (attributes, their values in network byte order), and
 //! `net/netfilter/nfnetlink_log.c` (what the kernel writes).
 
-use super::message::{MESSAGE_PACKET, Message, NETLINK_HEADER, NLMSG_ERROR};
-use super::shape::{Layout, Shape};
+use super::message::{MESSAGE_PACKET, Message, NETLINK_HEADER, NLMSG_ERROR, attributes};
+use super::shape::{ATTRIBUTES_AT, Layout, Shape, attribute};
 use crate::model::interval::UnixNanos;
 use crate::model::prefix::Family;
 
@@ -176,6 +176,26 @@ impl<'d> Packet<'d, '_> {
         let (seconds, rest) = value.split_first_chunk()?;
         let micros = rest.first_chunk()?;
         UnixNanos::from_stamp(u64::from_be_bytes(*seconds), u64::from_be_bytes(*micros))
+    }
+
+    /// `nfgenmsg.nfgen_family`: `NFPROTO_*` of the table that logged the packet.
+    pub(crate) fn protocol_family(&self) -> u8 {
+        self.layout.family
+    }
+
+    /// `nfulnl_msg_packet_hdr.hook`: the hook, as its family numbers it.
+    pub(crate) fn hook(&self) -> u8 {
+        self.layout.hook
+    }
+
+    /// `NFULA_IFINDEX_INDEV` and `…_OUTDEV`: the interfaces' indices, 0 if there is none. Walks the attributes.
+    pub(crate) fn interfaces(&self) -> [u32; 2] {
+        [attribute::IFINDEX_INDEV, attribute::IFINDEX_OUTDEV].map(|wanted| {
+            let mut all = attributes(self.message, ATTRIBUTES_AT).flatten();
+            let found = all.find(|(kind, _)| *kind == wanted);
+            let value = found.and_then(|(_, value)| self.message.get(value)?.first_chunk());
+            value.map_or(0, |index| u32::from_be_bytes(*index))
+        })
     }
 
     /// `NFULA_PAYLOAD`: the packet, cut to the rule's snaplen and the group's copy range.

@@ -10,6 +10,8 @@ use super::message::{ATTRIBUTE_HEADER, NETLINK_HEADER, NFGENMSG, align, attribut
 pub(super) mod attribute {
     pub(in crate::nflog) const PACKET_HDR: u16 = 1;
     pub(in crate::nflog) const TIMESTAMP: u16 = 3;
+    pub(in crate::nflog) const IFINDEX_INDEV: u16 = 4;
+    pub(in crate::nflog) const IFINDEX_OUTDEV: u16 = 5;
     pub(in crate::nflog) const PAYLOAD: u16 = 9;
     pub(in crate::nflog) const SEQ: u16 = 12;
     pub(in crate::nflog) const L2HDR: u16 = 21;
@@ -70,7 +72,7 @@ impl Layout {
 }
 
 /// Where the attributes of a packet's message begin.
-const ATTRIBUTES_AT: usize = NETLINK_HEADER + NFGENMSG;
+pub(super) const ATTRIBUTES_AT: usize = NETLINK_HEADER + NFGENMSG;
 
 /// The longest message whose shape is remembered, in bytes. If packets come from an Ethernet device and the rule
 /// has no prefix, their messages have 148 (IPv4) or 168 bytes (IPv6).

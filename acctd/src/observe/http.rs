@@ -1,4 +1,5 @@
-//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`. It has its own thread and runtime, with
+//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`, and for `acctd explain`, on a UNIX socket
+//! only, `/explain`. It has its own thread and runtime, with
 //! a lower priority than the readers and other programs, and reads only `state`. So no client delays a packet.
 //! Each address has its own limit of clients: those of one address do not push out those of another.
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use anyhow::{Context as _, Result, anyhow};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -27,6 +28,7 @@ use crate::observe::metrics::{Format, Metrics};
 use crate::observe::state::RuntimeState;
 use crate::observe::status::Status;
 use crate::process::priority::yield_to_readers_and_others;
+use crate::sampling::run::{Question, Sampling};
 
 /// Clients of one address at a time. A further one replaces the one that has been idle for the longest.
 pub const MAX_CLIENTS: usize = 16;
@@ -40,6 +42,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failed accept, most likely because there are no descriptors left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Bytes of a question of `acctd explain`: some hundred prefixes.
+const MAX_QUESTION: usize = 65_536;
 /// Owner and group may connect to a UNIX socket.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -94,7 +98,7 @@ impl Listeners {
     }
 
     /// Answers requests until the process ends. The socket files are removed when the result is dropped.
-    pub(crate) fn serve(self, state: Arc<RuntimeState>) -> Result<SocketFiles> {
+    pub(crate) fn serve(self, state: Arc<RuntimeState>, sampling: Sampling) -> Result<SocketFiles> {
         if self.tcp.is_empty() && self.unix.is_empty() {
             return Ok(SocketFiles::default());
         }
@@ -109,7 +113,7 @@ impl Listeners {
             .name("listen".into())
             .spawn(move || {
                 yield_to_readers_and_others();
-                if let Err(error) = run_server(tcp, unix, state) {
+                if let Err(error) = run_server(tcp, unix, state, sampling) {
                     warn!("the listener of --listen has failed: {error:#}; accounting continues");
                 }
             })
@@ -154,6 +158,7 @@ fn run_server(
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
     state: Arc<RuntimeState>,
+    sampling: Sampling,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -161,11 +166,12 @@ fn run_server(
     let server = Arc::new(Server {
         metrics: Metrics::new(Arc::clone(&state)),
         state,
+        sampling: Arc::new(sampling),
     });
     runtime.block_on(async {
         for listener in tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let mut clients = Clients::new(&server);
+            let mut clients = Clients::new(&server, false);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -175,7 +181,7 @@ fn run_server(
         }
         for listener in unix {
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            let mut clients = Clients::new(&server);
+            let mut clients = Clients::new(&server, true);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -190,6 +196,8 @@ fn run_server(
 /// The clients of one address.
 struct Clients {
     server: Arc<Server>,
+    /// Of a UNIX socket: only its owner and group can connect.
+    are_local: bool,
     connected: Vec<Client>,
 }
 
@@ -209,9 +217,10 @@ impl Client {
 }
 
 impl Clients {
-    fn new(server: &Arc<Server>) -> Self {
+    fn new(server: &Arc<Server>, are_local: bool) -> Self {
         Self {
             server: Arc::clone(server),
+            are_local,
             connected: Vec::new(),
         }
     }
@@ -229,7 +238,12 @@ impl Clients {
         let last_request = Arc::new(Mutex::new(Instant::now()));
         self.connected.push(Client {
             last_request: Arc::clone(&last_request),
-            task: tokio::spawn(answer(Arc::clone(&self.server), stream, last_request)),
+            task: tokio::spawn(answer(
+                Arc::clone(&self.server),
+                self.are_local,
+                stream,
+                last_request,
+            )),
         });
     }
 
@@ -252,14 +266,25 @@ impl Clients {
     }
 }
 
-async fn answer<S>(server: Arc<Server>, stream: S, last_request: Arc<Mutex<Instant>>)
-where
+async fn answer<S>(
+    server: Arc<Server>,
+    is_local: bool,
+    stream: S,
+    last_request: Arc<Mutex<Instant>>,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(|request| {
         *last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let response = server.respond(&request);
-        async { Ok::<_, Infallible>(response) }
+        let server = Arc::clone(&server);
+        async move {
+            let response = if is_local && request.uri().path() == "/explain" {
+                server.explain(request).await
+            } else {
+                server.respond(&request)
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -272,6 +297,7 @@ where
 struct Server {
     state: Arc<RuntimeState>,
     metrics: Metrics,
+    sampling: Arc<Sampling>,
 }
 
 impl Server {
@@ -291,6 +317,28 @@ impl Server {
             },
             "/" => plain(StatusCode::OK, "acctd: /metrics /healthz /status\n"),
             _ => plain(StatusCode::NOT_FOUND, "acctd: /metrics /healthz /status\n"),
+        }
+    }
+
+    /// The body is a [`Question`]. The answer takes as long as it says, and a moment more.
+    async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = Limited::new(request.into_body(), MAX_QUESTION)
+            .collect()
+            .await;
+        let question = body.ok().map(Collected::to_bytes);
+        let question = question.and_then(|body| serde_json::from_slice::<Question>(&body).ok());
+        let Some(question) = question else {
+            return plain(StatusCode::BAD_REQUEST, "acctd: not a question\n");
+        };
+        let sampling = Arc::clone(&self.sampling);
+        // To its end, even if the client goes: then nothing stays switched on.
+        let answering = tokio::spawn(async move { sampling.answer(&question).await });
+        let answer = answering
+            .await
+            .unwrap_or_else(|panicked| Err(panicked.into()));
+        match answer.and_then(|report| Ok(serde_json::to_string(&report)?)) {
+            Ok(text) => of_type("application/json", format!("{text}\n")),
+            Err(error) => plain(StatusCode::CONFLICT, &format!("{error:#}\n")),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a running acctd reports: log, metrics, status, profile.
 
+pub(crate) mod client;
 pub mod http;
 pub mod logging;
 pub(crate) mod metrics;

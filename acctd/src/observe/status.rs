@@ -6,14 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::cli::commands::StatusArgs;
 use crate::config::listen_address::ListenAddress;
@@ -22,6 +15,7 @@ use crate::model::human::{bytes, thousands};
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
+use crate::observe::client;
 use crate::observe::state::{RuntimeState, Snapshot};
 
 /// The limit for an answer.
@@ -55,42 +49,7 @@ fn parse(answer: &str, address: &ListenAddress) -> Result<Status> {
 }
 
 fn answer_of(address: &ListenAddress) -> Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(async { tokio::time::timeout(TIMEOUT, connect(address)).await });
-    let answer = result.unwrap_or_else(|_late| bail!("no answer within {TIMEOUT:?}"));
-    answer.with_context(|| format!("cannot ask {address}"))
-}
-
-async fn connect(address: &ListenAddress) -> Result<String> {
-    let absent =
-        || "is acctd running, and with the same --listen? kill -USR1 makes it log its status";
-    match address {
-        ListenAddress::Tcp(address) => {
-            get(TcpStream::connect(address).await.with_context(absent)?).await
-        }
-        ListenAddress::Unix(path) => {
-            get(UnixStream::connect(path).await.with_context(absent)?).await
-        }
-    }
-}
-
-async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<String> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = Request::get("/status")
-        .header(HOST, "acctd")
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    connection.abort();
-    if status != StatusCode::OK {
-        bail!("it answers {status}");
-    }
-    Ok(String::from_utf8_lossy(&body).into_owned())
+    client::ask(address, "/status", None, TIMEOUT)
 }
 
 /// `/status`. Times are RFC 3339 in the zone of the files, counters are since the start.

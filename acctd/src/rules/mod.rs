@@ -9,6 +9,7 @@ mod compare;
 pub(crate) mod devices;
 pub(crate) mod doctor_table;
 pub(crate) mod external;
+pub(crate) mod interfaces;
 pub(crate) mod iptables;
 pub(crate) mod loaded;
 pub(crate) mod names;

@@ -1,12 +1,13 @@
 //! The kernel's own count beside NFLOG's: both are the nft counter's, and what they differ by has
 //! its name.
 //!
-//! All names of tests begin with `crosscheck_`: by that word they are run on another object.
+//! The names of tests begin with `crosscheck_`: by that word they are run on another object, but for those of `explain`.
 //!
 //! - `attaching`: both ways, what is left behind, devices that go away.
 //! - `beside_others`: programs and filters of somebody else on the same interface.
 //! - `counting`: complete rules, so all is `match`, whichever way the packets come.
 //! - `devices`: macvlan devices above the interface, and a shaper behind it.
+//! - `explain`: why a rule misses packets.
 //! - `frames`: crafted byte by byte, with all that a parser can get wrong.
 //! - `fuzz`: the same by chance.
 //! - `interfaces`: those that come late, go elsewhere and come back.
@@ -25,6 +26,7 @@ mod attaching;
 mod beside_others;
 mod counting;
 mod devices;
+mod explain;
 mod frames;
 mod fuzz;
 mod holes;
@@ -73,6 +75,7 @@ pub(crate) fn cases() -> Vec<Case> {
         holes::CASES,
         links::CASES,
         verdicts::CASES,
+        explain::CASES,
         room::CASES,
         attaching::CASES,
         permitted::CASES,

@@ -28,6 +28,7 @@ mod program {
 
     mod ip4;
     mod ip6;
+    mod sample;
     mod segments;
 
     use aya_ebpf::macros::classifier;

@@ -185,6 +185,7 @@ async fn answer(
                 continue;
             }
             Request::Release(_) | Request::Adopt(..) => unreachable!("all are bound"),
+            Request::StartCapture(_) | Request::EndCapture(_) => unreachable!("nobody asks"),
         };
         let mut accumulator = accumulator.lock().unwrap();
         let open_loss = accumulator.open_loss();

@@ -3,8 +3,9 @@
 use crate::config::Config;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::interface_facts::{BRIDGE_CALLS, InterfaceFacts};
+use crate::doctor::interface_facts::InterfaceFacts;
 use crate::rules::devices::patterns_overlap;
+use crate::rules::interfaces::BRIDGE_CALLS;
 use crate::rules::ruleset::condition::{Key, Test, Value};
 use crate::rules::ruleset::log_rule::LogRule;
 use crate::rules::ruleset::model::Hook;

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::causes::{Causes, Cure};
-use crate::doctor::facts::{Facts, Master};
+use crate::doctor::facts::Facts;
 use crate::doctor::finding::Severity;
 use crate::model::group::GroupConfig;
 use crate::model::prefix::Side;
 use crate::rules::devices::patterns_overlap;
+use crate::rules::interfaces::Master;
 use crate::rules::ruleset::condition::{Conditions, Key};
 use crate::rules::ruleset::log_rule::{LogRule, Nat, Ruleset};
 use crate::rules::ruleset::model::Hook;

@@ -184,6 +184,14 @@ fn condition(part: &[&str]) -> Option<Match> {
             let value = Value::Word(number.to_string());
             of(Key::Other("meta mark".into()), vec![value], is_negated)
         }
+        (protocol @ ("tcp" | "udp"), "--dport" | "--sport") if rest.len() <= 4 => {
+            let value = match argument.parse::<u16>() {
+                Ok(number) => Value::Word(number.to_string()),
+                Err(_range) => Value::Opaque(argument.to_owned()),
+            };
+            let key = format!("{protocol} {}", option.trim_start_matches('-'));
+            of(Key::Other(key), vec![value], is_negated)
+        }
         ("cpu", _) => {
             let value = Value::Word(argument.to_owned());
             of(Key::Spread, vec![value], is_negated)
@@ -271,7 +279,7 @@ mod tests {
                 "InInterface -i lan+",
                 "OutInterface ! -o lan0",
                 "Protocol -p tcp",
-                "Other(\"tcp\") -m tcp --dport 80",
+                "Other(\"tcp dport\") -m tcp --dport 80",
                 "State -m conntrack ! --ctstate NEW,INVALID",
                 "Limit -m limit --limit 5/sec",
                 "Other(\"set\") -m set ! --match-set x src",

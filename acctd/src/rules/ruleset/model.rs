@@ -76,6 +76,10 @@ impl Paths {
         Self(self.0 | other.0)
     }
 
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     pub(crate) fn are_within(self, others: Self) -> bool {
         self.0 & !others.0 == 0
     }

@@ -16,6 +16,7 @@ use super::maps::{
     ACCOUNTED, ACCTD_EPOCHS, DEBUG, Epoch, IP4_PREFIX_LENGTH, IP6_PREFIX_LENGTH, WIRE,
 };
 use super::packet::{self, Counted, Header, Reason, Version};
+use super::sample::sample;
 use super::{ip4, ip6, segments};
 
 /// Counts the packet. acctd adds the epochs' maps before it attaches the programs.
@@ -32,7 +33,11 @@ pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
         ..EpochKey::default()
     };
     match read(ctx, hook, side, &mut key.version) {
-        Ok((counted, header)) => count(ctx, epoch, place, key, &counted, header),
+        Ok((counted, header)) => {
+            if let Some(prefix) = count(ctx, epoch, place, key, &counted, header) {
+                sample(ctx, header, hook, place, &prefix);
+            }
+        }
         Err(reason) => count_reason(epoch, key, reason, frame_bytes(ctx)),
     }
     if DEBUG.load() != 0 {
@@ -61,6 +66,7 @@ fn read(
     Ok((counted, header))
 }
 
+/// Returns the prefix for which it is counted.
 #[inline(always)]
 fn count(
     ctx: &TcContext,
@@ -69,11 +75,11 @@ fn count(
     key: EpochKey,
     packet: &Counted,
     header: Header,
-) {
+) -> Option<EpochKey> {
     let bytes = packet.bytes.unwrap_or(0);
     if ACCOUNTED.load() & accounted_bit(key.version, key.side) == 0 {
         count_reason(epoch, key, reason::UNACCOUNTED, bytes);
-        return;
+        return None;
     }
     if packet.bytes.is_none() {
         count_reason(epoch, key, reason::WITHOUT_LENGTH, frame_bytes(ctx));
@@ -109,6 +115,7 @@ fn count(
     if let Some(more) = segments::beyond_the_first(ctx, header, key.version, bytes) {
         count_segments(epoch, &prefix, more);
     }
+    Some(prefix)
 }
 
 #[inline(always)]

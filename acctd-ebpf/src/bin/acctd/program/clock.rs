@@ -15,10 +15,12 @@ use super::maps::ACCTD_CLOCK;
 pub(super) struct Place {
     /// The slot of its epoch.
     pub(super) slot: u32,
+    /// Nanoseconds of Unix time.
+    pub(super) time: u64,
     /// Nanoseconds until that epoch's end.
     until_end: u64,
     /// NFLOG reports the same time stamp.
-    is_stamped: bool,
+    pub(super) is_stamped: bool,
 }
 
 impl Place {
@@ -64,6 +66,7 @@ pub(super) fn place(ctx: &TcContext, hook: Hook) -> Option<Place> {
     }
     Some(Place {
         slot,
+        time,
         until_end: end.saturating_sub(time),
         is_stamped,
     })
