@@ -275,7 +275,7 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__explain)
-            opts="-h --for --listen --check --json --help"
+            opts="-h --for --listen --check --trace --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

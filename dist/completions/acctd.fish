@@ -111,5 +111,6 @@ complete -c acctd -n "__fish_acctd_using_subcommand status" -s h -l help -d 'Pri
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l for -d 'How long to sample, at most 30s' -r
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l check -d 'Have nft check each command against the loaded rules, without loading it'
+complete -c acctd -n "__fish_acctd_using_subcommand explain" -l trace -d 'Have nft trace packets of the flows for two seconds, and show the rules that they meet (Linux 5.12)'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l json -d 'Print JSON: what both sides saw, by flow, and the causes'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'

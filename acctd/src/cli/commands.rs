@@ -264,6 +264,13 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub check: bool,
 
+    /// Have nft trace packets of the flows for two seconds, and show the rules that they meet (Linux 5.12).
+    ///
+    /// The rule that switches tracing on is in a table of its own, which is gone when this command ends, however
+    /// it ends.
+    #[arg(long)]
+    pub trace: bool,
+
     /// Print JSON: what both sides saw, by flow, and the causes.
     #[arg(long)]
     pub json: bool,

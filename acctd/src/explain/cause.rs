@@ -463,7 +463,7 @@ fn unknown(rule: &LogRule, situation: &Situation) -> Cause {
             rule.quote
         ),
         cure: Cure::Text(
-            "see which rules they meet: nft monitor trace; other programs may take them before the rules: tc filter show, bpftool net, ip -d link"
+            "see which rules they meet: acctd explain --trace; other programs may take them before the rules: tc filter show, bpftool net, ip -d link"
                 .into(),
         ),
     }

@@ -11,6 +11,7 @@ mod cure;
 mod gather;
 mod logged;
 mod situation;
+mod trace;
 mod view;
 
 use std::fmt;
@@ -79,6 +80,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         writeln!(out, "{}", summary(&report))?;
         for finding in &found {
             write!(out, "{finding}")?;
+            if args.trace {
+                write_trace(&mut out, finding)?;
+            }
             if args.check
                 && let Some(checked) = finding.cause.cure.check()
             {
@@ -93,6 +97,30 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(FOUND),
     })
+}
+
+/// The rules that a packet of the first flow meets.
+fn write_trace(out: &mut impl io::Write, finding: &Finding<'_>) -> Result<()> {
+    let mut flows = finding.flows.iter();
+    let passed = flows.find_map(|flow| match flow {
+        Flow::Passed(passed) => Some(*passed),
+        Flow::Logged(_) => None,
+    });
+    let Some(passed) = passed else {
+        return Ok(());
+    };
+    let lines = trace::trace(passed)?;
+    if lines.is_empty() {
+        writeln!(
+            out,
+            "  no packet of {} met a rule within two seconds",
+            passed.flow
+        )?;
+    }
+    for line in lines {
+        writeln!(out, "  met: {line}")?;
+    }
+    Ok(())
 }
 
 fn findings<'r>(report: &'r Report, situation: &Situation) -> Vec<Finding<'r>> {

@@ -1,4 +1,4 @@
-//! Runs `nft`, `iptables` and the like. Only the commands `rules` and `doctor` do this, never the daemon.
+//! Runs `nft`, `iptables` and the like. Only the commands `rules`, `doctor` and `explain` do this, never the daemon.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};
@@ -26,6 +26,17 @@ pub(crate) enum ExternalError {
     },
 }
 
+/// A command that finds `program` where the system's programs are, and whose output acctd can parse.
+pub(crate) fn command(program: &str) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new(program);
+    // No translations, no thousands separators.
+    command
+        .env("PATH", format!("{path}:{SBIN}"))
+        .env("LC_ALL", "C");
+    command
+}
+
 /// Runs `program` with `input` as its standard input. Returns its standard output.
 pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, ExternalError> {
     let failed = |source: io::Error| match source.kind() {
@@ -38,12 +49,8 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
             source,
         },
     };
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut child = Command::new(program)
+    let mut child = command(program)
         .args(args)
-        .env("PATH", format!("{path}:{SBIN}"))
-        // acctd parses the output: no translations, no thousands separators.
-        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -75,7 +75,7 @@ pub(crate) fn cases() -> Vec<Case> {
         holes::CASES,
         links::CASES,
         verdicts::CASES,
-        explain::CASES,
+        &explain::cases(),
         room::CASES,
         attaching::CASES,
         permitted::CASES,
