@@ -110,7 +110,15 @@ pub(super) fn of_passed(passed: &Passed, groups: &[Group], situation: &Situation
             ),
             cure: cure::in_a_filter_chain(rule),
         },
-        Barrier::None => unknown(rule, situation),
+        Barrier::None => {
+            let matches = rule.conditions.matches.iter().map(|it| &**it);
+            let spread: Vec<&Match> = matches.filter(|it| it.key == Key::Spread).collect();
+            if spread.is_empty() {
+                unknown(rule, situation)
+            } else {
+                limited(rule, &spread, passed)
+            }
+        }
     }
 }
 
@@ -179,6 +187,19 @@ fn is_of_the_other_end(found: &Match, view: &View<'_>) -> bool {
 fn past_the_rule(rule: &LogRule, view: &View<'_>, situation: &Situation) -> Option<Cause> {
     let is_routed_before = !matches!(rule.hook, Hook::Ingress | Hook::Prerouting | Hook::Output);
     let passed = view.passed;
+    let needed = rule.needed_snaplen(view.family);
+    if let Some(snaplen) = rule.snaplen.filter(|it| *it < needed) {
+        return Some(Cause {
+            id: "snaplen",
+            why: format!(
+                "{} copies {snaplen} bytes, less than the headers: acctd cannot decode them",
+                rule.quote
+            ),
+            cure: Cure::Text(format!(
+                "write 'snaplen {needed}' (--nflog-size {needed}) in the rule"
+            )),
+        });
+    }
     if !situation.ruleset.flowtables.is_empty()
         && view.paths.and(Paths::FORWARD) != Paths::NONE
         && is_offloaded(view, situation)
@@ -400,6 +421,7 @@ fn limited(rule: &LogRule, found: &[&Match], passed: &Passed) -> Cause {
     let id = match found.first().map(|it| &it.key) {
         Some(Key::Limit | Key::Excess) => "limit",
         Some(Key::State) => "state",
+        Some(Key::Spread) => "spread",
         Some(Key::Other(name)) if matches!(&**name, "meta skuid" | "owner" | "meta skgid") => {
             "owner"
         }

@@ -70,6 +70,13 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let report: Report = serde_json::from_str(&answer)
         .with_context(|| format!("{address} is not an acctd, or has another version"))?;
     let situation = gather::gather(&before)?;
+    let mut passed = report.passed.iter();
+    if let Some(absent) = passed.find(|it| situation.interface(&it.interface).is_none()) {
+        bail!(
+            "{}, which acctd cross-checks, is not in this network namespace: run acctd explain in acctd's (nsenter --net)",
+            absent.interface
+        );
+    }
     let found = findings(&report, &situation);
     let mut out = io::stdout().lock();
     if args.json {

@@ -9,7 +9,6 @@ use crate::model::group::GroupConfig;
 use crate::model::prefix::Family;
 use crate::nflog::socket::copy_range;
 use crate::rules::ruleset::log_rule::{LogRule, Ruleset};
-use crate::rules::ruleset::model::Hook;
 
 /// With smaller batches, acctd wakes up too often to be cheap.
 const SMALL_THRESHOLD: u32 = 10;
@@ -184,19 +183,14 @@ fn no_rule(group: &GroupConfig, facts: &Facts, ruleset: &Ruleset, causes: &mut C
 fn wrong_settings(group: &GroupConfig, rule: &LogRule, causes: &mut Causes) {
     let family = group.prefix_length.family();
     let version = family.version();
-    let link_layer = match rule.hook {
-        // On ingress the payload begins with the IP header.
-        Hook::Egress => 14,
-        _ => 0,
-    };
-    let needed = family.header_length() + link_layer;
+    let needed = rule.needed_snaplen(family);
     let size = Cure::Text(format!(
         "write 'snaplen {needed}' (--nflog-size {needed}) in the rule"
     ));
     let mut add = |severity, id, what: String, cure: Cure| {
         causes.add((severity, id), group, Some(rule), what, cure);
     };
-    if let Some(snaplen) = rule.snaplen.filter(|it| (*it as usize) < needed) {
+    if let Some(snaplen) = rule.snaplen.filter(|it| *it < needed) {
         add(
             Severity::Error,
             "snaplen-too-small",

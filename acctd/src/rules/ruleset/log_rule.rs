@@ -118,6 +118,19 @@ impl LogRule {
         }
     }
 
+    /// The least bytes to copy, so that acctd sees an IP header.
+    pub(crate) fn needed_snaplen(&self, family: Family) -> u32 {
+        let header = match family {
+            Family::Ip4 => 20,
+            Family::Ip6 => 40,
+        };
+        match self.hook {
+            // An Ethernet header comes first. On ingress the payload begins with the IP header.
+            Hook::Egress => header + 14,
+            _ => header,
+        }
+    }
+
     /// The rule's condition that no packet matches.
     pub(crate) fn impossible_condition(&self) -> Option<&Match> {
         let matches = self.conditions.matches.iter();

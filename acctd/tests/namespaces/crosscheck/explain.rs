@@ -266,6 +266,20 @@ fn trace() -> Result<()> {
     ensure!(text.contains(met), "{text}");
     ensure!(!has_table()?);
 
+    // From elsewhere, where the interface and the rules are not.
+    let mut elsewhere: Command = rig.wire.command(rig.acctd_path());
+    elsewhere.args(["explain", "--for=1s", "--listen", &socket]);
+    let mut asking = Process::spawn(elsewhere.stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    while asking.try_wait()?.is_none() {
+        rig.send_frames(&frames)?;
+    }
+    let stderr = asking.child().stderr.take().context("stderr is a pipe")?;
+    let text = std::io::read_to_string(stderr)?;
+    ensure!(
+        text.contains("lan0, which acctd cross-checks, is not in this network namespace"),
+        "{text}"
+    );
+
     let asking = start()?;
     wait_until("packets are traced", || {
         rig.send_frames(&frames)?;

@@ -1,5 +1,4 @@
-//! Rules with a hole as real networks have them: fourteen that everybody meets, and six that the causes were not written
-//! for.
+//! Rules with a hole as real networks have them: fourteen that everybody meets, and others.
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::craft::{Ethernet, Ipv4, Ipv6, VlanTag};
@@ -43,6 +42,8 @@ pub(crate) const CASES: &[Case] = &[
     (Needs::Root, "explain_a_rule_for_a_set_of_addresses", set),
     (Needs::Root, "explain_a_ttl_that_ends", ttl),
     (Needs::Root, "explain_a_return_before_the_rule", returned),
+    (Needs::Root, "explain_a_snaplen_too_small", snaplen),
+    (Needs::Root, "explain_half_of_a_spread", spread),
     (Needs::Root, "explain_ports_of_iptables", iptables_ports),
 ];
 
@@ -375,6 +376,31 @@ fn returned() -> Result<()> {
                 iifname lan0 jump accounted; }; }",
         "returned-before",
     )
+}
+
+fn snaplen() -> Result<()> {
+    ensure_all_missed(
+        "table inet rig { chain prerouting { type filter hook prerouting priority raw
+            log group 5 snaplen 19; }; }",
+        "snaplen",
+    )
+}
+
+/// Every other packet goes to a chain that does not log.
+fn spread() -> Result<()> {
+    let router = Router::new(
+        "table inet rig {
+            chain first { log group 5 snaplen 20; }
+            chain second { counter; }
+            chain prerouting { type filter hook prerouting priority raw
+                numgen inc mod 2 vmap { 0 : jump first, 1 : jump second }; }; }",
+    )?;
+    let rig = &router.rig;
+    let frames = [udp(rig, 2, WANTED)];
+    let explained = explain(rig, &SOURCE, &[], || rig.send_frames(&frames).map(drop))?;
+    explained.ensure_cause("10.1.0.2", "spread")?;
+    ensure!(explained.passed("10.1.0.2", "by_both") > 0);
+    Ok(())
 }
 
 fn iptables_ports() -> Result<()> {
