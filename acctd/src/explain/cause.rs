@@ -84,7 +84,7 @@ pub(super) fn of_passed(passed: &Passed, groups: &[Group], situation: &Situation
         return without_a_rule(&view, &numbers, &others, situation);
     };
     if barrier.is_uncertain()
-        && let Some(cause) = past_the_rule(rule, &view, situation)
+        && let Some(cause) = past_the_rule(rule, &barrier, &view, situation)
     {
         return cause;
     }
@@ -184,7 +184,12 @@ fn is_of_the_other_end(found: &Match, view: &View<'_>) -> bool {
 }
 
 /// What takes packets past a rule, or discards them before it, without a rule's help.
-fn past_the_rule(rule: &LogRule, view: &View<'_>, situation: &Situation) -> Option<Cause> {
+fn past_the_rule(
+    rule: &LogRule,
+    barrier: &Barrier<'_>,
+    view: &View<'_>,
+    situation: &Situation,
+) -> Option<Cause> {
     let is_routed_before = !matches!(rule.hook, Hook::Ingress | Hook::Prerouting | Hook::Output);
     let passed = view.passed;
     let needed = rule.needed_snaplen(view.family);
@@ -203,6 +208,7 @@ fn past_the_rule(rule: &LogRule, view: &View<'_>, situation: &Situation) -> Opti
     if !situation.ruleset.flowtables.is_empty()
         && view.paths.and(Paths::FORWARD) != Paths::NONE
         && is_offloaded(view, situation)
+            .unwrap_or(passed.by_both > 0 && matches!(barrier, Barrier::None))
     {
         return Some(Cause {
             id: "flowtable",
@@ -271,12 +277,11 @@ fn past_the_rule(rule: &LogRule, view: &View<'_>, situation: &Situation) -> Opti
     None
 }
 
-/// Whether connection tracking has the flow as offloaded. A flow that it does not know any more is taken for one if a
-/// rule saw some of its packets.
-fn is_offloaded(view: &View<'_>, situation: &Situation) -> bool {
+/// Whether connection tracking has the flow as offloaded; `None` if the flow has ended meanwhile.
+fn is_offloaded(view: &View<'_>, situation: &Situation) -> Option<bool> {
     let flow = &view.passed.flow;
     let Some([source_port, dest_port]) = flow.ports else {
-        return false;
+        return Some(false);
     };
     let words = |source: IpAddr, dest: IpAddr, ports: [u16; 2]| {
         [
@@ -293,10 +298,12 @@ fn is_offloaded(view: &View<'_>, situation: &Situation) -> bool {
         wanted.iter().all(|it| words.contains(&it.as_str()))
     };
     let mut lines = situation.connections.lines();
-    match lines.find(|line| has_all(line, &there) || has_all(line, &back)) {
-        Some(line) => line.contains("OFFLOAD"),
-        None => view.passed.by_both > 0,
+    let line = lines.find(|line| has_all(line, &there) || has_all(line, &back))?;
+    if line.contains("OFFLOAD") {
+        return Some(true);
     }
+    // A connection that ends leaves the flowtable.
+    line.contains("ESTABLISHED").then_some(false)
 }
 
 fn without_a_rule(
