@@ -34,8 +34,8 @@ pub(super) fn account(ctx: &TcContext, hook: Hook, side: Side) {
     };
     match read(ctx, hook, side, &mut key.version) {
         Ok((counted, header)) => {
-            if let Some(prefix) = count(ctx, epoch, place, key, &counted, header) {
-                sample(ctx, header, hook, place, &prefix);
+            if count(ctx, epoch, place, key, &counted, header) {
+                sample(ctx, header, hook, place, &key);
             }
         }
         Err(reason) => count_reason(epoch, key, reason, frame_bytes(ctx)),
@@ -66,7 +66,7 @@ fn read(
     Ok((counted, header))
 }
 
-/// Returns the prefix for which it is counted.
+/// Returns whether it is counted for a prefix.
 #[inline(always)]
 fn count(
     ctx: &TcContext,
@@ -75,11 +75,11 @@ fn count(
     key: EpochKey,
     packet: &Counted,
     header: Header,
-) -> Option<EpochKey> {
+) -> bool {
     let bytes = packet.bytes.unwrap_or(0);
     if ACCOUNTED.load() & accounted_bit(key.version, key.side) == 0 {
         count_reason(epoch, key, reason::UNACCOUNTED, bytes);
-        return None;
+        return false;
     }
     if packet.bytes.is_none() {
         count_reason(epoch, key, reason::WITHOUT_LENGTH, frame_bytes(ctx));
@@ -115,7 +115,7 @@ fn count(
     if let Some(more) = segments::beyond_the_first(ctx, header, key.version, bytes) {
         count_segments(epoch, &prefix, more);
     }
-    Some(prefix)
+    true
 }
 
 #[inline(always)]

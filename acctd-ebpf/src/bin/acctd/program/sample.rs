@@ -1,6 +1,6 @@
 //! Packets for `acctd explain`, while it asks for them (`acctd_common::sample`).
 
-use acctd_common::contract::EpochKey;
+use acctd_common::contract::{EpochKey, SIDE_SOURCE};
 use acctd_common::sample::{
     ASKED_BITS, AskedKey, EGRESS, HEADER_BYTES, MAX_ASKED, RING_BYTES, STAMPED, Sample, Sampling,
     WINDOW_NANOS, Window,
@@ -37,34 +37,25 @@ static mut ACCTD_SAMPLING: Sampling = Sampling {
 const SIDE_SHIFT: u32 = 8;
 const FLAGS_SHIFT: u32 = 16;
 
-/// Samples the packet if it is asked for.
+/// Samples the packet if it is asked for. `key` has its version and side.
 #[inline(always)]
-pub(super) fn sample(ctx: &TcContext, at: Header, hook: Hook, place: Place, prefix: &EpochKey) {
+pub(super) fn sample(ctx: &TcContext, at: Header, hook: Hook, place: Place, key: &EpochKey) {
     // SAFETY: acctd changes it while programs run, so it is read once, and whole.
     if unsafe { (&raw const ACCTD_SAMPLING.limit).read_volatile() } == 0 {
-        return;
-    }
-    let key = AskedKey {
-        version: prefix.version,
-        side: prefix.side,
-        padding: [0; 2],
-        address: prefix.address,
-    };
-    if ACCTD_ASKED.get(&Key::new(ASKED_BITS + 128, key)).is_none() {
         return;
     }
     let flags = match hook {
         Hook::Ingress => 0,
         Hook::Egress => EGRESS,
     } | if place.is_stamped { STAMPED } else { 0 };
-    let packed = u32::from(prefix.version)
-        | u32::from(prefix.side) << SIDE_SHIFT
+    let packed = u32::from(key.version)
+        | u32::from(key.side) << SIDE_SHIFT
         | u32::from(flags) << FLAGS_SHIFT;
     // SAFETY: the kernel's descriptor, as it gave it to the program.
     unsafe { acctd_sample(ctx.skb.skb, at.start, at.offset, place.time, packed) };
 }
 
-/// Puts the packet into the ring buffer, unless its window is full. A global function, as `acctd_find_fragment` of
+/// Puts the packet into the ring buffer, unless nobody asks for its address or its window is full. A global function, as `acctd_find_fragment` of
 /// IPv6.
 ///
 /// # Safety
@@ -81,7 +72,9 @@ unsafe extern "C" fn acctd_sample(
 ) -> u64 {
     const WORD: usize = 4;
     let [version, side, flags, _] = packed.to_le_bytes();
-    if !has_room(flags & EGRESS != 0, time) {
+    let ctx = TcContext::new(skb);
+    let at = Header { start, offset };
+    if !is_asked_for(&ctx, at, version, side) || !has_room(flags & EGRESS != 0, time) {
         return 0;
     }
     let Some(mut entry) = ACCTD_SAMPLES.reserve(0) else {
@@ -110,8 +103,6 @@ unsafe extern "C" fn acctd_sample(
         (&raw mut (*sample).side).write(side);
         (&raw mut (*sample).padding).write(0);
     }
-    let ctx = TcContext::new(skb);
-    let at = Header { start, offset };
     let mut n_read = 0;
     let mut is_over = false;
     for word in 0..HEADER_BYTES / WORD {
@@ -136,6 +127,31 @@ unsafe extern "C" fn acctd_sample(
     unsafe { (&raw mut (*sample).header_bytes).write(n_read) };
     entry.submit(0);
     0
+}
+
+/// The prefix to which it is accounted may be shorter than what is asked for, so this reads the address again.
+#[inline(always)]
+fn is_asked_for(ctx: &TcContext, at: Header, version: u8, side: u8) -> bool {
+    let mut key = AskedKey {
+        version,
+        side,
+        padding: [0; 2],
+        address: [0; 16],
+    };
+    if version == 4 {
+        let address = if side == SIDE_SOURCE { 12 } else { 16 };
+        let Some(address) = at.load::<[u8; 4]>(ctx, address) else {
+            return false;
+        };
+        key.address[..4].copy_from_slice(&address);
+    } else {
+        let address = if side == SIDE_SOURCE { 8 } else { 24 };
+        let Some(address) = at.load(ctx, address) else {
+            return false;
+        };
+        key.address = address;
+    }
+    ACCTD_ASKED.get(&Key::new(ASKED_BITS + 128, key)).is_some()
 }
 
 /// Whether the hook's window has room, of which the packet then takes some. Other CPUs may do so at the same time, so

@@ -97,7 +97,7 @@ fn other_family() -> Result<()> {
         Ethernet::to(rig.veth.near_mac).frame(&packet.packet()),
     ];
     let flags = ["-ip4-src-group=5", "-ip6-src-group=7", "-crosscheck=lan0"];
-    let explained = explain(rig, &flags, &["10.1.0.1", "2001:db8:1::/64"], || {
+    let explained = explain(rig, &flags, &["10.1.0.1", "2001:db8:1::1"], || {
         rig.send_frames(&frames).map(drop)
     })?;
     explained.ensure_hole("10.1.0.1", "2001:db8:1::1", "no-rule")
