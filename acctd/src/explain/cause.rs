@@ -6,9 +6,10 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use super::barrier::{Barrier, barrier};
 use super::cure::{self, Cure};
 use super::situation::Situation;
-use super::view::{Answer, View};
+use super::view::View;
 use crate::rules::ruleset::condition::{Key, Match};
 use crate::rules::ruleset::log_rule::{LogRule, Obstacle};
 use crate::rules::ruleset::model::{Hook, Paths, Verdict};
@@ -19,45 +20,6 @@ pub(super) struct Cause {
     pub(super) id: &'static str,
     pub(super) why: String,
     pub(super) cure: Cure,
-}
-
-/// What keeps a flow from a rule, by how close to the rule the flow comes.
-#[derive(Clone, Debug)]
-enum Barrier<'a> {
-    Bridge,
-    Hook,
-    /// No packet matches it.
-    Never(&'a Match),
-    Condition(&'a Match),
-    Verdict(&'a Obstacle),
-    Mark(&'a Match),
-    /// Conditions of which nothing is known.
-    Unknown(Vec<&'a Match>),
-    Nat,
-    MaybeVerdict(&'a Obstacle),
-    None,
-}
-
-impl Barrier<'_> {
-    fn closeness(&self) -> u8 {
-        match self {
-            Self::Bridge => 0,
-            Self::Hook => 1,
-            Self::Never(_) => 2,
-            Self::Condition(_) => 3,
-            Self::Verdict(_) => 4,
-            Self::Mark(_) => 5,
-            Self::Unknown(_) => 6,
-            Self::Nat => 7,
-            Self::MaybeVerdict(_) => 8,
-            Self::None => 9,
-        }
-    }
-
-    /// The rule may have logged the flow, as far as is known.
-    fn is_uncertain(&self) -> bool {
-        self.closeness() > 5
-    }
 }
 
 /// Why the flow was seen by TC alone.
@@ -100,7 +62,8 @@ pub(super) fn of_passed(passed: &Passed, groups: &[Group], situation: &Situation
             ),
             cure: cure::without(rule, &[found]),
         },
-        Barrier::Verdict(obstacle) | Barrier::MaybeVerdict(obstacle) => stopped(rule, obstacle),
+        Barrier::Verdict(obstacle) => stopped(rule, obstacle, &[]),
+        Barrier::MaybeVerdict(obstacle, unknown) => stopped(rule, obstacle, &unknown),
         Barrier::Unknown(found) => limited(rule, &found, passed),
         Barrier::Nat => Cause {
             id: "nat-chain",
@@ -119,67 +82,6 @@ pub(super) fn of_passed(passed: &Passed, groups: &[Group], situation: &Situation
                 limited(rule, &spread, passed)
             }
         }
-    }
-}
-
-fn barrier<'r>(rule: &'r LogRule, view: &View<'_>) -> Barrier<'r> {
-    if rule.is_bridge && view.bridge.is_none() {
-        return Barrier::Bridge;
-    }
-    if rule.hook.paths().and(view.paths) == Paths::NONE {
-        return Barrier::Hook;
-    }
-    if let Some(found) = rule.impossible_condition() {
-        return Barrier::Never(found);
-    }
-    let conditions = || rule.conditions.matches.iter().map(|it| &**it);
-    let first = |wanted: Answer| conditions().find(|it| view.matches(it, rule) == wanted);
-    if let Some(found) = first(Answer::No) {
-        return Barrier::Condition(found);
-    }
-    let answers = |obstacle: &Obstacle| -> Vec<Answer> {
-        let matches = obstacle.conditions.matches.iter();
-        matches.map(|it| view.matches(it, rule)).collect()
-    };
-    // A verdict on a hook that is only on another path is passed by others.
-    let obstacles = rule.obstacles.iter().filter(|it| {
-        it.conditions.families.contains(view.family) && it.paths.and(view.paths) != Paths::NONE
-    });
-    let obstacles: Vec<(&Obstacle, Vec<Answer>)> = obstacles.map(|it| (it, answers(it))).collect();
-    let surely = obstacles
-        .iter()
-        .find(|(_, answers)| answers.iter().all(|it| *it == Answer::Yes));
-    if let Some((obstacle, _)) = surely {
-        return Barrier::Verdict(obstacle);
-    }
-    if let Some(found) = first(Answer::ProbablyNot) {
-        return Barrier::Mark(found);
-    }
-    let unknown: Vec<&Match> = conditions()
-        .filter(|it| view.matches(it, rule) == Answer::Unknown)
-        .filter(|it| !is_of_the_other_end(it, view) && it.key != Key::Spread)
-        .collect();
-    if !unknown.is_empty() {
-        return Barrier::Unknown(unknown);
-    }
-    if rule.is_nat {
-        return Barrier::Nat;
-    }
-    let possible = obstacles
-        .iter()
-        .find(|(_, answers)| !answers.contains(&Answer::No));
-    match possible {
-        Some((obstacle, _)) => Barrier::MaybeVerdict(obstacle),
-        None => Barrier::None,
-    }
-}
-
-/// A condition on the interface that the flow has at its other end, which is not known.
-fn is_of_the_other_end(found: &Match, view: &View<'_>) -> bool {
-    match found.key {
-        Key::InInterface => view.passed.is_egress,
-        Key::OutInterface => !view.passed.is_egress,
-        _ => false,
     }
 }
 
@@ -447,7 +349,8 @@ fn limited(rule: &LogRule, found: &[&Match], passed: &Passed) -> Cause {
     }
 }
 
-fn stopped(rule: &LogRule, obstacle: &Obstacle) -> Cause {
+/// `unknown` are the verdict's conditions of which nothing is known.
+fn stopped(rule: &LogRule, obstacle: &Obstacle, unknown: &[&Match]) -> Cause {
     let verb = match obstacle.verdict {
         Verdict::Accept => "accepts",
         Verdict::Drop => "drops",
@@ -467,10 +370,20 @@ fn stopped(rule: &LogRule, obstacle: &Obstacle) -> Cause {
             Verdict::Return => "returned-before",
             Verdict::Queue | Verdict::Unknown => "verdict-before",
         },
-        why: format!(
-            "{} {verb} them before they reach {}{place}",
-            obstacle.quote, rule.quote
-        ),
+        why: if unknown.is_empty() {
+            format!(
+                "{} {verb} them before they reach {}{place}",
+                obstacle.quote, rule.quote
+            )
+        } else {
+            let texts: Vec<&str> = unknown.iter().map(|it| it.text.as_str()).collect();
+            format!(
+                "{} {verb} them before they reach {}{place}, if they match '{}', which acctd cannot see",
+                obstacle.quote,
+                rule.quote,
+                texts.join(" ")
+            )
+        },
         cure: cure::before(rule, obstacle),
     }
 }

@@ -6,6 +6,7 @@
 //!  rules, interfaces, counters ─► situation ┘
 //! ```
 
+mod barrier;
 mod cause;
 mod cure;
 mod gather;

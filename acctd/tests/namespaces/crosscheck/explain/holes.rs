@@ -42,6 +42,11 @@ pub(crate) const CASES: &[Case] = &[
     (Needs::Root, "explain_a_rule_for_a_set_of_addresses", set),
     (Needs::Root, "explain_a_ttl_that_ends", ttl),
     (Needs::Root, "explain_a_return_before_the_rule", returned),
+    (
+        Needs::Root,
+        "explain_an_accept_of_established_connections",
+        established,
+    ),
     (Needs::Root, "explain_a_snaplen_too_small", snaplen),
     (Needs::Root, "explain_half_of_a_spread", spread),
     (Needs::Root, "explain_ports_of_iptables", iptables_ports),
@@ -376,6 +381,30 @@ fn returned() -> Result<()> {
                 iifname lan0 jump accounted; }; }",
         "returned-before",
     )
+}
+
+/// As firewalls have it: what is established is accepted first.
+fn established() -> Result<()> {
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    add_address(&rig.router, "lan0", "10.9.0.1/24")?;
+    add_address(&rig.wire, "wire0", "10.9.0.2/24")?;
+    rig.rules(
+        "table inet rig { chain input { type filter hook input priority 0
+            ct state invalid drop
+            ct state { established, related } accept
+            tcp dport 22 accept
+            log group 5 snaplen 20; }; }",
+    )?;
+    let explained = explain(&rig, &SOURCE, &["10.9.0.2"], || {
+        ping(&rig.wire, &["-c", "5", "-i", "0.05", "10.9.0.1"])
+    })?;
+    explained.ensure_cause("10.9.0.2", "accepted-before")?;
+    let cause = explained.json["causes"][0]["cause"].as_str();
+    ensure!(
+        cause.is_some_and(|it| it.contains("established") && it.contains("if they match")),
+        "{cause:?}"
+    );
+    Ok(())
 }
 
 fn snaplen() -> Result<()> {
