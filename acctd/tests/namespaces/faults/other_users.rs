@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Signal, getpriority_process};
 use testkit::netns::Privilege;
 
 use super::privilege::{
@@ -155,13 +155,14 @@ fn an_ordinary_user_counts() -> Result<()> {
     let rig = Rig::with_privilege(Privilege::Root)?;
     rig.rules(LOG_AND_DROP)?;
     set_mode(rig.scratch(), 0o777)?;
+    let as_it_is = format!("-priority={}", getpriority_process(None)?);
     let mut n_sent = 0;
     for (capabilities, more, expected) in [
         // The buffer beyond net.core.rmem_max comes with CAP_NET_ADMIN, the priority does not.
         ("+net_admin", "-priority=-19", &[NO_PRIORITY][..]),
         // As the warning says.
         ("+net_admin,+sys_nice", "-priority=-19", &[]),
-        ("+net_admin", "-priority=0", &[]),
+        ("+net_admin", &as_it_is, &[]),
     ] {
         let mut command = as_nobody_with(&rig, capabilities)?;
         command
