@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -214,9 +215,9 @@ fn parse_live(text: &str) -> Result<Duration, String> {
     Ok(length)
 }
 
-/// The flags of `acctd status`.
+/// The running acctd that a command asks.
 #[derive(Clone, Debug, clap::Args)]
-pub struct StatusArgs {
+pub struct AskedArgs {
     /// Where acctd listens: the value of its flag --listen; if that is a list, the first address.
     #[arg(
         long,
@@ -227,6 +228,22 @@ pub struct StatusArgs {
         default_value = "unix:/run/acctd/acctd.sock"
     )]
     pub listen: Vec<ListenAddress>,
+}
+
+impl AskedArgs {
+    /// Its address; an error if `--listen` is empty.
+    pub(crate) fn address(&self) -> anyhow::Result<&ListenAddress> {
+        let first = self.listen.first();
+        first.context("no address of an acctd: give --listen")
+    }
+}
+
+/// The flags of `acctd status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    /// The acctd to ask.
+    #[command(flatten)]
+    pub asked: AskedArgs,
 
     /// Print the JSON that acctd answers with.
     #[arg(long)]
@@ -249,16 +266,9 @@ pub struct ExplainArgs {
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = parse_sample)]
     pub length: Duration,
 
-    /// Where acctd listens: the value of its flag --listen; if that is a list, the first address.
-    #[arg(
-        long,
-        env = "ACCTD_LISTEN",
-        hide_env = true,
-        value_name = "ADDR",
-        value_delimiter = ',',
-        default_value = "unix:/run/acctd/acctd.sock"
-    )]
-    pub listen: Vec<ListenAddress>,
+    /// The acctd to ask.
+    #[command(flatten)]
+    pub asked: AskedArgs,
 
     /// Have nft check each command against the loaded rules, without loading it.
     #[arg(long)]
@@ -266,8 +276,7 @@ pub struct ExplainArgs {
 
     /// Have nft trace packets of the flows for two seconds, and show the rules that they meet (Linux 5.12).
     ///
-    /// The rule that switches tracing on is in a table of its own, which is gone when this command ends, however
-    /// it ends.
+    /// For this, acctd loads a table with a rule. When the command ends or is killed, the kernel removes the table.
     #[arg(long)]
     pub trace: bool,
 

@@ -115,7 +115,7 @@ pub(crate) fn window_of(time: UnixNanos) -> i64 {
 }
 
 /// The address on this side. `header` has at least the family's header length.
-pub(crate) fn address(family: Family, side: Side, header: &[u8]) -> IpAddr {
+fn address(family: Family, side: Side, header: &[u8]) -> IpAddr {
     match family {
         Family::Ip4 => {
             let at = match side {

@@ -2,6 +2,7 @@
 //! Unknown attributes are skipped: filters of any kind may exist, and of most only the header matters.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
@@ -256,12 +257,21 @@ fn request_on<T>(
 
 /// `None` if there is no interface of this name.
 pub(crate) fn index_of(interface: &str) -> Option<u32> {
-    let any = rustix::net::socket_with(
+    rustix::net::netdevice::name_to_index(&any_socket()?, interface).ok()
+}
+
+/// `None` if there is no interface of this index.
+pub(crate) fn name_of(index: u32) -> Option<String> {
+    let name = rustix::net::netdevice::index_to_name_inlined(&any_socket()?, index).ok()?;
+    Some(name.as_str().to_owned())
+}
+
+fn any_socket() -> Option<OwnedFd> {
+    let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
-    )
-    .ok()?;
-    rustix::net::netdevice::name_to_index(&any, interface).ok()
+    );
+    socket.ok()
 }

@@ -351,18 +351,7 @@ fn limited(rule: &LogRule, found: &[&Match], passed: &Passed) -> Cause {
 
 /// `unknown` are the verdict's conditions of which nothing is known.
 fn stopped(rule: &LogRule, obstacle: &Obstacle, unknown: &[&Match]) -> Cause {
-    let verb = match obstacle.verdict {
-        Verdict::Accept => "accepts",
-        Verdict::Drop => "drops",
-        Verdict::Reject => "rejects",
-        Verdict::Queue => "queues",
-        Verdict::Return => "returns",
-        Verdict::Unknown => "has an unknown action for",
-    };
-    let place = match obstacle.earlier_base {
-        Some((hook, priority)) => format!(", on {} at priority {priority}", hook.name()),
-        None => String::new(),
-    };
+    let (verb, place) = (obstacle.verb(), obstacle.place());
     Cause {
         id: match obstacle.verdict {
             Verdict::Accept => "accepted-before",

@@ -9,6 +9,9 @@ use crate::rules::ruleset::condition::{Key, Match};
 use crate::rules::ruleset::log_rule::{LogRule, Obstacle};
 use crate::rules::ruleset::model::Place;
 
+/// The priority of the chains that `acctd rules` loads.
+const OWN_PRIORITY: i64 = -300;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cure {
     /// Commands of nft, which take effect together.
@@ -147,9 +150,16 @@ pub(super) fn on_hook(rule: &LogRule, view: &View<'_>) -> Cure {
     let log = log(rule, rule.group);
     let text = words(family(rule).into_iter().chain([restriction.as_str(), &log]));
     Cure::Nft(vec![
-        format!("add chain {table} acctd_{hook} {{ type filter hook {hook} priority -300 ; }}"),
+        add_chain(table, hook),
         format!("add rule {table} acctd_{hook} {text}"),
     ])
+}
+
+/// At the priority of the chains that `acctd rules` loads.
+fn add_chain(table: &str, hook: &str) -> String {
+    format!(
+        "add chain {table} acctd_{hook} {{ type filter hook {hook} priority {OWN_PRIORITY} ; }}"
+    )
 }
 
 /// The same rule in a chain of type filter.
@@ -159,7 +169,7 @@ pub(super) fn in_a_filter_chain(rule: &LogRule) -> Cure {
     };
     let hook = rule.hook.name();
     let mut commands = vec![
-        format!("add chain {table} acctd_{hook} {{ type filter hook {hook} priority -300 ; }}"),
+        add_chain(table, hook),
         format!("add rule {table} acctd_{hook} {}", rule.quote.text),
     ];
     let handle = rule.quote.handle;
@@ -169,8 +179,6 @@ pub(super) fn in_a_filter_chain(rule: &LogRule) -> Cure {
 
 /// Moves the rule in front of the verdict, if they are in one chain.
 pub(super) fn before(rule: &LogRule, obstacle: &Obstacle) -> Cure {
-    /// The priority of the chains that `acctd rules` loads.
-    const OWN_PRIORITY: i64 = -300;
     if let (Place::Nft(table, chain), Some(handle)) = (&*rule.quote.place, rule.quote.handle)
         && obstacle.quote.place == rule.quote.place
         && obstacle.earlier_base.is_none()
@@ -226,13 +234,11 @@ pub(super) fn of_the_other_family(rule: &LogRule, group: u16, wanted: Family) ->
 
 /// Removes the rule.
 pub(super) fn removal(rule: &LogRule) -> Cure {
-    match (&*rule.quote.place, rule.quote.handle) {
-        (Place::Nft(table, chain), Some(handle)) => {
-            Cure::Nft(vec![format!("delete rule {table} {chain} handle {handle}")])
-        }
-        _ => rule.quote.removal().map_or_else(
-            || Cure::Text("remove one of the rules".into()),
-            |command| Cure::Shell(vec![command]),
-        ),
+    let Some(command) = rule.quote.removal() else {
+        return Cure::Text("remove one of the rules".into());
+    };
+    match command.strip_prefix("nft ") {
+        Some(command) => Cure::Nft(vec![command.to_owned()]),
+        None => Cure::Shell(vec![command]),
     }
 }

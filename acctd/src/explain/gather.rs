@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 
 use super::situation::Situation;
-use crate::crosscheck::tc_netlink::index_of;
+use crate::crosscheck::tc_netlink::name_of;
 use crate::crosscheck::vlans;
-use crate::rules::interfaces::{self, Interface};
+use crate::rules::interfaces;
 use crate::rules::loaded;
 
 /// The stack's counters, as nstat(8) names them.
@@ -40,15 +40,21 @@ pub(super) fn gather(before: &Counters) -> Result<Situation> {
         let more = value.saturating_sub(before.get(&name).copied().unwrap_or(0));
         (name, more)
     });
-    let all = interfaces::read();
+    let ruleset =
+        ruleset.map_err(|error| anyhow!("cannot read the rules: {error}; run it as root"))?;
+    // A router has many connections, and only those in a flowtable matter.
+    let connections = if ruleset.flowtables.is_empty() {
+        String::new()
+    } else {
+        fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap_or_default()
+    };
     Ok(Situation {
-        ruleset: ruleset
-            .map_err(|error| anyhow!("cannot read the rules: {error}; run it as root"))?,
-        vlans: vlan_devices(&all),
-        interfaces: all,
+        ruleset,
+        vlans: vlan_devices(),
+        interfaces: interfaces::read(),
         forwarding: interfaces::forwarding(),
         bridged_families: interfaces::bridged_families(),
-        connections: fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap_or_default(),
+        connections,
         discarded: discarded.filter(|(_, more)| *more > 0).collect(),
     })
 }
@@ -80,16 +86,11 @@ pub(super) fn counters() -> Counters {
     all
 }
 
-fn vlan_devices(interfaces: &[Interface]) -> Vec<(String, u16, String)> {
-    let by_index = |index: u32| {
-        let mut all = interfaces.iter();
-        all.find(|it| index_of(&it.name) == Some(index))
-            .map(|it| it.name.clone())
-    };
+fn vlan_devices() -> Vec<(String, u16, String)> {
     let devices = vlans::read().unwrap_or_default().into_iter();
     let devices = devices.filter_map(|(key, device)| {
         let vlan = u16::try_from(key.vlan).ok()?;
-        Some((by_index(key.device)?, vlan, by_index(device)?))
+        Some((name_of(key.device)?, vlan, name_of(device)?))
     });
     devices.collect()
 }

@@ -51,9 +51,7 @@ enum Flow<'r> {
 
 /// Asks the running acctd, and prints what it missed, largest first.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
-    let Some(address) = args.listen.first() else {
-        bail!("no address of an acctd: give --listen");
-    };
+    let address = args.asked.address()?;
     let question = Question {
         prefixes: args.prefixes.iter().map(|it| it.0).collect(),
         length: args.length.min(MAX_LENGTH),

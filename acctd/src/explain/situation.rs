@@ -17,7 +17,7 @@ pub(super) struct Situation {
     pub(super) bridged_families: Vec<Family>,
     /// VLAN devices: the device below, the VLAN, the name.
     pub(super) vlans: Vec<(String, u16, String)>,
-    /// The table of connection tracking, if the kernel shows it.
+    /// The table of connection tracking, if there is a flowtable and the kernel shows the table.
     pub(super) connections: String,
     /// How many packets the IP stack discarded during the sample, by counter.
     pub(super) discarded: BTreeMap<String, u64>,

@@ -1,7 +1,7 @@
 //! The rules that packets of a flow really meet, as nft says it (`meta nftrace`, `nft monitor trace`).
 //!
-//! The rule that switches tracing on is in a table of its own, which belongs to an nft that acctd keeps running
-//! (`flags owner`). When that ends, also because acctd was killed, the kernel removes the table.
+//! acctd starts an nft that loads a table with the rule `meta nftrace set 1`, and keeps this nft running. The table has
+//! `flags owner`: if the nft ends, the kernel removes the table. If acctd is killed, the nft ends.
 
 use std::io::Write as _;
 use std::process::Stdio;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::commands::StatusArgs;
@@ -23,9 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `acctd status`.
 pub fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let Some(address) = args.listen.first() else {
-        bail!("no address of an acctd: give --listen");
-    };
+    let address = args.asked.address()?;
     let answer = answer_of(address)?;
     let text = if args.json {
         answer

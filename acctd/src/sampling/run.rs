@@ -7,7 +7,6 @@ use acctd_common::contract::SIDE_SOURCE;
 use acctd_common::sample::{EGRESS, MAX_LIMIT, STAMPED, Sample, WINDOW_NANOS};
 use anyhow::{Result, bail};
 use ipnet::IpNet;
-use rustix::net::netdevice::index_to_name_inlined;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -17,6 +16,7 @@ use super::report::{Group, Report};
 use crate::count::capture::{Capture, Wanted, window_of};
 use crate::count::reader::Request;
 use crate::crosscheck::sampler::Sampler;
+use crate::crosscheck::tc_netlink::name_of;
 use crate::model::group::GroupConfig;
 use crate::model::interval::{FLUSH_TIMEOUT, UnixNanos};
 use crate::model::prefix::Side;
@@ -162,11 +162,11 @@ fn compare(taken: &Taken, captures: &[Capture]) -> Report {
     let passed = samples.iter().zip(&tc).zip(&of_tc);
     report.add_passed(
         passed.map(|((sample, seen), by)| (*sample, seen, *by)),
-        name_of,
+        shown_name,
     );
     let logged = logged.iter().zip(&nflog).zip(&of_nflog);
     let logged = logged.map(|(((group, captured), seen), by)| (*group, *captured, seen, *by));
-    report.add_logged(logged, name_of);
+    report.add_logged(logged, shown_name);
     report.totals.samples_lost = taken.n_lost;
     report.totals.overran = captures.iter().any(|it| it.overran);
     report
@@ -210,15 +210,9 @@ fn bounds(taken: &Taken, samples: &[&Sample], captures: &[Capture]) -> Bounds {
 }
 
 /// An interface's name; its index if it is gone, and nothing for 0.
-fn name_of(index: u32) -> String {
-    if index == 0 {
-        return String::new();
+fn shown_name(index: u32) -> String {
+    match index {
+        0 => String::new(),
+        index => name_of(index).unwrap_or_else(|| index.to_string()),
     }
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    );
-    let name = socket.and_then(|socket| index_to_name_inlined(&socket, index));
-    name.map_or_else(|_| index.to_string(), |name| name.as_str().to_owned())
 }

@@ -180,18 +180,7 @@ fn has(obstacle: &Obstacle, key: &Key) -> bool {
 
 /// `'drop' (chain c of table inet t, handle 3) drops them earlier, on input at priority 0`.
 fn stops(obstacle: &Obstacle, what: &str) -> String {
-    let verb = match obstacle.verdict {
-        Verdict::Accept => "accepts",
-        Verdict::Drop => "drops",
-        Verdict::Reject => "rejects",
-        Verdict::Queue => "queues",
-        Verdict::Return => "returns",
-        Verdict::Unknown => "has an unknown action for",
-    };
-    let place = match obstacle.earlier_base {
-        Some((hook, priority)) => format!(", on {} at priority {priority}", hook.name()),
-        None => String::new(),
-    };
+    let (verb, place) = (obstacle.verb(), obstacle.place());
     format!("{} {verb} {what} earlier{place}", obstacle.quote)
 }
 

@@ -120,10 +120,8 @@ impl LogRule {
 
     /// The least bytes to copy, so that acctd sees an IP header.
     pub(crate) fn needed_snaplen(&self, family: Family) -> u32 {
-        let header = match family {
-            Family::Ip4 => 20,
-            Family::Ip6 => 40,
-        };
+        // 20 or 40.
+        let header = u32::try_from(family.header_length()).unwrap_or(u32::MAX);
         match self.hook {
             // An Ethernet header comes first. On ingress the payload begins with the IP header.
             Hook::Egress => header + 14,
@@ -151,6 +149,26 @@ impl LogRule {
 }
 
 impl Obstacle {
+    /// What it does with packets, as a verb: `drops`.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Accept => "accepts",
+            Verdict::Drop => "drops",
+            Verdict::Reject => "rejects",
+            Verdict::Queue => "queues",
+            Verdict::Return => "returns",
+            Verdict::Unknown => "has an unknown action for",
+        }
+    }
+
+    /// `, on input at priority 0`, if it is in an earlier base chain.
+    pub(crate) fn place(&self) -> String {
+        match self.earlier_base {
+            Some((hook, priority)) => format!(", on {} at priority {priority}", hook.name()),
+            None => String::new(),
+        }
+    }
+
     /// A higher number means that it stops fewer packets of `own`.
     pub(crate) fn rarity(&self, own: &Conditions) -> u32 {
         let more = self.conditions.matches.iter();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use acctd::model::human::thousands;
 use anyhow::{Context as _, Result, ensure};
 use testkit::craft::{Ethernet, Frame, Ipv4, Ipv6};
-use testkit::netns::Privilege;
+use testkit::netns::{Namespace, Privilege};
 use testkit::nft::Count;
 use testkit::veth::{Veth, add_address};
 
@@ -225,11 +225,12 @@ fn ensure_only_the_first_was_logged(run: &Run) -> Result<()> {
     ensure_uncovered(run, 2, count(13, 13 * LENGTH_4))
 }
 
-/// Two hosts with a router between them, and a TCP stream each way.
-fn stream_through_the_router(rules: &str) -> Result<(Run, CheckedRow)> {
+/// Two hosts with a router between them, which has these rules: the router with its client, the server, and the link to
+/// it.
+pub(super) fn router_between_hosts(rules: &str) -> Result<(Rig, Namespace, Veth)> {
     let rig = Rig::with_privilege(Privilege::Root)?;
     let server = rig.router.peer()?;
-    let _wan = Veth::new(&rig.router, "wan0", &server, "eth0")?;
+    let wan = Veth::new(&rig.router, "wan0", &server, "eth0")?;
     add_address(&rig.router, "lan0", "10.9.0.1/24")?;
     add_address(&rig.router, "wan0", "10.8.0.1/24")?;
     add_address(&rig.wire, "wire0", "10.9.0.2/24")?;
@@ -240,6 +241,12 @@ fn stream_through_the_router(rules: &str) -> Result<(Run, CheckedRow)> {
         .run(&["ip", "route", "add", "default", "via", "10.9.0.1"])?;
     server.run(&["ip", "route", "add", "default", "via", "10.8.0.1"])?;
     rig.rules(rules)?;
+    Ok((rig, server, wan))
+}
+
+/// A TCP stream each way through the router.
+fn stream_through_the_router(rules: &str) -> Result<(Run, CheckedRow)> {
+    let (rig, server, _wan) = router_between_hosts(rules)?;
     let run = Run::of(&rig, &["-ip4-src-group=5", "-crosscheck=lan0"], || {
         streams::exchange_between(&rig, &server, &rig.wire, "10.8.0.2")
     })?;

@@ -6,6 +6,7 @@ use testkit::netns::{Namespace, Privilege};
 use testkit::veth::{Veth, add_address};
 
 use super::{PAYLOAD, SOURCE, WANTED, explain, udp};
+use crate::crosscheck::holes::router_between_hosts;
 use crate::crosscheck::{Router, streams};
 use crate::rig::Rig;
 use crate::{Case, Needs};
@@ -235,19 +236,7 @@ fn twice() -> Result<()> {
 }
 
 fn flowtable() -> Result<()> {
-    let rig = Rig::with_privilege(Privilege::Root)?;
-    let server = rig.router.peer()?;
-    let _wan = Veth::new(&rig.router, "wan0", &server, "eth0")?;
-    add_address(&rig.router, "lan0", "10.9.0.1/24")?;
-    add_address(&rig.router, "wan0", "10.8.0.1/24")?;
-    add_address(&rig.wire, "wire0", "10.9.0.2/24")?;
-    add_address(&server, "eth0", "10.8.0.2/24")?;
-    rig.router
-        .run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
-    rig.wire
-        .run(&["ip", "route", "add", "default", "via", "10.9.0.1"])?;
-    server.run(&["ip", "route", "add", "default", "via", "10.8.0.1"])?;
-    rig.rules(
+    let (rig, server, _wan) = router_between_hosts(
         "table inet rig {
             flowtable fast { hook ingress priority 0; devices = { lan0, wan0 }; }
             chain forward { type filter hook forward priority 0
