@@ -107,15 +107,31 @@ fn past_the_rule(
             )),
         });
     }
-    if !situation.ruleset.flowtables.is_empty()
-        && view.paths.and(Paths::FORWARD) != Paths::NONE
-        && is_offloaded(view, situation)
-            .unwrap_or(passed.by_both > 0 && matches!(barrier, Barrier::None))
+    let offload = if situation.ruleset.flowtables.is_empty()
+        || view.paths.and(Paths::FORWARD) == Paths::NONE
     {
+        Offload::No
+    } else {
+        offload(view, situation)
+    };
+    let is_or_was = match offload {
+        Offload::Yes => Some("is"),
+        // A rule saw its beginning, and no rule the rest.
+        Offload::Ended | Offload::Unknown
+            if passed.by_both > 0 && matches!(barrier, Barrier::None) =>
+        {
+            Some("was")
+        }
+        Offload::Ended if matches!(barrier, Barrier::None) => {
+            Some("has ended, and its state is no longer known; it was most likely")
+        }
+        Offload::No | Offload::Ended | Offload::Unknown => None,
+    };
+    if let Some(is_or_was) = is_or_was {
         return Some(Cause {
             id: "flowtable",
             why: format!(
-                "the flow is in a flowtable ({}): its packets go past all rules but those on ingress and egress",
+                "the flow {is_or_was} in a flowtable ({}): such packets go past all rules but those on ingress and egress",
                 situation.ruleset.flowtables.join(", ")
             ),
             cure: Cure::Text(
@@ -179,11 +195,20 @@ fn past_the_rule(
     None
 }
 
-/// Whether connection tracking has the flow as offloaded; `None` if the flow has ended meanwhile.
-fn is_offloaded(view: &View<'_>, situation: &Situation) -> Option<bool> {
+/// What connection tracking says of a flow.
+enum Offload {
+    Yes,
+    No,
+    /// The connection is ending, and has left the flowtable if it was in one.
+    Ended,
+    /// There is no such connection, or no longer, or its protocol has no state.
+    Unknown,
+}
+
+fn offload(view: &View<'_>, situation: &Situation) -> Offload {
     let flow = &view.passed.flow;
     let Some([source_port, dest_port]) = flow.ports else {
-        return Some(false);
+        return Offload::No;
     };
     let words = |source: IpAddr, dest: IpAddr, ports: [u16; 2]| {
         [
@@ -200,12 +225,12 @@ fn is_offloaded(view: &View<'_>, situation: &Situation) -> Option<bool> {
         wanted.iter().all(|it| words.contains(&it.as_str()))
     };
     let mut lines = situation.connections.lines();
-    let line = lines.find(|line| has_all(line, &there) || has_all(line, &back))?;
-    if line.contains("OFFLOAD") {
-        return Some(true);
+    match lines.find(|line| has_all(line, &there) || has_all(line, &back)) {
+        Some(line) if line.contains("OFFLOAD") => Offload::Yes,
+        Some(line) if line.contains("ESTABLISHED") => Offload::No,
+        Some(line) if line.contains("tcp") => Offload::Ended,
+        _ => Offload::Unknown,
     }
-    // A connection that ends leaves the flowtable.
-    line.contains("ESTABLISHED").then_some(false)
 }
 
 fn without_a_rule(
