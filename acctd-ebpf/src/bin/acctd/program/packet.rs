@@ -224,7 +224,12 @@ impl Header {
 
     /// Returns whether it could be read.
     #[inline(always)]
-    fn read<T: Copy>(self, ctx: &TcContext, offset: u32, value: &mut MaybeUninit<T>) -> bool {
+    pub(super) fn read<T: Copy>(
+        self,
+        ctx: &TcContext,
+        offset: u32,
+        value: &mut MaybeUninit<T>,
+    ) -> bool {
         // SAFETY: the helper writes as many bytes as `value` has.
         let failed = unsafe {
             bpf_skb_load_bytes_relative(

@@ -1,5 +1,7 @@
 //! Packets for `acctd explain`, while it asks for them (`acctd_common::sample`).
 
+use core::mem::MaybeUninit;
+
 use acctd_common::contract::{EpochKey, SIDE_SOURCE};
 use acctd_common::sample::{
     ASKED_BITS, AskedKey, EGRESS, HEADER_BYTES, MAX_ASKED, RING_BYTES, STAMPED, Sample, Sampling,
@@ -36,6 +38,8 @@ static mut ACCTD_SAMPLING: Sampling = Sampling {
 /// What of a packet's way a function takes in one number.
 const SIDE_SHIFT: u32 = 8;
 const FLAGS_SHIFT: u32 = 16;
+
+const KEY_WORDS: usize = size_of::<Key<AskedKey>>() / size_of::<u32>();
 
 /// Samples the packet if it is asked for. `key` has its version and side.
 #[inline(always)]
@@ -132,26 +136,30 @@ unsafe extern "C" fn acctd_sample(
 /// The prefix to which it is accounted may be shorter than what is asked for, so this reads the address again.
 #[inline(always)]
 fn is_asked_for(ctx: &TcContext, at: Header, version: u8, side: u8) -> bool {
-    let mut key = AskedKey {
-        version,
-        side,
-        padding: [0; 2],
-        address: [0; 16],
-    };
-    if version == 4 {
-        let address = if side == SIDE_SOURCE { 12 } else { 16 };
-        let Some(address) = at.load::<[u8; 4]>(ctx, address) else {
-            return false;
+    let mut key = MaybeUninit::<[u32; KEY_WORDS]>::uninit();
+    let words = key.as_mut_ptr().cast::<u32>();
+    // The address is read into its place, and zeros are volatile: a copy, or a call of memset, takes more of the 512
+    // bytes of stack that a program and its functions have.
+    // SAFETY: the words are the number of bits, what the address is, and room for an address of either version. All are
+    // written before they are used as a key, which consists of bytes.
+    unsafe {
+        words.write_volatile(ASKED_BITS + 128);
+        words
+            .add(1)
+            .write_volatile(u32::from_le_bytes([version, side, 0, 0]));
+        for word in 2..KEY_WORDS {
+            words.add(word).write_volatile(0);
+        }
+        let address = words.add(2);
+        let is_read = if version == 4 {
+            let offset = if side == SIDE_SOURCE { 12 } else { 16 };
+            at.read(ctx, offset, &mut *address.cast::<MaybeUninit<[u8; 4]>>())
+        } else {
+            let offset = if side == SIDE_SOURCE { 8 } else { 24 };
+            at.read(ctx, offset, &mut *address.cast::<MaybeUninit<[u8; 16]>>())
         };
-        key.address[..4].copy_from_slice(&address);
-    } else {
-        let address = if side == SIDE_SOURCE { 8 } else { 24 };
-        let Some(address) = at.load(ctx, address) else {
-            return false;
-        };
-        key.address = address;
+        is_read && ACCTD_ASKED.get(&*words.cast::<Key<AskedKey>>()).is_some()
     }
-    ACCTD_ASKED.get(&Key::new(ASKED_BITS + 128, key)).is_some()
 }
 
 /// Whether the hook's window has room, of which the packet then takes some. Other CPUs may do so at the same time, so
