@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use testkit::netns::Privilege;
 use testkit::nft::Count;
 use testkit::traffic::{Sizes, TrafficArgs};
@@ -234,6 +234,7 @@ fn stop_just_before_a_boundary() -> Result<()> {
     const SECOND: u128 = 1_000_000_000;
     /// Shorter than the stop takes.
     const BEFORE: u128 = 15_000_000;
+    const MAX_ROUNDS: u32 = 20;
     let router = Router::new(
         "table inet rig {
             chain prerouting {
@@ -258,7 +259,8 @@ fn stop_just_before_a_boundary() -> Result<()> {
         "-ip4-dst-group=4",
         "-crosscheck=lan0,wan0",
     ];
-    for round in 0..3 {
+    let mut n_before = 0;
+    for round in 0..MAX_ROUNDS {
         let acctd = router.acctd(&args)?;
         thread::sleep(Duration::from_secs(2));
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % SECOND;
@@ -267,14 +269,16 @@ fn stop_just_before_a_boundary() -> Result<()> {
         acctd.finish()?;
         let intervals = checked(&router.rig)?;
         let last = intervals.last().context("an interval")?;
-        ensure!(
-            last.crosscheck.comparable && tc_sums(std::slice::from_ref(last)) != NOTHING,
-            "round {round}: {last:?}"
-        );
+        ensure!(last.crosscheck.comparable, "round {round}: {last:?}");
         ensure_no_alarm(&intervals, &["not checked"])?;
         std::fs::remove_dir_all(router.rig.log_directory())?;
+        // On a slow machine the signal may come after the boundary: then the last interval has hardly begun.
+        n_before += u32::from(tc_sums(std::slice::from_ref(last)) != NOTHING);
+        if n_before == 3 {
+            return Ok(());
+        }
     }
-    Ok(())
+    bail!("acctd was stopped before the boundary {n_before} times of {MAX_ROUNDS}")
 }
 
 fn start_and_stop_amid_traffic() -> Result<()> {
