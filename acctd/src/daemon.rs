@@ -16,6 +16,7 @@ use crate::count::accumulator::Accumulator;
 use crate::count::reader::{Reader, ReaderHandle};
 use crate::count::slots::Settings;
 use crate::crosscheck::session::CrossCheck;
+use crate::explain::unattended::{self, Helper};
 use crate::model::interval::UnixNanos;
 use crate::model::shutdown_mode::ShutdownMode;
 use crate::nflog::binding::Bindings;
@@ -45,6 +46,9 @@ pub fn run(config: &Config, inherited: io::Result<Vec<NamedFd>>) -> Result<()> {
         warn!("cannot use the descriptors from the service manager: {error}; see LISTEN_FDS");
         Vec::new()
     });
+    let explains = config.crosscheck.as_ref().is_some_and(|it| it.explain);
+    // Before rights are dropped: it reads the rules.
+    let helper = explains.then(Helper::start).transpose()?;
     let user = config.user.as_ref();
     preflight::make_directory(&config.log_directory, user)?;
     if let Some(user) = user {
@@ -74,7 +78,7 @@ pub fn run(config: &Config, inherited: io::Result<Vec<NamedFd>>) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads")?;
-    let served = runtime.block_on(serve(config, inherited, lock.is_some(), listeners));
+    let served = runtime.block_on(serve(config, inherited, lock.is_some(), listeners, helper));
     // Does not wait for a write without an answer, which the engine has given up.
     runtime.shutdown_background();
     let profiled = profile.map_or(Ok(()), CpuProfile::finish);
@@ -100,6 +104,7 @@ async fn serve(
     inherited: Vec<NamedFd>,
     is_locked: bool,
     listeners: Listeners,
+    helper: Option<Helper>,
 ) -> Result<()> {
     // Before the cross-check: a signal must not leave its programs on an interface.
     let mut shutdown = Shutdown::listen().context("cannot handle signals")?;
@@ -132,7 +137,7 @@ async fn serve(
     let bindings = bindings(config, handover.as_ref(), &groups, resume_point.now);
     let is_taken_over = groups.iter().any(|group| group.kept.is_some());
     let readers = start_readers(config, groups, handover.as_ref(), start)?;
-    let sampling = Sampling {
+    let sampling = Arc::new(Sampling {
         sampler: crosscheck
             .as_mut()
             .and_then(CrossCheck::take_sampler)
@@ -149,7 +154,7 @@ async fn serve(
             .copied()
             .zip(readers.iter().map(ReaderHandle::weak))
             .collect(),
-    };
+    });
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
     }
@@ -161,7 +166,10 @@ async fn serve(
         engine.mark_taken_over();
     }
     info!("Started accounting");
-    let _socket_files = listeners.serve(Arc::clone(engine.state()), sampling)?;
+    let _socket_files = listeners.serve(Arc::clone(engine.state()), Arc::clone(&sampling))?;
+    if let Some(helper) = helper {
+        unattended::start(helper, Arc::clone(engine.state()), sampling)?;
+    }
     systemd::ready();
     let ended = run_until_signal(&mut engine, &mut shutdown, &mut requests).await;
     info!("Stopping accounting");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use acctd::cli::commands::{Cli, Command};
 use acctd::cli::flags::Flags;
 use acctd::config::Config;
+use acctd::explain::helper;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
 use acctd::restart::inherited::{self, NamedFd};
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     let ignored = signals::ignore_sigxfsz().and_then(|()| signals::ignore_sigusr1());
     if let Err(error) = ignored {
         return fail(&format!("cannot handle signals: {error}"), FAILURE);
+    }
+    if helper::is_helper() {
+        return exit_code(helper::run());
     }
     let cli = match Cli::parse_args(std::env::args_os()) {
         Ok(cli) => cli,

@@ -35,7 +35,7 @@ _acctd() {
 
     case "${cmd}" in
         acctd)
-            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status explain"
+            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -109,6 +109,10 @@ _acctd() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --explain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --crosscheck-pin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -153,7 +157,7 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__doctor)
-            opts="-h --json --live --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help"
+            opts="-h --json --live --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -228,6 +232,10 @@ _acctd() {
                     return 0
                     ;;
                 --crosscheck-wire)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --explain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_acctd_global_optspecs
-    string join \n ip4-src-group= ip4-dst-group= ip6-src-group= ip6-dst-group= ip4-prefix-length= ip6-prefix-length= max-prefixes= interval= log-directory= checkpoint= backlog= utc= crosscheck= crosscheck-attach= crosscheck-max-prefixes= crosscheck-object= crosscheck-wire= crosscheck-pin= syslog= verbose= debug= listen= cpus= priority= user= cpuprofile= h/help V/version
+    string join \n ip4-src-group= ip4-dst-group= ip6-src-group= ip6-dst-group= ip4-prefix-length= ip6-prefix-length= max-prefixes= interval= log-directory= checkpoint= backlog= utc= crosscheck= crosscheck-attach= crosscheck-max-prefixes= crosscheck-object= crosscheck-wire= explain= crosscheck-pin= syslog= verbose= debug= listen= cpus= priority= user= cpuprofile= h/help V/version
 end
 
 function __fish_acctd_needs_command
@@ -43,6 +43,7 @@ clsact\t'Filters of the clsact qdisc'"
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. If offloads merged a packet (GRO) or will split it (GSO, TSO), each of its segments counts, with its own headers' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l explain -d 'Explain by itself what is uncovered or extra: after a file with such rows, sample the ten worst prefixes for 10s, each prefix once' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_needs_command" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l verbose -d 'Log more details' -r
@@ -94,6 +95,7 @@ clsact\t'Filters of the clsact qdisc'"
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-max-prefixes -d 'The most prefixes in the kernel\'s map of an interval. Source and destination count separately' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-object -d 'Attach the programs of this eBPF object instead of acctd\'s; it must keep the map contract' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-wire -d 'Add columns for what the packets are on the wire. If offloads merged a packet (GRO) or will split it (GSO, TSO), each of its segments counts, with its own headers' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l explain -d 'Explain by itself what is uncovered or extra: after a file with such rows, sample the ten worst prefixes for 10s, each prefix once' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-pin -d 'Pin the cross-check\'s maps in this directory of bpffs, for bpftool' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l verbose -d 'Log more details' -r

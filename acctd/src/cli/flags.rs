@@ -169,6 +169,16 @@ pub struct Flags {
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = CROSS_CHECK)]
     pub crosscheck_wire: bool,
 
+    /// Explain by itself what is uncovered or extra: after a file with such rows, sample the ten worst prefixes for
+    /// 10s, each prefix once.
+    ///
+    /// The causes, and the commands that cure them, are in the log and in the next line of intervals.jsonl. A second
+    /// process, with the rights that acctd is started with, runs nft and iptables-save to read the rules.
+    #[arg(long, env = "ACCTD_EXPLAIN", hide_env = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = CROSS_CHECK)]
+    pub explain: bool,
+
     /// Pin the cross-check's maps in this directory of bpffs, for bpftool.
     #[arg(long, env = "ACCTD_CROSSCHECK_PIN", hide_env = true, value_name = "DIR", help_heading = CROSS_CHECK)]
     pub crosscheck_pin: Option<PathBuf>,

@@ -27,6 +27,9 @@ pub enum UsageError {
     /// A group has one socket, and acctd counts each socket for one direction.
     #[error("group {0} is used twice: --{1} and --{2} need different groups")]
     GroupTwice(NflogGroup, &'static str, &'static str),
+    /// Without a cross-check there is nothing to explain.
+    #[error("--explain compares what NFLOG and TC see: give --crosscheck IFACE as well")]
+    ExplainAlone,
     /// Its packets would be counted twice.
     #[error("interface {0} is listed twice in --crosscheck: its packets would be counted twice")]
     InterfaceTwice(String),
@@ -82,6 +85,9 @@ fn resolve_crosscheck(
             return Err(UsageError::InterfaceTwice(watched.interface.clone()));
         }
     }
+    if flags.explain && flags.crosscheck.is_empty() {
+        return Err(UsageError::ExplainAlone);
+    }
     let mut accounted = 0;
     let mut prefix_lengths = Vec::new();
     for group in groups {
@@ -100,6 +106,7 @@ fn resolve_crosscheck(
         max_prefixes: flags.crosscheck_max_prefixes,
         object: flags.crosscheck_object.clone(),
         wire: flags.crosscheck_wire,
+        explain: flags.explain,
         pin: flags.crosscheck_pin.clone(),
         prefix_lengths,
         accounted,

@@ -462,6 +462,7 @@ impl Engine {
                     let mut kernel = closed.take_kernel(index);
                     // What the killed acctd's programs counted is lost.
                     kernel.is_comparable &= !is_resumed && !self.not_comparable.has(index);
+                    kernel.explained = self.state.take_explained();
                     Some(kernel)
                 }
             };

@@ -68,6 +68,8 @@ pub struct CrossCheckConfig {
     pub accounted: u8,
     /// Whether files have what each prefix's packets are on the wire.
     pub wire: bool,
+    /// Whether acctd explains by itself what its rules miss.
+    pub explain: bool,
     /// Whether acctd's program logs each packet.
     pub debug: bool,
 }

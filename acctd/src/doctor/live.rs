@@ -148,6 +148,7 @@ fn start_crosscheck(config: &Config, watched: &[Watched]) -> Result<CrossCheck> 
         prefix_lengths,
         accounted: u8::MAX,
         wire: false,
+        explain: false,
         debug: false,
     };
     let crosscheck = CrossCheck::start(&crosscheck, Interval::new(DAY)?)?;

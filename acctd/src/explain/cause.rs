@@ -7,20 +7,13 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use super::barrier::{Barrier, barrier};
-use super::cure::{self, Cure};
+use super::cure::{self, Cause, Cure};
 use super::situation::Situation;
 use super::view::View;
 use crate::rules::ruleset::condition::{Key, Match};
 use crate::rules::ruleset::log_rule::{LogRule, Obstacle};
 use crate::rules::ruleset::model::{Hook, Paths, Verdict};
 use crate::sampling::report::{Group, Passed};
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cause {
-    pub(super) id: &'static str,
-    pub(super) why: String,
-    pub(super) cure: Cure,
-}
 
 /// Why the flow was seen by TC alone.
 pub(super) fn of_passed(passed: &Passed, groups: &[Group], situation: &Situation) -> Cause {

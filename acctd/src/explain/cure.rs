@@ -12,6 +12,14 @@ use crate::rules::ruleset::model::Place;
 /// The priority of the chains that `acctd rules` loads.
 const OWN_PRIORITY: i64 = -300;
 
+/// Why a flow was seen by one side alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub(super) id: &'static str,
+    pub(super) why: String,
+    pub(super) cure: Cure,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cure {
     /// Commands of nft, which take effect together.

@@ -1,7 +1,6 @@
 //! Why NFLOG saw packets that TC did not see, or saw them twice. Pure.
 
-use super::cause::Cause;
-use super::cure::{self, Cure};
+use super::cure::{self, Cause, Cure};
 use super::situation::Situation;
 use crate::model::prefix::Side;
 use crate::rules::ruleset::log_rule::LogRule;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::counts::Counts;
 use crate::model::entries::{Entries, Entry};
+use crate::model::explanation::Explained;
 use crate::model::group::{GroupConfig, NflogGroup};
 use crate::model::interval::Period;
 use crate::model::kernel_counts::{EpochCounts, REASONS};
@@ -94,6 +95,8 @@ pub struct KernelInterval {
     pub drained_in: Duration,
     /// `None` until the verdicts are given.
     pub judgement: Option<Judgement>,
+    /// What `--explain` found out about earlier intervals since the last one was closed.
+    pub explained: Vec<Explained>,
 }
 
 impl KernelInterval {
@@ -112,6 +115,7 @@ impl KernelInterval {
             *own |= next;
         }
         self.drained_in += next.drained_in;
+        self.explained.extend(next.explained);
         match (&mut self.judgement, next.judgement) {
             (Some(judgement), Some(next)) => judgement.append(next),
             (judgement, next) => *judgement = judgement.take().or(next),

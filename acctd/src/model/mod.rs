@@ -4,6 +4,7 @@ pub mod closed_interval;
 pub mod counts;
 pub mod crosscheck_state;
 pub mod entries;
+pub mod explanation;
 pub mod group;
 pub mod human;
 pub mod interval;

@@ -98,7 +98,11 @@ impl Listeners {
     }
 
     /// Answers requests until the process ends. The socket files are removed when the result is dropped.
-    pub(crate) fn serve(self, state: Arc<RuntimeState>, sampling: Sampling) -> Result<SocketFiles> {
+    pub(crate) fn serve(
+        self,
+        state: Arc<RuntimeState>,
+        sampling: Arc<Sampling>,
+    ) -> Result<SocketFiles> {
         if self.tcp.is_empty() && self.unix.is_empty() {
             return Ok(SocketFiles::default());
         }
@@ -158,7 +162,7 @@ fn run_server(
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
     state: Arc<RuntimeState>,
-    sampling: Sampling,
+    sampling: Arc<Sampling>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -166,7 +170,7 @@ fn run_server(
     let server = Arc::new(Server {
         metrics: Metrics::new(Arc::clone(&state)),
         state,
-        sampling: Arc::new(sampling),
+        sampling,
     });
     runtime.block_on(async {
         for listener in tcp {

@@ -14,6 +14,7 @@ use crate::config::crosscheck::Watched;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::counts::{Counts, FileTotals, SharedCounts};
 use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
+use crate::model::explanation::Explained;
 use crate::model::group::GroupConfig;
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::VerdictSummary;
@@ -124,6 +125,8 @@ pub(crate) struct CrossCheckState {
     pub(crate) programs: Vec<ProgramRun>,
     /// In the order of the command line.
     pub(crate) interfaces: Vec<InterfaceState>,
+    /// What `--explain` found out, until an interval takes it.
+    explained: Vec<Explained>,
 }
 
 /// Packets and bytes per second.
@@ -263,6 +266,15 @@ impl RuntimeState {
             crosscheck.total.append(judgement.summary.clone());
             crosscheck.last = Some(judgement.summary.clone());
         }
+    }
+
+    /// Records what `--explain` found out.
+    pub(crate) fn record_explained(&self, explained: Explained) {
+        self.lock().crosscheck.explained.push(explained);
+    }
+
+    pub(crate) fn take_explained(&self) -> Vec<Explained> {
+        std::mem::take(&mut self.lock().crosscheck.explained)
     }
 
     /// Records what waits for the disk, and since when the disk fails or does not answer.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::crosscheck::Watched;
 use crate::model::closed_interval::{ClosedInterval, GapCause, KernelInterval};
 use crate::model::counts::{Counts, FileTotals};
+use crate::model::explanation::Explained;
 use crate::model::prefix::Side;
 use crate::model::verdict::{Judgement, Verdict};
 use crate::model::zone::Zone;
@@ -34,7 +35,7 @@ struct Summary<'a> {
     gaps: Vec<GapSummary>,
     groups: Vec<GroupSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    crosscheck: Option<CrossCheckSummary>,
+    crosscheck: Option<CrossCheckSummary<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,7 +48,7 @@ struct GapSummary {
 
 /// The cross-check's part. `prefixes` counts each side of a prefix separately.
 #[derive(Debug, Serialize)]
-struct CrossCheckSummary {
+struct CrossCheckSummary<'a> {
     interfaces: Vec<String>,
     tc_source_bytes: u64,
     tc_source_packets: u64,
@@ -80,6 +81,8 @@ struct CrossCheckSummary {
     /// Time to read the kernel's map.
     drain_seconds: f64,
     worst: Vec<Worst>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    explained: &'a [Explained],
 }
 
 #[derive(Debug, Serialize)]
@@ -105,9 +108,9 @@ struct Worst {
     bytes: i64,
 }
 
-impl CrossCheckSummary {
+impl<'a> CrossCheckSummary<'a> {
     fn new(
-        kernel: &KernelInterval,
+        kernel: &'a KernelInterval,
         judgement: &Judgement,
         watched: &[Watched],
         totals: &FileTotals,
@@ -155,6 +158,7 @@ impl CrossCheckSummary {
             uncounted: uncounted.collect(),
             drain_seconds: kernel.drained_in.as_secs_f64(),
             worst: worst.collect(),
+            explained: &kernel.explained,
         }
     }
 }

@@ -14,8 +14,8 @@ static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 /// Takes the descriptors that `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` name for this process, and sets
 /// close-on-exec on them (`sd_listen_fds(3)`). Must be called before anything is opened.
 ///
-/// The variables stay in the environment, because it cannot be changed safely. They do no harm: acctd starts no
-/// programs, and `LISTEN_PID` excludes other processes.
+/// The variables stay in the environment, because it cannot be changed safely. They do no harm: `LISTEN_PID`
+/// excludes other processes.
 pub fn take() -> io::Result<Vec<NamedFd>> {
     let named: Vec<_> = sd_notify::listen_fds_with_names()?.collect();
     let Ok(mut taken) = TAKEN.lock() else {

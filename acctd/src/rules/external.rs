@@ -1,4 +1,5 @@
-//! Runs `nft`, `iptables` and the like. Only the commands `rules`, `doctor` and `explain` do this, never the daemon.
+//! Runs `nft`, `iptables` and the like. Only the commands `rules`, `doctor` and `explain` do this. The daemon never
+//! does: `--explain` has a process of its own for it.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};

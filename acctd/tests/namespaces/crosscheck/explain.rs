@@ -3,13 +3,15 @@
 
 mod holes;
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::craft::{Ethernet, Frame, Ipv4};
 use testkit::netns::Privilege;
 use testkit::process::Process;
@@ -17,8 +19,9 @@ use testkit::traffic::TrafficArgs;
 use testkit::usage;
 
 use super::Router;
+use crate::errors::{as_nobody_with, set_mode};
 use crate::kernel::scaled;
-use crate::rig::{LOG_AND_DROP, Rig};
+use crate::rig::{Acctd, LOG_AND_DROP, Rig};
 use crate::waiting::{wait_until, wait_until_all_is_read};
 use crate::{Case, Needs};
 
@@ -42,6 +45,11 @@ const CASES: &[Case] = &[
         Needs::Alone(&Needs::Root),
         "explain_in_a_flood_samples_a_part_and_loses_nothing",
         flood,
+    ),
+    (
+        Needs::Root,
+        "explain_by_itself_what_is_uncovered_once",
+        by_itself,
     ),
 ];
 
@@ -233,6 +241,64 @@ fn flood() -> Result<()> {
     ensure!(rig.summed("lost")? == 0);
     ensure!(memory < MOST_MEMORY, "{memory}");
     Ok(())
+}
+
+/// With the rights of the unit: two prefixes are uncovered, one after the other. The causes are in the log and in
+/// `intervals.jsonl`, each once.
+fn by_itself() -> Result<()> {
+    let router = Router::new(
+        "table inet rig { chain forward { type filter hook forward priority 0
+            ip saddr 10.1.0.1 log group 5 snaplen 20; }; }",
+    )?;
+    let rig = &router.rig;
+    set_mode(rig.scratch(), 0o777)?;
+    let mut command = as_nobody_with(rig, "+net_admin,+bpf,+perfmon")?;
+    command.arg("-log-directory").arg(rig.log_directory());
+    command.args(SOURCE);
+    let acctd = Acctd::spawn(command.args(["-interval=1s", "-priority=0", "-explain"]))?;
+    acctd.wait_for_line("Started accounting")?;
+    let explained = || -> Result<Vec<Value>> {
+        let lines = rig.summaries()?.into_iter();
+        let of = |line: Value| line["crosscheck"]["explained"].as_array().cloned();
+        Ok(lines.filter_map(of).flatten().collect())
+    };
+    for (n_before, missed) in [(0, 2), (1, 3)] {
+        wait_until("the prefix is explained", || {
+            rig.send_frames(&[udp(rig, 1, WANTED), udp(rig, missed, WANTED)])?;
+            Ok(rig.log_directory().join("intervals.jsonl").exists()
+                && explained()?.len() > n_before)
+        })?;
+    }
+    let all = explained()?;
+    for (one, missed) in all.iter().zip(["10.1.0.2", "10.1.0.3"]) {
+        ensure!(one["prefixes"] == json!([format!("{missed}/32")]), "{one}");
+        ensure!(one["sampled"].as_u64() > Some(0), "{one}");
+        let cause = &one["causes"][0];
+        ensure!(cause["id"] == "address", "{one}");
+        ensure!(
+            cause["packets"].as_u64() <= one["sampled"].as_u64(),
+            "{one}"
+        );
+        let flow = format!("udp {missed}:");
+        ensure!(
+            acctd.count_lines(&format!("most of {flow}")) == 1,
+            "{:?}",
+            acctd.log()
+        );
+    }
+    ensure!(all.len() == 2, "{all:?}");
+    let pid = acctd.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let helper = children.trim().to_owned();
+    ensure!(helper.parse::<u32>().is_ok(), "{children:?}");
+    acctd.finish()?;
+    wait_until("the process that reads the rules has ended", || {
+        let command_line = fs::read(format!("/proc/{helper}/cmdline"));
+        Ok(
+            command_line.is_ok_and(|it| it.is_empty())
+                || !Path::new("/proc").join(&helper).exists(),
+        )
+    })
 }
 
 fn trace() -> Result<()> {
