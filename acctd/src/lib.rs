@@ -24,6 +24,7 @@ pub mod daemon;
 
 pub mod close;
 pub mod process;
+pub mod report;
 pub mod restart;
 pub(crate) mod startup;
 

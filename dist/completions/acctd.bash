@@ -22,6 +22,9 @@ _acctd() {
             acctd,explain)
                 cmd="acctd__subcmd__explain"
                 ;;
+            acctd,report)
+                cmd="acctd__subcmd__report"
+                ;;
             acctd,rules)
                 cmd="acctd__subcmd__rules"
                 ;;
@@ -35,7 +38,7 @@ _acctd() {
 
     case "${cmd}" in
         acctd)
-            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status explain"
+            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status explain report"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -295,6 +298,76 @@ _acctd() {
                     ;;
                 --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        acctd__subcmd__report)
+            opts="-h --month --last-month --from --to --zone --by --group-by --customers --nested --percentile --form --sample --missing --top --sort --format --iec --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --month)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --zone)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -W "month week day hour interval" -- "${cur}"))
+                    return 0
+                    ;;
+                --group-by)
+                    COMPREPLY=($(compgen -W "prefix customer host" -- "${cur}"))
+                    return 0
+                    ;;
+                --customers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --percentile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --form)
+                    COMPREPLY=($(compgen -W "in out max sum sample-max" -- "${cur}"))
+                    return 0
+                    ;;
+                --sample)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --missing)
+                    COMPREPLY=($(compgen -W "bound zero skip" -- "${cur}"))
+                    return 0
+                    ;;
+                --top)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "bytes in out percentile name" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table csv json md" -- "${cur}"))
                     return 0
                     ;;
                 *)

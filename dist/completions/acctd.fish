@@ -59,6 +59,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -f -a "rules" -d 'Print the nf
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Report what would keep packets from being counted, each problem with its cure'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Show what a running acctd is doing'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "report" -d 'Add up files: totals, percentiles, customers, and what may be missing'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r
@@ -116,3 +117,40 @@ complete -c acctd -n "__fish_acctd_using_subcommand explain" -l check -d 'Have n
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l trace -d 'Have nft trace packets of the flows for two seconds, and show the rules that they meet (Linux 5.12)'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l json -d 'Print JSON: what both sides saw, by flow, and the causes'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l month -d 'A calendar month: 2026-11' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l from -d 'From this day or time on; default: from the first file on' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l to -d 'Until this day or time, which is not included; default: until the end of the last file' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l zone -d 'The zone whose days and months are meant, and in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l by -d 'Divide the period into parts, each with its own totals and percentiles' -r -f -a "month\t'A calendar month'
+week\t'From Monday to Sunday'
+day\t'A calendar day'
+hour\t'An hour'
+interval\t'A sample'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l group-by -d 'What has a line; default: prefixes, with --customers customers' -r -f -a "prefix\t'As acctd counts them'
+customer\t'Those of --customers'
+host\t'A directory'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l customers -d 'A CSV file of who has which prefix' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l percentile -d 'The percentile of the samples: they are sorted, the largest 5 % (for 95) dropped, rounded down, and the largest that is left taken. Of 8,640 samples, the 433rd largest' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l form -d 'What the percentile is taken of' -r -f -a "in\t'What was sent to them'
+out\t'What they sent'
+max\t'The larger of both percentiles'
+sum\t'Both together in each sample'
+sample-max\t'The larger of both in each sample'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l sample -d 'The length of a sample, a multiple of the files\' interval; default: 5m, or the interval if that is longer' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l missing -d 'What samples are whose files are missing, or in which acctd was not running' -r -f -a "bound\t'They may have had anything: figures have bounds'
+zero\t'They had nothing'
+skip\t'They do not count: the percentile is one of the others'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l top -d 'The lines with the most; the others are one line' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l sort -d 'The order of the lines, the largest first' -r -f -a "bytes\t'In and out together'
+in\t'What was sent to them'
+out\t'What they sent'
+percentile\t'The percentile, or what it has at least'
+name\t'The name, or the address'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l format -d 'The form of the output' -r -f -a "table\t'For people'
+csv\t'A line for each part and line, exact numbers'
+json\t'Everything, exact numbers'
+md\t'A table of Markdown'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l last-month -d 'The calendar month before this one'
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l nested -d 'Where prefixes of two customers overlap, the longer one has the address; without this flag it is an error'
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l iec -d 'Units of 1,024 (GiB), instead of 1,000 (GB)'
+complete -c acctd -n "__fish_acctd_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::cli::flags::{Flags, GroupFlags};
 use crate::cli::go_flags;
+use crate::cli::report::ReportArgs;
 use crate::config::listen_address::ListenAddress;
 
 const EXAMPLE: &str = "\
@@ -48,6 +49,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Sample packets that a running acctd's rules miss, and say why they do.
     Explain(ExplainArgs),
+    /// Add up files: totals, percentiles, customers, and what may be missing.
+    Report(Box<ReportArgs>),
 }
 
 impl Cli {

@@ -3,4 +3,5 @@
 pub mod commands;
 pub mod flags;
 pub mod go_flags;
+pub mod report;
 pub mod resolve;

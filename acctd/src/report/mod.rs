@@ -1,0 +1,211 @@
+//! `acctd report`: adds up the files of a period, with bounds where something is missing.
+//!
+//! ```text
+//!  directories ─► files (with intervals.jsonl) ─► plan: samples ─► read (rows, tally) ─► outcome ─► text
+//! ```
+
+mod customers;
+mod files;
+mod journal;
+mod outcome;
+mod percentile;
+mod period;
+mod plan;
+mod read;
+mod rows;
+mod tally;
+mod text;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use customers::Customers;
+use files::Host;
+use outcome::{Making, Report, SpanReport};
+use period::Calendar;
+use plan::Plan;
+use read::{Grouping, HostLoss};
+
+use crate::cli::report::{GroupBy, ReportArgs, Sort};
+use crate::model::interval::{Period, UnixNanos};
+use crate::model::prefix::Family;
+
+/// Prints the report of these files.
+pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    let calendar = Calendar::of(args.zone.as_deref())?;
+    let hosts = args
+        .directories
+        .iter()
+        .map(|directory| Host::read(directory, &calendar));
+    let hosts: Vec<Host> = hosts.collect::<Result<_>>()?;
+    for other in hosts.iter().flat_map(|host| &host.others) {
+        warn(&format!(
+            "{} is not read: its name is not one of acctd's (START_END.csv)",
+            other.display()
+        ));
+    }
+    let whole = whole_period(args, &hosts, &calendar)?;
+    let asked = args
+        .sample
+        .map(|length| i64::try_from(length.as_nanos()))
+        .transpose()?;
+    let length = plan::sample_length(asked, files::usual_length(&hosts))?;
+    let grouping = grouping(args)?;
+    check_prefix_lengths(&grouping, &hosts)?;
+    let plan = Plan::new(&hosts, whole, args.by, &calendar, length, args.missing)?;
+    ensure!(!plan.samples.is_empty(), "no file begins in this period");
+    if plan.n_across > 0 {
+        warn(&format!(
+            "{} files are partly outside of the period; each counts where it begins",
+            plan.n_across
+        ));
+    }
+    let sums = read::read(&plan, &hosts, &grouping)?;
+    let report = make(
+        args, &calendar, &hosts, &grouping, &plan, whole, length, &sums,
+    )?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    text::write(&mut out, &report, args)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn(text: &str) {
+    // A closed standard error does not affect the report.
+    let _ignored = writeln!(io::stderr(), "acctd: warning: {text}");
+}
+
+/// What the flags say; without one, what the files cover. What is yet to come is not missing.
+fn whole_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Result<Period> {
+    let covered = files::covered(hosts)?;
+    let now = UnixNanos::now();
+    let mut whole = match (args.month, args.last_month) {
+        (Some(month), _) => calendar.month(month)?,
+        (None, true) => calendar.month(calendar.last_month(now)?)?,
+        (None, false) => calendar.between(args.from, args.to, covered)?,
+    };
+    if whole.end > now {
+        whole.end = covered.end.min(whole.end).max(whole.start);
+    }
+    ensure!(whole.start < whole.end, "no file begins in this period");
+    Ok(whole)
+}
+
+fn grouping(args: &ReportArgs) -> Result<Grouping> {
+    let customers = match &args.customers {
+        None => Customers::default(),
+        Some(path) => File::open(path)
+            .map_err(Into::into)
+            .and_then(|file| Customers::read(file, args.nested))
+            .with_context(|| path.display().to_string())?,
+    };
+    let default = if args.customers.is_some() {
+        GroupBy::Customer
+    } else {
+        GroupBy::Prefix
+    };
+    let by = args.group_by.unwrap_or(default);
+    ensure!(
+        by != GroupBy::Customer || args.customers.is_some(),
+        "--group-by customer needs --customers FILE"
+    );
+    Ok(Grouping {
+        by,
+        customers: if by == GroupBy::Customer {
+            customers
+        } else {
+            Customers::default()
+        },
+        percentile: args.percentile,
+        form: args.form,
+    })
+}
+
+fn check_prefix_lengths(grouping: &Grouping, hosts: &[Host]) -> Result<()> {
+    let described = hosts
+        .iter()
+        .flat_map(|host| &host.files)
+        .filter_map(|file| file.described.as_ref());
+    let mut seen = [None; 2];
+    for described in described {
+        for (family, index) in [(Family::Ip4, 0), (Family::Ip6, 1)] {
+            let length = described.prefix_lengths[index];
+            if length != seen[index]
+                && let Some(length) = length
+            {
+                grouping.customers.check_length(family, length)?;
+                seen[index] = Some(length);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once")]
+fn make(
+    args: &ReportArgs,
+    calendar: &Calendar,
+    hosts: &[Host],
+    grouping: &Grouping,
+    plan: &Plan<'_>,
+    whole: Period,
+    length: i64,
+    sums: &read::Sums,
+) -> Result<Report> {
+    let mut losses = sums.losses.clone();
+    // Samples without any file.
+    let read: std::collections::HashSet<u32> = plan.samples.iter().map(|it| it.number).collect();
+    let unread = plan
+        .missing
+        .iter()
+        .filter(|((number, _), _)| !read.contains(number));
+    losses.extend(unread.map(|(&(number, host), &loss)| HostLoss { number, host, loss }));
+    losses.sort_by_key(|it| (it.number, it.host));
+    let files = || plan.samples.iter().flat_map(|sample| &sample.files);
+    let hosts: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    let making = Making {
+        grouping,
+        hosts: &hosts,
+        sample_seconds: u64::try_from(length / 1_000_000_000)?,
+        has_kernel: sums.has_kernel,
+        sort: args.sort,
+        top: args
+            .top
+            .filter(|_| args.sort != Sort::Name || args.top.is_some()),
+    };
+    let mut parts = Vec::new();
+    for (index, span) in plan.spans.iter().enumerate() {
+        let of_span: Vec<HostLoss> = losses
+            .iter()
+            .filter(|it| plan.span_of_number(it.number, whole, length) == index)
+            .copied()
+            .collect();
+        let incomplete = of_span.chunk_by(|a, b| a.number == b.number).count();
+        let (lines, all) = making.entries(plan, sums, index, &of_span);
+        parts.push(SpanReport {
+            name: span.name.clone(),
+            from: calendar.text(span.period.start)?,
+            to: calendar.text(span.period.end)?,
+            samples: span.n_samples,
+            incomplete_samples: u64::try_from(incomplete)?,
+            lines,
+            all,
+        });
+    }
+    Ok(Report {
+        acctd: env!("CARGO_PKG_VERSION"),
+        command: std::env::args().collect(),
+        zone: calendar.name().to_owned(),
+        from: calendar.text(whole.start)?,
+        to: calendar.text(whole.end)?,
+        sample_seconds: making.sample_seconds,
+        percentile: args.percentile.to_string(),
+        files: files().count(),
+        rows: sums.n_rows,
+        undescribed_files: files().filter(|(_, file)| file.described.is_none()).count(),
+        parts,
+        hosts,
+    })
+}

@@ -1,0 +1,297 @@
+//! The report: figures with their bounds, in the order in which they are printed. Serialized, it is `--format json`.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use super::journal::{IN, Loss, OUT};
+use super::plan::Plan;
+use super::read::{Grouping, HostLoss, Sums, loss_of};
+use super::tally::{Line, Who};
+use crate::cli::report::{Form, Sort};
+
+/// A figure that is exact, or lies between two; without `at_most` nothing bounds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Bounds {
+    pub(super) at_least: u64,
+    pub(super) at_most: Option<u64>,
+}
+
+impl Bounds {
+    pub(super) fn is_exact(self) -> bool {
+        self.at_most == Some(self.at_least)
+    }
+
+    pub(super) fn map(self, change: impl Fn(u64) -> u64) -> Self {
+        Self {
+            at_least: change(self.at_least),
+            at_most: self.at_most.map(change),
+        }
+    }
+}
+
+/// A line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// What was sent to it.
+    pub(super) in_bytes: Bounds,
+    pub(super) in_packets: u64,
+    /// What it sent.
+    pub(super) out_bytes: Bounds,
+    pub(super) out_packets: u64,
+    /// In bits per second.
+    pub(super) percentile: Bounds,
+    pub(super) form: &'static str,
+    /// Bytes of rows in which the cross-check counted the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) matched_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) contract: Option<Contract>,
+}
+
+/// What is agreed, and what is above it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Contract {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) commit_mbit: Option<f64>,
+    /// The percentile less the commit, in bits per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) over_commit: Option<Bounds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quota_gb: Option<f64>,
+    /// Bytes of the form, of the whole quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) used_bytes: Option<Bounds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) over_quota_bytes: Option<Bounds>,
+}
+
+/// A part of the period.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SpanReport {
+    pub(super) name: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) samples: u64,
+    pub(super) incomplete_samples: u64,
+    pub(super) lines: Vec<Entry>,
+    pub(super) all: Entry,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) acctd: &'static str,
+    pub(super) command: Vec<String>,
+    pub(super) zone: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) sample_seconds: u64,
+    pub(super) percentile: String,
+    pub(super) hosts: Vec<String>,
+    pub(super) files: usize,
+    pub(super) rows: u64,
+    /// Files that no line of intervals.jsonl describes: nothing is known of their losses.
+    pub(super) undescribed_files: usize,
+    pub(super) parts: Vec<SpanReport>,
+}
+
+/// What the lines of one part are made with.
+pub(super) struct Making<'m> {
+    pub(super) grouping: &'m Grouping,
+    pub(super) hosts: &'m [String],
+    pub(super) sample_seconds: u64,
+    pub(super) has_kernel: bool,
+    pub(super) sort: Sort,
+    pub(super) top: Option<usize>,
+}
+
+impl Making<'_> {
+    /// The lines of a part in order, and the sum of all.
+    pub(super) fn entries(
+        &self,
+        plan: &Plan<'_>,
+        sums: &Sums,
+        span: usize,
+        of_span: &[HostLoss],
+    ) -> (Vec<Entry>, Entry) {
+        let n_samples = plan.spans[span].n_samples;
+        let lines = &sums.lines[span];
+        let empty = Line::default();
+        let entry = |who: Who| {
+            let line = lines.get(&who).unwrap_or(&empty);
+            self.entry(who, line, &losses_of(who, of_span), n_samples)
+        };
+        let mut sorted: Vec<(Who, Entry)> = lines
+            .keys()
+            .filter(|who| **who != Who::All)
+            .map(|who| (*who, entry(*who)))
+            .collect();
+        // A customer without traffic has a bill too.
+        for index in 0..self.grouping.customers.all.len() {
+            let who = Who::Customer(index);
+            if !lines.contains_key(&who) {
+                sorted.push((who, entry(who)));
+            }
+        }
+        sorted.sort_by_cached_key(|(who, entry)| (Reverse(self.weight(entry)), *who));
+        if self.sort == Sort::Name {
+            sorted.sort_by(|(who, entry), (other_who, other)| match (who, other_who) {
+                (Who::Prefix(_), Who::Prefix(_)) => who.cmp(other_who),
+                _ => entry.name.cmp(&other.name),
+            });
+        }
+        let mut entries: Vec<Entry> = sorted.into_iter().map(|(_, entry)| entry).collect();
+        let all = entry(Who::All);
+        if let Some(top) = self.top
+            && entries.len() > top
+        {
+            let others = entries.split_off(top);
+            entries.push(sum_of(&others));
+        }
+        (entries, all)
+    }
+
+    fn weight(&self, entry: &Entry) -> u64 {
+        let (inward, outward) = (entry.in_bytes.at_least, entry.out_bytes.at_least);
+        match self.sort {
+            Sort::Bytes | Sort::Name => inward.saturating_add(outward),
+            Sort::In => inward,
+            Sort::Out => outward,
+            Sort::Percentile => entry.percentile.at_least,
+        }
+    }
+
+    fn entry(&self, who: Who, line: &Line, losses: &[(u32, Loss)], n_samples: u64) -> Entry {
+        let families = self.grouping.families(who);
+        let rule = self.grouping.rule(who, n_samples);
+        let most = line.most(losses, families);
+        let bytes = [IN, OUT].map(|direction| Bounds {
+            at_least: line.bytes[direction],
+            at_most: most[direction],
+        });
+        let (at_least, at_most) = line.percentile(losses, families, &rule);
+        let seconds = self.sample_seconds.max(1);
+        let percentile =
+            Bounds { at_least, at_most }.map(|bytes| bytes.saturating_mul(8) / seconds);
+        Entry {
+            name: self.name(who),
+            in_bytes: bytes[IN],
+            in_packets: line.packets[IN],
+            out_bytes: bytes[OUT],
+            out_packets: line.packets[OUT],
+            percentile,
+            form: name_of(rule.form),
+            matched_bytes: self.has_kernel.then(|| line.matched.iter().sum()),
+            contract: self.contract(who, bytes, percentile, rule.form),
+        }
+    }
+
+    fn name(&self, who: Who) -> String {
+        match who {
+            Who::All => "all".to_owned(),
+            Who::Prefix(address) => address.0.to_string(),
+            Who::Customer(index) => self.grouping.customers.all[index].name.clone(),
+            Who::Nobody => "(nobody)".to_owned(),
+            Who::Host(index) => self.hosts[index].clone(),
+        }
+    }
+
+    fn contract(
+        &self,
+        who: Who,
+        [inward, outward]: [Bounds; 2],
+        percentile: Bounds,
+        form: Form,
+    ) -> Option<Contract> {
+        let Who::Customer(index) = who else {
+            return None;
+        };
+        let customer = &self.grouping.customers.all[index];
+        if customer.commit_mbit.is_none() && customer.quota_gb.is_none() {
+            return None;
+        }
+        let over = |limit: f64, scale: f64| {
+            let limit = whole(limit * scale);
+            move |value: u64| value.saturating_sub(limit)
+        };
+        let used = match form {
+            Form::In => inward,
+            Form::Out => outward,
+            Form::Max | Form::SampleMax => Bounds {
+                at_least: inward.at_least.max(outward.at_least),
+                at_most: inward.at_most.zip(outward.at_most).map(|(a, b)| a.max(b)),
+            },
+            Form::Sum => Bounds {
+                at_least: inward.at_least.saturating_add(outward.at_least),
+                at_most: inward
+                    .at_most
+                    .zip(outward.at_most)
+                    .map(|(a, b)| a.saturating_add(b)),
+            },
+        };
+        Some(Contract {
+            commit_mbit: customer.commit_mbit,
+            over_commit: customer
+                .commit_mbit
+                .map(|commit| percentile.map(over(commit, 1e6))),
+            quota_gb: customer.quota_gb,
+            used_bytes: customer.quota_gb.map(|_| used),
+            over_quota_bytes: customer.quota_gb.map(|quota| used.map(over(quota, 1e9))),
+        })
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it saturates, and is positive"
+)]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+/// By sample, sorted.
+fn losses_of(who: Who, losses: &[HostLoss]) -> Vec<(u32, Loss)> {
+    let of_samples = losses.chunk_by(|a, b| a.number == b.number);
+    let losses = of_samples.map(|of_sample| (of_sample[0].number, loss_of(who, of_sample)));
+    losses.filter(|(_, loss)| !loss.is_none()).collect()
+}
+
+/// One line for those that are not shown. Their percentiles do not add up.
+fn sum_of(others: &[Entry]) -> Entry {
+    let sum = |of: fn(&Entry) -> Bounds| Bounds {
+        at_least: others
+            .iter()
+            .map(|it| of(it).at_least)
+            .fold(0, u64::saturating_add),
+        at_most: others
+            .iter()
+            .map(|it| of(it).at_most)
+            .try_fold(0_u64, |sum, most| Some(sum.saturating_add(most?))),
+    };
+    Entry {
+        name: format!("({} others)", others.len()),
+        in_bytes: sum(|it| it.in_bytes),
+        in_packets: others.iter().map(|it| it.in_packets).sum(),
+        out_bytes: sum(|it| it.out_bytes),
+        out_packets: others.iter().map(|it| it.out_packets).sum(),
+        percentile: Bounds {
+            at_least: 0,
+            at_most: None,
+        },
+        form: "",
+        matched_bytes: others.iter().map(|it| it.matched_bytes).sum(),
+        contract: None,
+    }
+}
+
+fn name_of(form: Form) -> &'static str {
+    match form {
+        Form::In => "in",
+        Form::Out => "out",
+        Form::Max => "max",
+        Form::Sum => "sum",
+        Form::SampleMax => "sample-max",
+    }
+}

@@ -1,0 +1,210 @@
+//! Adds up samples: for each line of the report its sums, and the samples that matter for its percentile.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use super::journal::{IN, Loss, OUT};
+use super::percentile::Samples;
+use super::rows::{Address, Row};
+use crate::cli::report::{Form, Percentile};
+
+/// Whom a line of the report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Who {
+    /// The sum of all lines.
+    All,
+    Prefix(Address),
+    /// Its number in the file of customers.
+    Customer(usize),
+    /// Addresses of no customer.
+    Nobody,
+    /// Its number on the command line.
+    Host(usize),
+}
+
+pub(super) type ByWho<T> = HashMap<Who, T, FixedState>;
+
+/// What a line has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line {
+    /// In, out.
+    pub(super) bytes: [u64; 2],
+    pub(super) packets: [u64; 2],
+    /// What the cross-check counted more, of rows that are uncovered.
+    pub(super) uncovered: [u64; 2],
+    /// Of rows whose verdict is `match`.
+    pub(super) matched: [u64; 2],
+    /// The one or two quantities of the form.
+    samples: [Samples; 2],
+    /// The samples of `Loss` in which it has rows.
+    present: Vec<u32>,
+}
+
+/// How a line's samples are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) form: Form,
+    pub(super) percentile: Percentile,
+    /// Of the part of the period.
+    pub(super) n_samples: u64,
+}
+
+impl Rule {
+    /// How many of the largest samples are needed.
+    fn n_kept(&self) -> usize {
+        usize::try_from(self.percentile.n_dropped(self.n_samples)).unwrap_or(usize::MAX - 1) + 1
+    }
+}
+
+/// A sample of a line while its files are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    bytes: [u64; 2],
+    packets: [u64; 2],
+    uncovered: [u64; 2],
+    matched: [u64; 2],
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, row: &Row) {
+        let bytes = [row.in_bytes, row.out_bytes];
+        let packets = [row.in_packets, row.out_packets];
+        for direction in [IN, OUT] {
+            self.bytes[direction] += bytes[direction];
+            self.packets[direction] += packets[direction];
+        }
+        let Some(kernel) = row.kernel else { return };
+        if kernel.is_match {
+            for direction in [IN, OUT] {
+                self.matched[direction] += bytes[direction];
+            }
+        }
+        if kernel.is_uncovered {
+            for (direction, counted) in [(IN, kernel.in_bytes), (OUT, kernel.out_bytes)] {
+                self.uncovered[direction] += counted.saturating_sub(bytes[direction]);
+            }
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn add(&mut self, sum: &Sum) {
+        for direction in [IN, OUT] {
+            self.bytes[direction] += sum.bytes[direction];
+            self.packets[direction] += sum.packets[direction];
+            self.uncovered[direction] += sum.uncovered[direction];
+            self.matched[direction] += sum.matched[direction];
+        }
+    }
+
+    /// Adds to what the percentile is taken of. `loss` is what may be missing in the sample.
+    pub(super) fn add_sample(
+        &mut self,
+        sum: &Sum,
+        loss: &Loss,
+        families: [bool; 2],
+        number: u32,
+        rule: &Rule,
+    ) {
+        let missing = loss.of(families);
+        let most = |direction: usize| {
+            Some(
+                sum.bytes[direction]
+                    .saturating_add(sum.uncovered[direction])
+                    .saturating_add(missing[direction]?),
+            )
+        };
+        let low = quantities(rule.form, sum.bytes.map(Some));
+        let high = quantities(rule.form, [most(IN), most(OUT)]);
+        for ((samples, low), high) in self.samples.iter_mut().zip(low).zip(high) {
+            samples.add(low.unwrap_or(0), high, rule.n_kept());
+        }
+        if !loss.is_none() {
+            self.present.push(number);
+        }
+    }
+
+    pub(super) fn append(&mut self, other: Self, rule: &Rule) {
+        for direction in [IN, OUT] {
+            self.bytes[direction] += other.bytes[direction];
+            self.packets[direction] += other.packets[direction];
+            self.uncovered[direction] += other.uncovered[direction];
+            self.matched[direction] += other.matched[direction];
+        }
+        for (own, other) in self.samples.iter_mut().zip(other.samples) {
+            own.append(other, rule.n_kept());
+        }
+        self.present.extend(other.present);
+    }
+
+    /// Bytes in and out that it may have at most; `None` if nothing bounds them. `losses` are those of all samples.
+    pub(super) fn most(&self, losses: &[(u32, Loss)], families: [bool; 2]) -> [Option<u64>; 2] {
+        [IN, OUT].map(|direction| {
+            let counted = self.bytes[direction].saturating_add(self.uncovered[direction]);
+            let mut missing = losses.iter().map(|(_, loss)| loss.of(families)[direction]);
+            missing.try_fold(counted, |sum, missing| Some(sum.saturating_add(missing?)))
+        })
+    }
+
+    /// The percentile of bytes in a sample: at least, and at most. `losses` are sorted by their samples.
+    pub(super) fn percentile(
+        &self,
+        losses: &[(u32, Loss)],
+        families: [bool; 2],
+        rule: &Rule,
+    ) -> (u64, Option<u64>) {
+        let mut present = self.present.clone();
+        present.sort_unstable();
+        let mut absent: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
+        let mut n_unbounded = [0; 2];
+        for (number, loss) in losses {
+            let is_present = present.binary_search(number).is_ok();
+            for (at, most) in quantities(rule.form, loss.of(families))
+                .into_iter()
+                .enumerate()
+            {
+                match most {
+                    None => n_unbounded[at] += 1,
+                    Some(_) if is_present => {}
+                    Some(most) => absent[at].push(most),
+                }
+            }
+        }
+        let n_dropped = rule.percentile.n_dropped(rule.n_samples);
+        let n_quantities = if rule.form == Form::Max { 2 } else { 1 };
+        let of_each = self
+            .samples
+            .iter()
+            .zip(absent)
+            .zip(n_unbounded)
+            .take(n_quantities);
+        let bounds = of_each.map(|((samples, absent), n_unbounded)| {
+            samples.bounds(n_dropped, absent.into_iter(), n_unbounded)
+        });
+        bounds.fold((0, Some(0)), |(low, high), (more_low, more_high)| {
+            let high = high.zip(more_high).map(|(a, b)| a.max(b));
+            (low.max(more_low), high)
+        })
+    }
+}
+
+/// The one or two quantities of a sample, of which percentiles are taken; the larger percentile counts. `None` is without
+/// bounds.
+fn quantities(form: Form, [inward, outward]: [Option<u64>; 2]) -> [Option<u64>; 2] {
+    match form {
+        Form::In => [inward, Some(0)],
+        Form::Out => [outward, Some(0)],
+        Form::Max => [inward, outward],
+        Form::Sum => [
+            inward.zip(outward).map(|(a, b)| a.saturating_add(b)),
+            Some(0),
+        ],
+        Form::SampleMax => [inward.zip(outward).map(|(a, b)| a.max(b)), Some(0)],
+    }
+}
+
+/// A map of lines.
+pub(super) fn by_who<T>() -> ByWho<T> {
+    HashMap::with_hasher(FixedState::default())
+}

@@ -1,0 +1,306 @@
+//! The report as text: a table, CSV, JSON, Markdown.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::outcome::{Bounds, Entry, Report, SpanReport};
+use crate::cli::report::{Output, ReportArgs};
+
+pub(super) fn write(out: &mut impl Write, report: &Report, args: &ReportArgs) -> Result<()> {
+    match args.format {
+        Output::Json => {
+            serde_json::to_writer_pretty(&mut *out, report)?;
+            writeln!(out)?;
+        }
+        Output::Csv => write_csv(out, report)?,
+        Output::Table => {
+            writeln!(out, "{}", head(report))?;
+            for part in &report.parts {
+                writeln!(out, "\n{}", title(part))?;
+                write_table(out, report, part, args.iec)?;
+            }
+        }
+        Output::Md => {
+            writeln!(out, "{}", head(report))?;
+            for part in &report.parts {
+                writeln!(out, "\n{}\n", title(part))?;
+                let rows = rows(report, part, args.iec);
+                for (at, row) in rows.iter().enumerate() {
+                    writeln!(out, "| {} |", row.join(" | "))?;
+                    if at == 0 {
+                        let lines = row
+                            .iter()
+                            .enumerate()
+                            .map(|(column, _)| if column == 0 { "---" } else { "---:" });
+                        writeln!(out, "| {} |", lines.collect::<Vec<_>>().join(" | "))?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn head(report: &Report) -> String {
+    let mut text = format!(
+        "{} to {} ({}), {} files of {}; the {}th percentile of {} s",
+        report.from,
+        report.to,
+        report.zone,
+        report.files,
+        report.hosts.join(", "),
+        report.percentile,
+        report.sample_seconds
+    );
+    if report.undescribed_files > 0 {
+        text = format!(
+            "{text}\nof {} files nothing is known but their rows (no line in intervals.jsonl)",
+            report.undescribed_files
+        );
+    }
+    text
+}
+
+fn title(part: &SpanReport) -> String {
+    let name = if part.name.is_empty() {
+        "all of it"
+    } else {
+        &part.name
+    };
+    match part.incomplete_samples {
+        0 => format!("{name}: {} samples, all complete", part.samples),
+        incomplete => format!("{name}: {} samples, {incomplete} incomplete", part.samples),
+    }
+}
+
+fn rows(report: &Report, part: &SpanReport, is_iec: bool) -> Vec<Vec<String>> {
+    let percentile = format!("{}th bit/s", report.percentile);
+    let has_kernel = part.all.matched_bytes.is_some();
+    let has_contract = part.lines.iter().any(|it| it.contract.is_some());
+    let mut head = vec![String::new(), "in".into(), "out".into(), percentile];
+    head.extend(has_kernel.then(|| "match".into()));
+    head.extend(has_contract.then(|| "above commit".to_owned()));
+    head.extend(has_contract.then(|| "quota".to_owned()));
+    let mut rows = vec![head];
+    for entry in part.lines.iter().chain([&part.all]) {
+        let mut row = vec![
+            entry.name.clone(),
+            shown(entry.in_bytes, is_iec, "B"),
+            shown(entry.out_bytes, is_iec, "B"),
+            if entry.form.is_empty() {
+                "-".into()
+            } else {
+                shown(entry.percentile, false, "bit/s")
+            },
+        ];
+        row.extend(has_kernel.then(|| share(entry)));
+        if has_contract {
+            let contract = entry.contract.as_ref();
+            row.push(
+                contract
+                    .and_then(|it| it.over_commit)
+                    .map_or_else(String::new, |over| shown(over, false, "bit/s")),
+            );
+            row.push(
+                contract
+                    .and_then(|it| Some((it.used_bytes?, it.quota_gb?)))
+                    .map_or_else(String::new, |(used, quota)| quota_text(used, quota)),
+            );
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn share(entry: &Entry) -> String {
+    let whole = entry
+        .in_bytes
+        .at_least
+        .saturating_add(entry.out_bytes.at_least);
+    match entry
+        .matched_bytes
+        .map(|it| u128::from(it) * 1_000)
+        .and_then(|it| it.checked_div(u128::from(whole)))
+    {
+        None => "-".into(),
+        Some(per_mille) => format!("{}.{} %", per_mille / 10, per_mille % 10),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage")]
+fn quota_text(used: Bounds, quota_gb: f64) -> String {
+    let percent = used.at_least as f64 / (quota_gb * 1e7);
+    format!("{percent:.1} % of {quota_gb} GB")
+}
+
+fn write_table(
+    out: &mut impl Write,
+    report: &Report,
+    part: &SpanReport,
+    is_iec: bool,
+) -> Result<()> {
+    let rows = rows(report, part, is_iec);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
+        let mut line = format!("{:<1$}", row[0], widths[0]);
+        for (text, width) in row.iter().zip(&widths).skip(1) {
+            line = format!("{line}  {text:>width$}");
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn write_csv(out: &mut impl Write, report: &Report) -> Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record([
+        "From",
+        "To",
+        "Name",
+        "InBytes",
+        "InBytesAtMost",
+        "InPackets",
+        "OutBytes",
+        "OutBytesAtMost",
+        "OutPackets",
+        "Percentile",
+        "PercentileAtMost",
+        "Form",
+        "Samples",
+        "IncompleteSamples",
+    ])?;
+    for part in &report.parts {
+        for entry in part.lines.iter().chain([&part.all]) {
+            let most =
+                |bounds: Bounds| bounds.at_most.map_or_else(String::new, |it| it.to_string());
+            csv.write_record([
+                part.from.clone(),
+                part.to.clone(),
+                entry.name.clone(),
+                entry.in_bytes.at_least.to_string(),
+                most(entry.in_bytes),
+                entry.in_packets.to_string(),
+                entry.out_bytes.at_least.to_string(),
+                most(entry.out_bytes),
+                entry.out_packets.to_string(),
+                if entry.form.is_empty() {
+                    String::new()
+                } else {
+                    entry.percentile.at_least.to_string()
+                },
+                most(entry.percentile),
+                entry.form.to_owned(),
+                part.samples.to_string(),
+                part.incomplete_samples.to_string(),
+            ])?;
+        }
+    }
+    csv.flush()?;
+    Ok(())
+}
+
+/// `1.23 GB`, `412.3 to 418.0 Mbit/s`, `at least 5.00 MB`.
+pub(super) fn shown(bounds: Bounds, is_iec: bool, unit: &str) -> String {
+    let scale = Scale::of(bounds.at_most.unwrap_or(bounds.at_least), is_iec);
+    let low = |decimals| scale.text(bounds.at_least, decimals);
+    let Some(most) = bounds.at_most else {
+        let scale = Scale::of(bounds.at_least, is_iec);
+        let low = scale.text(bounds.at_least, scale.decimals);
+        return format!("at least {low} {}{unit}", scale.prefix);
+    };
+    if bounds.is_exact() {
+        return format!("{} {}{unit}", low(scale.decimals), scale.prefix);
+    }
+    // With as many decimals as show a difference.
+    let mut decimals = scale.decimals;
+    while decimals < MAX_DECIMALS && low(decimals) == scale.text(most, decimals) {
+        decimals += 1;
+    }
+    format!(
+        "{} to {} {}{unit}",
+        low(decimals),
+        scale.text(most, decimals),
+        scale.prefix
+    )
+}
+
+const MAX_DECIMALS: usize = 9;
+
+/// A unit in which a number has one to three digits before the point.
+struct Scale {
+    divisor: f64,
+    prefix: &'static str,
+    /// For three digits in all, or four.
+    decimals: usize,
+}
+
+impl Scale {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    fn of(number: u64, is_iec: bool) -> Self {
+        let (step, prefixes) = if is_iec {
+            (1_024.0, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+        } else {
+            (1_000.0, ["", "k", "M", "G", "T", "P", "E"])
+        };
+        let mut divisor = 1.0;
+        let mut at = 0;
+        while number as f64 / divisor >= step && at + 1 < prefixes.len() {
+            divisor *= step;
+            at += 1;
+        }
+        let decimals = match at {
+            0 => 0,
+            _ if (number as f64 / divisor) < 10.0 => 2,
+            _ => 1,
+        };
+        Self {
+            divisor,
+            prefix: prefixes[at],
+            decimals,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
+    fn text(&self, number: u64, decimals: usize) -> String {
+        format!("{:.decimals$}", number as f64 / self.divisor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_their_bounds() {
+        let bounds = |at_least, at_most| Bounds { at_least, at_most };
+        assert_eq!(shown(bounds(999, Some(999)), false, "B"), "999 B");
+        assert_eq!(
+            shown(bounds(1_234_567, Some(1_234_567)), false, "B"),
+            "1.23 MB"
+        );
+        assert_eq!(
+            shown(bounds(412_300_000, Some(418_000_000)), false, "bit/s"),
+            "412.3 to 418.0 Mbit/s"
+        );
+        assert_eq!(
+            shown(bounds(76_691_000, Some(76_712_000)), false, "bit/s"),
+            "76.69 to 76.71 Mbit/s"
+        );
+        assert_eq!(
+            shown(bounds(999, Some(1_000_000)), false, "B"),
+            "0.00 to 1.00 MB"
+        );
+        assert_eq!(shown(bounds(0, None), false, "bit/s"), "at least 0 bit/s");
+        assert_eq!(
+            shown(bounds(1_073_741_824, Some(1_073_741_824)), true, "B"),
+            "1.00 GiB"
+        );
+    }
+}

@@ -1,0 +1,619 @@
+//! `acctd report` against sums and percentiles that are computed the long way, on files with and without holes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::cargo::CommandCargoExt as _;
+use chrono::{DateTime, TimeZone as _};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+/// 2026-01-01 00:00 UTC.
+const START: i64 = 1_767_225_600;
+const MAX_PACKET: u64 = 65_535;
+
+/// Numbers that repeat.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        // splitmix64, public domain.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// In, out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Row {
+    bytes: [u64; 2],
+    packets: [u64; 2],
+}
+
+impl Row {
+    fn random(random: &mut Random) -> Self {
+        // Of packets as they are: 40 to 1,500 bytes.
+        let packets = [0, 0].map(|_| random.below(1_000));
+        Self {
+            bytes: packets.map(|packets| packets * (40 + random.below(1_460))),
+            packets,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        for direction in 0..2 {
+            self.bytes[direction] += other.bytes[direction];
+            self.packets[direction] += other.packets[direction];
+        }
+    }
+}
+
+/// An interval: its rows, and what its line in the journal says.
+#[derive(Clone, Debug, Default)]
+struct Interval {
+    rows: BTreeMap<IpAddr, Row>,
+    /// IPv4 in, out: packets.
+    lost: [u64; 2],
+    is_killed: bool,
+    overflow: [u64; 2],
+    is_removed: bool,
+}
+
+/// Intervals from `START` on.
+struct World {
+    start: i64,
+    seconds: i64,
+    intervals: Vec<Interval>,
+}
+
+impl World {
+    fn random(
+        random: &mut Random,
+        start: i64,
+        seconds: i64,
+        n_intervals: usize,
+        addresses: &[IpAddr],
+    ) -> Self {
+        let intervals = (0..n_intervals).map(|_| {
+            let present: Vec<IpAddr> = addresses
+                .iter()
+                .copied()
+                .filter(|_| random.below(4) > 0)
+                .collect();
+            Interval {
+                rows: present
+                    .into_iter()
+                    .map(|address| (address, Row::random(random)))
+                    .collect(),
+                ..Interval::default()
+            }
+        });
+        Self {
+            start,
+            seconds,
+            intervals: intervals.collect(),
+        }
+    }
+
+    fn write(&self, directory: &Path, zone: Tz) {
+        let mut journal = String::new();
+        for (at, interval) in self.intervals.iter().enumerate() {
+            if interval.is_removed {
+                continue;
+            }
+            let start = self.start + self.seconds * i64::try_from(at).unwrap();
+            let moment = |unix: i64| -> DateTime<Tz> { zone.timestamp_opt(unix, 0).unwrap() };
+            let (start, end) = (moment(start), moment(start + self.seconds));
+            let mut stem = format!(
+                "{}_{}",
+                start.format("%Y-%m-%d-%H%M%S"),
+                end.format("%Y-%m-%d-%H%M%S")
+            );
+            if directory.join(format!("{stem}.csv")).exists() {
+                stem.push_str("-1");
+            }
+            let mut text = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\n".to_owned();
+            let mut sum = Row::default();
+            for (address, row) in &interval.rows {
+                let time = start.format("%Y-%m-%d %H:%M:%S");
+                let ([inward, outward], [in_packets, out_packets]) = (row.bytes, row.packets);
+                writeln!(
+                    text,
+                    "{time},{address},{outward},{out_packets},{inward},{in_packets}"
+                )
+                .unwrap();
+                sum.add(*row);
+            }
+            fs::write(directory.join(format!("{stem}.csv")), text).unwrap();
+            let group = |group: u16, version: u8, side: &str, direction: usize| {
+                let (lost, overflow) = if version == 4 {
+                    (interval.lost[direction], interval.overflow[direction])
+                } else {
+                    (0, 0)
+                };
+                json!({
+                    "group": group, "ip_version": version, "side": side, "prefix_length": if version == 4 { 32 } else { 64 },
+                    "lost": lost, "overflow": overflow, "without_length": 0, "truncated": 0, "malformed": 0,
+                    "lost_is_complete": true,
+                })
+            };
+            let mut line = json!({
+                "start": start.to_rfc3339(), "end": end.to_rfc3339(), "file": format!("{stem}.csv"),
+                "rows": interval.rows.len(), "source_bytes": sum.bytes[1], "dest_bytes": sum.bytes[0],
+                "groups": [
+                    group(4, 4, "Dest", 0), group(5, 4, "Source", 1), group(6, 6, "Dest", 0), group(7, 6, "Source", 1),
+                ],
+            });
+            if interval.is_killed {
+                let gap = json!({"start": start.to_rfc3339(), "end": moment(start.timestamp() + 1).to_rfc3339(), "groups": [4, 5], "cause": "killed"});
+                line["gaps"] = json!([gap]);
+            }
+            writeln!(journal, "{line}").unwrap();
+        }
+        fs::write(directory.join("intervals.jsonl"), journal).unwrap();
+    }
+
+    fn total(&self, address: IpAddr) -> Row {
+        let mut sum = Row::default();
+        for row in self.intervals.iter().filter_map(|it| it.rows.get(&address)) {
+            sum.add(*row);
+        }
+        sum
+    }
+
+    /// In bits per second, of samples of `n` intervals each.
+    fn percentile(&self, address: Option<IpAddr>, form: &str, n: usize) -> u64 {
+        let samples: Vec<[u64; 2]> = self
+            .intervals
+            .chunks(n)
+            .map(|intervals| {
+                let mut sum = Row::default();
+                for interval in intervals {
+                    let rows = interval
+                        .rows
+                        .iter()
+                        .filter(|(it, _)| address.is_none_or(|address| address == **it));
+                    rows.for_each(|(_, row)| sum.add(*row));
+                }
+                sum.bytes
+            })
+            .collect();
+        let of = |value: fn(&[u64; 2]) -> u64| {
+            let mut sorted: Vec<u64> = samples.iter().map(value).collect();
+            sorted.sort_unstable();
+            sorted[sorted.len() - 1 - sorted.len() * 5 / 100]
+        };
+        let bytes = match form {
+            "in" => of(|it| it[0]),
+            "out" => of(|it| it[1]),
+            "max" => of(|it| it[0]).max(of(|it| it[1])),
+            "sum" => of(|it| it[0] + it[1]),
+            _ => of(|it| it[0].max(it[1])),
+        };
+        bytes * 8 / (u64::try_from(self.seconds).unwrap() * n as u64)
+    }
+}
+
+fn addresses(n: u8) -> Vec<IpAddr> {
+    let of = |at: u8| -> IpAddr {
+        if at.is_multiple_of(4) {
+            format!("2001:db8:{at}::").parse().unwrap()
+        } else {
+            format!("10.0.0.{at}").parse().unwrap()
+        }
+    };
+    (0..n).map(of).collect()
+}
+
+fn report(directory: &Path, zone: &str, args: &[&str]) -> Value {
+    let output = Command::cargo_bin("acctd")
+        .unwrap()
+        .env("TZ", zone)
+        .args(["report", "--format", "json"])
+        .args(args)
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn fails(directory: &Path, args: &[&str], code: i32, part: &str) {
+    let mut command = Command::cargo_bin("acctd").unwrap();
+    let output = command
+        .args(["report"])
+        .args(args)
+        .arg(directory)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(part), "{part:?}: {text}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+fn line<'r>(part: &'r Value, name: &str) -> &'r Value {
+    let mut lines = part["lines"].as_array().unwrap().iter();
+    lines
+        .find(|it| it["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {part:#}"))
+}
+
+#[track_caller]
+fn assert_holds(bounds: &Value, truth: u64, what: &str) {
+    let low = bounds["at_least"].as_u64().unwrap();
+    let high = bounds["at_most"].as_u64().unwrap_or(u64::MAX);
+    assert!(
+        low <= truth && truth <= high,
+        "{what}: {truth} is not in {bounds}"
+    );
+}
+
+#[track_caller]
+fn assert_exact(bounds: &Value, truth: u64, what: &str) {
+    assert_eq!(
+        *bounds,
+        json!({ "at_least": truth, "at_most": truth }),
+        "{what}"
+    );
+}
+
+/// Months of 28 to 31 days, and those in which the clock changes: totals and percentiles of each prefix, in each form, and
+/// of all together; and each day's.
+#[test]
+fn a_month_is_exact_in_each_form() {
+    let random = &mut Random(1);
+    for (month, zone, hours) in [
+        ("2026-02", "UTC", 672),
+        ("2028-02", "UTC", 696),
+        ("2026-11", "America/New_York", 721),
+        ("2026-12", "Asia/Kolkata", 744),
+        ("2026-03", "Europe/Berlin", 743),
+        ("2026-10", "Europe/Berlin", 745),
+    ] {
+        let zone: Tz = zone.parse().unwrap();
+        let first = format!("{month}-01")
+            .parse::<chrono::NaiveDate>()
+            .unwrap()
+            .and_hms_opt(0, 0, 0)
+            .unwrap();
+        let start = zone.from_local_datetime(&first).unwrap().timestamp();
+        let scratch = tempfile::tempdir().unwrap();
+        let addresses = addresses(9);
+        // Files of 15 minutes: India's midnight is not one of an hour in UTC. A sample has two of them.
+        let world = World::random(random, start, 900, hours * 4, &addresses);
+        world.write(scratch.path(), zone);
+        for form in ["in", "out", "max", "sum", "sample-max"] {
+            let args = ["--month", month, "--form", form, "--sample", "30m"];
+            let report = report(scratch.path(), zone.name(), &args);
+            let part = &report["parts"][0];
+            assert_eq!(
+                (&part["samples"], &part["incomplete_samples"]),
+                (&json!(hours * 2), &json!(0)),
+                "{month}"
+            );
+            for address in &addresses {
+                let found = line(part, &address.to_string());
+                let total = world.total(*address);
+                assert_exact(&found["in_bytes"], total.bytes[0], "in");
+                assert_exact(&found["out_bytes"], total.bytes[1], "out");
+                assert_eq!(
+                    (found["in_packets"].as_u64(), found["out_packets"].as_u64()),
+                    (Some(total.packets[0]), Some(total.packets[1]))
+                );
+                assert_exact(
+                    &found["percentile"],
+                    world.percentile(Some(*address), form, 2),
+                    form,
+                );
+            }
+            assert_exact(
+                &part["all"]["percentile"],
+                world.percentile(None, form, 2),
+                form,
+            );
+        }
+        let days = report(
+            scratch.path(),
+            zone.name(),
+            &["--month", month, "--by", "day"],
+        );
+        let of_days = days["parts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|day| day["all"]["in_bytes"]["at_least"].as_u64().unwrap());
+        let expected: u64 = addresses.iter().map(|it| world.total(*it).bytes[0]).sum();
+        assert_eq!(of_days.sum::<u64>(), expected);
+    }
+}
+
+/// Files that are gone, lost packets, a kill, an overflow row: the truth is within the bounds, in each of 200 worlds, and
+/// figures that nothing touches are exact.
+#[test]
+fn bounds_hold_what_is_missing() {
+    let random = &mut Random(2);
+    let addresses = addresses(8);
+    let of_ip4: Vec<IpAddr> = addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
+    let (mut n_unbounded, mut n_exact, mut n_between) = (0, 0, 0);
+    for round in 0..200 {
+        let scratch = tempfile::tempdir().unwrap();
+        let truth = World::random(random, START, 300, 60, &addresses);
+        let mut seen = World {
+            start: truth.start,
+            seconds: truth.seconds,
+            intervals: truth.intervals.clone(),
+        };
+        // The ends stay, so that the period is the same.
+        let n_holes = random.below(8);
+        for _ in 0..n_holes {
+            let at = 1 + usize::try_from(random.below(58)).unwrap();
+            let interval = &mut seen.intervals[at];
+            match random.below(4) {
+                0 => interval.is_removed = true,
+                1 => lose(interval, &of_ip4, random),
+                2 => {
+                    interval.is_killed = true;
+                    for address in &of_ip4 {
+                        if random.below(2) == 0 {
+                            interval.rows.remove(address);
+                        }
+                    }
+                }
+                _ => overflow(interval, &of_ip4, random),
+            }
+        }
+        seen.write(scratch.path(), chrono_tz::UTC);
+        let is_removed = seen.intervals.iter().any(|it| it.is_removed);
+        for form in ["in", "max", "sum", "sample-max"] {
+            let report = report(scratch.path(), "UTC", &["--form", form]);
+            let part = &report["parts"][0];
+            assert_eq!(part["samples"], 60);
+            for address in &addresses {
+                let found = line(part, &address.to_string());
+                let total = truth.total(*address);
+                let what = format!("round {round}, {address}, {form}");
+                assert_holds(&found["in_bytes"], total.bytes[0], &what);
+                assert_holds(&found["out_bytes"], total.bytes[1], &what);
+                let percentile = truth.percentile(Some(*address), form, 1);
+                assert_holds(&found["percentile"], percentile, &what);
+                let high = &found["percentile"]["at_most"];
+                n_unbounded += u32::from(high.is_null());
+                n_exact +=
+                    u32::from(*high == percentile && found["percentile"]["at_least"] == percentile);
+                n_between += u32::from(!high.is_null() && *high != found["percentile"]["at_least"]);
+                if address.is_ipv6() && !is_removed {
+                    assert_exact(&found["in_bytes"], total.bytes[0], &what);
+                    assert_exact(&found["percentile"], percentile, &what);
+                }
+            }
+        }
+    }
+    assert!(
+        n_unbounded > 100 && n_exact > 100 && n_between > 100,
+        "{n_unbounded} {n_exact} {n_between}"
+    );
+}
+
+/// Takes packets out of rows, and counts them as lost.
+fn lose(interval: &mut Interval, addresses: &[IpAddr], random: &mut Random) {
+    for address in addresses {
+        let Some(row) = interval.rows.get_mut(address) else {
+            continue;
+        };
+        for direction in 0..2 {
+            let n = random.below(4).min(row.packets[direction]);
+            let bytes = row.bytes[direction].min(n * random.below(MAX_PACKET + 1));
+            row.packets[direction] -= n;
+            row.bytes[direction] -= bytes;
+            interval.lost[direction] += n;
+        }
+    }
+}
+
+/// Moves rows to 0.0.0.0.
+fn overflow(interval: &mut Interval, addresses: &[IpAddr], random: &mut Random) {
+    let mut sum = Row::default();
+    for address in addresses {
+        if random.below(2) == 0
+            && let Some(row) = interval.rows.remove(address)
+        {
+            sum.add(row);
+        }
+    }
+    interval
+        .rows
+        .entry("0.0.0.0".parse().unwrap())
+        .or_default()
+        .add(sum);
+    for direction in 0..2 {
+        interval.overflow[direction] += sum.packets[direction];
+    }
+}
+
+#[test]
+fn customers_and_nobody_are_all_of_the_files() {
+    let random = &mut Random(3);
+    let scratch = tempfile::tempdir().unwrap();
+    let addresses = addresses(20);
+    let world = World::random(random, START, 300, 40, &addresses);
+    world.write(scratch.path(), chrono_tz::UTC);
+    let customers = scratch.path().join("customers.txt");
+    fs::write(&customers, "prefix,customer,commit_mbit,quota_gb,form\n10.0.0.0/29,one,0.001,0.0001,sum\n2001:db8:8::/48,one,,,\n10.0.0.9,two,,,\n192.0.2.0/24,silent,1,,\n").unwrap();
+    let found = report(
+        scratch.path(),
+        "UTC",
+        &["--customers", customers.to_str().unwrap()],
+    );
+    let part = &found["parts"][0];
+    let sum = |names: &[&str]| -> u64 {
+        let totals = names
+            .iter()
+            .map(|name| world.total(name.parse().unwrap()).bytes[0]);
+        totals.sum()
+    };
+    let bytes = |name: &str| line(part, name)["in_bytes"]["at_least"].as_u64().unwrap();
+    let of_one = [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+        "10.0.0.5",
+        "10.0.0.6",
+        "10.0.0.7",
+        "2001:db8:8::",
+    ];
+    assert_eq!(bytes("one"), sum(&of_one));
+    assert_eq!((bytes("two"), bytes("silent")), (sum(&["10.0.0.9"]), 0));
+    let all: u64 = addresses.iter().map(|it| world.total(*it).bytes[0]).sum();
+    assert_eq!(bytes("one") + bytes("two") + bytes("(nobody)"), all);
+    assert_exact(&part["all"]["in_bytes"], all, "all");
+    let one = line(part, "one");
+    assert_eq!(one["form"], "sum");
+    let over = one["percentile"]["at_least"].as_u64().unwrap() - 1_000;
+    assert_exact(&one["contract"]["over_commit"], over, "above the commit");
+    let used = one["in_bytes"]["at_least"].as_u64().unwrap()
+        + one["out_bytes"]["at_least"].as_u64().unwrap();
+    assert_exact(&one["contract"]["used_bytes"], used, "the quota");
+    assert_exact(
+        &one["contract"]["over_quota_bytes"],
+        used - 100_000,
+        "above the quota",
+    );
+    let top = report(scratch.path(), "UTC", &["--top", "2"]);
+    let names: Vec<&str> = top["parts"][0]["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names.len(), names[2]), (3, "(18 others)"));
+}
+
+#[test]
+fn hosts_are_added_and_have_a_line_each() {
+    let random = &mut Random(4);
+    let scratch = tempfile::tempdir().unwrap();
+    let addresses = addresses(6);
+    let worlds = [0, 1].map(|host| {
+        let world = World::random(random, START, 300, 20, &addresses);
+        let directory = scratch.path().join(format!("router{host}"));
+        fs::create_dir(&directory).unwrap();
+        world.write(&directory, chrono_tz::UTC);
+        world
+    });
+    let second = scratch.path().join("router1");
+    let found = report(
+        &scratch.path().join("router0"),
+        "UTC",
+        &["--group-by", "host", second.to_str().unwrap()],
+    );
+    let part = &found["parts"][0];
+    for (host, world) in worlds.iter().enumerate() {
+        let found = line(part, &format!("router{host}"));
+        assert_exact(
+            &found["percentile"],
+            world.percentile(None, "max", 1),
+            "host",
+        );
+    }
+    let expected: u64 = worlds
+        .iter()
+        .flat_map(|world| addresses.iter().map(|it| world.total(*it).bytes[1]))
+        .sum();
+    assert_exact(&part["all"]["out_bytes"], expected, "all");
+}
+
+#[test]
+fn what_cannot_be_read_is_one_line_and_no_report() {
+    let random = &mut Random(5);
+    let scratch = tempfile::tempdir().unwrap();
+    let place = scratch.path();
+    fails(place, &[], 1, "has no file of acctd's");
+    fails(&place.join("absent"), &[], 1, "No such file or directory");
+    let world = World::random(random, START, 300, 3, &addresses(4));
+    world.write(place, chrono_tz::UTC);
+    let file = place.join("2026-01-01-000500_2026-01-01-001000.csv");
+    let whole = fs::read_to_string(&file).unwrap();
+    let name = "2026-01-01-000500_2026-01-01-001000.csv: ";
+    for (text, part) in [
+        (whole[..whole.len() - 3].to_owned(), "is cut off"),
+        (
+            whole.replace("DestBytes", "Bytes"),
+            "does not name the columns",
+        ),
+        ("id;amount\n1;2\n".to_owned(), "does not name the columns"),
+        ("\u{0}\u{1}\u{2}".to_owned(), "no whole line"),
+        (
+            format!("{whole}x,10.0.0.1,1,1,1,1\n"),
+            "one of both was changed",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        fails(place, &[], 1, name);
+        fails(place, &[], 1, part);
+    }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    fails(place, &[], 1, "Is a directory");
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, &whole).unwrap();
+    for (args, code, part) in [
+        (["--month", "2026-13"], 2, "must be a month"),
+        (
+            ["--from", "tomorrow"],
+            2,
+            "must be a day or a time of a day",
+        ),
+        (
+            ["--percentile", "101"],
+            2,
+            "must be above 0 and at most 100",
+        ),
+        (
+            ["--sample", "1m"],
+            1,
+            "--sample must be a multiple of the files' interval, which is 300 s",
+        ),
+        (["--zone", "Europe/Atlantis"], 1, "is not a time zone"),
+        (["--group-by", "customer"], 1, "needs --customers FILE"),
+        (["--month", "2025-01"], 1, "no file begins in this period"),
+        (
+            ["--customers", "/nonexistent"],
+            1,
+            "/nonexistent: No such file",
+        ),
+    ] {
+        fails(place, &args, code, part);
+    }
+    fails(
+        place,
+        &["--from", "2026-01-02", "--to", "2026-01-01"],
+        1,
+        "must be later than --from",
+    );
+    let customers = place.join("customers.txt");
+    fs::write(&customers, "prefix,customer\n10.0.0.0/8,a\n10.0.0.0/16,b\n").unwrap();
+    fails(
+        place,
+        &["--customers", customers.to_str().unwrap()],
+        1,
+        "lines 2 and 3: 10.0.0.0/16 (b) is part of 10.0.0.0/8 (a)",
+    );
+}
