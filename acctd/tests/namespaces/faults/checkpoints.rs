@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use testkit::traffic::TrafficArgs;
 
 use super::killed::{checkpoint_name, ensure_files_and_lines_agree, names};
-use crate::kernel::scaled;
+use crate::kernel::{is_emulated, scaled};
 use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -112,8 +112,9 @@ fn killed_again_and_again(n_kills: usize) -> Result<()> {
         files.len(),
         counted.len(),
     );
-    // Copying and saving take their time, on a machine that runs other things too.
-    ensure!(median <= 4 * CHECKPOINT, "{missing:?}");
+    // Copying and saving take their time, on a machine that runs other things too. How much an emulated processor takes
+    // depends on what else its machine does.
+    ensure!(is_emulated() || median <= 4 * CHECKPOINT, "{missing:?}");
     Ok(())
 }
 
