@@ -496,6 +496,8 @@ fn customers_and_nobody_are_all_of_the_files() {
         used - 100_000,
         "above the quota",
     );
+    assert_eq!(one["contract"]["threshold_percent"], 100);
+    assert!(one["contract"]["used_up"].is_null());
     let top = report(scratch.path(), "UTC", &["--top", "2"]);
     let names: Vec<&str> = top["parts"][0]["lines"]
         .as_array()
@@ -616,4 +618,123 @@ fn what_cannot_be_read_is_one_line_and_no_report() {
         1,
         "lines 2 and 3: 10.0.0.0/16 (b) is part of 10.0.0.0/8 (a)",
     );
+}
+
+#[test]
+fn a_page_has_all_that_it_needs_and_says_what_it_is_made_of() {
+    let random = &mut Random(6);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut world = World::random(random, START, 300, 600, &addresses(12));
+    world.intervals[100].is_removed = true;
+    world.write(scratch.path(), chrono_tz::UTC);
+    let page = |title: &str| {
+        let output = Command::cargo_bin("acctd")
+            .unwrap()
+            .env("TZ", "UTC")
+            .args([
+                "report",
+                "--format",
+                "html",
+                "--group-by",
+                "host",
+                "--title",
+                title,
+            ])
+            .arg(scratch.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = page("Q&A <b>");
+    assert!(
+        text.contains("<title>Q&#38;A &#60;b&#62;</title>"),
+        "{}",
+        &text[..400]
+    );
+    for outside in ["<script", "http:", "https:", "@import", "url("] {
+        assert!(!text.contains(outside), "{outside}");
+    }
+    // All of it and the host: one plot each. Three days, and the sample that is missing.
+    assert_eq!(text.matches("aria-label=\"traffic over time\"").count(), 2);
+    assert_eq!(text.matches("<rect class=\"gap\"").count(), 2);
+    for part in ["all but 1", "01-03", "599 files", "--format html"] {
+        assert!(text.contains(part), "{part}");
+    }
+    // The same files have the same digest, and others another.
+    let digest =
+        |text: &str| text.split("digests of the files: <code>").nth(1).unwrap()[..64].to_owned();
+    assert_eq!(digest(&text), digest(&page("another")));
+    let file = scratch
+        .path()
+        .join("2026-01-01-000000_2026-01-01-000500.csv");
+    let changed = fs::read_to_string(&file).unwrap().replacen(
+        "2026-01-01 00:00:00",
+        "2026-01-01 00:00:01",
+        1,
+    );
+    fs::write(&file, changed).unwrap();
+    assert_ne!(digest(&text), digest(&page("another")));
+}
+
+/// The month of which the first day has passed: a quota of ten days' use is used up then.
+#[test]
+fn a_quota_is_foretold_from_what_was_used() {
+    let scratch = tempfile::tempdir().unwrap();
+    let now = chrono::Utc::now();
+    let month = now.format("%Y-%m").to_string();
+    let first = format!("{month}-01T00:00:00Z")
+        .parse::<DateTime<chrono::Utc>>()
+        .unwrap();
+    // Files that end in the future are taken as they are.
+    let n_intervals = 2 + usize::try_from((now - first).num_minutes() / 5).unwrap();
+    let address: IpAddr = "10.0.0.1".parse().unwrap();
+    let row = Row {
+        bytes: [1_000_000, 0],
+        packets: [1_000, 0],
+    };
+    let interval = Interval {
+        rows: [(address, row)].into(),
+        ..Interval::default()
+    };
+    let world = World {
+        start: first.timestamp(),
+        seconds: 300,
+        intervals: vec![interval; n_intervals],
+    };
+    world.write(scratch.path(), chrono_tz::UTC);
+    let customers = scratch.path().join("customers.txt");
+    // 10^6 bytes in five minutes are 288 MB a day: used up after 3 hours, 27 days, and never in a month.
+    fs::write(
+        &customers,
+        "prefix,customer,quota_gb,form\n10.0.0.1,a,7.776,in\n",
+    )
+    .unwrap();
+    let args = [
+        "--month",
+        &month,
+        "--customers",
+        customers.to_str().unwrap(),
+    ];
+    let contract =
+        || line(&report(scratch.path(), "UTC", &args)["parts"][0], "a")["contract"].clone();
+    let used = contract();
+    let percent = n_intervals * 100 / 7_776;
+    let threshold = [100, 90, 80].into_iter().find(|it| percent >= *it);
+    assert_eq!(
+        used["threshold_percent"].as_u64(),
+        threshold.map(|it| it as u64)
+    );
+    let expected = if n_intervals < 7_776 {
+        json!(format!("{month}-28 00:00:00"))
+    } else {
+        Value::Null
+    };
+    assert_eq!(used["used_up"], expected);
+    fs::write(
+        &customers,
+        "prefix,customer,quota_gb,form\n10.0.0.1,a,9,in\n",
+    )
+    .unwrap();
+    assert!(contract()["used_up"].is_null());
 }

@@ -308,7 +308,7 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__report)
-            opts="-h --month --last-month --from --to --zone --by --group-by --customers --nested --percentile --form --sample --missing --top --sort --format --iec --help"
+            opts="-h --month --last-month --from --to --zone --by --group-by --customers --nested --percentile --form --sample --missing --top --sort --format --title --iec --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -367,7 +367,11 @@ _acctd() {
                     return 0
                     ;;
                 --format)
-                    COMPREPLY=($(compgen -W "table csv json md" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table csv json md html" -- "${cur}"))
+                    return 0
+                    ;;
+                --title)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

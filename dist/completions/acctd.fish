@@ -149,7 +149,9 @@ name\t'The name, or the address'"
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l format -d 'The form of the output' -r -f -a "table\t'For people'
 csv\t'A line for each part and line, exact numbers'
 json\t'Everything, exact numbers'
-md\t'A table of Markdown'"
+md\t'A table of Markdown'
+html\t'A page with plots, to be printed or sent. It has all that it needs, and no scripts'"
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l title -d 'The title of the page (--format html)' -r
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l last-month -d 'The calendar month before this one'
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l nested -d 'Where prefixes of two customers overlap, the longer one has the address; without this flag it is an error'
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l iec -d 'Units of 1,024 (GiB), instead of 1,000 (GB)'

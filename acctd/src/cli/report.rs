@@ -85,6 +85,10 @@ pub struct ReportArgs {
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub format: Output,
 
+    /// The title of the page (--format html).
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+
     /// Units of 1,024 (GiB), instead of 1,000 (GB).
     #[arg(long)]
     pub iec: bool,
@@ -266,6 +270,8 @@ pub enum Output {
     Json,
     /// A table of Markdown.
     Md,
+    /// A page with plots, to be printed or sent. It has all that it needs, and no scripts.
+    Html,
 }
 
 fn parse_sample_length(text: &str) -> Result<Duration, String> {

@@ -6,11 +6,13 @@
 
 mod customers;
 mod files;
+mod html;
 mod journal;
 mod outcome;
 mod percentile;
 mod period;
 mod plan;
+mod plot;
 mod read;
 mod rows;
 mod tally;
@@ -23,12 +25,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use customers::Customers;
 use files::Host;
-use outcome::{Making, Report, SpanReport};
+use outcome::{Making, Plot, Report, SpanReport};
 use period::Calendar;
-use plan::Plan;
+use plan::{Plan, Span};
 use read::{Grouping, HostLoss};
+use sha2::{Digest as _, Sha256};
 
-use crate::cli::report::{GroupBy, ReportArgs, Sort};
+use crate::cli::report::{GroupBy, Output, ReportArgs};
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::prefix::Family;
 
@@ -46,7 +49,8 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
             other.display()
         ));
     }
-    let whole = whole_period(args, &hosts, &calendar)?;
+    let planned = planned_period(args, &hosts, &calendar)?;
+    let whole = until_now(planned, &hosts)?;
     let asked = args
         .sample
         .map(|length| i64::try_from(length.as_nanos()))
@@ -64,10 +68,13 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     }
     let sums = read::read(&plan, &hosts, &grouping)?;
     let report = make(
-        args, &calendar, &hosts, &grouping, &plan, whole, length, &sums,
+        args, &calendar, &hosts, &grouping, &plan, planned, whole, length, &sums,
     )?;
     let mut out = BufWriter::new(io::stdout().lock());
-    text::write(&mut out, &report, args)?;
+    match args.format {
+        Output::Html => html::write(&mut out, &report, args)?,
+        _ => text::write(&mut out, &report, args)?,
+    }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -77,17 +84,20 @@ fn warn(text: &str) {
     let _ignored = writeln!(io::stderr(), "acctd: warning: {text}");
 }
 
-/// What the flags say; without one, what the files cover. What is yet to come is not missing.
-fn whole_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Result<Period> {
-    let covered = files::covered(hosts)?;
-    let now = UnixNanos::now();
-    let mut whole = match (args.month, args.last_month) {
-        (Some(month), _) => calendar.month(month)?,
-        (None, true) => calendar.month(calendar.last_month(now)?)?,
-        (None, false) => calendar.between(args.from, args.to, covered)?,
-    };
-    if whole.end > now {
-        whole.end = covered.end.min(whole.end).max(whole.start);
+/// What the flags say; without one, what the files cover.
+fn planned_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Result<Period> {
+    match (args.month, args.last_month) {
+        (Some(month), _) => calendar.month(month),
+        (None, true) => calendar.month(calendar.last_month(UnixNanos::now())?),
+        (None, false) => calendar.between(args.from, args.to, files::covered(hosts)?),
+    }
+}
+
+/// What is yet to come is not missing.
+fn until_now(planned: Period, hosts: &[Host]) -> Result<Period> {
+    let mut whole = planned;
+    if whole.end > UnixNanos::now() {
+        whole.end = whole.end.min(files::covered(hosts)?.end);
     }
     ensure!(whole.start < whole.end, "no file begins in this period");
     Ok(whole)
@@ -120,6 +130,7 @@ fn grouping(args: &ReportArgs) -> Result<Grouping> {
         },
         percentile: args.percentile,
         form: args.form,
+        is_plotted: args.format == Output::Html,
     })
 }
 
@@ -150,6 +161,7 @@ fn make(
     hosts: &[Host],
     grouping: &Grouping,
     plan: &Plan<'_>,
+    planned: Period,
     whole: Period,
     length: i64,
     sums: &read::Sums,
@@ -161,7 +173,12 @@ fn make(
         .missing
         .iter()
         .filter(|((number, _), _)| !read.contains(number));
-    losses.extend(unread.map(|(&(number, host), &loss)| HostLoss { number, host, loss }));
+    losses.extend(unread.map(|(&(number, host), &loss)| HostLoss {
+        number,
+        host,
+        loss,
+        is_counted: true,
+    }));
     losses.sort_by_key(|it| (it.number, it.host));
     let files = || plan.samples.iter().flat_map(|sample| &sample.files);
     let hosts: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
@@ -171,9 +188,9 @@ fn make(
         sample_seconds: u64::try_from(length / 1_000_000_000)?,
         has_kernel: sums.has_kernel,
         sort: args.sort,
-        top: args
-            .top
-            .filter(|_| args.sort != Sort::Name || args.top.is_some()),
+        top: args.top,
+        calendar,
+        planned_end: planned.end,
     };
     let mut parts = Vec::new();
     for (index, span) in plan.spans.iter().enumerate() {
@@ -192,6 +209,7 @@ fn make(
             incomplete_samples: u64::try_from(incomplete)?,
             lines,
             all,
+            plot: plot_of(span, &of_span, plan, &sums.days),
         });
     }
     Ok(Report {
@@ -205,7 +223,44 @@ fn make(
         files: files().count(),
         rows: sums.n_rows,
         undescribed_files: files().filter(|(_, file)| file.described.is_none()).count(),
+        files_from_to: from_to(plan),
+        digest: digest_of(&sums.digests),
         parts,
         hosts,
     })
+}
+
+fn plot_of(span: &Span, losses: &[HostLoss], plan: &Plan<'_>, days: &[[u64; 2]]) -> Plot {
+    let mut incomplete: Vec<u32> = losses.iter().map(|it| span.point(it.number)).collect();
+    incomplete.dedup();
+    let days = plan.days.iter().zip(days);
+    let is_in = |day: &Period| span.period.start <= day.start && day.end <= span.period.end;
+    let days = days.filter(|((_, day), _)| is_in(day));
+    let samples_per_point = span.samples_per_point();
+    Plot {
+        n_points: u32::try_from(span.n_samples.div_ceil(u64::from(samples_per_point)))
+            .unwrap_or(u32::MAX),
+        samples_per_point,
+        incomplete,
+        days: days
+            .map(|((name, _), bytes)| (name.clone(), *bytes))
+            .collect(),
+    }
+}
+
+/// The names of the first file and of the last.
+fn from_to(plan: &Plan<'_>) -> Option<[String; 2]> {
+    let name = |file: &(usize, &files::File)| {
+        Some(file.1.path.file_name()?.to_string_lossy().into_owned())
+    };
+    let (first, last) = (plan.samples.first()?, plan.samples.last()?);
+    Some([name(first.files.first()?)?, name(last.files.last()?)?])
+}
+
+/// `None` without files that have one.
+fn digest_of(digests: &[[u8; 32]]) -> Option<String> {
+    let mut sorted = digests.to_vec();
+    sorted.sort_unstable();
+    let whole = Sha256::digest(sorted.concat());
+    (!digests.is_empty()).then(|| format!("{whole:x}"))
 }

@@ -5,10 +5,12 @@ use std::cmp::Reverse;
 use serde::Serialize;
 
 use super::journal::{IN, Loss, OUT};
-use super::plan::Plan;
+use super::period::Calendar;
+use super::plan::{Plan, Span};
 use super::read::{Grouping, HostLoss, Sums, loss_of};
 use super::tally::{Line, Who};
 use crate::cli::report::{Form, Sort};
+use crate::model::interval::{Period, UnixNanos};
 
 /// A figure that is exact, or lies between two; without `at_most` nothing bounds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +22,17 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn is_exact(self) -> bool {
         self.at_most == Some(self.at_least)
+    }
+
+    /// Both together.
+    fn with(self, other: Self, both: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            at_least: both(self.at_least, other.at_least),
+            at_most: self
+                .at_most
+                .zip(other.at_most)
+                .map(|(own, other)| both(own, other)),
+        }
     }
 
     pub(super) fn map(self, change: impl Fn(u64) -> u64) -> Self {
@@ -48,6 +61,9 @@ pub(super) struct Entry {
     pub(super) matched_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) contract: Option<Contract>,
+    /// For plots, by their number: in and out, in bits per second.
+    #[serde(skip)]
+    pub(super) points: Vec<(u32, [u64; 2])>,
 }
 
 /// What is agreed, and what is above it.
@@ -65,6 +81,12 @@ pub(super) struct Contract {
     pub(super) used_bytes: Option<Bounds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) over_quota_bytes: Option<Bounds>,
+    /// 80, 90 or 100: as much of the quota is used, in percent, at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) threshold_percent: Option<u8>,
+    /// When the quota will be used up, if use goes on as it did, and that is in the period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) used_up: Option<String>,
 }
 
 /// A part of the period.
@@ -77,6 +99,19 @@ pub(super) struct SpanReport {
     pub(super) incomplete_samples: u64,
     pub(super) lines: Vec<Entry>,
     pub(super) all: Entry,
+    #[serde(skip)]
+    pub(super) plot: Plot,
+}
+
+/// What the plots of a part have in common.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plot {
+    pub(super) n_points: u32,
+    pub(super) samples_per_point: u32,
+    /// Points with an incomplete sample.
+    pub(super) incomplete: Vec<u32>,
+    /// Bytes in and out of each day.
+    pub(super) days: Vec<(String, [u64; 2])>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -93,6 +128,12 @@ pub(super) struct Report {
     pub(super) rows: u64,
     /// Files that no line of intervals.jsonl describes: nothing is known of their losses.
     pub(super) undescribed_files: usize,
+    /// The first, and the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) files_from_to: Option<[String; 2]>,
+    /// SHA-256 over the sorted SHA-256 digests of the files, in hex; with HTML alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<String>,
     pub(super) parts: Vec<SpanReport>,
 }
 
@@ -104,6 +145,9 @@ pub(super) struct Making<'m> {
     pub(super) has_kernel: bool,
     pub(super) sort: Sort,
     pub(super) top: Option<usize>,
+    pub(super) calendar: &'m Calendar,
+    /// The end of the whole period, which may be yet to come.
+    pub(super) planned_end: UnixNanos,
 }
 
 impl Making<'_> {
@@ -115,12 +159,17 @@ impl Making<'_> {
         span: usize,
         of_span: &[HostLoss],
     ) -> (Vec<Entry>, Entry) {
-        let n_samples = plan.spans[span].n_samples;
         let lines = &sums.lines[span];
+        let span = &plan.spans[span];
         let empty = Line::default();
+        let of_all = Losses::of(Who::All, of_span);
         let entry = |who: Who| {
             let line = lines.get(&who).unwrap_or(&empty);
-            self.entry(who, line, &losses_of(who, of_span), n_samples)
+            if matches!(who, Who::Host(_)) {
+                self.entry(who, line, &Losses::of(who, of_span), span)
+            } else {
+                self.entry(who, line, &of_all, span)
+            }
         };
         let mut sorted: Vec<(Who, Entry)> = lines
             .keys()
@@ -162,15 +211,15 @@ impl Making<'_> {
         }
     }
 
-    fn entry(&self, who: Who, line: &Line, losses: &[(u32, Loss)], n_samples: u64) -> Entry {
+    fn entry(&self, who: Who, line: &Line, losses: &Losses, span: &Span) -> Entry {
         let families = self.grouping.families(who);
-        let rule = self.grouping.rule(who, n_samples);
-        let most = line.most(losses, families);
+        let rule = self.grouping.rule(who, span.n_samples);
+        let most = line.most(&losses.all, families);
         let bytes = [IN, OUT].map(|direction| Bounds {
             at_least: line.bytes[direction],
             at_most: most[direction],
         });
-        let (at_least, at_most) = line.percentile(losses, families, &rule);
+        let (at_least, at_most) = line.percentile(&losses.counted, families, &rule);
         let seconds = self.sample_seconds.max(1);
         let percentile =
             Bounds { at_least, at_most }.map(|bytes| bytes.saturating_mul(8) / seconds);
@@ -183,7 +232,14 @@ impl Making<'_> {
             percentile,
             form: name_of(rule.form),
             matched_bytes: self.has_kernel.then(|| line.matched.iter().sum()),
-            contract: self.contract(who, bytes, percentile, rule.form),
+            contract: self.contract(who, bytes, percentile, rule.form, span.period),
+            points: line
+                .points
+                .iter()
+                .map(|(point, bytes)| {
+                    (*point, bytes.map(|bytes| bytes.saturating_mul(8) / seconds))
+                })
+                .collect(),
         }
     }
 
@@ -203,6 +259,7 @@ impl Making<'_> {
         [inward, outward]: [Bounds; 2],
         percentile: Bounds,
         form: Form,
+        period: Period,
     ) -> Option<Contract> {
         let Who::Customer(index) = who else {
             return None;
@@ -211,35 +268,42 @@ impl Making<'_> {
         if customer.commit_mbit.is_none() && customer.quota_gb.is_none() {
             return None;
         }
-        let over = |limit: f64, scale: f64| {
-            let limit = whole(limit * scale);
-            move |value: u64| value.saturating_sub(limit)
-        };
         let used = match form {
             Form::In => inward,
             Form::Out => outward,
-            Form::Max | Form::SampleMax => Bounds {
-                at_least: inward.at_least.max(outward.at_least),
-                at_most: inward.at_most.zip(outward.at_most).map(|(a, b)| a.max(b)),
-            },
-            Form::Sum => Bounds {
-                at_least: inward.at_least.saturating_add(outward.at_least),
-                at_most: inward
-                    .at_most
-                    .zip(outward.at_most)
-                    .map(|(a, b)| a.saturating_add(b)),
-            },
+            Form::Max | Form::SampleMax => inward.with(outward, u64::max),
+            Form::Sum => inward.with(outward, u64::saturating_add),
         };
+        let commit = customer.commit_mbit.map(|mbit| whole(mbit * 1e6));
+        let quota = customer.quota_gb.map(|gb| whole(gb * 1e9));
         Some(Contract {
             commit_mbit: customer.commit_mbit,
-            over_commit: customer
-                .commit_mbit
-                .map(|commit| percentile.map(over(commit, 1e6))),
+            over_commit: commit.map(|commit| percentile.map(|it| it.saturating_sub(commit))),
             quota_gb: customer.quota_gb,
-            used_bytes: customer.quota_gb.map(|_| used),
-            over_quota_bytes: customer.quota_gb.map(|quota| used.map(over(quota, 1e9))),
+            used_bytes: quota.map(|_| used),
+            over_quota_bytes: quota.map(|quota| used.map(|it| it.saturating_sub(quota))),
+            threshold_percent: quota.and_then(|quota| threshold(used.at_least, quota)),
+            used_up: quota.and_then(|quota| self.used_up(used.at_least, quota, period)),
         })
     }
+
+    /// When `used` bytes in the period become the quota.
+    fn used_up(&self, used: u64, quota: u64, period: Period) -> Option<String> {
+        if used >= quota {
+            return None;
+        }
+        let elapsed = i128::from(period.end.0) - i128::from(period.start.0);
+        let until = (elapsed * i128::from(quota)).checked_div(i128::from(used))?;
+        let at = i64::try_from(i128::from(period.start.0) + until).ok()?;
+        (at < self.planned_end.0).then(|| self.calendar.text(UnixNanos(at)).ok())?
+    }
+}
+
+fn threshold(used: u64, quota: u64) -> Option<u8> {
+    let percent = u128::from(used) * 100 / u128::from(quota.max(1));
+    [100, 90, 80]
+        .into_iter()
+        .find(|it| percent >= u128::from(*it))
 }
 
 #[expect(
@@ -251,11 +315,28 @@ fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-/// By sample, sorted.
-fn losses_of(who: Who, losses: &[HostLoss]) -> Vec<(u32, Loss)> {
-    let of_samples = losses.chunk_by(|a, b| a.number == b.number);
-    let losses = of_samples.map(|of_sample| (of_sample[0].number, loss_of(who, of_sample)));
-    losses.filter(|(_, loss)| !loss.is_none()).collect()
+/// What may be missing, by sample, in order.
+struct Losses {
+    all: Vec<(u32, Loss)>,
+    /// Of samples that count for percentiles.
+    counted: Vec<(u32, Loss)>,
+}
+
+impl Losses {
+    fn of(who: Who, losses: &[HostLoss]) -> Self {
+        let of_samples = losses.chunk_by(|a, b| a.number == b.number);
+        let all = of_samples.map(|of_sample| (&of_sample[0], loss_of(who, of_sample)));
+        let all: Vec<_> = all.filter(|(_, loss)| !loss.is_none()).collect();
+        let numbered = |(of, loss): &(&HostLoss, Loss)| (of.number, *loss);
+        Self {
+            all: all.iter().map(numbered).collect(),
+            counted: all
+                .iter()
+                .filter(|(of, _)| of.is_counted)
+                .map(numbered)
+                .collect(),
+        }
+    }
 }
 
 /// One line for those that are not shown. Their percentiles do not add up.
@@ -283,6 +364,7 @@ fn sum_of(others: &[Entry]) -> Entry {
         form: "",
         matched_bytes: others.iter().map(|it| it.matched_bytes).sum(),
         contract: None,
+        points: Vec::new(),
     }
 }
 

@@ -20,6 +20,23 @@ pub(super) struct Span {
     pub(super) period: Period,
     /// How many samples it has, whether there are files for them or not.
     pub(super) n_samples: u64,
+    /// The number of its first sample.
+    pub(super) first: u32,
+}
+
+/// A plot has about so many points, each of one sample or more.
+const POINTS: u64 = 480;
+
+impl Span {
+    /// How many samples a point of a plot has.
+    pub(super) fn samples_per_point(&self) -> u32 {
+        u32::try_from(self.n_samples.div_ceil(POINTS).max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The point of a sample.
+    pub(super) fn point(&self, number: u32) -> u32 {
+        number.saturating_sub(self.first) / self.samples_per_point()
+    }
 }
 
 /// Files whose counts are one sample.
@@ -28,6 +45,8 @@ pub(super) struct Sample<'f> {
     /// Counted from the first of the whole period.
     pub(super) number: u32,
     pub(super) span: usize,
+    /// In `Plan::days`.
+    pub(super) day: usize,
     /// With the numbers of their hosts.
     pub(super) files: Vec<(usize, &'f File)>,
     /// Whether it counts for percentiles.
@@ -38,6 +57,8 @@ pub(super) struct Sample<'f> {
 pub(super) struct Plan<'f> {
     pub(super) spans: Vec<Span>,
     pub(super) samples: Vec<Sample<'f>>,
+    /// The calendar days of the period.
+    pub(super) days: Vec<(String, Period)>,
     /// Samples of which files are missing, or of which it is not known what was logged: by sample and host.
     pub(super) missing: BTreeMap<(u32, usize), Loss>,
     /// Files that begin in the period and end after it, or the other way round.
@@ -73,15 +94,19 @@ impl<'f> Plan<'f> {
         };
         let mut spans: Vec<Span> = periods
             .into_iter()
-            .map(|(name, period)| Span {
-                name,
-                period,
-                n_samples: grid.n_samples(period),
+            .map(|(name, period)| {
+                Ok(Span {
+                    name,
+                    period,
+                    n_samples: grid.n_samples(period),
+                    first: grid.number(period.start)?,
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let mut plan = Self {
             spans: Vec::new(),
             samples: Vec::new(),
+            days: calendar.parts(whole, Part::Day, length)?,
             missing: BTreeMap::new(),
             n_across: 0,
         };
@@ -120,11 +145,13 @@ impl<'f> Plan<'f> {
             let span = span_of(&spans, grid.start(*number));
             spans[span].n_samples -= 1;
         }
+        let days = &plan.days;
         plan.samples = by_sample
             .into_iter()
             .map(|(number, files)| Sample {
                 number,
                 span: span_of(&spans, grid.start(number)),
+                day: days.partition_point(|(_, day)| day.end <= grid.start(number)),
                 files,
                 is_counted: !skipped.contains(&number),
             })

@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use sha2::{Digest as _, Sha256};
 
 use super::customers::Customers;
 use super::files::{File, Host};
@@ -22,6 +23,8 @@ pub(super) struct Grouping {
     pub(super) customers: Customers,
     pub(super) percentile: Percentile,
     pub(super) form: Form,
+    /// Whether plots and digests are wanted.
+    pub(super) is_plotted: bool,
 }
 
 impl Grouping {
@@ -68,6 +71,8 @@ pub(super) struct HostLoss {
     pub(super) number: u32,
     pub(super) host: usize,
     pub(super) loss: Loss,
+    /// Whether the sample counts for percentiles.
+    pub(super) is_counted: bool,
 }
 
 /// Sums of the samples that were read: by part of the period.
@@ -79,6 +84,10 @@ pub(super) struct Sums {
     pub(super) n_rows: u64,
     /// Whether files have the cross-check's columns.
     pub(super) has_kernel: bool,
+    /// Bytes in and out of each day.
+    pub(super) days: Vec<[u64; 2]>,
+    /// The digests of the files, in no order, if a plot is wanted.
+    pub(super) digests: Vec<[u8; 32]>,
 }
 
 /// All samples of the plan.
@@ -108,6 +117,7 @@ impl Sums {
     fn new(plan: &Plan<'_>) -> Self {
         Self {
             lines: plan.spans.iter().map(|_| by_who()).collect(),
+            days: vec![[0; 2]; plan.days.len()],
             ..Self::default()
         }
     }
@@ -126,6 +136,12 @@ impl Sums {
         self.losses.extend(other.losses);
         self.n_rows += other.n_rows;
         self.has_kernel |= other.has_kernel;
+        for (own, other) in self.days.iter_mut().zip(other.days) {
+            for (own, other) in own.iter_mut().zip(other) {
+                *own += other;
+            }
+        }
+        self.digests.extend(other.digests);
     }
 }
 
@@ -139,16 +155,22 @@ fn read_samples(
     let mut of_sample: ByWho<Sum> = by_who();
     for sample in samples {
         let mut losses: Vec<HostLoss> = Vec::new();
+        let mut all = Sum::default();
         for &(host, file) in &sample.files {
             let mut loss = Loss::default();
             let mut has_kernel = false;
-            let n_rows = read_file(file, |row| {
+            let text = fs::read(&file.path)
+                .with_context(|| format!("cannot read {}", file.path.display()))?;
+            if grouping.is_plotted {
+                sums.digests.push(Sha256::digest(&text).into());
+            }
+            let n_rows = read_file(file, &text, |row| {
                 has_kernel |= row.kernel.is_some();
                 of_sample
                     .entry(grouping.who(host, row.address))
                     .or_default()
                     .add(row);
-                of_sample.entry(Who::All).or_default().add(row);
+                all.add(row);
                 add_overflow(&mut loss, file, row);
             })
             .with_context(|| file.path.display().to_string())?;
@@ -162,6 +184,7 @@ fn read_samples(
                     number: sample.number,
                     host,
                     loss,
+                    is_counted: sample.is_counted,
                 });
             }
         }
@@ -171,16 +194,26 @@ fn read_samples(
                     number: sample.number,
                     host,
                     loss: *loss,
+                    is_counted: sample.is_counted,
                 });
             }
         }
-        let n_samples = plan.spans[sample.span].n_samples;
+        of_sample.insert(Who::All, all);
+        let span = &plan.spans[sample.span];
         let lines = &mut sums.lines[sample.span];
         for (who, sum) in of_sample.drain() {
-            let rule = grouping.rule(who, n_samples);
+            let rule = grouping.rule(who, span.n_samples);
             let loss = loss_of(who, &losses);
             let line = lines.entry(who).or_default();
             line.add(&sum);
+            if who == Who::All {
+                for (day, bytes) in sums.days[sample.day].iter_mut().zip(sum.bytes()) {
+                    *day += bytes;
+                }
+            }
+            if grouping.is_plotted && !matches!(who, Who::Prefix(_)) {
+                line.add_point(span.point(sample.number), &sum);
+            }
             if sample.is_counted {
                 line.add_sample(&sum, &loss, grouping.families(who), sample.number, &rule);
             }
@@ -219,10 +252,9 @@ fn add_overflow(loss: &mut Loss, file: &File, row: &Row) {
 }
 
 /// Calls `each` for each row; an error if the file is not as its line in the journal says.
-fn read_file(file: &File, mut each: impl FnMut(&Row)) -> Result<u64> {
-    let text = fs::read(&file.path)?;
+fn read_file(file: &File, text: &[u8], mut each: impl FnMut(&Row)) -> Result<u64> {
     let mut bytes = [0_u64; 2];
-    let n_rows = rows::read(&text, |row| {
+    let n_rows = rows::read(text, |row| {
         bytes[IN] += row.in_bytes;
         bytes[OUT] += row.out_bytes;
         each(&row);

@@ -39,6 +39,8 @@ pub(super) struct Line {
     samples: [Samples; 2],
     /// The samples of `Loss` in which it has rows.
     present: Vec<u32>,
+    /// For plots: the largest sample of each point, in and out. Empty if no plot is wanted.
+    pub(super) points: Vec<(u32, [u64; 2])>,
 }
 
 /// How a line's samples are kept.
@@ -67,6 +69,11 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    /// The bytes in and out.
+    pub(super) fn bytes(&self) -> [u64; 2] {
+        self.bytes
+    }
+
     pub(super) fn add(&mut self, row: &Row) {
         let bytes = [row.in_bytes, row.out_bytes];
         let packets = [row.in_packets, row.out_packets];
@@ -125,6 +132,19 @@ impl Line {
         }
     }
 
+    /// Notes a sample for a plot. Points come in order.
+    pub(super) fn add_point(&mut self, point: u32, sum: &Sum) {
+        match self.points.last_mut() {
+            Some((last, largest)) if *last == point => {
+                for direction in [IN, OUT] {
+                    largest[direction] = largest[direction].max(sum.bytes[direction]);
+                }
+            }
+            _ => self.points.push((point, sum.bytes)),
+        }
+    }
+
+    /// `other` has later samples.
     pub(super) fn append(&mut self, other: Self, rule: &Rule) {
         for direction in [IN, OUT] {
             self.bytes[direction] += other.bytes[direction];
@@ -136,6 +156,13 @@ impl Line {
             own.append(other, rule.n_kept());
         }
         self.present.extend(other.present);
+        for (point, bytes) in other.points {
+            let sum = Sum {
+                bytes,
+                ..Sum::default()
+            };
+            self.add_point(point, &sum);
+        }
     }
 
     /// Bytes in and out that it may have at most; `None` if nothing bounds them. `losses` are those of all samples.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::outcome::{Bounds, Entry, Report, SpanReport};
+use super::outcome::{Bounds, Contract, Entry, Report, SpanReport};
 use crate::cli::report::{Output, ReportArgs};
 
 pub(super) fn write(out: &mut impl Write, report: &Report, args: &ReportArgs) -> Result<()> {
@@ -21,7 +21,8 @@ pub(super) fn write(out: &mut impl Write, report: &Report, args: &ReportArgs) ->
                 write_table(out, report, part, args.iec)?;
             }
         }
-        Output::Md => {
+        // `html` writes a page.
+        Output::Md | Output::Html => {
             writeln!(out, "{}", head(report))?;
             for part in &report.parts {
                 writeln!(out, "\n{}\n", title(part))?;
@@ -74,7 +75,7 @@ fn title(part: &SpanReport) -> String {
     }
 }
 
-fn rows(report: &Report, part: &SpanReport, is_iec: bool) -> Vec<Vec<String>> {
+pub(super) fn rows(report: &Report, part: &SpanReport, is_iec: bool) -> Vec<Vec<String>> {
     let percentile = format!("{}th bit/s", report.percentile);
     let has_kernel = part.all.matched_bytes.is_some();
     let has_contract = part.lines.iter().any(|it| it.contract.is_some());
@@ -102,11 +103,7 @@ fn rows(report: &Report, part: &SpanReport, is_iec: bool) -> Vec<Vec<String>> {
                     .and_then(|it| it.over_commit)
                     .map_or_else(String::new, |over| shown(over, false, "bit/s")),
             );
-            row.push(
-                contract
-                    .and_then(|it| Some((it.used_bytes?, it.quota_gb?)))
-                    .map_or_else(String::new, |(used, quota)| quota_text(used, quota)),
-            );
+            row.push(contract.and_then(quota_text).unwrap_or_default());
         }
         rows.push(row);
     }
@@ -128,10 +125,16 @@ fn share(entry: &Entry) -> String {
     }
 }
 
+/// `83.2 % of 500 GB, used up on 2026-11-27 10:30:00`.
 #[expect(clippy::cast_precision_loss, reason = "a percentage")]
-fn quota_text(used: Bounds, quota_gb: f64) -> String {
+fn quota_text(contract: &Contract) -> Option<String> {
+    let (used, quota_gb) = (contract.used_bytes?, contract.quota_gb?);
     let percent = used.at_least as f64 / (quota_gb * 1e7);
-    format!("{percent:.1} % of {quota_gb} GB")
+    let text = format!("{percent:.1} % of {quota_gb} GB");
+    Some(match &contract.used_up {
+        Some(at) => format!("{text}, used up on {at}"),
+        None => text,
+    })
 }
 
 fn write_table(
@@ -229,6 +232,15 @@ pub(super) fn shown(bounds: Bounds, is_iec: bool, unit: &str) -> String {
         scale.text(most, decimals),
         scale.prefix
     )
+}
+
+/// An exact number.
+pub(super) fn scaled(number: u64, is_iec: bool, unit: &str) -> String {
+    let exact = Bounds {
+        at_least: number,
+        at_most: Some(number),
+    };
+    shown(exact, is_iec, unit)
 }
 
 const MAX_DECIMALS: usize = 9;
