@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 
 use super::customers::Customers;
@@ -94,11 +95,12 @@ pub(super) struct Sums {
 pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Result<Sums> {
     let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
     let n_each = plan.samples.len().div_ceil(n_threads).max(1);
+    let progress = progress(plan);
     let parts = thread::scope(|scope| {
         let threads = plan
             .samples
             .chunks(n_each)
-            .map(|samples| scope.spawn(|| read_samples(samples, plan, hosts, grouping)));
+            .map(|samples| scope.spawn(|| read_samples(samples, plan, hosts, grouping, &progress)));
         let threads: Vec<_> = threads.collect();
         let ended = threads.into_iter().map(|it| {
             it.join()
@@ -106,11 +108,23 @@ pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Resu
         });
         ended.collect::<Result<Vec<Sums>>>()
     })?;
+    progress.finish_and_clear();
     let mut all = Sums::new(plan);
     for part in parts {
         all.append(part, plan, grouping);
     }
     Ok(all)
+}
+
+/// On a terminal alone.
+fn progress(plan: &Plan<'_>) -> ProgressBar {
+    let n_files: usize = plan.samples.iter().map(|sample| sample.files.len()).sum();
+    let progress = ProgressBar::new(u64::try_from(n_files).unwrap_or(u64::MAX));
+    // Without a style, it has the default one.
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len} files, {per_sec}, {eta} left") {
+        Ok(style) => progress.with_style(style),
+        Err(_wrong) => progress,
+    }
 }
 
 impl Sums {
@@ -150,6 +164,7 @@ fn read_samples(
     plan: &Plan<'_>,
     hosts: &[Host],
     grouping: &Grouping,
+    progress: &ProgressBar,
 ) -> Result<Sums> {
     let mut sums = Sums::new(plan);
     let mut of_sample: ByWho<Sum> = by_who();
@@ -175,6 +190,7 @@ fn read_samples(
             })
             .with_context(|| file.path.display().to_string())?;
             sums.n_rows += n_rows;
+            progress.inc(1);
             sums.has_kernel |= has_kernel;
             if let Some(described) = &file.described {
                 loss.add(&described.loss);
