@@ -68,6 +68,11 @@ impl Target {
                 format!("CARGO_TARGET_{variable}_RUSTFLAGS"),
                 format!("--sysroot={sysroot}/usr -Clink-arg=--sysroot={sysroot}"),
             )
+            // For crates that compile C.
+            .env(
+                format!("CFLAGS_{}", self.triple().replace('-', "_")),
+                format!("--sysroot={sysroot}"),
+            )
             // It would be taken instead.
             .env_remove("RUSTFLAGS");
     }
