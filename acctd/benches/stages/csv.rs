@@ -2,9 +2,10 @@
 
 use std::io;
 
+use acctd::model::columns::Columns;
 use acctd::model::prefix::PrefixKey;
 use acctd::model::verdict::Verdict;
-use acctd::output::csv::{Columns, write_rows};
+use acctd::output::csv::write_rows;
 use acctd::output::rows::{KernelRow, Row};
 use acctd_common::Counters;
 use criterion::Criterion;

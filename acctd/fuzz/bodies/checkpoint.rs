@@ -2,10 +2,11 @@
 //! what is read makes sense, is written as it was read, and makes a file.
 
 use acctd::model::closed_interval::ClosedInterval;
+use acctd::model::columns::Columns;
 use acctd::model::prefix::Side;
 use acctd::model::zone::Zone;
 use acctd::output::checkpoint::Checkpoint;
-use acctd::output::csv::{Columns, write_rows};
+use acctd::output::csv::write_rows;
 use acctd::output::journal_line;
 use acctd::restart::checksummed;
 use acctd::restart::checksummed::Damage;

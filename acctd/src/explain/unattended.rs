@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -54,7 +54,6 @@ pub(super) type Answer = Result<Vec<Explanation>, String>;
 #[derive(Debug)]
 pub(crate) struct Helper {
     process: Child,
-    asks: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
@@ -68,11 +67,9 @@ impl Helper {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            let asks = process.stdin.take();
             let answers = process.stdout.take().context("it has no output")?;
             Ok(Self {
                 process,
-                asks,
                 answers: BufReader::new(answers),
             })
         };
@@ -82,7 +79,7 @@ impl Helper {
     fn ask(&mut self, ask: &Ask) -> Result<()> {
         let mut line = serde_json::to_vec(ask)?;
         line.push(b'\n');
-        let asks = self.asks.as_mut().context("it was told to end")?;
+        let asks = self.process.stdin.as_mut().context("it has no input")?;
         Ok(asks.write_all(&line)?)
     }
 
@@ -97,8 +94,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // The end of its input ends it.
-        drop(self.asks.take());
+        // This closes its input, which ends it.
         let _ended = self.process.wait();
     }
 }

@@ -1,6 +1,7 @@
 //! Types that all parts use: prefixes, intervals, counts. No I/O.
 
 pub mod closed_interval;
+pub mod columns;
 pub mod counts;
 pub mod crosscheck_state;
 pub mod entries;

@@ -5,45 +5,10 @@ use std::io::{self, Write};
 
 use acctd_common::Counters;
 
+use crate::model::columns::Columns;
 use crate::model::counts::FileTotals;
 use crate::model::prefix::Side;
 use crate::output::rows::Row;
-
-const HEADER: [&str; 6] = [
-    "Time",
-    "IP",
-    "SourceBytes",
-    "SourcePackets",
-    "DestBytes",
-    "DestPackets",
-];
-/// With a cross-check, these columns follow.
-const CROSS_CHECK_HEADER: [&str; 5] = [
-    "TcSourceBytes",
-    "TcSourcePackets",
-    "TcDestBytes",
-    "TcDestPackets",
-    "Verdict",
-];
-
-/// With `--crosscheck-wire`, these follow.
-const WIRE_HEADER: [&str; 4] = [
-    "WireSourceBytes",
-    "WireSourcePackets",
-    "WireDestBytes",
-    "WireDestPackets",
-];
-
-/// Which columns a file has. Each has those of the ones before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Columns {
-    /// Those of go-nflog-acctd.
-    Nflog,
-    /// The kernel's count and the verdict. The rows must have the cross-check's part.
-    CrossCheck,
-    /// The kernel's count on the wire.
-    Wire,
-}
 
 /// Writes header and rows. `time` is the first column of each row.
 pub fn write_rows(
@@ -55,14 +20,7 @@ pub fn write_rows(
     let mut csv = csv::WriterBuilder::new()
         .buffer_capacity(64 * 1024)
         .from_writer(target);
-    let mut header = HEADER.to_vec();
-    if columns >= Columns::CrossCheck {
-        header.extend(CROSS_CHECK_HEADER);
-    }
-    if columns >= Columns::Wire {
-        header.extend(WIRE_HEADER);
-    }
-    csv.write_record(header)?;
+    csv.write_record(columns.header())?;
     let mut totals = FileTotals::default();
     let mut address = String::new();
     let mut digits = itoa::Buffer::new();

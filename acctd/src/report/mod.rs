@@ -68,7 +68,13 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     }
     let sums = read::read(&plan, &hosts, &grouping)?;
     let report = make(
-        args, &calendar, &hosts, &grouping, &plan, planned, whole, length, &sums,
+        args,
+        &calendar,
+        &hosts,
+        &grouping,
+        &plan,
+        planned.end,
+        &sums,
     )?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.format {
@@ -154,16 +160,13 @@ fn check_prefix_lengths(grouping: &Grouping, hosts: &[Host]) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "called once")]
 fn make(
     args: &ReportArgs,
     calendar: &Calendar,
     hosts: &[Host],
     grouping: &Grouping,
     plan: &Plan<'_>,
-    planned: Period,
-    whole: Period,
-    length: i64,
+    planned_end: UnixNanos,
     sums: &read::Sums,
 ) -> Result<Report> {
     let mut losses = sums.losses.clone();
@@ -185,22 +188,25 @@ fn make(
     let making = Making {
         grouping,
         hosts: &hosts,
-        sample_seconds: u64::try_from(length / 1_000_000_000)?,
+        sample_seconds: u64::try_from(plan.length / 1_000_000_000)?,
         has_kernel: sums.has_kernel,
         sort: args.sort,
         top: args.top,
         calendar,
-        planned_end: planned.end,
+        planned_end,
     };
     let mut parts = Vec::new();
+    let mut rest = &losses[..];
     for (index, span) in plan.spans.iter().enumerate() {
-        let of_span: Vec<HostLoss> = losses
-            .iter()
-            .filter(|it| plan.span_of_number(it.number, whole, length) == index)
-            .copied()
-            .collect();
+        let next = plan
+            .spans
+            .get(index + 1)
+            .map_or(u32::MAX, |next| next.first);
+        let n_of_span = rest.partition_point(|it| it.number < next);
+        let (of_span, later) = rest.split_at(n_of_span);
+        rest = later;
         let incomplete = of_span.chunk_by(|a, b| a.number == b.number).count();
-        let (lines, all) = making.entries(plan, sums, index, &of_span);
+        let (lines, all) = making.entries(plan, sums, index, of_span);
         parts.push(SpanReport {
             name: span.name.clone(),
             from: calendar.text(span.period.start)?,
@@ -209,15 +215,15 @@ fn make(
             incomplete_samples: u64::try_from(incomplete)?,
             lines,
             all,
-            plot: plot_of(span, &of_span, plan, &sums.days),
+            plot: plot_of(span, of_span, plan, &sums.days),
         });
     }
     Ok(Report {
         acctd: env!("CARGO_PKG_VERSION"),
         command: std::env::args().collect(),
         zone: calendar.name().to_owned(),
-        from: calendar.text(whole.start)?,
-        to: calendar.text(whole.end)?,
+        from: calendar.text(plan.whole.start)?,
+        to: calendar.text(plan.whole.end)?,
         sample_seconds: making.sample_seconds,
         percentile: args.percentile.to_string(),
         files: files().count(),

@@ -246,7 +246,7 @@ impl Making<'_> {
     fn name(&self, who: Who) -> String {
         match who {
             Who::All => "all".to_owned(),
-            Who::Prefix(address) => address.0.to_string(),
+            Who::Prefix(address) => address.to_string(),
             Who::Customer(index) => self.grouping.customers.all[index].name.clone(),
             Who::Nobody => "(nobody)".to_owned(),
             Who::Host(index) => self.hosts[index].clone(),

@@ -93,7 +93,10 @@ impl Calendar {
             .0
             .checked_add_months(Months::new(1))
             .context("the month has no end")?;
-        self.days(month.0, next)
+        Ok(Period {
+            start: self.midnight(month.0)?,
+            end: self.midnight(next)?,
+        })
     }
 
     /// The month before the one of `now`.
@@ -132,12 +135,8 @@ impl Calendar {
         Ok(self.shown(at)?.format("%Y-%m-%d %H:%M:%S").to_string())
     }
 
-    fn days(&self, from: NaiveDate, to: NaiveDate) -> Result<Period> {
-        let midnight = |day: NaiveDate| self.moment(day.and_time(NaiveTime::MIN));
-        Ok(Period {
-            start: midnight(from)?,
-            end: midnight(to)?,
-        })
+    fn midnight(&self, day: NaiveDate) -> Result<UnixNanos> {
+        self.moment(day.and_time(NaiveTime::MIN))
     }
 
     /// The parts that cover `whole`, each with its name. The first and the last may be cut off by it.
@@ -166,7 +165,6 @@ impl Calendar {
             day.checked_add_days(Days::new(days))
                 .context("no day is later")
         };
-        let midnight = |day: NaiveDate| self.moment(day.and_time(NaiveTime::MIN));
         Ok(match part {
             Part::Month => {
                 let first = day.with_day(1).context("a first day")?;
@@ -179,10 +177,10 @@ impl Calendar {
                 let monday = u64::from(day.weekday().num_days_from_monday());
                 (
                     format!("{}", day.format("%G-W%V")),
-                    midnight(after(7 - monday)?)?,
+                    self.midnight(after(7 - monday)?)?,
                 )
             }
-            Part::Day => (day.to_string(), midnight(after(1)?)?),
+            Part::Day => (day.to_string(), self.midnight(after(1)?)?),
             // An hour of the zone's; where the clock changes by less, parts are shorter.
             Part::Hour => {
                 let (unix, _) = at.seconds_and_nanos();

@@ -55,6 +55,9 @@ pub(super) struct Sample<'f> {
 
 #[derive(Debug)]
 pub(super) struct Plan<'f> {
+    pub(super) whole: Period,
+    /// The length of a sample, in nanoseconds.
+    pub(super) length: i64,
     pub(super) spans: Vec<Span>,
     pub(super) samples: Vec<Sample<'f>>,
     /// The calendar days of the period.
@@ -95,15 +98,19 @@ impl<'f> Plan<'f> {
         let mut spans: Vec<Span> = periods
             .into_iter()
             .map(|(name, period)| {
-                Ok(Span {
+                let first = grid.first_of(period);
+                let n_samples = u64::from(grid.first_after(period.end) - first);
+                Span {
                     name,
                     period,
-                    n_samples: grid.n_samples(period),
-                    first: grid.number(period.start)?,
-                })
+                    n_samples,
+                    first,
+                }
             })
-            .collect::<Result<_>>()?;
+            .collect();
         let mut plan = Self {
+            whole,
+            length,
             spans: Vec::new(),
             samples: Vec::new(),
             days: calendar.parts(whole, Part::Day, length)?,
@@ -142,7 +149,7 @@ impl<'f> Plan<'f> {
             }
         }
         for number in &skipped {
-            let span = span_of(&spans, grid.start(*number));
+            let span = span_of(&spans, *number);
             spans[span].n_samples -= 1;
         }
         let days = &plan.days;
@@ -150,7 +157,7 @@ impl<'f> Plan<'f> {
             .into_iter()
             .map(|(number, files)| Sample {
                 number,
-                span: span_of(&spans, grid.start(number)),
+                span: span_of(&spans, number),
                 day: days.partition_point(|(_, day)| day.end <= grid.start(number)),
                 files,
                 is_counted: !skipped.contains(&number),
@@ -181,17 +188,13 @@ impl<'f> Plan<'f> {
         }
         Ok(())
     }
-
-    /// The part of a sample.
-    pub(super) fn span_of_number(&self, number: u32, whole: Period, length: i64) -> usize {
-        span_of(&self.spans, Grid { whole, length }.start(number))
-    }
 }
 
-fn span_of(spans: &[Span], start: UnixNanos) -> usize {
+/// The part in which a sample begins.
+fn span_of(spans: &[Span], number: u32) -> usize {
     spans
-        .partition_point(|span| span.period.end <= start)
-        .min(spans.len() - 1)
+        .partition_point(|span| span.first <= number)
+        .saturating_sub(1)
 }
 
 /// Samples are multiples of their length in Unix time, as intervals are.
@@ -212,15 +215,18 @@ impl Grid {
         UnixNanos((first + i64::from(number)) * self.length).max(self.whole.start)
     }
 
-    /// The samples that begin in a part.
-    fn n_samples(&self, part: Period) -> u64 {
-        let at_least = |at: i64| -(-at).div_euclid(self.length);
-        let first = if part.start == self.whole.start {
-            part.start.0.div_euclid(self.length)
-        } else {
-            at_least(part.start.0)
-        };
-        u64::try_from(at_least(part.end.0) - first).unwrap_or(0)
+    /// The number of the first sample that begins in a part, or would if it had one.
+    fn first_of(&self, part: Period) -> u32 {
+        if part.start == self.whole.start {
+            return 0;
+        }
+        self.first_after(part.start)
+    }
+
+    /// The number of the first sample that does not begin before this.
+    fn first_after(&self, at: UnixNanos) -> u32 {
+        let number = -(-at.0).div_euclid(self.length) - self.whole.start.0.div_euclid(self.length);
+        u32::try_from(number).unwrap_or(0)
     }
 }
 

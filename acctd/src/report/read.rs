@@ -13,7 +13,7 @@ use super::customers::Customers;
 use super::files::{File, Host};
 use super::journal::{IN, Loss, OUT};
 use super::plan::{Plan, Sample};
-use super::rows::{self, Address, Row};
+use super::rows::{self, Row};
 use super::tally::{ByWho, Line, Rule, Sum, Who, by_who};
 use crate::cli::report::{Form, GroupBy, Percentile};
 
@@ -29,12 +29,12 @@ pub(super) struct Grouping {
 }
 
 impl Grouping {
-    fn who(&self, host: usize, address: Address) -> Who {
+    fn who(&self, host: usize, address: IpAddr) -> Who {
         match self.by {
             GroupBy::Prefix => Who::Prefix(address),
             GroupBy::Customer => self
                 .customers
-                .of(address.0)
+                .of(address)
                 .map_or(Who::Nobody, Who::Customer),
             GroupBy::Host => Who::Host(host),
         }
@@ -43,8 +43,8 @@ impl Grouping {
     /// The families of IP that it may have packets of.
     pub(super) fn families(&self, who: Who) -> [bool; 2] {
         match who {
-            Who::Prefix(Address(IpAddr::V4(_))) => [true, false],
-            Who::Prefix(Address(IpAddr::V6(_))) => [false, true],
+            Who::Prefix(IpAddr::V4(_)) => [true, false],
+            Who::Prefix(IpAddr::V6(_)) => [false, true],
             Who::Customer(index) => self.customers.all[index].families,
             Who::All | Who::Nobody | Who::Host(_) => [true, true],
         }
@@ -228,7 +228,7 @@ fn read_samples(
                 }
             }
             if grouping.is_plotted && !matches!(who, Who::Prefix(_)) {
-                line.add_point(span.point(sample.number), &sum);
+                line.add_point(span.point(sample.number), sum.bytes());
             }
             if sample.is_counted {
                 line.add_sample(&sum, &loss, grouping.families(who), sample.number, &rule);
@@ -255,10 +255,10 @@ fn add_overflow(loss: &mut Loss, file: &File, row: &Row) {
     let Some(described) = &file.described else {
         return;
     };
-    if !row.address.0.is_unspecified() {
+    if !row.address.is_unspecified() {
         return;
     }
-    let family = usize::from(row.address.0.is_ipv6());
+    let family = usize::from(row.address.is_ipv6());
     for (direction, bytes) in [(IN, row.in_bytes), (OUT, row.out_bytes)] {
         if described.has_overflow[family][direction] {
             let missing = &mut loss.missing[family][direction];

@@ -5,25 +5,18 @@ use std::str;
 
 use anyhow::{Result, bail};
 
+use crate::model::columns::Columns;
+use crate::model::verdict::Verdict;
+
 /// Packets and bytes from a prefix, and to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    pub(super) address: Address,
+    pub(super) address: IpAddr,
     pub(super) out_bytes: u64,
     pub(super) out_packets: u64,
     pub(super) in_bytes: u64,
     pub(super) in_packets: u64,
     pub(super) kernel: Option<Kernel>,
-}
-
-/// An address that has a default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Address(pub(super) IpAddr);
-
-impl Default for Address {
-    fn default() -> Self {
-        Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-    }
 }
 
 /// The cross-check's columns.
@@ -35,24 +28,18 @@ pub(super) struct Kernel {
     pub(super) is_uncovered: bool,
 }
 
-const NFLOG: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets";
-const CROSS_CHECK: &str = ",TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict";
-const WIRE: &str = ",WireSourceBytes,WireSourcePackets,WireDestBytes,WireDestPackets";
-
 /// Calls `row` for each row of the file's text. Errors name the line.
 pub(super) fn read(text: &[u8], mut each: impl FnMut(Row)) -> Result<u64> {
     let Some(end) = text.iter().position(|byte| *byte == b'\n') else {
         bail!("it has no whole line; each file of acctd has at least the names of its columns");
     };
     let header = str::from_utf8(&text[..end]).unwrap_or_default();
-    let has_kernel = match header
-        .strip_prefix(NFLOG)
-        .map(|rest| rest.strip_prefix(CROSS_CHECK).unwrap_or(rest))
-    {
-        Some("") => header.len() > NFLOG.len(),
-        Some(WIRE) if header.len() > NFLOG.len() + WIRE.len() => true,
-        _ => bail!("its first line does not name the columns of acctd ({NFLOG}…)"),
+    let is_of = |columns: &Columns| columns.header().join(",") == header;
+    let Some(columns) = Columns::ALL.into_iter().find(is_of) else {
+        let names = Columns::Nflog.header().join(",");
+        bail!("its first line does not name the columns of acctd ({names}…)");
     };
+    let has_kernel = columns >= Columns::CrossCheck;
     let mut rest = &text[end + 1..];
     let mut n_rows = 0;
     while !rest.is_empty() {
@@ -76,7 +63,7 @@ fn parse(line: &[u8], has_kernel: bool) -> Option<Row> {
     let number = |fields: &mut dyn Iterator<Item = &[u8]>| number_of(fields.next()?);
     // The time is that of the file.
     fields.next()?;
-    let address = Address(address_of(fields.next()?)?);
+    let address = address_of(fields.next()?)?;
     let mut row = Row {
         address,
         out_bytes: number(&mut fields)?,
@@ -94,8 +81,8 @@ fn parse(line: &[u8], has_kernel: bool) -> Option<Row> {
         row.kernel = Some(Kernel {
             out_bytes,
             in_bytes,
-            is_match: verdict == b"match",
-            is_uncovered: verdict == b"uncovered",
+            is_match: verdict == Verdict::Match.text().as_bytes(),
+            is_uncovered: verdict == Verdict::Uncovered.text().as_bytes(),
         });
         return Some(row);
     }
@@ -135,6 +122,10 @@ fn ip4_of(text: &[u8]) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
+    const NFLOG: &str = "Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets";
+    const CROSS_CHECK: &str = ",TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict";
+    const WIRE: &str = ",WireSourceBytes,WireSourcePackets,WireDestBytes,WireDestPackets";
+
     fn rows(text: &str) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         read(text.as_bytes(), |row| rows.push(row))?;
@@ -148,7 +139,7 @@ mod tests {
         ))
         .unwrap();
         let row = Row {
-            address: Address("192.168.0.42".parse().unwrap()),
+            address: "192.168.0.42".parse().unwrap(),
             out_bytes: 100_372,
             out_packets: 762,
             in_bytes: 10_888,
@@ -167,10 +158,7 @@ mod tests {
             is_uncovered: true,
         };
         assert_eq!(checked[0].kernel, Some(kernel));
-        assert_eq!(
-            checked[0].address.0,
-            "2001:db8::".parse::<IpAddr>().unwrap()
-        );
+        assert_eq!(checked[0].address, "2001:db8::".parse::<IpAddr>().unwrap());
         let wire = rows(&format!(
             "{NFLOG}{CROSS_CHECK}{WIRE}\nx,10.0.0.1,1,2,3,4,5,6,7,8,match,9,9,9,9\n"
         ))

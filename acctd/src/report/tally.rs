@@ -1,12 +1,13 @@
 //! Adds up samples: for each line of the report its sums, and the samples that matter for its percentile.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
 use super::journal::{IN, Loss, OUT};
 use super::percentile::Samples;
-use super::rows::{Address, Row};
+use super::rows::Row;
 use crate::cli::report::{Form, Percentile};
 
 /// Whom a line of the report is about.
@@ -14,7 +15,7 @@ use crate::cli::report::{Form, Percentile};
 pub(super) enum Who {
     /// The sum of all lines.
     All,
-    Prefix(Address),
+    Prefix(IpAddr),
     /// Its number in the file of customers.
     Customer(usize),
     /// Addresses of no customer.
@@ -133,14 +134,14 @@ impl Line {
     }
 
     /// Notes a sample for a plot. Points come in order.
-    pub(super) fn add_point(&mut self, point: u32, sum: &Sum) {
+    pub(super) fn add_point(&mut self, point: u32, bytes: [u64; 2]) {
         match self.points.last_mut() {
             Some((last, largest)) if *last == point => {
                 for direction in [IN, OUT] {
-                    largest[direction] = largest[direction].max(sum.bytes[direction]);
+                    largest[direction] = largest[direction].max(bytes[direction]);
                 }
             }
-            _ => self.points.push((point, sum.bytes)),
+            _ => self.points.push((point, bytes)),
         }
     }
 
@@ -157,11 +158,7 @@ impl Line {
         }
         self.present.extend(other.present);
         for (point, bytes) in other.points {
-            let sum = Sum {
-                bytes,
-                ..Sum::default()
-            };
-            self.add_point(point, &sum);
+            self.add_point(point, bytes);
         }
     }
 
