@@ -15,16 +15,18 @@
 //!
 //! Imports go one way: down the order of modules below. ARCHITECTURE.md says why.
 
+pub mod archive;
 pub mod cli;
 pub mod doctor;
 pub mod explain;
+pub mod report;
 pub mod rules;
 
 pub mod daemon;
 
 pub mod close;
+pub(crate) mod files;
 pub mod process;
-pub mod report;
 pub mod restart;
 pub(crate) mod startup;
 

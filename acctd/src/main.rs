@@ -10,7 +10,7 @@ use acctd::explain::helper;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
 use acctd::restart::inherited::{self, NamedFd};
-use acctd::{daemon, doctor, explain, report, rules};
+use acctd::{archive, daemon, doctor, explain, report, rules};
 
 /// The exit code of clap for wrong flags.
 const USAGE: u8 = 2;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::Status(args)) => exit_code(status::run(&args)),
         Some(Command::Explain(args)) => exit_code(explain::run(&args)),
         Some(Command::Report(args)) => exit_code(report::run(&args)),
+        Some(Command::Archive(args)) => exit_code(archive::run(&args)),
     }
 }
 

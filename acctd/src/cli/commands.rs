@@ -11,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::cli::archive::ArchiveArgs;
 use crate::cli::flags::{Flags, GroupFlags};
 use crate::cli::go_flags;
 use crate::cli::report::ReportArgs;
@@ -51,6 +52,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Add up files: totals, percentiles, customers, and what may be missing.
     Report(Box<ReportArgs>),
+    /// Put the files of days that are over into one Parquet file for each day.
+    Archive(ArchiveArgs),
 }
 
 impl Cli {

@@ -1,5 +1,6 @@
 //! The command line: commands, flags, Go's spelling of them, and how they become a configuration.
 
+pub mod archive;
 pub mod commands;
 pub mod flags;
 pub mod go_flags;

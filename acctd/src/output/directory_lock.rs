@@ -34,7 +34,11 @@ pub(crate) enum LockError {
 impl DirectoryLock {
     /// Locks the files of processes with this lowest group.
     pub(crate) fn take(directory: &LogDirectory, tag: NflogGroup) -> Result<Self, LockError> {
-        let name = format!(".acctd-{tag}.lock");
+        Self::take_file(directory, format!(".acctd-{tag}.lock"))
+    }
+
+    /// By the name of the lock file.
+    pub(crate) fn take_file(directory: &LogDirectory, name: String) -> Result<Self, LockError> {
         loop {
             // Not for writing: otherwise the disk could not be remounted read-only while acctd runs.
             let file = directory.open_file(&name, OFlags::RDONLY | OFlags::CREATE);

@@ -4,17 +4,15 @@
 //!  directories ─► files (with intervals.jsonl) ─► plan: samples ─► read (rows, tally) ─► outcome ─► text
 //! ```
 
+mod archived;
 mod customers;
-mod files;
 mod html;
-mod journal;
 mod outcome;
 mod percentile;
-mod period;
 mod plan;
 mod plot;
 mod read;
-mod rows;
+mod sums;
 mod tally;
 mod text;
 
@@ -24,14 +22,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use customers::Customers;
-use files::Host;
 use outcome::{Making, Plot, Report, SpanReport};
-use period::Calendar;
 use plan::{Plan, Span};
-use read::{Grouping, HostLoss};
+
 use sha2::{Digest as _, Sha256};
+use sums::{Grouping, HostLoss, Sums};
 
 use crate::cli::report::{GroupBy, Output, ReportArgs};
+use crate::files::calendar::Calendar;
+use crate::files::directory::{self, Host};
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::prefix::Family;
 
@@ -55,7 +54,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         .sample
         .map(|length| i64::try_from(length.as_nanos()))
         .transpose()?;
-    let length = plan::sample_length(asked, files::usual_length(&hosts))?;
+    let length = plan::sample_length(asked, directory::usual_length(&hosts))?;
     let grouping = grouping(args)?;
     check_prefix_lengths(&grouping, &hosts)?;
     let plan = Plan::new(&hosts, whole, args.by, &calendar, length, args.missing)?;
@@ -95,7 +94,7 @@ fn planned_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Res
     match (args.month, args.last_month) {
         (Some(month), _) => calendar.month(month),
         (None, true) => calendar.month(calendar.last_month(UnixNanos::now())?),
-        (None, false) => calendar.between(args.from, args.to, files::covered(hosts)?),
+        (None, false) => calendar.between(args.from, args.to, directory::covered(hosts)?),
     }
 }
 
@@ -103,7 +102,7 @@ fn planned_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Res
 fn until_now(planned: Period, hosts: &[Host]) -> Result<Period> {
     let mut whole = planned;
     if whole.end > UnixNanos::now() {
-        whole.end = whole.end.min(files::covered(hosts)?.end);
+        whole.end = whole.end.min(directory::covered(hosts)?.end);
     }
     ensure!(whole.start < whole.end, "no file begins in this period");
     Ok(whole)
@@ -167,7 +166,7 @@ fn make(
     grouping: &Grouping,
     plan: &Plan<'_>,
     planned_end: UnixNanos,
-    sums: &read::Sums,
+    sums: &Sums,
 ) -> Result<Report> {
     let mut losses = sums.losses.clone();
     // Samples without any file.
@@ -256,7 +255,7 @@ fn plot_of(span: &Span, losses: &[HostLoss], plan: &Plan<'_>, days: &[[u64; 2]])
 
 /// The names of the first file and of the last.
 fn from_to(plan: &Plan<'_>) -> Option<[String; 2]> {
-    let name = |file: &(usize, &files::File)| {
+    let name = |file: &(usize, &directory::File)| {
         Some(file.1.path.file_name()?.to_string_lossy().into_owned())
     };
     let (first, last) = (plan.samples.first()?, plan.samples.last()?);

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
-use super::journal::{IN, Loss, OUT};
-use super::period::Calendar;
 use super::plan::{Plan, Span};
-use super::read::{Grouping, HostLoss, Sums, loss_of};
+use super::sums::{Grouping, HostLoss, Sums, loss_of};
 use super::tally::{Line, Who};
 use crate::cli::report::{Form, Sort};
+use crate::files::calendar::Calendar;
+use crate::files::journal::{IN, Loss, OUT};
 use crate::model::interval::{Period, UnixNanos};
 
 /// A figure that is exact, or lies between two; without `at_most` nothing bounds it.
@@ -216,7 +216,7 @@ impl Making<'_> {
         let rule = self.grouping.rule(who, span.n_samples);
         let most = line.most(&losses.all, families);
         let bytes = [IN, OUT].map(|direction| Bounds {
-            at_least: line.bytes[direction],
+            at_least: line.sum.bytes[direction],
             at_most: most[direction],
         });
         let (at_least, at_most) = line.percentile(&losses.counted, families, &rule);
@@ -226,12 +226,12 @@ impl Making<'_> {
         Entry {
             name: self.name(who),
             in_bytes: bytes[IN],
-            in_packets: line.packets[IN],
+            in_packets: line.sum.packets[IN],
             out_bytes: bytes[OUT],
-            out_packets: line.packets[OUT],
+            out_packets: line.sum.packets[OUT],
             percentile,
             form: name_of(rule.form),
-            matched_bytes: self.has_kernel.then(|| line.matched.iter().sum()),
+            matched_bytes: self.has_kernel.then(|| line.sum.matched.iter().sum()),
             contract: self.contract(who, bytes, percentile, rule.form, span.period),
             points: line
                 .points

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 
-use super::files::{File, Host, holes};
-use super::journal::{ByDirection, Loss};
-use super::period::Calendar;
 use crate::cli::report::{Missing, Part};
+use crate::files::calendar::Calendar;
+use crate::files::directory::{File, Host, holes};
+use crate::files::journal::{ByDirection, Loss};
 use crate::model::interval::{Period, UnixNanos};
 
 /// The default length of a sample, unless intervals are longer: what contracts take.
@@ -250,10 +250,12 @@ mod tests {
             path: PathBuf::new(),
             period: period(start, end),
             described: None,
+            archived: None,
         };
         Host {
             name: "r1".into(),
             files: minutes.iter().map(file).collect(),
+            archives: Vec::new(),
             others: Vec::new(),
         }
     }

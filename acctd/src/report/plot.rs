@@ -1,8 +1,8 @@
 //! Plots as SVG, which the page puts in line. Colours are the page's, by class.
 
+use crate::files::journal::{IN, OUT};
 use std::fmt::Write as _;
 
-use super::journal::{IN, OUT};
 use super::text::scaled;
 
 const WIDTH: f64 = 720.0;

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
-use super::journal::{IN, Loss, OUT};
 use super::percentile::Samples;
-use super::rows::Row;
 use crate::cli::report::{Form, Percentile};
+use crate::files::journal::{IN, Loss, OUT};
+use crate::model::verdict::Verdict;
+use crate::output::rows::Row;
 
 /// Whom a line of the report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,13 +30,7 @@ pub(super) type ByWho<T> = HashMap<Who, T, FixedState>;
 /// What a line has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Line {
-    /// In, out.
-    pub(super) bytes: [u64; 2],
-    pub(super) packets: [u64; 2],
-    /// What the cross-check counted more, of rows that are uncovered.
-    pub(super) uncovered: [u64; 2],
-    /// Of rows whose verdict is `match`.
-    pub(super) matched: [u64; 2],
+    pub(super) sum: Sum,
     /// The one or two quantities of the form.
     samples: [Samples; 2],
     /// The samples of `Loss` in which it has rows.
@@ -60,52 +55,49 @@ impl Rule {
     }
 }
 
-/// A sample of a line while its files are read.
+/// Of rows: in, out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
-    bytes: [u64; 2],
-    packets: [u64; 2],
-    uncovered: [u64; 2],
-    matched: [u64; 2],
+    pub(super) bytes: [u64; 2],
+    pub(super) packets: [u64; 2],
+    /// What the cross-check counted more, of rows that are uncovered.
+    pub(super) uncovered: [u64; 2],
+    /// Of rows whose verdict is `match`.
+    pub(super) matched: [u64; 2],
 }
 
 impl Sum {
-    /// The bytes in and out.
-    pub(super) fn bytes(&self) -> [u64; 2] {
-        self.bytes
-    }
-
     pub(super) fn add(&mut self, row: &Row) {
-        let bytes = [row.in_bytes, row.out_bytes];
-        let packets = [row.in_packets, row.out_packets];
-        for direction in [IN, OUT] {
-            self.bytes[direction] += bytes[direction];
-            self.packets[direction] += packets[direction];
+        let counted = [row.dest, row.source];
+        for (direction, counted) in [IN, OUT].into_iter().zip(counted) {
+            self.bytes[direction] += counted.bytes;
+            self.packets[direction] += counted.packets;
         }
         let Some(kernel) = row.kernel else { return };
-        if kernel.is_match {
-            for direction in [IN, OUT] {
-                self.matched[direction] += bytes[direction];
+        let of_kernel = [kernel.dest, kernel.source];
+        for direction in [IN, OUT] {
+            let bytes = counted[direction].bytes;
+            match kernel.verdict {
+                Verdict::Match => self.matched[direction] += bytes,
+                Verdict::Uncovered => {
+                    self.uncovered[direction] += of_kernel[direction].bytes.saturating_sub(bytes);
+                }
+                Verdict::NotChecked | Verdict::Lost | Verdict::Extra => {}
             }
         }
-        if kernel.is_uncovered {
-            for (direction, counted) in [(IN, kernel.in_bytes), (OUT, kernel.out_bytes)] {
-                self.uncovered[direction] += counted.saturating_sub(bytes[direction]);
-            }
+    }
+
+    pub(super) fn append(&mut self, other: &Self) {
+        for direction in [IN, OUT] {
+            self.bytes[direction] += other.bytes[direction];
+            self.packets[direction] += other.packets[direction];
+            self.uncovered[direction] += other.uncovered[direction];
+            self.matched[direction] += other.matched[direction];
         }
     }
 }
 
 impl Line {
-    pub(super) fn add(&mut self, sum: &Sum) {
-        for direction in [IN, OUT] {
-            self.bytes[direction] += sum.bytes[direction];
-            self.packets[direction] += sum.packets[direction];
-            self.uncovered[direction] += sum.uncovered[direction];
-            self.matched[direction] += sum.matched[direction];
-        }
-    }
-
     /// Adds to what the percentile is taken of. `loss` is what may be missing in the sample.
     pub(super) fn add_sample(
         &mut self,
@@ -147,12 +139,7 @@ impl Line {
 
     /// `other` has later samples.
     pub(super) fn append(&mut self, other: Self, rule: &Rule) {
-        for direction in [IN, OUT] {
-            self.bytes[direction] += other.bytes[direction];
-            self.packets[direction] += other.packets[direction];
-            self.uncovered[direction] += other.uncovered[direction];
-            self.matched[direction] += other.matched[direction];
-        }
+        self.sum.append(&other.sum);
         for (own, other) in self.samples.iter_mut().zip(other.samples) {
             own.append(other, rule.n_kept());
         }
@@ -165,7 +152,7 @@ impl Line {
     /// Bytes in and out that it may have at most; `None` if nothing bounds them. `losses` are those of all samples.
     pub(super) fn most(&self, losses: &[(u32, Loss)], families: [bool; 2]) -> [Option<u64>; 2] {
         [IN, OUT].map(|direction| {
-            let counted = self.bytes[direction].saturating_add(self.uncovered[direction]);
+            let counted = self.sum.bytes[direction].saturating_add(self.sum.uncovered[direction]);
             let mut missing = losses.iter().map(|(_, loss)| loss.of(families)[direction]);
             missing.try_fold(counted, |sum, missing| Some(sum.saturating_add(missing?)))
         })

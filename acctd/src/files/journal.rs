@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use chrono::DateTime;
 use serde::Deserialize;
 
 use crate::model::interval::{Period, UnixNanos};
 
 /// Of each family and direction: in, out.
-pub(super) type ByDirection<T> = [[T; 2]; 2];
+pub(crate) type ByDirection<T> = [[T; 2]; 2];
 
-pub(super) const IN: usize = 0;
-pub(super) const OUT: usize = 1;
+pub(crate) const IN: usize = 0;
+pub(crate) const OUT: usize = 1;
 
 /// The largest packet that a header without extensions can announce: the total length of IPv4, and the payload length of
 /// IPv6 with its header (RFC 791, RFC 8200). A lost packet has no more.
@@ -22,19 +22,19 @@ const MAX_PACKET: [u64; 2] = [65_535, 65_575];
 
 /// What may be missing in a file, or in a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Loss {
+pub(crate) struct Loss {
     /// Bytes, at most.
-    pub(super) missing: ByDirection<u64>,
+    pub(crate) missing: ByDirection<u64>,
     /// Nothing bounds it.
-    pub(super) is_unbounded: ByDirection<bool>,
+    pub(crate) is_unbounded: ByDirection<bool>,
 }
 
 impl Loss {
-    pub(super) fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for family in 0..2 {
             for direction in [IN, OUT] {
                 let missing = &mut self.missing[family][direction];
@@ -45,7 +45,7 @@ impl Loss {
     }
 
     /// In and out, of these families.
-    pub(super) fn of(&self, families: [bool; 2]) -> [Option<u64>; 2] {
+    pub(crate) fn of(&self, families: [bool; 2]) -> [Option<u64>; 2] {
         [IN, OUT].map(|direction| {
             let of = (0..2).filter(|family| families[*family]);
             of.map(|family| {
@@ -58,18 +58,34 @@ impl Loss {
 
 /// A file, as its line describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Described {
-    pub(super) period: Period,
-    pub(super) rows: u64,
+pub(crate) struct Described {
+    pub(crate) period: Period,
+    pub(crate) rows: u64,
     /// Sums of the file: in, out.
-    pub(super) bytes: [u64; 2],
-    pub(super) loss: Loss,
+    pub(crate) bytes: [u64; 2],
+    pub(crate) loss: Loss,
     /// Whether the row 0.0.0.0 or :: has packets of other prefixes.
-    pub(super) has_overflow: ByDirection<bool>,
+    pub(crate) has_overflow: ByDirection<bool>,
     /// Times for which it is not known what was logged.
-    pub(super) gaps: Vec<(Period, ByDirection<bool>)>,
+    pub(crate) gaps: Vec<(Period, ByDirection<bool>)>,
     /// The lengths of prefixes, by family.
-    pub(super) prefix_lengths: [Option<u8>; 2],
+    pub(crate) prefix_lengths: [Option<u8>; 2],
+}
+
+impl Described {
+    /// An error if the file has not what its line says. `bytes`: in, out.
+    pub(crate) fn check(&self, n_rows: u64, bytes: [u64; 2]) -> Result<()> {
+        ensure!(
+            (n_rows, bytes) == (self.rows, self.bytes),
+            "it has {n_rows} rows, {} bytes in and {} out, and its line in intervals.jsonl says {}, {} and {}: one of both was changed",
+            bytes[IN],
+            bytes[OUT],
+            self.rows,
+            self.bytes[IN],
+            self.bytes[OUT]
+        );
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -131,28 +147,44 @@ impl Group {
 
 /// The lines of a directory's journal, by the file that they describe. Empty without a journal, as with
 /// go-nflog-acctd.
-pub(super) fn read(path: &Path) -> Result<HashMap<String, Described>> {
+pub(crate) fn read(path: &Path) -> Result<HashMap<String, Described>> {
+    let mut known = HashMap::new();
+    each_line(path, |_, line| {
+        let file = line.file.clone();
+        known.insert(file, line.describe()?);
+        Ok(())
+    })?;
+    Ok(known)
+}
+
+/// The text of the lines that [`read`] reads.
+pub(crate) fn lines(path: &Path) -> Result<HashMap<String, String>> {
+    let mut known = HashMap::new();
+    each_line(path, |text, line| {
+        known.insert(line.file, text.to_owned());
+        Ok(())
+    })?;
+    Ok(known)
+}
+
+fn each_line(path: &Path, mut each: impl FnMut(&str, Line) -> Result<()>) -> Result<()> {
+    let shown = path.display();
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     };
-    let mut known = HashMap::new();
-    for (at, line) in text.lines().enumerate() {
+    for (at, text) in text.lines().enumerate() {
         // A crash may have left half a line; its file has no line then.
-        let Ok(line) = serde_json::from_str::<Line>(line) else {
-            if line.ends_with('}') {
-                bail!("{}, line {}: not a line of acctd's", path.display(), at + 1);
+        let Ok(line) = serde_json::from_str::<Line>(text) else {
+            if text.ends_with('}') {
+                bail!("{shown}, line {}: not a line of acctd's", at + 1);
             }
             continue;
         };
-        let file = line.file.clone();
-        let described = line
-            .describe()
-            .with_context(|| format!("{}, line {}", path.display(), at + 1))?;
-        known.insert(file, described);
+        each(text, line).with_context(|| format!("{shown}, line {}", at + 1))?;
     }
-    Ok(known)
+    Ok(())
 }
 
 fn moment(text: &str) -> Result<UnixNanos> {

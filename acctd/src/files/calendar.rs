@@ -12,14 +12,14 @@ const NANOS: i64 = 1_000_000_000;
 
 /// A zone whose days and months are meant.
 #[derive(Clone, Debug)]
-pub(super) struct Calendar {
+pub(crate) struct Calendar {
     name: String,
     zone: TimeZone,
 }
 
 impl Calendar {
     /// By the name of a zone, as in /usr/share/zoneinfo; `None` is the machine's (`TZ` or /etc/localtime).
-    pub(super) fn of(zone: Option<&str>) -> Result<Self> {
+    pub(crate) fn of(zone: Option<&str>) -> Result<Self> {
         let text = match zone {
             Some(name) => name.to_owned(),
             None => std::env::var("TZ").unwrap_or_else(|_unset| "localtime".to_owned()),
@@ -44,7 +44,7 @@ impl Calendar {
     }
 
     /// The same, but if `n` is above 0 and the clock shows it twice, the second.
-    pub(super) fn nth_moment(&self, at: NaiveDateTime, n: u32) -> Result<UnixNanos> {
+    pub(crate) fn nth_moment(&self, at: NaiveDateTime, n: u32) -> Result<UnixNanos> {
         // No zone is further from UTC than a day.
         let wanted = at.and_utc().timestamp();
         let offset = |unix| {
@@ -80,7 +80,7 @@ impl Calendar {
     }
 
     /// What a clock there shows.
-    pub(super) fn shown(&self, at: UnixNanos) -> Result<NaiveDateTime> {
+    pub(crate) fn shown(&self, at: UnixNanos) -> Result<NaiveDateTime> {
         let (unix, _) = at.seconds_and_nanos();
         let offset = i64::from(self.zone.find_local_time_type(unix)?.ut_offset());
         let shown =
@@ -88,7 +88,7 @@ impl Calendar {
         Ok(shown.naive_utc())
     }
 
-    pub(super) fn month(&self, month: Month) -> Result<Period> {
+    pub(crate) fn month(&self, month: Month) -> Result<Period> {
         let next = month
             .0
             .checked_add_months(Months::new(1))
@@ -100,7 +100,7 @@ impl Calendar {
     }
 
     /// The month before the one of `now`.
-    pub(super) fn last_month(&self, now: UnixNanos) -> Result<Month> {
+    pub(crate) fn last_month(&self, now: UnixNanos) -> Result<Month> {
         let this = self.shown(now)?.date().with_day(1).context("a first day")?;
         let last = this
             .checked_sub_months(Months::new(1))
@@ -109,7 +109,7 @@ impl Calendar {
     }
 
     /// Between both, of which each may be left out.
-    pub(super) fn between(
+    pub(crate) fn between(
         &self,
         from: Option<When>,
         to: Option<When>,
@@ -126,12 +126,12 @@ impl Calendar {
     }
 
     /// As `--zone` has it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// `2026-11-01 00:00:00`.
-    pub(super) fn text(&self, at: UnixNanos) -> Result<String> {
+    pub(crate) fn text(&self, at: UnixNanos) -> Result<String> {
         Ok(self.shown(at)?.format("%Y-%m-%d %H:%M:%S").to_string())
     }
 
@@ -140,7 +140,7 @@ impl Calendar {
     }
 
     /// The parts that cover `whole`, each with its name. The first and the last may be cut off by it.
-    pub(super) fn parts(
+    pub(crate) fn parts(
         &self,
         whole: Period,
         part: Part,

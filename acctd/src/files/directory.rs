@@ -1,85 +1,132 @@
 //! Which files there are, and the time that each covers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use chrono::NaiveDateTime;
 
+use super::archive::{self, Archive};
+use super::calendar::Calendar;
 use super::journal::{self, Described};
-use super::period::Calendar;
 use crate::model::interval::{Period, UnixNanos};
 use crate::output::journal::FILE_NAME;
 
 /// The files of one host: those of one directory.
 #[derive(Debug)]
-pub(super) struct Host {
-    pub(super) name: String,
-    /// In the order of their time.
-    pub(super) files: Vec<File>,
+pub(crate) struct Host {
+    pub(crate) name: String,
+    /// In the order of their time, each once, whether it is archived or not.
+    pub(crate) files: Vec<File>,
+    pub(crate) archives: Vec<Archive>,
     /// Files whose names are not those of acctd's.
-    pub(super) others: Vec<PathBuf>,
+    pub(crate) others: Vec<PathBuf>,
 }
 
+/// A CSV file, or what an archive has of it.
 #[derive(Clone, Debug)]
-pub(super) struct File {
-    pub(super) path: PathBuf,
-    pub(super) period: Period,
+pub(crate) struct File {
+    /// The CSV file. If it is archived, it may have been deleted.
+    pub(crate) path: PathBuf,
+    pub(crate) period: Period,
     /// `None` if no line of the journal describes it.
-    pub(super) described: Option<Described>,
+    pub(crate) described: Option<Described>,
+    /// Its archive in [`Host::archives`], and its number there.
+    pub(crate) archived: Option<(usize, usize)>,
 }
 
 impl Host {
     /// All files of the directory. A name without a line in the journal is a time in this zone.
-    pub(super) fn read(directory: &Path, calendar: &Calendar) -> Result<Self> {
+    pub(crate) fn read(directory: &Path, calendar: &Calendar) -> Result<Self> {
         let shown = directory.display();
-        let entries = fs::read_dir(directory)
-            .with_context(|| format!("cannot read the directory {shown}"))?;
+        let name = directory.canonicalize();
+        let mut names = names(directory)?;
+        names.sort_unstable();
+        let mut host = Self {
+            name: name
+                .with_context(|| format!("cannot read the directory {shown}"))?
+                .file_name()
+                .map_or_else(
+                    || shown.to_string(),
+                    |name| name.to_string_lossy().into_owned(),
+                ),
+            files: Vec::new(),
+            archives: Vec::new(),
+            others: Vec::new(),
+        };
+        let mut archived: HashMap<String, u64> = HashMap::new();
+        for name in names.iter().filter(|name| archive::is_name(name)) {
+            let archive = Archive::open(&directory.join(name))?;
+            for (number, file) in archive.files.iter().enumerate() {
+                archived.insert(file.name.clone(), file.size);
+                host.files.push(File {
+                    path: directory.join(&file.name),
+                    period: file.period,
+                    described: file.described.clone(),
+                    archived: Some((host.archives.len(), number)),
+                });
+            }
+            host.archives.push(archive);
+        }
         let mut described = journal::read(&directory.join(FILE_NAME))?;
-        let mut files = Vec::new();
-        let mut others = Vec::new();
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot read the directory {shown}"))?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+        for name in names.iter().filter(|name| !archive::is_name(name)) {
+            let path = directory.join(name);
+            let extension = path.extension().unwrap_or_default();
+            let stem = (extension == "csv").then(|| Stem::parse(name)).flatten();
+            let Some(stem) = stem else {
+                if ["csv", archive::EXTENSION]
+                    .iter()
+                    .any(|it| extension == *it)
+                {
+                    host.others.push(path);
+                }
                 continue;
             };
-            if Path::new(name).extension() != Some("csv".as_ref()) {
+            if let Some(size) = archived.get(name) {
+                ensure!(
+                    fs::metadata(&path)?.len() == *size,
+                    "{} is not the file that was archived under this name: move it",
+                    path.display()
+                );
                 continue;
             }
-            let path = entry.path();
-            let Some(stem) = Stem::parse(name) else {
-                others.push(path);
-                continue;
-            };
             let described = described.remove(name);
             let period = match &described {
                 Some(described) => described.period,
                 None => stem.period(calendar)?,
             };
-            files.push(File {
+            host.files.push(File {
                 path,
                 period,
                 described,
+                archived: None,
             });
         }
         ensure!(
-            !files.is_empty(),
+            !host.files.is_empty(),
             "{shown} has no file of acctd's (START_END.csv)"
         );
-        files.sort_by(|a, b| (a.period.start, &a.path).cmp(&(b.period.start, &b.path)));
-        let name = directory.canonicalize()?;
-        let name = name.file_name().map_or_else(
-            || shown.to_string(),
-            |name| name.to_string_lossy().into_owned(),
-        );
-        Ok(Self {
-            name,
-            files,
-            others,
-        })
+        host.files
+            .sort_by(|a, b| (a.period.start, &a.path).cmp(&(b.period.start, &b.path)));
+        Ok(host)
     }
+}
+
+/// Of the files in a directory that are not hidden.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let failed = || format!("cannot read the directory {}", directory.display());
+    let entries = fs::read_dir(directory).with_context(failed)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(failed)?.file_name();
+        names.extend(
+            name.to_str()
+                .filter(|name| !name.starts_with('.'))
+                .map(str::to_owned),
+        );
+    }
+    Ok(names)
 }
 
 /// The times in a name.
@@ -121,7 +168,7 @@ impl Stem {
 }
 
 /// The interval of most files, in nanoseconds.
-pub(super) fn usual_length(hosts: &[Host]) -> i64 {
+pub(crate) fn usual_length(hosts: &[Host]) -> i64 {
     let mut lengths: BTreeMap<i64, usize> = BTreeMap::new();
     for file in hosts.iter().flat_map(|host| &host.files) {
         *lengths
@@ -133,7 +180,7 @@ pub(super) fn usual_length(hosts: &[Host]) -> i64 {
 }
 
 /// From the start of the first file to the end of the last.
-pub(super) fn covered(hosts: &[Host]) -> Result<Period> {
+pub(crate) fn covered(hosts: &[Host]) -> Result<Period> {
     let files = || hosts.iter().flat_map(|host| &host.files);
     let start = files().map(|it| it.period.start).min();
     let end = files().map(|it| it.period.end).max();
@@ -144,7 +191,7 @@ pub(super) fn covered(hosts: &[Host]) -> Result<Period> {
 }
 
 /// The times in `whole` that no file of the host covers.
-pub(super) fn holes(host: &Host, whole: Period) -> Vec<Period> {
+pub(crate) fn holes(host: &Host, whole: Period) -> Vec<Period> {
     let mut holes = Vec::new();
     let mut known_until = whole.start;
     let mut add = |start: UnixNanos, end: UnixNanos| {
@@ -172,10 +219,12 @@ mod tests {
                 end: UnixNanos(end),
             },
             described: None,
+            archived: None,
         };
         Host {
             name: "r1".into(),
             files: periods.iter().map(file).collect(),
+            archives: Vec::new(),
             others: Vec::new(),
         }
     }

@@ -3,90 +3,100 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str;
 
-use anyhow::{Result, bail};
+use acctd_common::Counters;
+use anyhow::{Context as _, Result, bail};
 
 use crate::model::columns::Columns;
+use crate::model::prefix::Side;
 use crate::model::verdict::Verdict;
+use crate::output::rows::{KernelRow, Row};
 
-/// Packets and bytes from a prefix, and to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) address: IpAddr,
-    pub(super) out_bytes: u64,
-    pub(super) out_packets: u64,
-    pub(super) in_bytes: u64,
-    pub(super) in_packets: u64,
-    pub(super) kernel: Option<Kernel>,
-}
-
-/// The cross-check's columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kernel {
-    pub(super) out_bytes: u64,
-    pub(super) in_bytes: u64,
-    pub(super) is_match: bool,
-    pub(super) is_uncovered: bool,
-}
-
-/// Calls `row` for each row of the file's text. Errors name the line.
-pub(super) fn read(text: &[u8], mut each: impl FnMut(Row)) -> Result<u64> {
-    let Some(end) = text.iter().position(|byte| *byte == b'\n') else {
+/// Calls `row` for each row of the file's text. Returns which columns it has, and the number of rows. Errors name the
+/// line.
+pub(crate) fn read(
+    text: &[u8],
+    mut each: impl FnMut(&Row) -> Result<()>,
+) -> Result<(Columns, u64)> {
+    let Some(end) = memchr::memchr(b'\n', text) else {
         bail!("it has no whole line; each file of acctd has at least the names of its columns");
     };
-    let header = str::from_utf8(&text[..end]).unwrap_or_default();
-    let is_of = |columns: &Columns| columns.header().join(",") == header;
-    let Some(columns) = Columns::ALL.into_iter().find(is_of) else {
-        let names = Columns::Nflog.header().join(",");
-        bail!("its first line does not name the columns of acctd ({names}…)");
-    };
-    let has_kernel = columns >= Columns::CrossCheck;
+    let columns = columns(&text[..end])?;
     let mut rest = &text[end + 1..];
     let mut n_rows = 0;
     while !rest.is_empty() {
-        n_rows += 1;
-        let number = n_rows + 1;
         let Some(end) = memchr::memchr(b'\n', rest) else {
-            bail!("line {number} is cut off: the file is not whole");
+            bail!("line {} is cut off: the file is not whole", n_rows + 2);
         };
-        let Some(row) = parse(&rest[..end], has_kernel) else {
-            let line = String::from_utf8_lossy(&rest[..end.min(80)]);
-            bail!("line {number} is not a row of acctd: {line:?}");
-        };
-        each(row);
+        each(&row(&rest[..end], columns, n_rows)?)?;
+        n_rows += 1;
         rest = &rest[end + 1..];
     }
-    Ok(n_rows)
+    Ok((columns, n_rows))
 }
 
-fn parse(line: &[u8], has_kernel: bool) -> Option<Row> {
+/// By the first line of a file.
+pub(crate) fn columns(header: &[u8]) -> Result<Columns> {
+    let header = str::from_utf8(header).unwrap_or_default();
+    let is_of = |columns: &Columns| columns.header().join(",") == header;
+    Columns::ALL.into_iter().find(is_of).with_context(|| {
+        let names = Columns::Nflog.header().join(",");
+        format!("its first line does not name the columns of acctd ({names}…)")
+    })
+}
+
+/// The row of a line, before which the file has `n_before` others.
+pub(crate) fn row(line: &[u8], columns: Columns, n_before: u64) -> Result<Row> {
+    parse(line, columns).with_context(|| {
+        let shown = String::from_utf8_lossy(&line[..line.len().min(80)]);
+        format!("line {} is not a row of acctd: {shown:?}", n_before + 2)
+    })
+}
+
+fn parse(line: &[u8], columns: Columns) -> Option<Row> {
     let mut fields = line.split(|byte| *byte == b',');
-    let number = |fields: &mut dyn Iterator<Item = &[u8]>| number_of(fields.next()?);
     // The time is that of the file.
     fields.next()?;
-    let address = address_of(fields.next()?)?;
     let mut row = Row {
-        address,
-        out_bytes: number(&mut fields)?,
-        out_packets: number(&mut fields)?,
-        in_bytes: number(&mut fields)?,
-        in_packets: number(&mut fields)?,
+        address: address_of(fields.next()?)?,
+        source: counters(&mut fields)?,
+        dest: counters(&mut fields)?,
         kernel: None,
     };
-    if has_kernel {
-        let out_bytes = number(&mut fields)?;
-        number(&mut fields)?;
-        let in_bytes = number(&mut fields)?;
-        number(&mut fields)?;
-        let verdict = fields.next()?;
-        row.kernel = Some(Kernel {
-            out_bytes,
-            in_bytes,
-            is_match: verdict == Verdict::Match.text().as_bytes(),
-            is_uncovered: verdict == Verdict::Uncovered.text().as_bytes(),
-        });
-        return Some(row);
+    if columns >= Columns::CrossCheck {
+        let mut kernel = KernelRow {
+            source: counters(&mut fields)?,
+            dest: counters(&mut fields)?,
+            verdict: verdict(fields.next()?)?,
+            segments: [Counters::default(); 2],
+        };
+        if columns >= Columns::Wire {
+            let wire = [counters(&mut fields)?, counters(&mut fields)?];
+            kernel.segments[Side::Source as usize] = more(wire[0], kernel.source)?;
+            kernel.segments[Side::Dest as usize] = more(wire[1], kernel.dest)?;
+        }
+        row.kernel = Some(kernel);
     }
     fields.next().is_none().then_some(row)
+}
+
+fn counters<'l>(fields: &mut impl Iterator<Item = &'l [u8]>) -> Option<Counters> {
+    Some(Counters {
+        bytes: number_of(fields.next()?)?,
+        packets: number_of(fields.next()?)?,
+    })
+}
+
+fn verdict(text: &[u8]) -> Option<Verdict> {
+    let mut all = Verdict::ALL.into_iter();
+    all.find(|verdict| verdict.text().as_bytes() == text)
+}
+
+/// What `wire` has more than `counted`.
+fn more(wire: Counters, counted: Counters) -> Option<Counters> {
+    Some(Counters {
+        bytes: wire.bytes.checked_sub(counted.bytes)?,
+        packets: wire.packets.checked_sub(counted.packets)?,
+    })
 }
 
 fn number_of(text: &[u8]) -> Option<u64> {
@@ -128,7 +138,10 @@ mod tests {
 
     fn rows(text: &str) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        read(text.as_bytes(), |row| rows.push(row))?;
+        read(text.as_bytes(), |row| {
+            rows.push(*row);
+            Ok(())
+        })?;
         Ok(rows)
     }
 
@@ -138,12 +151,11 @@ mod tests {
             "{NFLOG}\n2013-02-11 15:00:00,192.168.0.42,100372,762,10888,105\n"
         ))
         .unwrap();
+        let counters = |bytes, packets| Counters { bytes, packets };
         let row = Row {
             address: "192.168.0.42".parse().unwrap(),
-            out_bytes: 100_372,
-            out_packets: 762,
-            in_bytes: 10_888,
-            in_packets: 105,
+            source: counters(100_372, 762),
+            dest: counters(10_888, 105),
             kernel: None,
         };
         assert_eq!(plain, [row]);
@@ -151,19 +163,23 @@ mod tests {
             "{NFLOG}{CROSS_CHECK}\nx,2001:db8::,1,2,3,4,5,6,7,8,uncovered\n"
         ))
         .unwrap();
-        let kernel = Kernel {
-            out_bytes: 5,
-            in_bytes: 7,
-            is_match: false,
-            is_uncovered: true,
+        let kernel = KernelRow {
+            source: counters(5, 6),
+            dest: counters(7, 8),
+            verdict: Verdict::Uncovered,
+            segments: [Counters::default(); 2],
         };
         assert_eq!(checked[0].kernel, Some(kernel));
         assert_eq!(checked[0].address, "2001:db8::".parse::<IpAddr>().unwrap());
         let wire = rows(&format!(
-            "{NFLOG}{CROSS_CHECK}{WIRE}\nx,10.0.0.1,1,2,3,4,5,6,7,8,match,9,9,9,9\n"
+            "{NFLOG}{CROSS_CHECK}{WIRE}\nx,10.0.0.1,1,2,3,4,5,6,7,8,match,9,9,7,8\n"
         ))
         .unwrap();
-        assert!(wire[0].kernel.unwrap().is_match);
+        let kernel = wire[0].kernel.unwrap();
+        assert_eq!(
+            (kernel.verdict, kernel.segments),
+            (Verdict::Match, [counters(4, 3), counters(0, 0)])
+        );
         assert_eq!(rows(&format!("{NFLOG}\n")).unwrap(), []);
     }
 
@@ -181,6 +197,14 @@ mod tests {
             ),
             (
                 &format!("{NFLOG}\nx,10.0.0.1,1,2,3\n"),
+                "line 2 is not a row",
+            ),
+            (
+                &format!("{NFLOG}{CROSS_CHECK}\nx,10.0.0.1,1,2,3,4,5,6,7,8,perhaps\n"),
+                "line 2 is not a row",
+            ),
+            (
+                &format!("{NFLOG}{CROSS_CHECK}{WIRE}\nx,10.0.0.1,1,2,3,4,5,6,7,8,match,4,6,7,8\n"),
                 "line 2 is not a row",
             ),
             (
