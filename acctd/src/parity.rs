@@ -16,11 +16,11 @@ use crate::model::columns::Columns;
 use crate::model::group::NflogGroup;
 use crate::model::interval::{Interval, Period, UnixNanos};
 use crate::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use crate::model::row::Row;
 use crate::model::zone::Zone;
 use crate::output::commit::{Place, Prepared};
 use crate::output::csv::write_rows;
 use crate::output::log_directory::LogDirectory;
-use crate::output::rows::Row;
 use crate::testing::{AF_INET, AF_INET6, GO_IP4, GO_IP6, Logged, datagram};
 
 /// 2013-02-11 15:00:00 UTC, the hour of the sample in go-nflog-acctd's manual.

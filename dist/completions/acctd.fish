@@ -60,6 +60,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Report what
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Show what a running acctd is doing'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "report" -d 'Add up files: totals, percentiles, customers, and what may be missing'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "archive" -d 'Put the files of days that are over into one Parquet file for each day'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r
@@ -156,3 +157,6 @@ complete -c acctd -n "__fish_acctd_using_subcommand report" -l last-month -d 'Th
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l nested -d 'Where prefixes of two customers overlap, the longer one has the address; without this flag it is an error'
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l iec -d 'Units of 1,024 (GiB), instead of 1,000 (GB)'
 complete -c acctd -n "__fish_acctd_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c acctd -n "__fish_acctd_using_subcommand archive" -l keep -d 'Delete CSV files that are archived and older than this: 90d, 36h; default: none is deleted' -r
+complete -c acctd -n "__fish_acctd_using_subcommand archive" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
+complete -c acctd -n "__fish_acctd_using_subcommand archive" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -4,9 +4,9 @@ use std::io;
 
 use acctd::model::columns::Columns;
 use acctd::model::prefix::PrefixKey;
+use acctd::model::row::{KernelRow, Row};
 use acctd::model::verdict::Verdict;
 use acctd::output::csv::write_rows;
-use acctd::output::rows::{KernelRow, Row};
 use acctd_common::Counters;
 use criterion::Criterion;
 

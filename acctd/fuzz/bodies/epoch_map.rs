@@ -15,10 +15,10 @@ use acctd::model::group::{GroupConfig, NflogGroup};
 use acctd::model::interval::{Period, UnixNanos};
 use acctd::model::kernel_counts::EpochCounts;
 use acctd::model::prefix::{Family, PrefixKey, PrefixLength, Side};
+use acctd::model::row::Row;
 use acctd::model::zone::Zone;
 use acctd::output::csv::write_rows;
 use acctd::output::journal_line;
-use acctd::output::rows::Row;
 use acctd_common::Counters;
 use acctd_common::contract::{EpochKey, EpochValue, SIDE_DEST, SIDE_SOURCE, reason};
 

@@ -28,10 +28,10 @@ use crate::files::archive::{Archive, EXTENSION, JOURNAL_EXTENSION};
 use crate::files::calendar::Calendar;
 use crate::files::directory::{File, Host};
 use crate::files::journal;
+use crate::model::columns::JOURNAL;
 use crate::model::human::thousands;
 use crate::model::interval::UnixNanos;
 use crate::output::directory_lock::{DirectoryLock, LockError};
-use crate::output::journal::FILE_NAME;
 use crate::output::log_directory::LogDirectory;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -70,7 +70,7 @@ fn look_after(path: &Path, calendar: &Calendar, keep: Option<Duration>) -> Resul
     // A killed command's.
     remove_scratch(&scratch)?;
     let host = Host::read(path, calendar)?;
-    let mut journal = journal::lines(&path.join(FILE_NAME))?;
+    let mut journal = journal::lines(&path.join(JOURNAL))?;
     for (day, files) in days_over(&host) {
         fs::DirBuilder::new().mode(0o700).create(&scratch)?;
         let stored = store(&directory, path, &day, &files, &mut journal);

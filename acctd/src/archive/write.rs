@@ -22,10 +22,12 @@ use crate::files::rows;
 use crate::files::sorted::{CsvRows, Merged, Source, buffer_size, write_sorted};
 use crate::model::columns::Columns;
 use crate::model::prefix::Side;
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// Rows of a row group, at least: readers skip those that cannot have an address.
 const GROUP: usize = 1 << 17;
+/// More bytes, and more rows, than a column of a row group has.
+const PAGE: usize = 16 << 20;
 /// Of the filter for addresses: how often it says of an address that it may be in a row group, and it is not.
 const FALSE_POSITIVES: f64 = 0.01;
 /// Of zstd: higher levels save 1 %, and take twice the time.
@@ -46,7 +48,7 @@ pub(super) fn write(
         let (entry, path) =
             examine(file, &sorted).with_context(|| file.path.display().to_string())?;
         entries.push(entry);
-        sources.push(Source::Csv(CsvRows::open(&path, size)?));
+        sources.push(Source::Csv(Box::new(CsvRows::open(&path, size)?)));
     }
     let times: Vec<[i64; 2]> = entries.iter().map(|it| [it.start, it.end]).collect();
     let columns: Vec<usize> = entries.iter().map(|it| it.columns).collect();
@@ -101,13 +103,16 @@ fn examine(file: &directory::File, sorted: &Path) -> Result<(Entry, PathBuf)> {
     if let Some(described) = &file.described {
         described.check(n_rows, bytes)?;
     }
-    let mut path = file.path.clone();
+    let path = if is_sorted {
+        file.path.as_path()
+    } else {
+        sorted
+    };
     if !is_sorted {
-        path = sorted.to_owned();
-        let mut copy = File::create_new(&path)?;
+        let mut copy = File::create_new(path)?;
         write_sorted(&text, &mut copy)?;
         digest = Sha256::new();
-        rows::read(&fs::read(&path)?, |row| {
+        rows::read(&fs::read(path)?, |row| {
             digest_row(&mut digest, row);
             Ok(())
         })?;
@@ -123,7 +128,7 @@ fn examine(file: &directory::File, sorted: &Path) -> Result<(Entry, PathBuf)> {
         sha256: hex(&Sha256::digest(&text).into()),
         rows_sha256: hex(&digest.finalize().into()),
     };
-    Ok((entry, path))
+    Ok((entry, path.to_owned()))
 }
 
 fn micros(nanos: i64) -> Result<i64> {
@@ -152,9 +157,15 @@ fn properties() -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
         .set_created_by(format!("acctd {}", env!("CARGO_PKG_VERSION")))
-        // Numbers of neighbouring rows are alike: a prefix's in the order of time.
+        // Numbers of neighbouring rows are alike: a prefix's in the order of time. So are each of their bytes, and zstd has
+        // a block for each if a page has all rows of a row group.
         .set_dictionary_enabled(false)
-        .set_encoding(Encoding::DELTA_BINARY_PACKED)
+        .set_encoding(Encoding::BYTE_STREAM_SPLIT)
+        .set_data_page_size_limit(PAGE)
+        .set_data_page_row_count_limit(PAGE)
+        .set_column_encoding(path("Time"), Encoding::DELTA_BINARY_PACKED)
+        .set_column_encoding(path("End"), Encoding::DELTA_BINARY_PACKED)
+        .set_column_dictionary_page_size_limit(path("IP"), PAGE)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_column_bloom_filter_enabled(path("IP"), true)
         .set_column_bloom_filter_fpp(path("IP"), FALSE_POSITIVES);

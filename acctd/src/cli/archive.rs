@@ -13,7 +13,12 @@ use crate::cli::go_flags;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ArchiveArgs {
     /// The directories of acctd's files, one for each host.
-    #[arg(value_name = "DIR", default_value = "/var/log/accounting")]
+    #[arg(
+        value_name = "DIR",
+        env = "ACCTD_LOG_DIRECTORY",
+        hide_env = true,
+        default_value = "/var/log/accounting"
+    )]
     pub directories: Vec<PathBuf>,
 
     /// Delete CSV files that are archived and older than this: 90d, 36h; default: none is deleted.

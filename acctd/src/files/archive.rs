@@ -2,6 +2,7 @@
 //! metadata say which files they were; their lines of the journal are beside it.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::journal::{self, Described};
 use crate::model::columns::Columns;
 use crate::model::interval::{Period, UnixNanos};
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 pub(crate) const EXTENSION: &str = "parquet";
 /// The ending of the lines of the journal.
@@ -199,7 +200,11 @@ pub(crate) fn digest_row(digest: &mut Sha256, row: &Row) {
 }
 
 pub(crate) fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn from_hex(text: &str) -> Result<[u8; 32]> {

@@ -2,23 +2,23 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
-use std::str;
 
 use acctd_common::Counters;
 use anyhow::{Context as _, Result, ensure};
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::data_type::{ByteArrayType, DataType, Int64Type};
 use parquet::file::reader::{FileReader as _, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 
+use super::address_runs::AddressRuns;
 use super::archive::{self, ADDRESS, Archive, KERNEL, NFLOG, TIME, VERDICT, WIRE};
 use crate::model::columns::Columns;
 use crate::model::prefix::Side;
+use crate::model::row::{KernelRow, Row};
 use crate::model::verdict::Verdict;
-use crate::output::rows::{KernelRow, Row};
 
 /// Rows that are decoded at once: their columns fit a processor's cache.
-const BATCH: usize = 8_192;
+const BATCH: usize = 2_048;
 
 /// What of the columns is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub(crate) struct ArchiveRows {
     has_kernel: bool,
     has_wire: bool,
     group: Option<Group>,
-    /// The next row's, of which the text was parsed.
-    address: Option<IpAddr>,
+    /// The next address, and how many rows it has.
+    next: Option<(IpAddr, usize)>,
 }
 
 impl std::fmt::Debug for ArchiveRows {
@@ -46,7 +46,7 @@ impl std::fmt::Debug for ArchiveRows {
         f.debug_struct("ArchiveRows")
             .field("path", &self.path)
             .field("groups", &self.groups)
-            .field("address", &self.address)
+            .field("next", &self.next)
             .finish_non_exhaustive()
     }
 }
@@ -68,35 +68,35 @@ impl ArchiveRows {
             has_kernel: has(Columns::CrossCheck),
             has_wire: has(Columns::Wire),
             group: None,
-            address: None,
+            next: None,
         };
-        rows.load()
+        rows.find_next()
             .with_context(|| rows.path.display().to_string())?;
         Ok(rows)
     }
 
     /// Of the next rows.
     pub(crate) fn address(&self) -> Option<IpAddr> {
-        self.address
+        self.next.map(|(address, _)| address)
     }
 
     /// All rows of the next address, each with the number of its file in the archive.
     pub(crate) fn take(&mut self, each: &mut impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
-        self.take_rows(each)
-            .with_context(|| self.path.display().to_string())
+        let taken = self.take_rows(each).and_then(|()| self.find_next());
+        taken.with_context(|| self.path.display().to_string())
     }
 
     fn take_rows(&mut self, each: &mut impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
-        let Some(address) = self.address else {
+        let (Some((address, mut n_left)), Some(group)) = (self.next, &mut self.group) else {
             return Ok(());
         };
         let mut file = 0;
-        while let Some(group) = &mut self.group {
-            let text = group.addresses[group.at].clone();
-            let end = group.end_of(&text);
-            let at = group.at..end;
-            for at in at {
-                let time = group.times[at];
+        while n_left > 0 {
+            let n = group.load()?.min(n_left);
+            ensure!(n > 0, SHORT);
+            n_left -= n;
+            for _ in 0..n {
+                let time = group.times[group.at];
                 // Most often the next file.
                 if self.files.get(file).is_none_or(|it| it.0 != time) {
                     let found = self.files.binary_search_by_key(&time, |it| it.0);
@@ -104,71 +104,46 @@ impl ArchiveRows {
                         .ok()
                         .context("it is damaged: a row's time is that of no file")?;
                 }
-                let row = group.row(at, address, self.files[file].1)?;
+                let row = group.next_row(address, self.files[file].1)?;
                 each(file, &row)?;
                 file += 1;
             }
-            group.at = end;
-            if end < group.times.len() {
-                break;
-            }
-            self.load()?;
-            // It may go on in the next batch.
-            if self.address != Some(address) {
-                return Ok(());
-            }
         }
-        self.parse_address()
+        Ok(())
     }
 
-    /// The next batch, of this row group or of the next.
-    fn load(&mut self) -> Result<()> {
+    /// The next address, of this row group or of the next.
+    fn find_next(&mut self) -> Result<()> {
         loop {
-            if let Some(group) = &mut self.group
-                && group.load()?
-            {
-                return self.parse_address();
+            if let Some(group) = &mut self.group {
+                self.next = group.addresses.next()?;
+                if self.next.is_some() {
+                    return Ok(());
+                }
             }
-            self.group = None;
             let Some(number) = self.groups.next() else {
-                self.address = None;
+                self.next = None;
                 return Ok(());
             };
             let reader = self.parquet.get_row_group(number)?;
             self.group = Some(Group::open(&*reader, self.has_kernel, self.has_wire)?);
         }
     }
-
-    fn parse_address(&mut self) -> Result<()> {
-        let group = self.group.as_ref();
-        let text = group.and_then(|group| group.addresses.get(group.at));
-        let address = text.map(|text| {
-            let text = str::from_utf8(text.data()).unwrap_or_default();
-            text.parse()
-                .with_context(|| format!("it is damaged: {text:?} is no address"))
-        });
-        self.address = address.transpose()?;
-        Ok(())
-    }
 }
+
+const SHORT: &str = "it is damaged: a column is shorter than the others";
 
 /// A row group, and its current batch.
 struct Group {
+    addresses: AddressRuns,
     n_left: usize,
+    /// The next row in the batch.
     at: usize,
     time: ColumnReaderImpl<Int64Type>,
-    address: ColumnReaderImpl<ByteArrayType>,
     nflog: [ColumnReaderImpl<Int64Type>; 4],
     kernel: Option<Kernel>,
     times: Vec<i64>,
-    addresses: Vec<ByteArray>,
     counters: [Vec<i64>; 4],
-}
-
-struct Kernel {
-    counters: [Optional<Int64Type>; 4],
-    verdict: Optional<ByteArrayType>,
-    wire: Option<[Optional<Int64Type>; 4]>,
 }
 
 impl Group {
@@ -183,63 +158,52 @@ impl Group {
             })
         };
         Ok(Self {
+            addresses: AddressRuns::new(group.get_column_page_reader(ADDRESS)?),
             n_left: usize::try_from(group.metadata().num_rows())?,
             at: 0,
             time: column(group, TIME)?,
-            address: column(group, ADDRESS)?,
             nflog: four(|at| column(group, NFLOG + at))?,
             kernel: has_kernel.then(kernel).transpose()?,
             times: Vec::with_capacity(BATCH),
-            addresses: Vec::with_capacity(BATCH),
             counters: [0; 4].map(|_| Vec::with_capacity(BATCH)),
         })
     }
 
-    /// Whether there is another batch.
-    fn load(&mut self) -> Result<bool> {
-        let n = self.n_left.min(BATCH);
-        self.n_left -= n;
-        self.at = 0;
-        read(&mut self.time, n, &mut self.times)?;
-        read(&mut self.address, n, &mut self.addresses)?;
-        for (column, values) in self.nflog.iter_mut().zip(&mut self.counters) {
-            read(column, n, values)?;
-        }
-        if let Some(kernel) = &mut self.kernel {
-            let columns = kernel
-                .counters
-                .iter_mut()
-                .chain(kernel.wire.iter_mut().flatten());
-            for column in columns {
-                column.load(n)?;
+    /// How many rows the batch has left; if none, the next one is decoded.
+    fn load(&mut self) -> Result<usize> {
+        if self.at == self.times.len() {
+            let n = self.n_left.min(BATCH);
+            self.n_left -= n;
+            self.at = 0;
+            read(&mut self.time, n, &mut self.times)?;
+            for (column, values) in self.nflog.iter_mut().zip(&mut self.counters) {
+                read(column, n, values)?;
             }
-            kernel.verdict.load(n)?;
+            if let Some(kernel) = &mut self.kernel {
+                let columns = kernel.counters.iter_mut();
+                for column in columns.chain(kernel.wire.iter_mut().flatten()) {
+                    column.load(n)?;
+                }
+                kernel.verdict.load(n)?;
+            }
         }
-        Ok(n > 0)
+        Ok(self.times.len() - self.at)
     }
 
-    /// Where the rows with this address end, from the next row on.
-    fn end_of(&self, address: &ByteArray) -> usize {
-        let rest = &self.addresses[self.at..];
-        let same = rest.iter().take_while(|it| *it == address);
-        self.at + same.count()
-    }
-
-    fn row(&mut self, at: usize, address: IpAddr, columns: Columns) -> Result<Row> {
-        let [source_bytes, source_packets, dest_bytes, dest_packets] =
-            [0, 1, 2, 3].map(|column: usize| self.counters[column][at].cast_unsigned());
+    #[inline]
+    fn next_row(&mut self, address: IpAddr, columns: Columns) -> Result<Row> {
+        let [source_bytes, source_packets, dest_bytes, dest_packets] = &self.counters;
+        let counters = |bytes: &[i64], packets: &[i64]| Counters {
+            bytes: bytes[self.at].cast_unsigned(),
+            packets: packets[self.at].cast_unsigned(),
+        };
         let mut row = Row {
             address,
-            source: Counters {
-                bytes: source_bytes,
-                packets: source_packets,
-            },
-            dest: Counters {
-                bytes: dest_bytes,
-                packets: dest_packets,
-            },
+            source: counters(source_bytes, source_packets),
+            dest: counters(dest_bytes, dest_packets),
             kernel: None,
         };
+        self.at += 1;
         if let Some(kernel) = &mut self.kernel
             && columns >= Columns::CrossCheck
         {
@@ -247,6 +211,12 @@ impl Group {
         }
         Ok(row)
     }
+}
+
+struct Kernel {
+    counters: [Optional<Int64Type>; 4],
+    verdict: Optional<ByteArrayType>,
+    wire: Option<[Optional<Int64Type>; 4]>,
 }
 
 impl Kernel {
@@ -324,10 +294,7 @@ impl<T: DataType> Optional<T> {
         let (n_read, _, _) = self
             .column
             .read_records(n, levels, None, &mut self.values)?;
-        ensure!(
-            n_read == n,
-            "it is damaged: a column is shorter than the others"
-        );
+        ensure!(n_read == n, SHORT);
         Ok(())
     }
 
@@ -353,10 +320,7 @@ fn read<T: DataType>(
 ) -> Result<()> {
     values.clear();
     let (n_read, _, _) = column.read_records(n, None, None, values)?;
-    ensure!(
-        n_read == n,
-        "it is damaged: a column is shorter than the others"
-    );
+    ensure!(n_read == n, SHORT);
     Ok(())
 }
 

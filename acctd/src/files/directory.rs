@@ -10,8 +10,8 @@ use chrono::NaiveDateTime;
 use super::archive::{self, Archive};
 use super::calendar::Calendar;
 use super::journal::{self, Described};
+use crate::model::columns::JOURNAL;
 use crate::model::interval::{Period, UnixNanos};
-use crate::output::journal::FILE_NAME;
 
 /// The files of one host: those of one directory.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Host {
             }
             host.archives.push(archive);
         }
-        let mut described = journal::read(&directory.join(FILE_NAME))?;
+        let mut described = journal::read(&directory.join(JOURNAL))?;
         for name in names.iter().filter(|name| !archive::is_name(name)) {
             let path = directory.join(name);
             let extension = path.extension().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The files of past intervals, read back: CSV files, the journal, and archives.
 
+mod address_runs;
 pub(crate) mod archive;
 pub(crate) mod archive_rows;
 pub(crate) mod calendar;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::model::columns::Columns;
 use crate::model::prefix::Side;
+use crate::model::row::{KernelRow, Row};
 use crate::model::verdict::Verdict;
-use crate::output::rows::{KernelRow, Row};
 
 /// Calls `row` for each row of the file's text. Returns which columns it has, and the number of rows. Errors name the
 /// line.

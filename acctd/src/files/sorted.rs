@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use super::archive_rows::ArchiveRows;
 use super::rows;
 use crate::model::columns::Columns;
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// The rows of a CSV file that is sorted by address, as acctd's are. It is open only while it is read from: a day may have
 /// more files than a process may open.
@@ -126,7 +126,7 @@ pub(crate) fn write_sorted(text: &[u8], target: &mut File) -> Result<()> {
 /// Rows in order of their addresses.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Csv(CsvRows),
+    Csv(Box<CsvRows>),
     Archive(Box<ArchiveRows>),
 }
 

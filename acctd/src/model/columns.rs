@@ -1,4 +1,7 @@
-//! The columns of a CSV file.
+//! The columns of a CSV file, and the name of the file that describes CSV files.
+
+/// The journal: a line for each CSV file.
+pub(crate) const JOURNAL: &str = "intervals.jsonl";
 
 const HEADER: [&str; 6] = [
     "Time",

@@ -12,6 +12,7 @@ pub mod interval;
 pub mod kernel_counts;
 pub mod position;
 pub mod prefix;
+pub mod row;
 pub mod shutdown_mode;
 pub mod stored_key;
 pub mod verdict;

@@ -8,7 +8,7 @@ use acctd_common::Counters;
 use crate::model::columns::Columns;
 use crate::model::counts::FileTotals;
 use crate::model::prefix::Side;
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// Writes header and rows. `time` is the first column of each row.
 pub fn write_rows(

@@ -8,16 +8,15 @@ use std::os::unix::fs::FileExt as _;
 use log::warn;
 use rustix::fs::OFlags;
 
+use crate::model::columns::JOURNAL;
 use crate::output::log_directory::LogDirectory;
-
-pub(crate) const FILE_NAME: &str = "intervals.jsonl";
 
 /// Opened for reading too, to check how the file ends.
 const APPENDING: OFlags = OFlags::RDWR.union(OFlags::APPEND);
 
 /// Checks that an existing file can be appended to. A missing file is created later.
 pub(crate) fn check(directory: &LogDirectory) -> io::Result<()> {
-    match directory.open_file(FILE_NAME, APPENDING) {
+    match directory.open_file(JOURNAL, APPENDING) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -26,7 +25,7 @@ pub(crate) fn check(directory: &LogDirectory) -> io::Result<()> {
 /// Appends `line` whole or not at all, so a full disk leaves no half line. If a crash has left a half line, it is
 /// ended first, so that it does not spoil this one.
 pub(crate) fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
-    let mut file = directory.open_file(FILE_NAME, APPENDING | OFlags::CREATE)?;
+    let mut file = directory.open_file(JOURNAL, APPENDING | OFlags::CREATE)?;
     let length_before = file.metadata()?.len();
     let written = end_half_line(&mut file, length_before)
         .and_then(|()| file.write_all(line))
@@ -42,7 +41,7 @@ pub(crate) fn append(directory: &LogDirectory, line: &[u8]) -> io::Result<()> {
 pub(crate) fn has_line(directory: &LogDirectory, line: &[u8]) -> io::Result<bool> {
     /// In bytes. A line has some kilobytes, and few others were appended since.
     const LAST: u64 = 1 << 20;
-    let file = match directory.open_file(FILE_NAME, OFlags::RDONLY) {
+    let file = match directory.open_file(JOURNAL, OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };
@@ -62,7 +61,7 @@ fn end_half_line(file: &mut File, length: u64) -> io::Result<()> {
         return Ok(());
     }
     file.write_all(b"\n")?;
-    warn!("{FILE_NAME} ended with half a line, most likely from a crash; the next lines are whole");
+    warn!("{JOURNAL} ended with half a line, most likely from a crash; the next lines are whole");
     Ok(())
 }
 
@@ -74,7 +73,7 @@ mod tests {
     fn half_a_line_spoils_no_other() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = &LogDirectory::open(scratch.path()).unwrap();
-        let path = directory.path_of(FILE_NAME);
+        let path = directory.path_of(JOURNAL);
         for line in ["1\n", "2\n"] {
             append(directory, line.as_bytes()).unwrap();
         }

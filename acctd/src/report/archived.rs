@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use super::plan::{Plan, Sample};
-use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing};
+use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing, loss_of};
 use super::tally::{ByWho, Sum, Who, by_who};
 use crate::cli::report::GroupBy;
 use crate::files::archive::Archive;
@@ -19,7 +19,7 @@ use crate::files::directory::{File, Host};
 use crate::files::journal::{IN, Loss, OUT};
 use crate::files::sorted::{CsvRows, Merged, Source, buffer_size};
 use crate::model::columns::Columns;
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// Samples that follow each other.
 pub(super) enum Stretch<'s, 'f> {
@@ -69,6 +69,8 @@ pub(super) struct Opened<'o, 'f> {
     places: Vec<Place<'f>>,
     /// Of each sample.
     losses: Vec<Vec<HostLoss>>,
+    /// Of each sample, of all hosts together.
+    loss_of_all: Vec<Loss>,
 }
 
 /// A file that is not archived, or an archive.
@@ -132,8 +134,11 @@ impl<'o, 'f> Opened<'o, 'f> {
             n_hosts: hosts.len(),
             places: archives.into_values().chain(files).collect(),
             losses: Vec::new(),
+            loss_of_all: Vec::new(),
         };
         opened.losses = opened.all_losses()?;
+        let of_all = opened.losses.iter();
+        opened.loss_of_all = of_all.map(|it| loss_of(Who::All, it)).collect();
         Ok(opened)
     }
 
@@ -226,7 +231,9 @@ impl<'o, 'f> Opened<'o, 'f> {
                     let rows = ArchiveRows::open(archive, part.groups(archive), wanted)?;
                     Source::Archive(Box::new(rows))
                 }
-                (None, Some(Some((_, file)))) => Source::Csv(CsvRows::open(&file.path, size)?),
+                (None, Some(Some((_, file)))) => {
+                    Source::Csv(Box::new(CsvRows::open(&file.path, size)?))
+                }
                 (None, _) => unreachable!("a place has a file"),
             })
         });
@@ -279,33 +286,55 @@ impl<'o, 'f> Opened<'o, 'f> {
                 GroupBy::Host => None,
                 GroupBy::Prefix | GroupBy::Customer => Some(self.grouping.who(0, address)),
             };
-            let mut of_who = match who {
-                Some(who @ (Who::Customer(_) | Who::Nobody)) => Some(
-                    read.samples
-                        .entry(who)
-                        .or_insert_with(|| vec![None; n_samples]),
-                ),
-                _ => None,
-            };
             // Those of one part of the period are together.
             present.sort_unstable();
-            for sample in present.drain(..) {
-                let Some(sum) = of_address[sample].take() else {
-                    continue;
-                };
-                all[sample].get_or_insert_default().append(&sum);
-                if let Some(of_who) = &mut of_who {
-                    of_who[sample].get_or_insert_default().append(&sum);
-                } else if let Some(who) = who {
-                    let losses = &self.losses[sample];
-                    let of = &self.samples[sample];
-                    read.sums
-                        .add(who, &sum, losses, of, self.plan, self.grouping);
-                }
+            for samples in present.chunk_by(|a, b| self.samples[*a].span == self.samples[*b].span) {
+                self.add_samples(&mut read, who, samples, &mut of_address, &mut all);
             }
+            present.clear();
         }
         read.samples.insert(Who::All, all);
         Ok(read)
+    }
+
+    /// Adds the sums of an address in samples of one part of the period.
+    fn add_samples(
+        &self,
+        read: &mut Read,
+        who: Option<Who>,
+        samples: &[usize],
+        of_address: &mut [Option<Sum>],
+        all: &mut [Option<Sum>],
+    ) {
+        let sums = samples
+            .iter()
+            .filter_map(|at| Some((*at, of_address[*at].take()?)));
+        let sums = sums.inspect(|(at, sum)| all[*at].get_or_insert_default().append(sum));
+        match (who, samples.first()) {
+            (Some(who @ Who::Prefix(_)), Some(first)) => {
+                let span = self.samples[*first].span;
+                let line = read.sums.lines[span].entry(who).or_default();
+                let rule = self.grouping.rule(who, self.plan.spans[span].n_samples);
+                let families = self.grouping.families(who);
+                for (at, sum) in sums {
+                    line.sum.append(&sum);
+                    let sample = &self.samples[at];
+                    if sample.is_counted {
+                        let loss = &self.loss_of_all[at];
+                        line.add_sample(&sum, loss, families, sample.number, &rule);
+                    }
+                }
+            }
+            (Some(who), _) => {
+                let of_who = read.samples.entry(who);
+                let of_who = of_who.or_insert_with(|| vec![None; self.samples.len()]);
+                for (at, sum) in sums {
+                    of_who[at].get_or_insert_default().append(&sum);
+                }
+            }
+            // The hosts have it already.
+            (None, _) => sums.for_each(drop),
+        }
     }
 
     /// Adds what was read of all parts.

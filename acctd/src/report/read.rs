@@ -15,7 +15,7 @@ use super::tally::{ByWho, Sum, Who, by_who};
 use crate::files::directory::{File, Host};
 use crate::files::journal::{IN, Loss, OUT};
 use crate::files::rows;
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// All samples of the plan.
 pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Result<Sums> {

@@ -8,7 +8,7 @@ use super::tally::{ByWho, Line, Rule, Sum, Who, by_who};
 use crate::cli::report::{Form, GroupBy, Percentile};
 use crate::files::directory::File;
 use crate::files::journal::{IN, Loss, OUT};
-use crate::output::rows::Row;
+use crate::model::row::Row;
 
 /// What of the command line the adding up depends on.
 #[derive(Debug)]
@@ -51,11 +51,7 @@ impl Grouping {
     }
 
     pub(super) fn rule(&self, who: Who, n_samples: u64) -> Rule {
-        Rule {
-            form: self.form(who),
-            percentile: self.percentile,
-            n_samples,
-        }
+        Rule::new(self.form(who), self.percentile, n_samples)
     }
 }
 

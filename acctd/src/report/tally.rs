@@ -8,8 +8,8 @@ use foldhash::fast::FixedState;
 use super::percentile::Samples;
 use crate::cli::report::{Form, Percentile};
 use crate::files::journal::{IN, Loss, OUT};
+use crate::model::row::Row;
 use crate::model::verdict::Verdict;
-use crate::output::rows::Row;
 
 /// Whom a line of the report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,15 +43,22 @@ pub(super) struct Line {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) form: Form,
-    pub(super) percentile: Percentile,
+    percentile: Percentile,
     /// Of the part of the period.
-    pub(super) n_samples: u64,
+    n_samples: u64,
+    /// How many of the largest samples are needed.
+    n_kept: usize,
 }
 
 impl Rule {
-    /// How many of the largest samples are needed.
-    fn n_kept(&self) -> usize {
-        usize::try_from(self.percentile.n_dropped(self.n_samples)).unwrap_or(usize::MAX - 1) + 1
+    pub(super) fn new(form: Form, percentile: Percentile, n_samples: u64) -> Self {
+        let n_dropped = percentile.n_dropped(n_samples);
+        Self {
+            form,
+            percentile,
+            n_samples,
+            n_kept: usize::try_from(n_dropped).unwrap_or(usize::MAX - 1) + 1,
+        }
     }
 }
 
@@ -107,6 +114,14 @@ impl Line {
         number: u32,
         rule: &Rule,
     ) {
+        let low = of_form(rule.form, sum.bytes);
+        if loss.is_none() && sum.uncovered == [0, 0] {
+            // Nothing is missing in most.
+            for (samples, low) in self.samples.iter_mut().zip(low) {
+                samples.add(low, Some(low), rule.n_kept);
+            }
+            return;
+        }
         let missing = loss.of(families);
         let most = |direction: usize| {
             Some(
@@ -115,10 +130,9 @@ impl Line {
                     .saturating_add(missing[direction]?),
             )
         };
-        let low = quantities(rule.form, sum.bytes.map(Some));
-        let high = quantities(rule.form, [most(IN), most(OUT)]);
+        let high = most_of_form(rule.form, [most(IN), most(OUT)]);
         for ((samples, low), high) in self.samples.iter_mut().zip(low).zip(high) {
-            samples.add(low.unwrap_or(0), high, rule.n_kept());
+            samples.add(low, high, rule.n_kept);
         }
         if !loss.is_none() {
             self.present.push(number);
@@ -141,7 +155,7 @@ impl Line {
     pub(super) fn append(&mut self, other: Self, rule: &Rule) {
         self.sum.append(&other.sum);
         for (own, other) in self.samples.iter_mut().zip(other.samples) {
-            own.append(other, rule.n_kept());
+            own.append(other, rule.n_kept);
         }
         self.present.extend(other.present);
         for (point, bytes) in other.points {
@@ -171,7 +185,7 @@ impl Line {
         let mut n_unbounded = [0; 2];
         for (number, loss) in losses {
             let is_present = present.binary_search(number).is_ok();
-            for (at, most) in quantities(rule.form, loss.of(families))
+            for (at, most) in most_of_form(rule.form, loss.of(families))
                 .into_iter()
                 .enumerate()
             {
@@ -200,19 +214,28 @@ impl Line {
     }
 }
 
-/// The one or two quantities of a sample, of which percentiles are taken; the larger percentile counts. `None` is without
-/// bounds.
-fn quantities(form: Form, [inward, outward]: [Option<u64>; 2]) -> [Option<u64>; 2] {
+/// The one or two quantities of a sample, of which percentiles are taken; the larger percentile counts.
+fn of_form(form: Form, [inward, outward]: [u64; 2]) -> [u64; 2] {
     match form {
-        Form::In => [inward, Some(0)],
-        Form::Out => [outward, Some(0)],
+        Form::In => [inward, 0],
+        Form::Out => [outward, 0],
         Form::Max => [inward, outward],
-        Form::Sum => [
-            inward.zip(outward).map(|(a, b)| a.saturating_add(b)),
-            Some(0),
-        ],
-        Form::SampleMax => [inward.zip(outward).map(|(a, b)| a.max(b)), Some(0)],
+        Form::Sum => [inward.saturating_add(outward), 0],
+        Form::SampleMax => [inward.max(outward), 0],
     }
+}
+
+/// The same, of what a sample has at most; `None` is without bounds.
+fn most_of_form(form: Form, most: [Option<u64>; 2]) -> [Option<u64>; 2] {
+    let bounded = of_form(form, most.map(Option::unwrap_or_default));
+    let [has_in, has_out] = most.map(|it| it.is_some());
+    let is_bounded = match form {
+        Form::In => [has_in, true],
+        Form::Out => [has_out, true],
+        Form::Max => [has_in, has_out],
+        Form::Sum | Form::SampleMax => [has_in && has_out, true],
+    };
+    [0, 1].map(|at| is_bounded[at].then_some(bounded[at]))
 }
 
 /// A map of lines.

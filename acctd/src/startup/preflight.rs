@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use rustix::fs::Access;
 
 use crate::config::Config;
+use crate::model::columns::JOURNAL;
 use crate::nflog::open::{OpenGroup, announce, check_receive_buffer, open_group, take_over};
 use crate::nflog::socket::NflogSocket;
 use crate::observe::http::MAX_CLIENTS;
@@ -72,12 +73,10 @@ pub(crate) fn check_directory(directory: &Path, user: Option<&User>) -> Result<(
     })?;
     journal::check(&directory).map_err(|error| match user {
         Some(user) if error.kind() == io::ErrorKind::PermissionDenied => anyhow!(
-            "cannot append to {shown}/{} as user {user}: {error}; chown -R {user}: {shown}, or choose another directory with --log-directory",
-            journal::FILE_NAME
+            "cannot append to {shown}/{JOURNAL} as user {user}: {error}; chown -R {user}: {shown}, or choose another directory with --log-directory"
         ),
         _ => anyhow!(
-            "cannot append to {shown}/{}: {error}; move it away, or choose another directory with --log-directory",
-            journal::FILE_NAME
+            "cannot append to {shown}/{JOURNAL}: {error}; move it away, or choose another directory with --log-directory"
         ),
     })
 }

@@ -14,6 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::Config;
+use crate::model::columns::JOURNAL;
 use crate::nflog::network_namespace::NetworkNamespace;
 use crate::output::log_directory::LogDirectory;
 use crate::output::{atomic_file, journal, recovery};
@@ -186,7 +187,7 @@ fn inaccessible_path(config: &Config) -> Option<PathBuf> {
     let tried = [
         Some((directory.clone(), try_to_create(config))),
         Some((
-            directory.join(journal::FILE_NAME),
+            directory.join(JOURNAL),
             LogDirectory::open(directory).and_then(|directory| journal::check(&directory)),
         )),
         Some(recovery::try_to_read(directory)),

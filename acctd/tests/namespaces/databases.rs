@@ -1,8 +1,9 @@
 //! The examples of docs/many-hosts.md: files of several hosts loaded into
 //! `DuckDB` and `ClickHouse`, twice, and once more when there are new ones, by a machine that is not in UTC. The
-//! sums are those of the files, and no row is there twice.
+//! sums are those of the files, and no row is there twice. And those of docs/archive.md, which read archives.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,21 @@ pub(crate) const CASES: &[Case] = &[
         "files_of_two_hosts_are_loaded_into_clickhouse_once",
         || are_loaded_once(CLICKHOUSE),
     ),
+    (
+        Needs::Databases,
+        "archives_are_read_by_duckdb_clickhouse_polars_and_pandas",
+        archives_are_read,
+    ),
 ];
 
 /// chdb is `ClickHouse` in a library.
-const PACKAGES: [&str; 2] = ["duckdb==2.0.1", "chdb==4.4.0"];
+const PACKAGES: [&str; 5] = [
+    "duckdb==2.0.1",
+    "chdb==4.4.0",
+    "polars==2.1.0",
+    "pandas==3.1.1",
+    "pyarrow==26.0.1",
+];
 
 /// Why they cannot be had, if so.
 pub(crate) fn available() -> Result<(), String> {
@@ -78,6 +90,108 @@ print(json.dumps([[json.loads(row) for row in rows.splitlines()],
     WHERE Time != toStartOfSecond(start)""")]))
 "#,
 );
+
+/// Runs an example, and prints its rows as JSON: IP, in, out.
+const EXAMPLES: [(&str, &str); 4] = [
+    (
+        "archive-duckdb.sql",
+        "import duckdb; rows = duckdb.execute(text).fetchall()",
+    ),
+    (
+        "archive-clickhouse.sql",
+        "import chdb; rows = json.loads(str(chdb.query(text.rstrip().rstrip(';') + ' SETTINGS output_format_json_quote_64bit_integers = 0', 'JSONCompact')))['data']",
+    ),
+    ("archive-polars.py", "exec(text); rows = totals.rows()"),
+    (
+        "archive-pandas.py",
+        "exec(text); rows = list(totals.itertuples(name=None))",
+    ),
+];
+
+/// Two hosts, of which one has a cross-check from noon on, so that its columns are null before.
+fn archives_are_read() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let mut expected: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    for (host, address) in [(1_u64, "192.0.2."), (2, "2001:db8:2:")] {
+        let directory = place.path().join(format!("gate{host}"));
+        fs::create_dir_all(&directory)?;
+        // The hour before November counts for no example.
+        for hour in 0..25_u64 {
+            let (day, hour_of_day) = if hour == 0 {
+                ("2026-10-31", 23)
+            } else {
+                ("2026-11-01", hour - 1)
+            };
+            let next = if hour_of_day == 23 && hour > 0 {
+                "2026-11-02-000000".to_owned()
+            } else if hour == 0 {
+                "2026-11-01-000000".to_owned()
+            } else {
+                format!("2026-11-01-{hour:02}0000")
+            };
+            let has_kernel = host == 2 && hour > 12;
+            let (more_columns, more) = if has_kernel {
+                (
+                    ",TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict",
+                    ",1,2,3,4,match",
+                )
+            } else {
+                ("", "")
+            };
+            let mut text =
+                format!("Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets{more_columns}\n");
+            for prefix in 1..=9_u64 {
+                let address = if host == 1 {
+                    format!("{address}{prefix}")
+                } else {
+                    format!("{address}{prefix}::")
+                };
+                let (source, dest) = (prefix * 1_000 + hour, u64::from(u32::MAX) * prefix + hour);
+                writeln!(
+                    text,
+                    "{day} {hour_of_day:02}:00:00,{address},{source},3,{dest},5{more}"
+                )?;
+                if hour > 0 {
+                    let sums = expected.entry(address).or_default();
+                    sums[0] += dest;
+                    sums[1] += source;
+                }
+            }
+            fs::write(
+                directory.join(format!("{day}-{hour_of_day:02}0000_{next}.csv")),
+                text,
+            )?;
+        }
+        let mut archive = Command::new(env!("CARGO_BIN_EXE_acctd"));
+        archive
+            .args(["archive", "--zone=UTC", "--keep=0d"])
+            .arg(&directory);
+        process::output(&mut archive)?;
+    }
+    for (example, run) in EXAMPLES {
+        let program = format!(
+            "import json, sys; text = open(sys.argv[1]).read()\n{run}\nprint('\\n' + json.dumps(rows))"
+        );
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+        let mut command = Command::new(python::with_packages("databases", &PACKAGES)?);
+        command
+            .args(["-c", &program])
+            .arg(script.join(example))
+            .env("TZ", "America/New_York")
+            .current_dir(place.path())
+            .stdin(Stdio::null());
+        let printed = process::output(&mut command)?;
+        let last = printed.lines().last().unwrap_or_default();
+        let rows: Vec<(String, u64, u64)> =
+            serde_json::from_str(last).with_context(|| format!("{example}: {printed}"))?;
+        let found: BTreeMap<String, [u64; 2]> = rows
+            .into_iter()
+            .map(|(address, dest, source)| (address, [dest, source]))
+            .collect();
+        ensure!(found == expected, "{example}: {found:?} != {expected:?}");
+    }
+    Ok(())
+}
 
 /// Of a host's prefix: the sums of the four columns, of `TcSourcePackets` where there is one, and the rows.
 type Sums = BTreeMap<(String, String), ([u64; 4], Option<u64>, u64)>;

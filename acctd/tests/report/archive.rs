@@ -79,7 +79,8 @@ fn names(directory: &Path) -> Vec<String> {
 
 fn n_csv(directory: &Path) -> usize {
     let names = names(directory);
-    names.iter().filter(|it| it.ends_with(".csv")).count()
+    let endings = names.iter().filter_map(|it| it.rsplit_once('.'));
+    endings.filter(|(_, ending)| *ending == "csv").count()
 }
 
 /// Three days, with holes.

@@ -27,7 +27,7 @@ pub(super) fn run(package: &Path, target: &Path) -> Result<()> {
     }
     machine.put(package, "/root/acctd.deb")?;
     let before = files(&machine)?;
-    let steps: [(&str, Step); 7] = [
+    let steps: [(&str, Step); 8] = [
         ("installed, it is sound and nothing is started", it_installs),
         ("the unit's sandbox is what it says", the_sandbox),
         (
@@ -36,6 +36,7 @@ pub(super) fn run(package: &Path, target: &Path) -> Result<()> {
         ),
         ("an acctd that hangs is started again", it_is_watched),
         ("the unit for a network namespace counts there", a_namespace),
+        ("its timer's unit archives a day", a_day_is_archived),
         ("an upgrade goes on where the old one was", an_upgrade),
         ("removed, it leaves the files that it has written", it_goes),
     ];
@@ -75,7 +76,9 @@ fn it_installs(machine: &Machine, _: &Namespace) -> Result<()> {
         version.trim() == concat!("acctd ", env!("CARGO_PKG_VERSION")),
         "{version}"
     );
-    machine.run("systemd-analyze verify --man=no acctd.service acctd@blue.service")?;
+    machine.run(
+        "systemd-analyze verify --man=no acctd.service acctd@blue.service acctd-archive.service acctd-archive.timer",
+    )?;
     let exposure = machine.run("systemd-analyze security --no-pager acctd.service | tail -1")?;
     let figure = exposure.split("acctd.service: ").nth(1).unwrap_or_default();
     let figure = figure.split_whitespace().next().unwrap_or_default();
@@ -84,6 +87,7 @@ fn it_installs(machine: &Machine, _: &Namespace) -> Result<()> {
         "dist: exposure by systemd-analyze security: {figure}"
     ))?;
     machine.run("! systemctl is-enabled --quiet acctd; ! systemctl is-active --quiet acctd")?;
+    machine.run("! systemctl is-enabled --quiet acctd-archive.timer")?;
     machine.run(
         "test -s /usr/share/man/man8/acctd-rules.8.gz
          test -s /usr/share/bash-completion/completions/acctd
@@ -220,6 +224,20 @@ fn a_namespace(machine: &Machine, _: &Namespace) -> Result<()> {
          grep -q 127.0.0.1,8400,100,0,0 /var/log/accounting/blue/*.csv
          ip netns del blue
          rm -r /etc/default/acctd-blue",
+    )?;
+    Ok(())
+}
+
+fn a_day_is_archived(machine: &Machine, _: &Namespace) -> Result<()> {
+    machine.run(
+        "cd /var/log/accounting
+         { echo Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets; echo x,10.0.0.1,1,1,1,1; } >
+             2026-01-01-000000_2026-01-01-000500.csv
+         chown acctd:acctd 2026-01-01-*.csv
+         echo ARCHIVE_FLAGS=--keep=90d >> /etc/default/acctd
+         systemctl start acctd-archive
+         test $(stat -c %U:%a 2026-01-01.parquet) = acctd:640
+         test ! -e 2026-01-01-*.csv",
     )?;
     Ok(())
 }

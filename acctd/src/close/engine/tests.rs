@@ -217,7 +217,7 @@ fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if name == crate::output::journal::FILE_NAME {
+        if name == crate::model::columns::JOURNAL {
             continue;
         }
         let stem = name.strip_suffix(".csv").expect("nothing but CSV files");
@@ -241,7 +241,7 @@ fn read_files(directory: &Path) -> BTreeMap<String, Vec<FileRow>> {
 
 /// The exact start and end of each file, in the order in which they were written.
 fn read_spans(directory: &Path) -> Vec<(i64, i64)> {
-    let lines = std::fs::read_to_string(directory.join(crate::output::journal::FILE_NAME)).unwrap();
+    let lines = std::fs::read_to_string(directory.join(crate::model::columns::JOURNAL)).unwrap();
     let nanos = |time: &serde_json::Value| {
         let time = chrono::DateTime::parse_from_rfc3339(time.as_str().unwrap()).unwrap();
         time.timestamp_nanos_opt().unwrap()

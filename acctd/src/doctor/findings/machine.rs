@@ -203,7 +203,7 @@ pub(super) fn directory(config: &Config, found: &Directory, all: &mut Findings) 
             "jsonl-not-writable",
             format!(
                 "cannot append to {wanted}/{}: {error}",
-                crate::output::journal::FILE_NAME
+                crate::model::columns::JOURNAL
             ),
             "change its owner or mode, or move it away".into(),
         );

@@ -14,6 +14,7 @@ use crate::crosscheck::report;
 use crate::fault_points::reached;
 use crate::model::closed_interval::ClosedInterval;
 use crate::model::columns::Columns;
+use crate::model::columns::JOURNAL;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::RuntimeState;
 use crate::output::commit::{self, Place, Prepared};
@@ -117,7 +118,7 @@ fn append(lines: &mut VecDeque<Line>, destination: &Destination) -> io::Result<(
         if let Err(error) = journal::append(&directory, &line.text) {
             if lines.len() > MAX_LINES {
                 lines.pop_front();
-                warn!("{} will lack a line: too many wait", journal::FILE_NAME);
+                warn!("{JOURNAL} will lack a line: too many wait");
             }
             return Err(error);
         }

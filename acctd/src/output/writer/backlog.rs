@@ -14,9 +14,9 @@ use tokio::task::spawn_blocking;
 
 use crate::crosscheck::verdicts::Judge;
 use crate::model::closed_interval::ClosedInterval;
+use crate::model::columns::JOURNAL;
 use crate::model::interval::UnixNanos;
 use crate::observe::state::RuntimeState;
-use crate::output::journal;
 use crate::output::writer::attempt::{Attempt, DiskThread, Failure, Outcome};
 use crate::output::writer::bounds::{
     LONGEST_PAUSE, LastWarned, is_unjudged, judge_once, merge_all, n_rows,
@@ -388,8 +388,7 @@ impl Backlog {
     fn without_lines(&self, error: &dyn Display, n_lines: usize) -> String {
         let directory = self.destination.directory.display();
         format!(
-            "cannot write to {directory}/{}: {error}; the lines of {n_lines} intervals are missing, whose files are complete",
-            journal::FILE_NAME
+            "cannot write to {directory}/{JOURNAL}: {error}; the lines of {n_lines} intervals are missing, whose files are complete"
         )
     }
 
