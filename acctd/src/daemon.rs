@@ -32,6 +32,7 @@ use crate::process::signals::{Received, Request, Requests, Shutdown};
 use crate::restart::handover::{self, FdStore, Handover, RECEIVE_STAMPS, socket_name};
 use crate::restart::inherited::NamedFd;
 use crate::restart::systemd::{self, Watchdog};
+use crate::sampling::rates::LiveRates;
 use crate::sampling::run::Sampling;
 use crate::startup::{preflight, privilege};
 
@@ -137,6 +138,13 @@ async fn serve(
     let bindings = bindings(config, handover.as_ref(), &groups, resume_point.now);
     let is_taken_over = groups.iter().any(|group| group.kept.is_some());
     let readers = start_readers(config, groups, handover.as_ref(), start)?;
+    let weak_readers: Vec<_> = config
+        .groups
+        .iter()
+        .copied()
+        .zip(readers.iter().map(ReaderHandle::weak))
+        .collect();
+    let rates = Arc::new(LiveRates::new(weak_readers.clone()));
     let sampling = Arc::new(Sampling {
         sampler: crosscheck
             .as_mut()
@@ -148,12 +156,7 @@ async fn serve(
             .flat_map(|it| &it.watched)
             .map(|it| it.interface.clone())
             .collect(),
-        readers: config
-            .groups
-            .iter()
-            .copied()
-            .zip(readers.iter().map(ReaderHandle::weak))
-            .collect(),
+        readers: weak_readers,
     });
     if let Some(crosscheck) = &mut crosscheck {
         crosscheck.begin()?;
@@ -166,7 +169,8 @@ async fn serve(
         engine.mark_taken_over();
     }
     info!("Started accounting");
-    let _socket_files = listeners.serve(Arc::clone(engine.state()), Arc::clone(&sampling))?;
+    let state = Arc::clone(engine.state());
+    let _socket_files = listeners.serve(state, Arc::clone(&sampling), rates)?;
     if let Some(helper) = helper {
         unattended::start(helper, Arc::clone(engine.state()), sampling)?;
     }

@@ -10,7 +10,7 @@ use acctd::explain::helper;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
 use acctd::restart::inherited::{self, NamedFd};
-use acctd::{archive, daemon, doctor, explain, report, rules};
+use acctd::{archive, daemon, doctor, explain, report, rules, top};
 
 /// The exit code of clap for wrong flags.
 const USAGE: u8 = 2;
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => exit_code(doctor::run(&args)),
         Some(Command::Status(args)) => exit_code(status::run(&args)),
         Some(Command::Explain(args)) => exit_code(explain::run(&args)),
+        Some(Command::Top(args)) => exit_code(top::run(&args)),
         Some(Command::Report(args)) => exit_code(report::run(&args)),
         Some(Command::Archive(args)) => exit_code(archive::run(&args)),
     }

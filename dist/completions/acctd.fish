@@ -58,6 +58,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -s V -l version -d 'Print vers
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "rules" -d 'Print the nftables or iptables rules that fit the flags; or load, remove or check them'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "doctor" -d 'Report what would keep packets from being counted, each problem with its cure'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "status" -d 'Show what a running acctd is doing'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "top" -d 'Show the prefixes with the most traffic, as it is now'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "report" -d 'Add up files: totals, percentiles, customers, and what may be missing'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "archive" -d 'Put the files of days that are over into one Parquet file for each day'
@@ -112,6 +113,17 @@ complete -c acctd -n "__fish_acctd_using_subcommand doctor" -s h -l help -d 'Pri
 complete -c acctd -n "__fish_acctd_using_subcommand status" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
 complete -c acctd -n "__fish_acctd_using_subcommand status" -l json -d 'Print the JSON that acctd answers with'
 complete -c acctd -n "__fish_acctd_using_subcommand status" -s h -l help -d 'Print help'
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l sort -d 'By what the prefixes are sorted, the largest first' -r -f -a "bytes\t'Bytes in and out together'
+in\t'Bytes that were sent to the prefix'
+out\t'Bytes that it sent'
+packets\t'Packets in and out together'"
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l filter -d 'Only prefixes in this one' -r
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l n -d 'How many prefixes; default: 20, and on a terminal what fits there' -r
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l every -d 'How often to ask' -r
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l once -d 'Print the prefixes once, without a terminal'
+complete -c acctd -n "__fish_acctd_using_subcommand top" -l json -d 'With --once: print the JSON that acctd answers with'
+complete -c acctd -n "__fish_acctd_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l for -d 'How long to sample, at most 30s' -r
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l listen -d 'Where acctd listens: the value of its flag --listen; if that is a list, the first address' -r
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l check -d 'Have nft check each command against the loaded rules, without loading it'

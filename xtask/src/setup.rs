@@ -7,7 +7,7 @@ use testkit::{debian::Debian, netns::find_program, print};
 /// A Debian package, what it is for, and the programs that tell on another system that it is there.
 struct Package(&'static str, &'static str, &'static [&'static str]);
 
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 12] = [
     Package(
         "libnetfilter-log-dev",
         "the library libnetfilter_log with its development files, to build acctd",
@@ -53,6 +53,11 @@ const PACKAGES: [Package; 11] = [
         "bpftool",
         "bpftool, which detaches and loads programs beside the cross-check's",
         &["bpftool"],
+    ),
+    Package(
+        "chromium",
+        "chromium, in which the tests look at the page",
+        &["chromium"],
     ),
     Package("procps", "ps and sysctl, for the tests", &["ps", "sysctl"]),
 ];

@@ -1,21 +1,18 @@
 //! The commands and their flags. The doc comments are the text of `--help` and of the man pages.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use ipnet::IpNet;
 
 use crate::cli::archive::ArchiveArgs;
+use crate::cli::asked::{AskedArgs, Prefix};
 use crate::cli::flags::{Flags, GroupFlags};
 use crate::cli::go_flags;
 use crate::cli::report::ReportArgs;
-use crate::config::listen_address::ListenAddress;
+use crate::cli::top::TopArgs;
 
 const EXAMPLE: &str = "\
 A flag has one dash or two, and '=' or a space before its value. Each flag can also be set in the
@@ -48,6 +45,8 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Show what a running acctd is doing.
     Status(StatusArgs),
+    /// Show the prefixes with the most traffic, as it is now.
+    Top(TopArgs),
     /// Sample packets that a running acctd's rules miss, and say why they do.
     Explain(ExplainArgs),
     /// Add up files: totals, percentiles, customers, and what may be missing.
@@ -221,29 +220,6 @@ fn parse_live(text: &str) -> Result<Duration, String> {
     Ok(length)
 }
 
-/// The running acctd that a command asks.
-#[derive(Clone, Debug, clap::Args)]
-pub struct AskedArgs {
-    /// Where acctd listens: the value of its flag --listen; if that is a list, the first address.
-    #[arg(
-        long,
-        env = "ACCTD_LISTEN",
-        hide_env = true,
-        value_name = "ADDR",
-        value_delimiter = ',',
-        default_value = "unix:/run/acctd/acctd.sock"
-    )]
-    pub listen: Vec<ListenAddress>,
-}
-
-impl AskedArgs {
-    /// Its address; an error if `--listen` is empty.
-    pub(crate) fn address(&self) -> anyhow::Result<&ListenAddress> {
-        let first = self.listen.first();
-        first.context("no address of an acctd: give --listen")
-    }
-}
-
 /// The flags of `acctd status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
@@ -289,22 +265,6 @@ pub struct ExplainArgs {
     /// Print JSON: what both sides saw, by flow, and the causes.
     #[arg(long)]
     pub json: bool,
-}
-
-/// An address or a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix(pub IpNet);
-
-impl FromStr for Prefix {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.parse::<IpAddr>().map(IpNet::from);
-        let prefix = address.or_else(|_| text.parse::<IpNet>());
-        prefix.map(|it| Self(it.trunc())).map_err(|_neither| {
-            "must be an address or a prefix: 192.0.2.7, 192.0.2.0/24, 2001:db8::/64".to_owned()
-        })
-    }
 }
 
 fn parse_sample(text: &str) -> Result<Duration, String> {

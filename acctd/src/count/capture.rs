@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use acctd_common::sample::{HEADER_BYTES, WINDOW_NANOS};
 use ipnet::IpNet;
@@ -32,6 +33,9 @@ pub(crate) struct Capture {
     pub(crate) full: BTreeMap<i64, UnixNanos>,
     /// The socket overran: packets are missing.
     pub(crate) overran: bool,
+    /// The longest that a datagram may have waited for the reader: since the socket was empty, or the capture began.
+    pub(crate) longest_wait: Duration,
+    empty_at: UnixNanos,
     /// Of the current window.
     window: i64,
     n_kept: u64,
@@ -54,8 +58,11 @@ pub(crate) struct Captured {
 }
 
 impl Capture {
-    pub(crate) fn new(group: GroupConfig, wanted: Wanted) -> Self {
+    /// At this time the socket has nothing that came before.
+    pub(crate) fn new(group: GroupConfig, wanted: Wanted, empty_at: UnixNanos) -> Self {
         Self {
+            longest_wait: Duration::ZERO,
+            empty_at,
             group,
             wanted,
             packets: Vec::new(),
@@ -66,8 +73,14 @@ impl Capture {
         }
     }
 
+    /// Not later than this, the socket was empty.
+    pub(crate) fn emptied(&mut self, at: UnixNanos) {
+        self.empty_at = at;
+    }
+
     /// Keeps the packets of this datagram that are wanted.
     pub(crate) fn absorb(&mut self, datagram: &[u8], now: UnixNanos) {
+        self.longest_wait = self.longest_wait.max(self.empty_at.until(now));
         let mut records = Records::of(datagram);
         while let Some(record) = records.next() {
             if let Record::Packet(packet) = record {

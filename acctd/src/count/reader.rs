@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::count::accumulator::Accumulator;
 use crate::count::capture::{Capture, Wanted};
-use crate::count::slots::Closed;
+use crate::count::slots::{Closed, ClosedSlot};
 use crate::model::counts::SharedCounts;
 use crate::model::group::GroupConfig;
 use crate::model::interval::{PeriodIndex, UnixNanos};
@@ -48,8 +48,12 @@ pub(crate) enum Request {
     CheckBinding(oneshot::Sender<Answer>),
     /// Unbind the group if it is still bound, read what the socket holds, and close it.
     Release(oneshot::Sender<io::Result<()>>),
+    /// Reply with a copy of all open periods, without what waits in the socket: for `acctd top`.
+    Copy(oneshot::Sender<Vec<ClosedSlot>>),
     /// Keep packets, for `acctd explain`.
     StartCapture(Wanted),
+    /// Read what waits in the socket, so that it is known when it was empty.
+    ReadWhatWaits,
     /// Reply with what was kept since; `None` if nothing was to be kept.
     EndCapture(oneshot::Sender<Option<Capture>>),
     /// Read from this socket.
@@ -71,7 +75,7 @@ impl ReaderHandle {
         (Self { commands, counts }, requests)
     }
 
-    /// For requests of `acctd explain`; it does not keep the reader running.
+    /// For requests of `acctd explain` and `acctd top`; it does not keep the reader running.
     pub(crate) fn weak(&self) -> mpsc::WeakUnboundedSender<Request> {
         self.commands.downgrade()
     }
@@ -231,10 +235,17 @@ impl Reader {
                 self.counts.publish(self.accumulator.totals());
                 let _gone = reply.send(released);
             }
-            Request::StartCapture(wanted) => {
-                self.capture = Some(Box::new(Capture::new(self.group, wanted)));
+            Request::Copy(reply) => {
+                let _gone = reply.send(self.accumulator.copy());
             }
+            Request::StartCapture(wanted) => {
+                let now = UnixNanos::now();
+                self.read_what_waits();
+                self.capture = Some(Box::new(Capture::new(self.group, wanted, now)));
+            }
+            Request::ReadWhatWaits => self.read_what_waits(),
             Request::EndCapture(reply) => {
+                self.read_what_waits();
                 let _gone = reply.send(self.capture.take().map(|it| *it));
             }
             Request::Adopt(socket, reply) => {
@@ -266,6 +277,7 @@ impl Reader {
         let Some(source) = &mut self.source else {
             return Ok(Received::Nothing);
         };
+        let before = self.capture.as_ref().map(|_| UnixNanos::now());
         let received = source.socket.receive(&mut self.buffer)?;
         let now = UnixNanos::now();
         match received {
@@ -284,16 +296,26 @@ impl Reader {
                     capture.overran = true;
                 }
             }
-            Received::Nothing => self.accumulator.emptied(now),
+            Received::Nothing => {
+                self.accumulator.emptied(now);
+                if let (Some(capture), Some(before)) = (&mut self.capture, before) {
+                    capture.emptied(before);
+                }
+            }
         }
         Ok(received)
     }
 
-    fn execute(&mut self, command: Command) -> Closed {
-        let group = self.group.group;
+    fn read_what_waits(&mut self) {
         if let Err(error) = self.drain() {
+            let group = self.group.group;
             warn!("group {group}: cannot read what waits in the socket: {error}");
         }
+    }
+
+    fn execute(&mut self, command: Command) -> Closed {
+        let group = self.group.group;
+        self.read_what_waits();
         if matches!(command, Command::Finish(ShutdownMode::Unbind))
             && let Err(error) = self.unbind_and_drain()
         {

@@ -31,6 +31,56 @@ pub fn bytes(number: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// Three or four digits with a unit: `1.23 GB`, `412.3 Mbit/s`.
+pub(crate) fn scaled(number: u64, is_iec: bool, unit: &str) -> String {
+    let scale = Scale::of(number, is_iec);
+    format!(
+        "{} {}{unit}",
+        scale.text(number, scale.decimals),
+        scale.prefix
+    )
+}
+
+/// A unit in which a number has one to three digits before the point.
+pub(crate) struct Scale {
+    divisor: f64,
+    pub(crate) prefix: &'static str,
+    /// For three digits in all, or four.
+    pub(crate) decimals: usize,
+}
+
+impl Scale {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    pub(crate) fn of(number: u64, is_iec: bool) -> Self {
+        let (step, prefixes) = if is_iec {
+            (1_024.0, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+        } else {
+            (1_000.0, ["", "k", "M", "G", "T", "P", "E"])
+        };
+        let mut divisor = 1.0;
+        let mut at = 0;
+        while number as f64 / divisor >= step && at + 1 < prefixes.len() {
+            divisor *= step;
+            at += 1;
+        }
+        let decimals = match at {
+            0 => 0,
+            _ if (number as f64 / divisor) < 10.0 => 2,
+            _ => 1,
+        };
+        Self {
+            divisor,
+            prefix: prefixes[at],
+            decimals,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
+    pub(crate) fn text(&self, number: u64, decimals: usize) -> String {
+        format!("{:.decimals$}", number as f64 / self.divisor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,15 @@ pub struct VerdictSummary {
     pub worst: Vec<WorstFinding>,
 }
 
+impl VerdictSummary {
+    /// The worst verdict on any prefix.
+    #[must_use]
+    pub fn worst_verdict(&self) -> Option<Verdict> {
+        let mut all = Verdict::ALL.into_iter().rev();
+        all.find(|verdict| self.tallies[*verdict as usize].prefixes > 0)
+    }
+}
+
 /// Prefixes and amounts with the same verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -1,6 +1,7 @@
-//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`, and for `acctd explain`, on a UNIX socket
-//! only, `/explain`. It has its own thread and runtime, with
-//! a lower priority than the readers and other programs, and reads only `state`. So no client delays a packet.
+//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`, `/top`, a page for browsers (`/`), and for
+//! `acctd explain`, on a UNIX socket only, `/explain`. It has its own thread and runtime, with a lower priority than the
+//! readers and other programs, and reads only `state`. So no client delays a packet. For `/top` readers copy their open
+//! intervals, at most once a second, as they do for a checkpoint.
 //! Each address has its own limit of clients: those of one address do not push out those of another.
 
 use std::convert::Infallible;
@@ -15,19 +16,22 @@ use std::{fs, io, thread};
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::{info, warn};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 
 use crate::config::listen_address::ListenAddress;
+use crate::observe::live::{self, Live};
 use crate::observe::metrics::{Format, Metrics};
 use crate::observe::state::RuntimeState;
 use crate::observe::status::Status;
 use crate::process::priority::yield_to_readers_and_others;
+use crate::sampling::rates::LiveRates;
 use crate::sampling::run::{Question, Sampling};
 
 /// Clients of one address at a time. A further one replaces the one that has been idle for the longest.
@@ -102,6 +106,7 @@ impl Listeners {
         self,
         state: Arc<RuntimeState>,
         sampling: Arc<Sampling>,
+        rates: Arc<LiveRates>,
     ) -> Result<SocketFiles> {
         if self.tcp.is_empty() && self.unix.is_empty() {
             return Ok(SocketFiles::default());
@@ -113,11 +118,17 @@ impl Listeners {
             info!("Listening on unix:{}", path.display());
         }
         let Self { tcp, unix, files } = self;
+        let server = Arc::new(Server {
+            metrics: Metrics::new(Arc::clone(&state)),
+            state,
+            sampling,
+            rates,
+        });
         thread::Builder::new()
             .name("listen".into())
             .spawn(move || {
                 yield_to_readers_and_others();
-                if let Err(error) = run_server(tcp, unix, state, sampling) {
+                if let Err(error) = run_server(tcp, unix, &server) {
                     warn!("the listener of --listen has failed: {error:#}; accounting continues");
                 }
             })
@@ -158,24 +169,14 @@ fn remove_stale_socket(path: &Path) -> Result<()> {
     }
 }
 
-fn run_server(
-    tcp: Vec<TcpListener>,
-    unix: Vec<UnixListener>,
-    state: Arc<RuntimeState>,
-    sampling: Arc<Sampling>,
-) -> Result<()> {
+fn run_server(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, server: &Arc<Server>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let server = Arc::new(Server {
-        metrics: Metrics::new(Arc::clone(&state)),
-        state,
-        sampling,
-    });
     runtime.block_on(async {
         for listener in tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let mut clients = Clients::new(&server, false);
+            let mut clients = Clients::new(server, false);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -185,7 +186,7 @@ fn run_server(
         }
         for listener in unix {
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            let mut clients = Clients::new(&server, true);
+            let mut clients = Clients::new(server, true);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -282,10 +283,10 @@ async fn answer<S>(
         *last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let server = Arc::clone(&server);
         async move {
-            let response = if is_local && request.uri().path() == "/explain" {
-                server.explain(request).await
-            } else {
-                server.respond(&request)
+            let response = match request.uri().path() {
+                "/explain" if is_local => server.explain(request).await,
+                "/top" if is_reading(&request) => server.top(&request).await,
+                _ => server.respond(&request),
             };
             Ok::<_, Infallible>(response)
         }
@@ -302,11 +303,21 @@ struct Server {
     state: Arc<RuntimeState>,
     metrics: Metrics,
     sampling: Arc<Sampling>,
+    rates: Arc<LiveRates>,
+}
+
+/// What a browser may do with the page: it needs nothing but this acctd.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
+
+const PATHS: &str = "acctd: / /metrics /healthz /status /top\n";
+
+fn is_reading(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 impl Server {
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !is_reading(request) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
             let methods = HeaderValue::from_static("GET, HEAD");
             response.headers_mut().insert(ALLOW, methods);
@@ -315,12 +326,16 @@ impl Server {
         match request.uri().path() {
             "/metrics" => self.metrics(request),
             "/healthz" => self.health(),
-            "/status" => match serde_json::to_string_pretty(&Status::of(&self.state)) {
-                Ok(text) => of_type("application/json", format!("{text}\n")),
-                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-            },
-            "/" => plain(StatusCode::OK, "acctd: /metrics /healthz /status\n"),
-            _ => plain(StatusCode::NOT_FOUND, "acctd: /metrics /healthz /status\n"),
+            "/status" => json(&Status::of(&self.state)),
+            "/" => page(),
+            _ => plain(StatusCode::NOT_FOUND, PATHS),
+        }
+    }
+
+    async fn top(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        match live::parse(request.uri().query().unwrap_or_default()) {
+            Ok(query) => json(&Live::of(&self.state, self.rates.answer(&query).await)),
+            Err(error) => plain(StatusCode::BAD_REQUEST, &format!("acctd: {error}\n")),
         }
     }
 
@@ -367,6 +382,25 @@ impl Server {
         };
         lines.extend(snapshot.crosscheck_problems());
         plain(status, &format!("{}\n", lines.join("\n")))
+    }
+}
+
+fn page() -> Response<Full<Bytes>> {
+    let mut response = of_type(
+        "text/html; charset=utf-8",
+        include_str!("page.html").to_owned(),
+    );
+    let policy = HeaderValue::from_static(PAGE_POLICY);
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => of_type("application/json", format!("{text}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
 

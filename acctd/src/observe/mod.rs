@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub mod http;
+pub(crate) mod live;
 pub mod logging;
 pub(crate) mod metrics;
 pub(crate) mod process_usage;

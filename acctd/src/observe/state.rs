@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use acctd_common::Counters;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::model::crosscheck_state::{InterfaceState, ProgramRun};
 use crate::model::explanation::Explained;
 use crate::model::group::GroupConfig;
 use crate::model::interval::{Period, UnixNanos};
-use crate::model::verdict::VerdictSummary;
+use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
 
 /// Rates are averages over this time.
@@ -49,6 +50,22 @@ pub(crate) struct RuntimeState {
     /// The time to read the kernel's map of an interval.
     pub(crate) drain_seconds: Histogram,
     snapshot: Mutex<Snapshot>,
+    /// Of the last files, the oldest first.
+    written: Mutex<VecDeque<Written>>,
+}
+
+/// How many files [`RuntimeState::written`] has.
+const N_WRITTEN: usize = 288;
+
+/// What a file has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) period: Period,
+    pub(crate) source: Counters,
+    pub(crate) dest: Counters,
+    pub(crate) lost: u64,
+    /// The worst of the cross-check.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// What was recorded last.
@@ -183,7 +200,15 @@ impl RuntimeState {
                 },
             }),
             watched,
+            written: Mutex::default(),
         }
+    }
+
+    /// The last files, the oldest first.
+    pub(crate) fn written(&self) -> Vec<Written> {
+        let written = self.written.lock();
+        let written = written.unwrap_or_else(PoisonError::into_inner);
+        written.iter().copied().collect()
     }
 
     /// A copy, so that nobody holds the lock for long.
@@ -244,6 +269,19 @@ impl RuntimeState {
         took: Duration,
     ) {
         self.write_seconds.observe(took.as_secs_f64());
+        let judgement = closed.kernel.as_ref().and_then(|it| it.judgement.as_ref());
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.len() == N_WRITTEN {
+            written.pop_front();
+        }
+        written.push_back(Written {
+            period: closed.period,
+            source: totals.source,
+            dest: totals.dest,
+            lost: closed.counts().lost,
+            verdict: judgement.and_then(|it| it.summary.worst_verdict()),
+        });
+        drop(written);
         let mut snapshot = self.lock();
         snapshot.files.n_written += 1;
         snapshot.files.rows += totals.rows;

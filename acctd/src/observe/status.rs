@@ -190,15 +190,43 @@ impl Status {
     }
 }
 
+/// For `acctd top`.
+impl Status {
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// Packets, since the start.
+    pub(crate) fn lost(&self) -> u64 {
+        self.groups.iter().map(|it| it.counts.lost).sum()
+    }
+
+    pub(crate) fn undecodable(&self) -> u64 {
+        self.groups.iter().map(|it| it.undecodable).sum()
+    }
+
+    pub(crate) fn has_crosscheck(&self) -> bool {
+        self.crosscheck.is_some()
+    }
+
+    /// Prefixes and sides by verdict, in the last file.
+    pub(crate) fn verdicts(&self) -> Option<&BTreeMap<String, u64>> {
+        self.crosscheck.as_ref()?.last.as_ref()
+    }
+}
+
 impl Status {
     /// For the log, in one line.
     pub(crate) fn line(&self) -> String {
         let rate: f64 = self.groups.iter().map(|it| it.packets_per_second).sum();
-        let lost: u64 = self.groups.iter().map(|it| it.counts.lost).sum();
         let mut line = format!(
             "{} packets/s, {} lost; {} files written",
             thousands(rounded(rate)),
-            thousands(lost),
+            thousands(self.lost()),
             thousands(self.files.written)
         );
         if let Some(last) = &self.files.last {

@@ -3,7 +3,7 @@
 use crate::files::journal::{IN, OUT};
 use std::fmt::Write as _;
 
-use super::text::scaled;
+use crate::model::human;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 200.0;
@@ -95,7 +95,7 @@ pub(super) fn traffic(plot: &Traffic<'_>) -> String {
         WIDTH - RIGHT,
         (y - 4.0).max(10.0),
         "end",
-        &scaled(plot.percentile, false, "bit/s"),
+        &human::scaled(plot.percentile, false, "bit/s"),
     );
     svg + "</svg>"
 }
@@ -172,7 +172,7 @@ pub(super) fn largest(lines: &[(&str, [u64; 2])]) -> String {
             outward,
             ROW - 9.0,
         );
-        let sum = scaled(both[IN].saturating_add(both[OUT]), false, "B");
+        let sum = human::scaled(both[IN].saturating_add(both[OUT]), false, "B");
         text(
             &mut svg,
             "",
@@ -235,7 +235,7 @@ impl Axis {
                 LEFT - 6.0,
                 y + 4.0,
                 "end",
-                &scaled(value, false, unit),
+                &human::scaled(value, false, unit),
             );
         }
     }

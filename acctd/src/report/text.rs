@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::outcome::{Bounds, Contract, Entry, Report, SpanReport};
 use crate::cli::report::{Output, ReportArgs};
+use crate::model::human::Scale;
 
 pub(super) fn write(out: &mut impl Write, report: &Report, args: &ReportArgs) -> Result<()> {
     match args.format {
@@ -234,56 +235,7 @@ pub(super) fn shown(bounds: Bounds, is_iec: bool, unit: &str) -> String {
     )
 }
 
-/// An exact number.
-pub(super) fn scaled(number: u64, is_iec: bool, unit: &str) -> String {
-    let exact = Bounds {
-        at_least: number,
-        at_most: Some(number),
-    };
-    shown(exact, is_iec, unit)
-}
-
 const MAX_DECIMALS: usize = 9;
-
-/// A unit in which a number has one to three digits before the point.
-struct Scale {
-    divisor: f64,
-    prefix: &'static str,
-    /// For three digits in all, or four.
-    decimals: usize,
-}
-
-impl Scale {
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    fn of(number: u64, is_iec: bool) -> Self {
-        let (step, prefixes) = if is_iec {
-            (1_024.0, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
-        } else {
-            (1_000.0, ["", "k", "M", "G", "T", "P", "E"])
-        };
-        let mut divisor = 1.0;
-        let mut at = 0;
-        while number as f64 / divisor >= step && at + 1 < prefixes.len() {
-            divisor *= step;
-            at += 1;
-        }
-        let decimals = match at {
-            0 => 0,
-            _ if (number as f64 / divisor) < 10.0 => 2,
-            _ => 1,
-        };
-        Self {
-            divisor,
-            prefix: prefixes[at],
-            decimals,
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
-    fn text(&self, number: u64, decimals: usize) -> String {
-        format!("{:.decimals$}", number as f64 / self.divisor)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,8 @@ use crate::model::prefix::Side;
 const MILLISECOND: i64 = 1_000_000;
 /// Without a common stamp, NFLOG's time may be earlier (the kernel's stamp of a packet that waits to be sent)…
 const EARLIER: i64 = 1_000 * MILLISECOND;
-/// … or later (the time of receipt, after the group's flush timeout).
+/// … or later: it is the time of receipt, after the group's flush timeout, which the kernel may keep late, and after the
+/// datagram has waited for its reader ([`Bounds::longest_wait`]).
 const LATER: i64 = 2_000 * MILLISECOND;
 /// At the ends of the measurement: packets on their way.
 const MARGIN: i64 = 100 * MILLISECOND;
@@ -60,6 +61,8 @@ pub(crate) struct Bounds {
     /// Samples or logged packets were lost.
     pub(crate) tc_lost: bool,
     pub(crate) nflog_lost: bool,
+    /// How long a datagram may have waited for its reader, in nanoseconds.
+    pub(crate) longest_wait: i64,
 }
 
 /// Packets that can be the same.
@@ -121,7 +124,7 @@ pub(crate) fn judge(tc: &[Seen], nflog: &[Seen], bounds: &Bounds) -> (Vec<By>, V
         }
         let found = kinds
             .get_mut(&Kind::of(seen))
-            .and_then(|kind| kind.take(seen));
+            .and_then(|kind| kind.take(seen, bounds.later()));
         of_tc[at] = match found {
             Some(logged) => {
                 of_nflog[logged] = By::Both;
@@ -143,7 +146,7 @@ pub(crate) fn judge(tc: &[Seen], nflog: &[Seen], bounds: &Bounds) -> (Vec<By>, V
                     && if *is_stamped && *other_stamped {
                         other == time
                     } else {
-                        (other.0 - time.0).abs() <= LATER
+                        (other.0 - time.0).abs() <= bounds.later()
                     }
             });
             of_nflog[*at] = if is_again { By::Twice } else { By::One };
@@ -159,7 +162,7 @@ fn reassembled(header: &Header) -> (IpAddr, IpAddr, u32) {
 
 impl Logged {
     /// Matches the packet with one of these; returns that one's number.
-    fn take(&mut self, seen: &Seen) -> Option<usize> {
+    fn take(&mut self, seen: &Seen, longest: i64) -> Option<usize> {
         if seen.is_stamped
             && let Some(at) = self.of_stamp(seen.time)
         {
@@ -172,7 +175,7 @@ impl Logged {
         for at in self.first..self.packets.len() {
             let (time, is_stamped, _) = self.packets[at];
             let later = time.0 - seen.time.0;
-            if later > LATER {
+            if later > longest {
                 break;
             }
             let have_stamps = is_stamped && seen.is_stamped;
@@ -202,6 +205,11 @@ impl Logged {
 }
 
 impl Bounds {
+    /// How much later than TC's the time of a packet without a stamp may be.
+    fn later(&self) -> i64 {
+        LATER.saturating_add(self.longest_wait)
+    }
+
     /// Whether NFLOG's readers have kept all that could be this packet of TC's.
     fn is_nflog_whole(&self, seen: &Seen) -> bool {
         if self.nflog_lost {
@@ -209,7 +217,7 @@ impl Bounds {
         }
         if !seen.is_stamped {
             let first = window_of(UnixNanos(seen.time.0 - EARLIER));
-            let last = window_of(UnixNanos(seen.time.0 + LATER));
+            let last = window_of(UnixNanos(seen.time.0 + self.later()));
             return self.full_at_nflog.range(first..=last).next().is_none();
         }
         let window = window_of(seen.time);
@@ -229,7 +237,7 @@ impl Bounds {
         let (earlier, later) = if is_stamped {
             (MARGIN, EARLIER)
         } else {
-            (LATER, MARGIN)
+            (self.later(), MARGIN)
         };
         let first = window_of(UnixNanos(time.0 - earlier));
         let last = window_of(UnixNanos(time.0 + later));
@@ -276,6 +284,7 @@ mod tests {
             full_at_nflog: BTreeMap::new(),
             tc_lost: false,
             nflog_lost: false,
+            longest_wait: 0,
         }
     }
 
@@ -304,6 +313,22 @@ mod tests {
         let twice = [100_000, 100_000].map(|micros| seen(micros, false, 5));
         let (of_tc, of_nflog) = judge(&[seen(1, false, 5)], &twice, &bounds());
         assert_eq!((of_tc, of_nflog), (vec![Both], vec![Both, Twice]));
+    }
+
+    /// TC saw it before the sample began, or later than it is received otherwise.
+    #[test]
+    fn a_reader_without_cpu_time_is_no_cause() {
+        use By::{Both, NotJudged, One};
+        let mut late = bounds();
+        late.from = UnixNanos(8 * SECOND);
+        let nflog = [seen(100, false, 0)];
+        assert_eq!(judge(&[], &nflog, &late).1, [One]);
+        late.longest_wait = 600 * MILLISECOND;
+        assert_eq!(judge(&[], &nflog, &late).1, [NotJudged]);
+        let tc = [seen(-2_500_000, false, 0)];
+        assert_eq!(judge(&tc, &nflog, &late), (vec![Both], vec![Both]));
+        late.longest_wait = 0;
+        assert_eq!(judge(&tc, &nflog, &late).0, [One]);
     }
 
     #[test]

@@ -72,13 +72,16 @@ impl Sampling {
             limit: limit * NFLOG_SHARE,
         };
         // Before TC, and until after it.
-        for (_, reader) in &self.readers {
-            if let Some(reader) = reader.upgrade() {
-                let _gone = reader.send(Request::StartCapture(wanted.clone()));
-            }
-        }
-        let taken = take_samples(&mut sampler, &prefixes, limit, length).await;
-        tokio::time::sleep(FLUSHED).await;
+        self.ask_readers(|| Request::StartCapture(wanted.clone()));
+        let sample = async {
+            let taken = take_samples(&mut sampler, &prefixes, limit, length).await;
+            tokio::time::sleep(FLUSHED).await;
+            taken
+        };
+        let taken = tokio::select! {
+            taken = sample => taken,
+            () = self.have_sockets_emptied() => bail!("it never ends"),
+        };
         let mut captures = Vec::new();
         for (_, reader) in &self.readers {
             let (reply, answer) = oneshot::channel();
@@ -98,6 +101,22 @@ impl Sampling {
             interfaces: self.interfaces.clone(),
             ..compare(&taken?, &captures)
         })
+    }
+
+    fn ask_readers(&self, request: impl Fn() -> Request) {
+        for (_, reader) in &self.readers {
+            if let Some(reader) = reader.upgrade() {
+                let _gone = reader.send(request());
+            }
+        }
+    }
+
+    /// A reader that gets no CPU time is late with this too: so it is known how long packets may have waited for it.
+    async fn have_sockets_emptied(&self) {
+        loop {
+            tokio::time::sleep(READ_INTERVAL).await;
+            self.ask_readers(|| Request::ReadWhatWaits);
+        }
     }
 }
 
@@ -206,6 +225,11 @@ fn bounds(taken: &Taken, samples: &[&Sample], captures: &[Capture]) -> Bounds {
         full_at_nflog,
         tc_lost: taken.n_lost > 0,
         nflog_lost: captures.iter().any(|it| it.overran),
+        longest_wait: captures
+            .iter()
+            .map(|it| i64::try_from(it.longest_wait.as_nanos()).unwrap_or(i64::MAX))
+            .max()
+            .unwrap_or(0),
     }
 }
 

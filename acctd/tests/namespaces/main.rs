@@ -22,6 +22,7 @@ mod hooks;
 mod kernel;
 mod listen;
 mod listen_clients;
+mod live;
 mod logging;
 mod overload;
 mod prometheus;
@@ -76,6 +77,8 @@ enum Needs {
     BridgeNetfilter,
     /// Root, and Debian's Prometheus.
     Prometheus,
+    /// Root, and Debian's chromium.
+    Browser,
     /// Root, and `DuckDB` and `ClickHouse`.
     Databases,
     /// A network namespace, and acctd built with the feature `fault-points`.
@@ -149,6 +152,7 @@ fn run_tests() -> ExitCode {
         logging::CASES,
         listen::CASES,
         listen_clients::CASES,
+        live::CASES,
         unprivileged::CASES,
         rules::CASES,
         rules_of_readme::CASES,
@@ -226,6 +230,7 @@ fn trial(
         impossible = match needs {
             Needs::Prometheus => prometheus::available().err(),
             Needs::Databases => databases::available().err(),
+            Needs::Browser => live::browser().err(),
             _ => None,
         };
     }

@@ -185,7 +185,10 @@ async fn answer(
                 continue;
             }
             Request::Release(_) | Request::Adopt(..) => unreachable!("all are bound"),
-            Request::StartCapture(_) | Request::EndCapture(_) => unreachable!("nobody asks"),
+            Request::Copy(_)
+            | Request::StartCapture(_)
+            | Request::ReadWhatWaits
+            | Request::EndCapture(_) => unreachable!("nobody asks"),
         };
         let mut accumulator = accumulator.lock().unwrap();
         let open_loss = accumulator.open_loss();
