@@ -11,20 +11,25 @@ use std::collections::BinaryHeap;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Largest {
     heap: BinaryHeap<Reverse<u64>>,
+    /// A value that is not above this changes nothing. Most are not, and need no look at the heap.
+    least: u64,
 }
 
 impl Largest {
     /// Adds a value, of which the `n` largest are kept. Zeros are what is missing anyway.
     pub(super) fn add(&mut self, value: u64, n: usize) {
-        if value == 0 {
+        if value <= self.least {
             return;
         }
         if self.heap.len() < n {
             self.heap.push(Reverse(value));
-        } else if let Some(mut smallest) = self.heap.peek_mut()
-            && smallest.0 < value
-        {
+        } else if let Some(mut smallest) = self.heap.peek_mut() {
             smallest.0 = value;
+        }
+        if self.heap.len() == n
+            && let Some(smallest) = self.heap.peek()
+        {
+            self.least = smallest.0;
         }
     }
 
