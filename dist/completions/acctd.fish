@@ -48,7 +48,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -l crosscheck-pin -d 'Pin the 
 complete -c acctd -n "__fish_acctd_needs_command" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l verbose -d 'Log more details' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l debug -d 'Log each packet; implies --verbose' -r
-complete -c acctd -n "__fish_acctd_needs_command" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
+complete -c acctd -n "__fish_acctd_needs_command" -l listen -d 'Where to answer over HTTP: a page for browsers, `/metrics` for Prometheus, `/healthz`, `/status`, `/top`' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
 complete -c acctd -n "__fish_acctd_needs_command" -l user -d 'Become this user at the start. Requires root' -r
@@ -103,7 +103,7 @@ complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l crosscheck-pin -d
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l syslog -d 'Log to syslog instead of stderr' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l verbose -d 'Log more details' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l debug -d 'Log each packet; implies --verbose' -r
-complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l listen -d 'Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`' -r
+complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l listen -d 'Where to answer over HTTP: a page for browsers, `/metrics` for Prometheus, `/healthz`, `/status`, `/top`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l cpus -d 'CPUs to use; 0 is all' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l priority -d 'Nice value of the process, -20 (first) to 19 (last)' -r
 complete -c acctd -n "__fish_acctd_using_subcommand doctor" -l user -d 'Become this user at the start. Requires root' -r

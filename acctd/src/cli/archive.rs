@@ -24,36 +24,10 @@ pub struct ArchiveArgs {
     /// Delete CSV files that are archived and older than this: 90d, 36h; default: none is deleted.
     ///
     /// Before a file is deleted, its archive is read back once more, and compared with it. Nothing else is deleted.
-    #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
+    #[arg(long, value_name = "DURATION", value_parser = go_flags::parse_duration)]
     pub keep: Option<Duration>,
 
     /// The zone in which names of files are that no line of intervals.jsonl describes; default: the machine's.
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
-}
-
-fn parse_keep(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
-    let days = days.and_then(|days: u32| Duration::from_secs(86_400).checked_mul(days));
-    match days {
-        Some(keep) => Ok(keep),
-        None => go_flags::parse_duration(text)
-            .map_err(|_wrong| "must be a number of days or a duration: 90d, 36h".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_kept_for_days_or_hours() {
-        let hours = |text: &str| parse_keep(text).map(|keep| keep.as_secs() / 3_600);
-        assert_eq!(hours("90d"), Ok(90 * 24));
-        assert_eq!(hours("0d"), Ok(0));
-        assert_eq!(hours("36h"), Ok(36));
-        for bad in ["", "d", "90", "-1d", "1.5d", "90 d"] {
-            assert!(parse_keep(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -201,10 +201,10 @@ pub struct Flags {
           value_parser = go_flags::parse_bool, action = ArgAction::Set, help_heading = LOGGING)]
     pub debug: bool,
 
-    /// Where to answer over HTTP: `/metrics` for Prometheus, `/healthz`, `/status`.
+    /// Where to answer over HTTP: a page for browsers, `/metrics` for Prometheus, `/healthz`, `/status`, `/top`.
     ///
     /// A list of ADDRESS:PORT and unix:PATH. Whoever can connect can read, so use local addresses.
-    /// `acctd status` connects to `unix:/run/acctd/acctd.sock` by default.
+    /// `acctd status` and `acctd top` connect to `unix:/run/acctd/acctd.sock` by default.
     #[arg(long, env = "ACCTD_LISTEN", hide_env = true, value_name = "ADDR", value_delimiter = ',',
           action = ArgAction::Append, help_heading = OBSERVATION)]
     pub listen: Vec<ListenAddress>,

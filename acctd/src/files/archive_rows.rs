@@ -86,6 +86,43 @@ impl ArchiveRows {
         taken.with_context(|| self.path.display().to_string())
     }
 
+    /// The same rows, where the next ones are of files that follow each other: the number of the first file, and the columns
+    /// without the cross-check's.
+    pub(crate) fn take_columns(&mut self, each: &mut impl FnMut(usize, [&[i64]; 4])) -> Result<()> {
+        let taken = self.columns_of_next(each).and_then(|()| self.find_next());
+        taken.with_context(|| self.path.display().to_string())
+    }
+
+    fn columns_of_next(&mut self, each: &mut impl FnMut(usize, [&[i64]; 4])) -> Result<()> {
+        let (Some((_, mut n_left)), Some(group)) = (self.next, &mut self.group) else {
+            return Ok(());
+        };
+        while n_left > 0 {
+            let n = group.load()?.min(n_left);
+            ensure!(n > 0, SHORT);
+            let times = &group.times[group.at..group.at + n];
+            let first = self
+                .files
+                .binary_search_by_key(&times[0], |it| it.0)
+                .ok()
+                .context(NO_FILE)?;
+            let files = self.files[first..].iter();
+            let n = times
+                .iter()
+                .zip(files)
+                .take_while(|(time, file)| **time == file.0);
+            let n = n.count();
+            let rows = group.at..group.at + n;
+            each(
+                first,
+                [0, 1, 2, 3].map(|column: usize| &group.counters[column][rows.clone()]),
+            );
+            group.at += n;
+            n_left -= n;
+        }
+        Ok(())
+    }
+
     fn take_rows(&mut self, each: &mut impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
         let (Some((address, mut n_left)), Some(group)) = (self.next, &mut self.group) else {
             return Ok(());
@@ -100,9 +137,7 @@ impl ArchiveRows {
                 // Most often the next file.
                 if self.files.get(file).is_none_or(|it| it.0 != time) {
                     let found = self.files.binary_search_by_key(&time, |it| it.0);
-                    file = found
-                        .ok()
-                        .context("it is damaged: a row's time is that of no file")?;
+                    file = found.ok().context(NO_FILE)?;
                 }
                 let row = group.next_row(address, self.files[file].1)?;
                 each(file, &row)?;
@@ -131,6 +166,7 @@ impl ArchiveRows {
     }
 }
 
+const NO_FILE: &str = "it is damaged: a row's time is that of no file";
 const SHORT: &str = "it is damaged: a column is shorter than the others";
 
 /// A row group, and its current batch.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
+use super::columns::Columns;
 use super::plan::{Plan, Sample};
 use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing, loss_of};
 use super::tally::{ByWho, Sum, Who, by_who};
@@ -18,47 +19,8 @@ use crate::files::archive_rows::{ArchiveRows, Wanted};
 use crate::files::directory::{File, Host};
 use crate::files::journal::{IN, Loss, OUT};
 use crate::files::sorted::{CsvRows, Merged, Source, buffer_size};
-use crate::model::columns::Columns;
+use crate::model::columns::Columns as CsvColumns;
 use crate::model::row::Row;
-
-/// Samples that follow each other.
-pub(super) enum Stretch<'s, 'f> {
-    /// Without archives.
-    Files(&'s [Sample<'f>]),
-    /// All samples of some archives.
-    Archived(&'s [Sample<'f>]),
-}
-
-/// Divides the samples, so that each archive is read once.
-pub(super) fn stretches<'s, 'f>(samples: &'s [Sample<'f>]) -> Vec<Stretch<'s, 'f>> {
-    let archives = |sample: &'s Sample<'f>| {
-        let files = sample.files.iter();
-        files.filter_map(|(host, file)| Some((*host, file.archived?.0)))
-    };
-    let mut last: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    for (at, sample) in samples.iter().enumerate() {
-        last.extend(archives(sample).map(|archive| (archive, at)));
-    }
-    let end_of = |sample| archives(sample).map(|it| last[&it] + 1).max();
-    let mut stretches = Vec::new();
-    let mut at = 0;
-    while at < samples.len() {
-        let start = at;
-        if let Some(mut end) = end_of(&samples[at]) {
-            while at < end {
-                end = end.max(end_of(&samples[at]).unwrap_or(0));
-                at += 1;
-            }
-            stretches.push(Stretch::Archived(&samples[start..end]));
-        } else {
-            while at < samples.len() && end_of(&samples[at]).is_none() {
-                at += 1;
-            }
-            stretches.push(Stretch::Files(&samples[start..at]));
-        }
-    }
-    stretches
-}
 
 /// A stretch of archives, and of files that are not archived.
 pub(super) struct Opened<'o, 'f> {
@@ -241,6 +203,13 @@ impl<'o, 'f> Opened<'o, 'f> {
     }
 
     pub(super) fn read(&self, part: &Part) -> Result<Read> {
+        if let [place] = &self.places[..]
+            && let Some(archive) = place.archive
+            && !has_kernel(archive)
+            && place.n_files() == self.samples.len()
+        {
+            return self.read_one(place, archive, part);
+        }
         let n_samples = self.samples.len();
         let mut read = Read {
             sums: Sums::new(self.plan),
@@ -289,7 +258,17 @@ impl<'o, 'f> Opened<'o, 'f> {
             // Those of one part of the period are together.
             present.sort_unstable();
             for samples in present.chunk_by(|a, b| self.samples[*a].span == self.samples[*b].span) {
-                self.add_samples(&mut read, who, samples, &mut of_address, &mut all);
+                let mut total = Sum::default();
+                for at in samples {
+                    if let Some(sum) = &of_address[*at] {
+                        total.append(sum);
+                        all[*at].get_or_insert_default().append(sum);
+                    }
+                }
+                let sums = samples
+                    .iter()
+                    .filter_map(|at| Some((*at, of_address[*at].take()?)));
+                self.add_samples(&mut read, who, samples[0], &total, sums);
             }
             present.clear();
         }
@@ -297,27 +276,79 @@ impl<'o, 'f> Opened<'o, 'f> {
         Ok(read)
     }
 
-    /// Adds the sums of an address in samples of one part of the period.
+    /// One archive whose files are a sample each: columns are added up, not rows.
+    fn read_one(&self, place: &Place<'_>, archive: &Archive, part: &Part) -> Result<Read> {
+        let n_samples = self.samples.len();
+        let first = place.files.iter().position(Option::is_some).unwrap_or(0);
+        let mut read = Read {
+            sums: Sums::new(self.plan),
+            samples: by_who(),
+            found: vec![vec![Default::default(); place.files.len()]],
+        };
+        let mut all = Columns::new(n_samples);
+        let mut of_address = Columns::new(n_samples);
+        let mut rows = ArchiveRows::open(archive, part.groups(archive), Wanted::Nflog)?;
+        while let Some(address) = rows.address() {
+            if part.until.is_some_and(|until| until <= address) {
+                break;
+            }
+            rows.take_columns(&mut |file, columns| of_address.set(file, first, columns))?;
+            if part.from.is_none_or(|from| from <= address) {
+                all.append(&of_address);
+                let who = match self.grouping.by {
+                    GroupBy::Host => None,
+                    GroupBy::Prefix | GroupBy::Customer => Some(self.grouping.who(0, address)),
+                };
+                let mut at = of_address.used.start;
+                while at < of_address.used.end {
+                    let span = self.samples[at].span;
+                    let rest = &self.samples[at..of_address.used.end];
+                    let end = at + rest.partition_point(|sample| sample.span == span);
+                    let sums = (at..end)
+                        .filter(|at| of_address.n_rows[*at] > 0)
+                        .map(|at| (at, of_address.sum(at)));
+                    let total = of_address.total(at..end);
+                    self.add_samples(&mut read, who, at, &total, sums);
+                    at = end;
+                }
+            }
+            of_address.clear();
+        }
+        for (at, found) in read.found[0]
+            .iter_mut()
+            .skip(first)
+            .take(n_samples)
+            .enumerate()
+        {
+            *found = (all.n_rows[at], [all.counters[2][at], all.counters[0][at]]);
+        }
+        read.sums.n_rows = all.n_rows.iter().sum();
+        let sums = (0..n_samples).map(|at| (all.n_rows[at] > 0).then(|| all.sum(at)));
+        let sums: Vec<Option<Sum>> = sums.collect();
+        if self.grouping.by == GroupBy::Host {
+            read.samples.insert(Who::Host(place.host), sums.clone());
+        }
+        read.samples.insert(Who::All, sums);
+        Ok(read)
+    }
+
+    /// Adds the sums of an address in samples of one part of the period, of which `first` is one.
     fn add_samples(
         &self,
         read: &mut Read,
         who: Option<Who>,
-        samples: &[usize],
-        of_address: &mut [Option<Sum>],
-        all: &mut [Option<Sum>],
+        first: usize,
+        total: &Sum,
+        sums: impl Iterator<Item = (usize, Sum)>,
     ) {
-        let sums = samples
-            .iter()
-            .filter_map(|at| Some((*at, of_address[*at].take()?)));
-        let sums = sums.inspect(|(at, sum)| all[*at].get_or_insert_default().append(sum));
-        match (who, samples.first()) {
-            (Some(who @ Who::Prefix(_)), Some(first)) => {
-                let span = self.samples[*first].span;
+        match who {
+            Some(who @ Who::Prefix(_)) => {
+                let span = self.samples[first].span;
                 let line = read.sums.lines[span].entry(who).or_default();
                 let rule = self.grouping.rule(who, self.plan.spans[span].n_samples);
                 let families = self.grouping.families(who);
+                line.sum.append(total);
                 for (at, sum) in sums {
-                    line.sum.append(&sum);
                     let sample = &self.samples[at];
                     if sample.is_counted {
                         let loss = &self.loss_of_all[at];
@@ -325,7 +356,7 @@ impl<'o, 'f> Opened<'o, 'f> {
                     }
                 }
             }
-            (Some(who), _) => {
+            Some(who) => {
                 let of_who = read.samples.entry(who);
                 let of_who = of_who.or_insert_with(|| vec![None; self.samples.len()]);
                 for (at, sum) in sums {
@@ -333,7 +364,7 @@ impl<'o, 'f> Opened<'o, 'f> {
                 }
             }
             // The hosts have it already.
-            (None, _) => sums.for_each(drop),
+            None => {}
         }
     }
 
@@ -389,6 +420,11 @@ impl<'o, 'f> Opened<'o, 'f> {
 }
 
 impl Place<'_> {
+    /// In the period.
+    fn n_files(&self) -> usize {
+        self.files.iter().flatten().count()
+    }
+
     /// An error if a file has not what it had, or not what its line in the journal says.
     fn check(&self, found: &[(u64, [u64; 2])]) -> Result<()> {
         for (number, (file, (rows, bytes))) in self.files.iter().zip(found).enumerate() {
@@ -439,7 +475,7 @@ impl Part {
 
 fn has_kernel(archive: &Archive) -> bool {
     let mut files = archive.files.iter();
-    files.any(|file| file.columns >= Columns::CrossCheck)
+    files.any(|file| file.columns >= CsvColumns::CrossCheck)
 }
 
 fn note((rows, bytes): &mut (u64, [u64; 2]), row: &Row) {

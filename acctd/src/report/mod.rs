@@ -5,6 +5,7 @@
 //! ```
 
 mod archived;
+mod columns;
 mod customers;
 mod html;
 mod outcome;

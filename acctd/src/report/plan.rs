@@ -190,6 +190,45 @@ impl<'f> Plan<'f> {
     }
 }
 
+/// Samples that follow each other.
+pub(super) enum Stretch<'s, 'f> {
+    /// Without archives.
+    Files(&'s [Sample<'f>]),
+    /// All samples of some archives.
+    Archived(&'s [Sample<'f>]),
+}
+
+/// Divides the samples, so that each archive is read once.
+pub(super) fn stretches<'s, 'f>(samples: &'s [Sample<'f>]) -> Vec<Stretch<'s, 'f>> {
+    let archives = |sample: &'s Sample<'f>| {
+        let files = sample.files.iter();
+        files.filter_map(|(host, file)| Some((*host, file.archived?.0)))
+    };
+    let mut last: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for (at, sample) in samples.iter().enumerate() {
+        last.extend(archives(sample).map(|archive| (archive, at)));
+    }
+    let end_of = |sample| archives(sample).map(|it| last[&it] + 1).max();
+    let mut stretches = Vec::new();
+    let mut at = 0;
+    while at < samples.len() {
+        let start = at;
+        if let Some(mut end) = end_of(&samples[at]) {
+            while at < end {
+                end = end.max(end_of(&samples[at]).unwrap_or(0));
+                at += 1;
+            }
+            stretches.push(Stretch::Archived(&samples[start..end]));
+        } else {
+            while at < samples.len() && end_of(&samples[at]).is_none() {
+                at += 1;
+            }
+            stretches.push(Stretch::Files(&samples[start..at]));
+        }
+    }
+    stretches
+}
+
 /// The part in which a sample begins.
 fn span_of(spans: &[Span], number: u32) -> usize {
     spans

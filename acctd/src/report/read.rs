@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 
-use super::archived::{self, Stretch};
-use super::plan::{Plan, Sample};
+use super::archived;
+use super::plan::{self, Plan, Sample, Stretch};
 use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing};
 use super::tally::{ByWho, Sum, Who, by_who};
 use crate::files::directory::{File, Host};
@@ -22,7 +22,7 @@ pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Resu
     let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
     let progress = progress(plan);
     let mut all = Sums::new(plan);
-    for stretch in archived::stretches(&plan.samples) {
+    for stretch in plan::stretches(&plan.samples) {
         match stretch {
             Stretch::Files(samples) => {
                 let n_each = samples.len().div_ceil(n_threads).max(1);

@@ -74,6 +74,15 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    /// Without a cross-check. In, out.
+    pub(super) fn of(bytes: [u64; 2], packets: [u64; 2]) -> Self {
+        Self {
+            bytes,
+            packets,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn add(&mut self, row: &Row) {
         let counted = [row.dest, row.source];
         for (direction, counted) in [IN, OUT].into_iter().zip(counted) {

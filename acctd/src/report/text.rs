@@ -1,6 +1,6 @@
 //! The report as text: a table, CSV, JSON, Markdown.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::Result;
 
@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut impl Write, report: &Report, args: &ReportArgs) ->
             writeln!(out, "{}", head(report))?;
             for part in &report.parts {
                 writeln!(out, "\n{}", title(part))?;
-                write_table(out, report, part, args.iec)?;
+                write_table(out, report, part, args.iec, terminal_width())?;
             }
         }
         // `html` writes a page.
@@ -126,23 +126,38 @@ fn share(entry: &Entry) -> String {
     }
 }
 
-/// `83.2 % of 500 GB, used up on 2026-11-27 10:30:00`.
+/// `83.2 % of 500 GB, used up on 2026-11-27 10:30:00`, `194.1 % of 4000 GB, 3.76 TB above`.
 #[expect(clippy::cast_precision_loss, reason = "a percentage")]
 fn quota_text(contract: &Contract) -> Option<String> {
     let (used, quota_gb) = (contract.used_bytes?, contract.quota_gb?);
     let percent = used.at_least as f64 / (quota_gb * 1e7);
     let text = format!("{percent:.1} % of {quota_gb} GB");
+    if let Some(above) = contract.over_quota_bytes
+        && above.at_most != Some(0)
+    {
+        return Some(format!("{text}, {} above", shown(above, false, "B")));
+    }
     Some(match &contract.used_up {
         Some(at) => format!("{text}, used up on {at}"),
         None => text,
     })
 }
 
+/// Of the terminal, if the output is one.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
+/// The narrowest column of names.
+const NAME: usize = 12;
+
 fn write_table(
     out: &mut impl Write,
     report: &Report,
     part: &SpanReport,
     is_iec: bool,
+    room: Option<usize>,
 ) -> Result<()> {
     let rows = rows(report, part, is_iec);
     let width = |column: usize| {
@@ -151,9 +166,19 @@ fn write_table(
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let mut widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    // Figures are whole; names give way to them.
+    let others: usize = widths[1..].iter().map(|width| width + 2).sum();
+    if let Some(room) = room {
+        widths[0] = widths[0].min(room.saturating_sub(others).max(NAME));
+    }
     for row in &rows {
-        let mut line = format!("{:<1$}", row[0], widths[0]);
+        let mut name = row[0].clone();
+        if name.chars().count() > widths[0] {
+            name = name.chars().take(widths[0] - 1).collect();
+            name.push('…');
+        }
+        let mut line = format!("{name:<0$}", widths[0]);
         for (text, width) in row.iter().zip(&widths).skip(1) {
             line = format!("{line}  {text:>width$}");
         }

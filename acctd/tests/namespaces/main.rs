@@ -26,6 +26,7 @@ mod live;
 mod logging;
 mod overload;
 mod prometheus;
+mod report;
 mod rig;
 mod rules;
 mod rules_of_readme;
@@ -141,6 +142,7 @@ fn run_tests() -> ExitCode {
         overload::CASES,
         databases::CASES,
         prometheus::CASES,
+        report::CASES,
         hooks::CASES,
         doctor::CASES,
         doctor_rules::CASES,
