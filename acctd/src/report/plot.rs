@@ -145,7 +145,7 @@ pub(super) fn days(days: &[(String, [u64; 2])]) -> String {
 /// Bars from left to right for the lines with the most bytes.
 pub(super) fn largest(lines: &[(&str, [u64; 2])]) -> String {
     const NAME: f64 = 190.0;
-    const SHOWN: usize = 28;
+    const SHOWN: usize = 24;
     let most = lines
         .iter()
         .map(|(_, both)| both[IN].saturating_add(both[OUT]))
