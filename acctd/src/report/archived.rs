@@ -364,7 +364,7 @@ impl<'o, 'f> Opened<'o, 'f> {
                 }
             }
             // The hosts have it already.
-            None => {}
+            None => sums.for_each(drop),
         }
     }
 
