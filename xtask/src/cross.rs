@@ -68,13 +68,20 @@ impl Target {
                 format!("CARGO_TARGET_{variable}_RUSTFLAGS"),
                 format!("--sysroot={sysroot}/usr -Clink-arg=--sysroot={sysroot}"),
             )
-            // For crates that compile C.
-            .env(
-                format!("CFLAGS_{}", self.triple().replace('-', "_")),
-                format!("--sysroot={sysroot}"),
-            )
+            .env(self.c_flags_name(), self.c_flags())
             // It would be taken instead.
             .env_remove("RUSTFLAGS");
+    }
+
+    /// The environment variable with the flags of crates that compile C.
+    pub(crate) fn c_flags_name(&self) -> String {
+        format!("CFLAGS_{}", self.triple().replace('-', "_"))
+    }
+
+    /// What these need for this target.
+    pub(crate) fn c_flags(&self) -> String {
+        let sysroot = self.sysroot.as_ref();
+        sysroot.map_or_else(String::new, |it| format!("--sysroot={} ", it.display()))
     }
 
     /// Where cargo puts what it builds, in its own directory `target`.

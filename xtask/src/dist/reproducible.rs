@@ -39,6 +39,11 @@ pub(super) fn build(root: &Path, target: &Path, cross: &Target) -> Result<()> {
             .env("CARGO_TARGET_DIR", target)
             .current_dir(root);
         cross.set(&mut build);
+        // As the wrapper does, for crates that compile C.
+        let maps = [(&*home, "/usr/share/cargo"), (root, "/usr/src/acctd")];
+        let maps = maps.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
+        let c_flags = format!("{}{}", cross.c_flags(), maps.join(" "));
+        build.env(cross.c_flags_name(), c_flags);
         run(&mut build)
     };
     build()?;
