@@ -7,7 +7,7 @@ use testkit::{debian::Debian, netns::find_program, print};
 /// A Debian package, what it is for, and the programs that tell on another system that it is there.
 struct Package(&'static str, &'static str, &'static [&'static str]);
 
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 11] = [
     Package(
         "libnetfilter-log-dev",
         "the library libnetfilter_log with its development files, to build acctd",
@@ -54,11 +54,6 @@ const PACKAGES: [Package; 12] = [
         "bpftool, which detaches and loads programs beside the cross-check's",
         &["bpftool"],
     ),
-    Package(
-        "chromium",
-        "chromium, in which the tests look at the page",
-        &["chromium"],
-    ),
     Package("procps", "ps and sysctl, for the tests", &["ps", "sysctl"]),
 ];
 
@@ -68,6 +63,11 @@ pub(crate) fn run() -> Result<()> {
         return check_elsewhere();
     };
     debian.install(&PACKAGES.map(|Package(name, ..)| name))
+}
+
+/// In which the tests look at the page. Elsewhere than on Debian that test is skipped.
+pub(crate) fn browser() -> Result<()> {
+    Debian::find().map_or(Ok(()), |debian| debian.install(&["chromium"]))
 }
 
 /// Another system than Debian: says what is needed, and goes on if the
