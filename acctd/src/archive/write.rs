@@ -1,8 +1,7 @@
 //! The files of a day → the rows of an archive.
 
 use std::fs::{self, File};
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use acctd_common::Counters;
@@ -19,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::files::archive::{Contents, Entry, KEY, VERSION, digest_row, hex};
 use crate::files::directory;
 use crate::files::rows;
-use crate::files::sorted::{CsvRows, Merged, Source, buffer_size, write_sorted};
+use crate::files::sorted::{CsvRows, Merged, Source, buffer_size, in_order};
 use crate::model::columns::Columns;
 use crate::model::prefix::Side;
 use crate::model::row::Row;
@@ -44,10 +43,10 @@ pub(super) fn write(
     let mut sources = Vec::new();
     let size = buffer_size(files.len());
     for (number, file) in files.iter().enumerate() {
-        let sorted = scratch.join(number.to_string());
-        let (entry, path) =
-            examine(file, &sorted).with_context(|| file.path.display().to_string())?;
-        entries.push(entry);
+        let failed = || file.path.display().to_string();
+        let copy = scratch.join(number.to_string());
+        let path = in_order(&file.path, copy).with_context(failed)?;
+        entries.push(examine(file, &path).with_context(failed)?);
         sources.push(Source::Csv(Box::new(CsvRows::open(&path, size)?)));
     }
     let times: Vec<[i64; 2]> = entries.iter().map(|it| [it.start, it.end]).collect();
@@ -84,41 +83,31 @@ pub(super) fn write(
     Ok(parquet.inner().sync_all()?)
 }
 
-/// What the file is, after its line of the journal was found to be right; and a file with its rows in order.
-fn examine(file: &directory::File, sorted: &Path) -> Result<(Entry, PathBuf)> {
+/// What the file is, after its line of the journal was found to be right. Its rows are also in `sorted`, in order.
+fn examine(file: &directory::File, sorted: &Path) -> Result<Entry> {
     let text = fs::read(&file.path)?;
+    let is_sorted = sorted == file.path;
     let mut digest = Sha256::new();
     let mut bytes = [0_u64; 2];
-    let mut last: Option<IpAddr> = None;
-    let mut is_sorted = true;
     let (columns, n_rows) = rows::read(&text, |row| {
-        digest_row(&mut digest, row);
         bytes[0] += row.dest.bytes;
         bytes[1] += row.source.bytes;
-        is_sorted &= last
-            .replace(row.address)
-            .is_none_or(|last| last < row.address);
+        if is_sorted {
+            digest_row(&mut digest, row);
+        }
         Ok(())
     })?;
     if let Some(described) = &file.described {
         described.check(n_rows, bytes)?;
     }
-    let path = if is_sorted {
-        file.path.as_path()
-    } else {
-        sorted
-    };
     if !is_sorted {
-        let mut copy = File::create_new(path)?;
-        write_sorted(&text, &mut copy)?;
-        digest = Sha256::new();
-        rows::read(&fs::read(path)?, |row| {
+        rows::read(&fs::read(sorted)?, |row| {
             digest_row(&mut digest, row);
             Ok(())
         })?;
     }
     let name = file.path.file_name().and_then(|name| name.to_str());
-    let entry = Entry {
+    Ok(Entry {
         name: name.context("its name is not UTF-8")?.to_owned(),
         start: micros(file.period.start.0)?,
         end: micros(file.period.end.0)?,
@@ -127,8 +116,7 @@ fn examine(file: &directory::File, sorted: &Path) -> Result<(Entry, PathBuf)> {
         rows: n_rows,
         sha256: hex(&Sha256::digest(&text).into()),
         rows_sha256: hex(&digest.finalize().into()),
-    };
-    Ok((entry, path.to_owned()))
+    })
 }
 
 fn micros(nanos: i64) -> Result<i64> {

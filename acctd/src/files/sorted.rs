@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -102,8 +102,26 @@ impl CsvRows {
     }
 }
 
+/// A file with the rows of `path` in order of their addresses: acctd's have them so, and of another `copy` gets one.
+pub(crate) fn in_order(path: &Path, copy: PathBuf) -> Result<PathBuf> {
+    let text = fs::read(path)?;
+    let mut last: Option<IpAddr> = None;
+    let mut is_sorted = true;
+    rows::read(&text, |row| {
+        is_sorted &= last
+            .replace(row.address)
+            .is_none_or(|last| last < row.address);
+        Ok(())
+    })?;
+    if is_sorted {
+        return Ok(path.to_owned());
+    }
+    write_sorted(&text, &mut File::create_new(&copy)?)?;
+    Ok(copy)
+}
+
 /// Writes the file's text with its rows in order of their addresses.
-pub(crate) fn write_sorted(text: &[u8], target: &mut File) -> Result<()> {
+fn write_sorted(text: &[u8], target: &mut File) -> Result<()> {
     let mut lines: Vec<(IpAddr, &[u8])> = Vec::new();
     let mut all = text.split_inclusive(|byte| *byte == b'\n');
     let header = all.next().unwrap_or_default();

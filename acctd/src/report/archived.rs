@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 
 use super::columns::Columns;
 use super::plan::{Plan, Sample};
@@ -18,7 +20,7 @@ use crate::files::archive::Archive;
 use crate::files::archive_rows::{ArchiveRows, Wanted};
 use crate::files::directory::{File, Host};
 use crate::files::journal::{IN, Loss, OUT};
-use crate::files::sorted::{CsvRows, Merged, Source, buffer_size};
+use crate::files::sorted::{CsvRows, Merged, Source, buffer_size, in_order};
 use crate::model::columns::Columns as CsvColumns;
 use crate::model::row::Row;
 
@@ -33,12 +35,16 @@ pub(super) struct Opened<'o, 'f> {
     losses: Vec<Vec<HostLoss>>,
     /// Of each sample, of all hosts together.
     loss_of_all: Vec<Loss>,
+    /// Has copies of files whose rows are not in order.
+    _scratch: TempDir,
 }
 
 /// A file that is not archived, or an archive.
 struct Place<'f> {
     host: usize,
     archive: Option<&'f Archive>,
+    /// Of a file that is not archived: its rows, in order.
+    path: PathBuf,
     /// Its files, each with the number of its sample in the stretch; those that are not in the period are none.
     files: Vec<Option<(usize, &'f File)>>,
 }
@@ -68,12 +74,16 @@ impl<'o, 'f> Opened<'o, 'f> {
     ) -> Result<Self> {
         let mut archives: BTreeMap<(usize, usize), Place<'f>> = BTreeMap::new();
         let mut files = Vec::new();
+        let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
         for (number, sample) in samples.iter().enumerate() {
             for &(host, file) in &sample.files {
                 let Some((archive, at)) = file.archived else {
+                    let copy = scratch.path().join(files.len().to_string());
+                    let path = in_order(&file.path, copy);
                     files.push(Place {
                         host,
                         archive: None,
+                        path: path.with_context(|| file.path.display().to_string())?,
                         files: vec![Some((number, file))],
                     });
                     continue;
@@ -83,6 +93,7 @@ impl<'o, 'f> Opened<'o, 'f> {
                     Place {
                         host,
                         archive: Some(archive),
+                        path: PathBuf::new(),
                         files: vec![None; archive.files.len()],
                     }
                 });
@@ -97,6 +108,7 @@ impl<'o, 'f> Opened<'o, 'f> {
             places: archives.into_values().chain(files).collect(),
             losses: Vec::new(),
             loss_of_all: Vec::new(),
+            _scratch: scratch,
         };
         opened.losses = opened.all_losses()?;
         let of_all = opened.losses.iter();
@@ -183,21 +195,17 @@ impl<'o, 'f> Opened<'o, 'f> {
         let n_files = self.places.iter().filter(|it| it.archive.is_none()).count();
         let size = buffer_size(n_files);
         let sources = self.places.iter().map(|place| {
-            Ok(match (place.archive, place.files.first()) {
-                (Some(archive), _) => {
-                    let wanted = if has_kernel(archive) {
-                        Wanted::All
-                    } else {
-                        Wanted::Nflog
-                    };
-                    let rows = ArchiveRows::open(archive, part.groups(archive), wanted)?;
-                    Source::Archive(Box::new(rows))
-                }
-                (None, Some(Some((_, file)))) => {
-                    Source::Csv(Box::new(CsvRows::open(&file.path, size)?))
-                }
-                (None, _) => unreachable!("a place has a file"),
-            })
+            let Some(archive) = place.archive else {
+                let rows = CsvRows::open(&place.path, size)?;
+                return Ok(Source::Csv(Box::new(rows)));
+            };
+            let wanted = if has_kernel(archive) {
+                Wanted::All
+            } else {
+                Wanted::Nflog
+            };
+            let rows = ArchiveRows::open(archive, part.groups(archive), wanted)?;
+            Ok(Source::Archive(Box::new(rows)))
         });
         Ok(Merged::new(sources.collect::<Result<_>>()?))
     }
