@@ -135,9 +135,16 @@ pub(crate) fn judge(tc: &[Seen], nflog: &[Seen], bounds: &Bounds) -> (Vec<By>, V
         };
     }
     for kind in kinds.values() {
+        // Without stamps, packets of a kind are alike: what is left over may as well be one of those that TC has perhaps
+        // passed before it sampled, or after it.
+        let mut n_uncertain = kind.n_uncertain(bounds);
         for ((time, is_stamped, at), is_matched) in kind.packets.iter().zip(&kind.is_matched) {
             let is_fragment = fragments.contains(&reassembled(&nflog[*at].header));
             if *is_matched || is_fragment || !bounds.is_tc_whole(*time, *is_stamped) {
+                continue;
+            }
+            if !*is_stamped && n_uncertain > 0 {
+                n_uncertain -= 1;
                 continue;
             }
             let mut others = kind.packets.iter().zip(&kind.is_matched);
@@ -193,6 +200,15 @@ impl Logged {
 }
 
 impl Logged {
+    /// How many packets are matched, and have no stamp that says that TC sampled when they passed.
+    fn n_uncertain(&self, bounds: &Bounds) -> usize {
+        let packets = self.packets.iter().zip(&self.is_matched);
+        let uncertain = packets.filter(|((time, is_stamped, _), is_matched)| {
+            **is_matched && !is_stamped && !bounds.is_tc_whole(*time, false)
+        });
+        uncertain.count()
+    }
+
     /// The first one with this stamp that is not matched. NFLOG's stamps are in microseconds.
     fn of_stamp(&self, stamp: UnixNanos) -> Option<usize> {
         let micros = UnixNanos(stamp.0 - stamp.0.rem_euclid(1_000));
@@ -313,6 +329,26 @@ mod tests {
         let twice = [100_000, 100_000].map(|micros| seen(micros, false, 5));
         let (of_tc, of_nflog) = judge(&[seen(1, false, 5)], &twice, &bounds());
         assert_eq!((of_tc, of_nflog), (vec![Both], vec![Both, Twice]));
+    }
+
+    /// One passed before TC sampled, and is read with others that passed after it: it is not known which one is left over.
+    #[test]
+    fn a_packet_from_before_the_sample_is_no_cause() {
+        use By::{Both, NotJudged};
+        // Each 100 ms from -50 ms on; a batch is read each second.
+        let mut late = bounds();
+        (late.from, late.until) = (
+            UnixNanos(10 * SECOND),
+            UnixNanos(10 * SECOND + 4_500 * MILLISECOND),
+        );
+        let passed = |at: i64| -50_000 + 100_000 * at;
+        let tc: Vec<Seen> = (1..=30).map(|at| seen(passed(at), false, 0)).collect();
+        let received = |at: i64| 950_000 + at / 10 * 1_000_000;
+        let nflog: Vec<Seen> = (0..=30).map(|at| seen(received(at), false, 0)).collect();
+        let (of_tc, of_nflog) = judge(&tc, &nflog, &late);
+        assert!(of_tc.iter().all(|by| *by == Both));
+        let n = |by| of_nflog.iter().filter(|it| **it == by).count();
+        assert_eq!((n(Both), n(NotJudged)), (30, 1));
     }
 
     /// TC saw it before the sample began, or later than it is received otherwise.

@@ -231,13 +231,13 @@ fn a_namespace(machine: &Machine, _: &Namespace) -> Result<()> {
 fn a_day_is_archived(machine: &Machine, _: &Namespace) -> Result<()> {
     machine.run(
         "cd /var/log/accounting
-         { echo Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets; echo x,10.0.0.1,1,1,1,1; } >
-             2026-01-01-000000_2026-01-01-000500.csv
-         chown acctd:acctd 2026-01-01-*.csv
+         file=2026-01-01-000000_2026-01-01-000500.csv
+         printf 'Time,IP,SourceBytes,SourcePackets,DestBytes,DestPackets\\nx,10.0.0.1,1,1,1,1\\n' > $file
+         chown acctd:acctd $file
          echo ARCHIVE_FLAGS=--keep=90d >> /etc/default/acctd
          systemctl start acctd-archive
          test $(stat -c %U:%a 2026-01-01.parquet) = acctd:640
-         test ! -e 2026-01-01-*.csv",
+         test ! -e $file",
     )?;
     Ok(())
 }
