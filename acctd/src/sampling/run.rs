@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use acctd_common::contract::SIDE_SOURCE;
+use acctd_common::contract::{EGRESS_LEAD_NANOS, SIDE_SOURCE};
 use acctd_common::sample::{EGRESS, MAX_LIMIT, STAMPED, Sample, WINDOW_NANOS};
 use anyhow::{Result, bail};
 use ipnet::IpNet;
@@ -193,9 +193,16 @@ fn compare(taken: &Taken, captures: &[Capture]) -> Report {
 
 fn seen_by_tc(sample: &Sample) -> Option<Seen> {
     let header = sample.header.get(..usize::from(sample.header_bytes))?;
+    let is_stamped = sample.flags & STAMPED != 0;
+    // So much earlier is the time that the program takes for its interval.
+    let lead = match sample.flags & EGRESS {
+        0 => 0,
+        _ if is_stamped => 0,
+        _ => EGRESS_LEAD_NANOS,
+    };
     Some(Seen {
-        time: UnixNanos(i64::try_from(sample.time).ok()?),
-        is_stamped: sample.flags & STAMPED != 0,
+        time: UnixNanos(i64::try_from(sample.time.saturating_add(lead)).ok()?),
+        is_stamped,
         side: match sample.side {
             SIDE_SOURCE => Side::Source,
             _ => Side::Dest,
@@ -238,5 +245,25 @@ fn shown_name(index: u32) -> String {
     match index {
         0 => String::new(),
         index => name_of(index).unwrap_or_else(|| index.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_has_the_time_at_which_it_passed() {
+        let time = |flags| {
+            let mut sample = Sample::parse(&[0; size_of::<Sample>()]).unwrap();
+            (sample.time, sample.flags) = (1_000_000_000, flags);
+            sample.header_bytes = 20;
+            // An IPv4 header without options, of 20 bytes in all.
+            sample.header[..4].copy_from_slice(&[0x45, 0, 0, 20]);
+            seen_by_tc(&sample).map(|seen| seen.time.0)
+        };
+        assert_eq!(time(0), Some(1_000_000_000));
+        assert_eq!(time(EGRESS | STAMPED), Some(1_000_000_000));
+        assert_eq!(time(EGRESS), Some(1_050_000_000));
     }
 }
