@@ -31,6 +31,7 @@ use crate::files::journal;
 use crate::model::columns::JOURNAL;
 use crate::model::human::thousands;
 use crate::model::interval::UnixNanos;
+use crate::output::atomic_file::free_name;
 use crate::output::directory_lock::{DirectoryLock, LockError};
 use crate::output::log_directory::LogDirectory;
 
@@ -142,11 +143,9 @@ fn store(
             lines.push('\n');
         }
     }
-    let stem = free_stem(directory, day);
-    let (archive, beside) = (
-        format!("{stem}.{EXTENSION}"),
-        format!("{stem}.{JOURNAL_EXTENSION}"),
-    );
+    let archive = free_name(directory, day, EXTENSION);
+    let beside = Path::new(&archive).with_extension(JOURNAL_EXTENSION);
+    let beside = beside.to_string_lossy();
     let temporary = |name: &str| format!("{SCRATCH}/{name}");
     let create = |name: &str| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -182,16 +181,6 @@ fn store(
         thousands(size(&archive)),
     )?;
     Ok(())
-}
-
-/// `2026-11-28`, or with `-1` and so on, so that no archive has the name.
-fn free_stem(directory: &LogDirectory, day: &str) -> String {
-    let mut stems = (0_u32..).map(|n| match n {
-        0 => day.to_owned(),
-        n => format!("{day}-{n}"),
-    });
-    let is_free = |stem: &String| directory.find(&format!("{stem}.{EXTENSION}")).is_err();
-    stems.find(is_free).unwrap_or_default()
 }
 
 /// Deletes the archived files that ended before `keep`.

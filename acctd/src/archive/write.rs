@@ -1,7 +1,7 @@
 //! The files of a day → the rows of an archive.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use acctd_common::Counters;
@@ -15,10 +15,10 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, Type};
 use sha2::{Digest as _, Sha256};
 
-use crate::files::archive::{Contents, Entry, KEY, VERSION, digest_row, hex};
+use crate::files::archive::{Contents, Entry, KEY, VERSION, digest_row};
 use crate::files::directory;
 use crate::files::rows;
-use crate::files::sorted::{CsvRows, Merged, Source, buffer_size, in_order};
+use crate::files::sorted::{CsvRows, Merged, Order, Source, buffer_size, write_sorted};
 use crate::model::columns::Columns;
 use crate::model::prefix::Side;
 use crate::model::row::Row;
@@ -45,8 +45,8 @@ pub(super) fn write(
     for (number, file) in files.iter().enumerate() {
         let failed = || file.path.display().to_string();
         let copy = scratch.join(number.to_string());
-        let path = in_order(&file.path, copy).with_context(failed)?;
-        entries.push(examine(file, &path).with_context(failed)?);
+        let (entry, path) = examine(file, copy).with_context(failed)?;
+        entries.push(entry);
         sources.push(Source::Csv(Box::new(CsvRows::open(&path, size)?)));
     }
     let times: Vec<[i64; 2]> = entries.iter().map(|it| [it.start, it.end]).collect();
@@ -55,7 +55,7 @@ pub(super) fn write(
         version: VERSION,
         files: entries,
         first_addresses: Vec::new(),
-        journal_sha256: (!journal.is_empty()).then(|| hex(&Sha256::digest(journal).into())),
+        journal_sha256: (!journal.is_empty()).then(|| format!("{:x}", Sha256::digest(journal))),
     };
     let mut parquet =
         SerializedFileWriter::new(target, Arc::new(schema()?), Arc::new(properties()?))?;
@@ -83,40 +83,38 @@ pub(super) fn write(
     Ok(parquet.inner().sync_all()?)
 }
 
-/// What the file is, after its line of the journal was found to be right. Its rows are also in `sorted`, in order.
-fn examine(file: &directory::File, sorted: &Path) -> Result<Entry> {
+/// What the file is, after its line of the journal was found to be right; and a file with its rows in order, which is `copy`
+/// if it is another.
+fn examine(file: &directory::File, copy: PathBuf) -> Result<(Entry, PathBuf)> {
     let text = fs::read(&file.path)?;
-    let is_sorted = sorted == file.path;
     let mut digest = Sha256::new();
-    let mut bytes = [0_u64; 2];
-    let (columns, n_rows) = rows::read(&text, |row| {
-        bytes[0] += row.dest.bytes;
-        bytes[1] += row.source.bytes;
-        if is_sorted {
-            digest_row(&mut digest, row);
-        }
-        Ok(())
+    let mut order = Order::default();
+    let (columns, n_rows) = file.read_rows(&text, |row| {
+        digest_row(&mut digest, row);
+        order.note(row.address);
     })?;
-    if let Some(described) = &file.described {
-        described.check(n_rows, bytes)?;
-    }
-    if !is_sorted {
-        rows::read(&fs::read(sorted)?, |row| {
+    let mut sorted = file.path.clone();
+    if !order.is_kept() {
+        write_sorted(&text, &copy)?;
+        digest = Sha256::new();
+        rows::read(&fs::read(&copy)?, |row| {
             digest_row(&mut digest, row);
             Ok(())
         })?;
+        sorted = copy;
     }
     let name = file.path.file_name().and_then(|name| name.to_str());
-    Ok(Entry {
+    let entry = Entry {
         name: name.context("its name is not UTF-8")?.to_owned(),
         start: micros(file.period.start.0)?,
         end: micros(file.period.end.0)?,
         size: u64::try_from(text.len())?,
         columns: columns.header().len(),
         rows: n_rows,
-        sha256: hex(&Sha256::digest(&text).into()),
-        rows_sha256: hex(&digest.finalize().into()),
-    })
+        sha256: format!("{:x}", Sha256::digest(&text)),
+        rows_sha256: format!("{:x}", digest.finalize()),
+    };
+    Ok((entry, sorted))
 }
 
 fn micros(nanos: i64) -> Result<i64> {

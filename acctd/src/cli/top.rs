@@ -52,19 +52,6 @@ pub enum Order {
     Packets,
 }
 
-impl Order {
-    pub(crate) const ALL: [Self; 4] = [Self::Bytes, Self::In, Self::Out, Self::Packets];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Bytes => "bytes",
-            Self::In => "in",
-            Self::Out => "out",
-            Self::Packets => "packets",
-        }
-    }
-}
-
 fn parse_every(text: &str) -> Result<Duration, String> {
     let every = go_flags::parse_duration(text).map_err(|error| error.to_string())?;
     if every < Duration::from_secs(1) || every > Duration::from_secs(10) {

@@ -2,7 +2,6 @@
 //! metadata say which files they were; their lines of the journal are beside it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -134,7 +133,7 @@ impl Archive {
                 let lines = fs::read(&beside)
                     .with_context(|| format!("the lines of its files, {name}, cannot be read"))?;
                 ensure!(
-                    hex(&Sha256::digest(&lines).into()) == *digest,
+                    format!("{:x}", Sha256::digest(&lines)) == *digest,
                     "the lines of its files, {name}, were changed"
                 );
                 journal::read(&beside)?
@@ -199,14 +198,6 @@ pub(crate) fn digest_row(digest: &mut Sha256, row: &Row) {
     digest.update(&bytes[..length]);
 }
 
-pub(crate) fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn from_hex(text: &str) -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     let is_whole = text.len() == 64
@@ -244,8 +235,9 @@ mod tests {
 
     #[test]
     fn a_digest_is_read_as_it_is_written() {
-        let digest: [u8; 32] = Sha256::digest("acctd").into();
-        assert_eq!(from_hex(&hex(&digest)).unwrap(), digest);
+        let digest = Sha256::digest("acctd");
+        let bytes: [u8; 32] = digest.into();
+        assert_eq!(from_hex(&format!("{digest:x}")).unwrap(), bytes);
         for bad in ["", "00", &"é".repeat(32), &"g".repeat(64)] {
             assert!(from_hex(bad).is_err(), "{bad}");
         }

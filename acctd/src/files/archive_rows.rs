@@ -98,20 +98,7 @@ impl ArchiveRows {
             return Ok(());
         };
         while n_left > 0 {
-            let n = group.load()?.min(n_left);
-            ensure!(n > 0, SHORT);
-            let times = &group.times[group.at..group.at + n];
-            let first = self
-                .files
-                .binary_search_by_key(&times[0], |it| it.0)
-                .ok()
-                .context(NO_FILE)?;
-            let files = self.files[first..].iter();
-            let n = times
-                .iter()
-                .zip(files)
-                .take_while(|(time, file)| **time == file.0);
-            let n = n.count();
+            let (first, n) = group.following_files(&self.files, n_left)?;
             let rows = group.at..group.at + n;
             each(
                 first,
@@ -127,22 +114,13 @@ impl ArchiveRows {
         let (Some((address, mut n_left)), Some(group)) = (self.next, &mut self.group) else {
             return Ok(());
         };
-        let mut file = 0;
         while n_left > 0 {
-            let n = group.load()?.min(n_left);
-            ensure!(n > 0, SHORT);
-            n_left -= n;
-            for _ in 0..n {
-                let time = group.times[group.at];
-                // Most often the next file.
-                if self.files.get(file).is_none_or(|it| it.0 != time) {
-                    let found = self.files.binary_search_by_key(&time, |it| it.0);
-                    file = found.ok().context(NO_FILE)?;
-                }
+            let (first, n) = group.following_files(&self.files, n_left)?;
+            for file in first..first + n {
                 let row = group.next_row(address, self.files[file].1)?;
                 each(file, &row)?;
-                file += 1;
             }
+            n_left -= n;
         }
         Ok(())
     }
@@ -205,6 +183,19 @@ impl Group {
         })
     }
 
+    /// Of the next rows, at most `n` and one at least, those of files that follow each other: the number of the first file,
+    /// and how many.
+    fn following_files(&mut self, files: &[(i64, Columns)], n: usize) -> Result<(usize, usize)> {
+        let n = self.load()?.min(n);
+        ensure!(n > 0, SHORT);
+        let times = &self.times[self.at..self.at + n];
+        let first = files.binary_search_by_key(&times[0], |it| it.0);
+        let first = first.ok().context(NO_FILE)?;
+        let of_files = times.iter().zip(&files[first..]);
+        let same = of_files.take_while(|(time, file)| **time == file.0);
+        Ok((first, same.count()))
+    }
+
     /// How many rows the batch has left; if none, the next one is decoded.
     fn load(&mut self) -> Result<usize> {
         if self.at == self.times.len() {
@@ -260,13 +251,10 @@ impl Kernel {
     fn row(&mut self, columns: Columns) -> Result<KernelRow> {
         let [source, dest] = counters(&mut self.counters)?;
         let text = self.verdict.next()?;
-        let mut all = Verdict::ALL.into_iter();
         let mut row = KernelRow {
             source,
             dest,
-            verdict: all
-                .find(|verdict| verdict.text().as_bytes() == text.data())
-                .context("it is damaged: an unknown verdict")?,
+            verdict: Verdict::of_text(text.data()).context("it is damaged: an unknown verdict")?,
             segments: [Counters::default(); 2],
         };
         if let Some(wire) = &mut self.wire

@@ -9,9 +9,11 @@ use chrono::NaiveDateTime;
 
 use super::archive::{self, Archive};
 use super::calendar::Calendar;
-use super::journal::{self, Described};
-use crate::model::columns::JOURNAL;
+use super::journal::{self, Described, IN, OUT};
+use super::rows;
+use crate::model::columns::{Columns, JOURNAL};
 use crate::model::interval::{Period, UnixNanos};
+use crate::model::row::Row;
 
 /// The files of one host: those of one directory.
 #[derive(Debug)]
@@ -34,6 +36,28 @@ pub(crate) struct File {
     pub(crate) described: Option<Described>,
     /// Its archive in [`Host::archives`], and its number there.
     pub(crate) archived: Option<(usize, usize)>,
+}
+
+impl File {
+    /// Calls `each` for each row of its text; an error if it is not as its line in the journal says. Returns which columns it
+    /// has, and the number of rows.
+    pub(crate) fn read_rows(
+        &self,
+        text: &[u8],
+        mut each: impl FnMut(&Row),
+    ) -> Result<(Columns, u64)> {
+        let mut bytes = [0_u64; 2];
+        let (columns, n_rows) = rows::read(text, |row| {
+            bytes[IN] += row.dest.bytes;
+            bytes[OUT] += row.source.bytes;
+            each(row);
+            Ok(())
+        })?;
+        if let Some(described) = &self.described {
+            described.check(n_rows, bytes)?;
+        }
+        Ok((columns, n_rows))
+    }
 }
 
 impl Host {

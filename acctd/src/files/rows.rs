@@ -66,7 +66,7 @@ fn parse(line: &[u8], columns: Columns) -> Option<Row> {
         let mut kernel = KernelRow {
             source: counters(&mut fields)?,
             dest: counters(&mut fields)?,
-            verdict: verdict(fields.next()?)?,
+            verdict: Verdict::of_text(fields.next()?)?,
             segments: [Counters::default(); 2],
         };
         if columns >= Columns::Wire {
@@ -84,11 +84,6 @@ fn counters<'l>(fields: &mut impl Iterator<Item = &'l [u8]>) -> Option<Counters>
         bytes: number_of(fields.next()?)?,
         packets: number_of(fields.next()?)?,
     })
-}
-
-fn verdict(text: &[u8]) -> Option<Verdict> {
-    let mut all = Verdict::ALL.into_iter();
-    all.find(|verdict| verdict.text().as_bytes() == text)
 }
 
 /// What `wire` has more than `counted`.

@@ -105,23 +105,38 @@ impl CsvRows {
 /// A file with the rows of `path` in order of their addresses: acctd's have them so, and of another `copy` gets one.
 pub(crate) fn in_order(path: &Path, copy: PathBuf) -> Result<PathBuf> {
     let text = fs::read(path)?;
-    let mut last: Option<IpAddr> = None;
-    let mut is_sorted = true;
+    let mut order = Order::default();
     rows::read(&text, |row| {
-        is_sorted &= last
-            .replace(row.address)
-            .is_none_or(|last| last < row.address);
+        order.note(row.address);
         Ok(())
     })?;
-    if is_sorted {
+    if order.is_kept() {
         return Ok(path.to_owned());
     }
-    write_sorted(&text, &mut File::create_new(&copy)?)?;
+    write_sorted(&text, &copy)?;
     Ok(copy)
 }
 
+/// Whether addresses come in order, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    last: Option<IpAddr>,
+    is_broken: bool,
+}
+
+impl Order {
+    pub(crate) fn note(&mut self, address: IpAddr) {
+        let last = self.last.replace(address);
+        self.is_broken |= last.is_some_and(|last| last >= address);
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.is_broken
+    }
+}
+
 /// Writes the file's text with its rows in order of their addresses.
-fn write_sorted(text: &[u8], target: &mut File) -> Result<()> {
+pub(crate) fn write_sorted(text: &[u8], target: &Path) -> Result<()> {
     let mut lines: Vec<(IpAddr, &[u8])> = Vec::new();
     let mut all = text.split_inclusive(|byte| *byte == b'\n');
     let header = all.next().unwrap_or_default();
@@ -133,7 +148,7 @@ fn write_sorted(text: &[u8], target: &mut File) -> Result<()> {
     if let Some(twice) = lines.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         bail!("{} has two rows", twice[0].0);
     }
-    let mut target = std::io::BufWriter::new(target);
+    let mut target = std::io::BufWriter::new(File::create_new(target)?);
     target.write_all(header)?;
     for (_, line) in lines {
         target.write_all(line)?;

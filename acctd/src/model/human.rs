@@ -31,6 +31,16 @@ pub fn bytes(number: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// A rate, to whole numbers.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are at least 0 and far below 2^64"
+)]
+pub(crate) fn rounded(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
 /// Three or four digits with a unit: `1.23 GB`, `412.3 Mbit/s`.
 pub(crate) fn scaled(number: u64, is_iec: bool, unit: &str) -> String {
     let scale = Scale::of(number, is_iec);

@@ -54,6 +54,14 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// The verdict of a column's text.
+    pub(crate) fn of_text(text: &[u8]) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|verdict| verdict.text().as_bytes() == text)
+    }
+}
+
 /// The kernel's count minus NFLOG's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference {

@@ -1,5 +1,6 @@
 //! What `/top` answers: the state, the prefixes with the most traffic, and the last files.
 
+use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::asked::Prefix;
@@ -52,7 +53,11 @@ impl Live {
 
 /// The path and query of a question.
 pub(crate) fn path(query: &Query) -> String {
-    let mut path = format!("/top?n={}&sort={}", query.n, query.order.name());
+    let mut path = format!("/top?n={}", query.n);
+    if let Some(order) = query.order.to_possible_value() {
+        path.push_str("&sort=");
+        path.push_str(order.get_name());
+    }
     if let Some(filter) = query.filter {
         path.push_str("&filter=");
         path.push_str(&filter.to_string());
@@ -75,8 +80,7 @@ pub(crate) fn parse(query: &str) -> Result<Query, String> {
                 parsed.n = n.ok_or_else(|| format!("n must be 1 to {MAX_N}"))?;
             }
             "sort" => {
-                let mut orders = Order::ALL.into_iter();
-                let order = orders.find(|order| order.name() == value);
+                let order = Order::from_str(value, false).ok();
                 parsed.order = order.ok_or("sort must be bytes, in, out or packets")?;
             }
             "filter" => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::commands::StatusArgs;
 use crate::config::listen_address::ListenAddress;
 use crate::model::counts::Counts;
-use crate::model::human::{bytes, thousands};
+use crate::model::human::{bytes, rounded, thousands};
 use crate::model::interval::{Period, UnixNanos};
 use crate::model::verdict::{Verdict, VerdictSummary};
 use crate::model::zone::Zone;
@@ -410,15 +410,6 @@ impl CrossCheckStatus {
         }
         Ok(())
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rates are at least 0 and far below 2^64"
-)]
-fn rounded(rate: f64) -> u64 {
-    rate.round() as u64
 }
 
 /// In the two largest units: `3 d 4 h`, `12 min 5 s`.

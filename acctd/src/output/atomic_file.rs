@@ -116,9 +116,10 @@ fn to_free_name(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The name that [`rename_to_free_name`] gives, unless another process takes it meanwhile.
-pub(crate) fn free_name(directory: &LogDirectory, stem: &str) -> String {
-    let mut names = free_names(stem, "csv");
+/// The first name of `STEM.ending`, `STEM-1.ending`, … that no file has: for `csv`, the one that [`rename_to_free_name`]
+/// gives, unless another process takes it meanwhile.
+pub(crate) fn free_name(directory: &LogDirectory, stem: &str, ending: &str) -> String {
+    let mut names = free_names(stem, ending);
     names
         .find(|name| directory.find(name).is_err())
         .unwrap_or_default()
@@ -158,7 +159,7 @@ mod tests {
             let (temporary, mut file) = create_temporary(directory, TAG, "a").unwrap();
             assert_eq!(temporary, ".acctd-5-a-1.tmp");
             file.write_all(b"new").unwrap();
-            assert_eq!(free_name(directory, "a"), expected);
+            assert_eq!(free_name(directory, "a", "csv"), expected);
             let name = rename_to_free_name(directory, &temporary, "a").unwrap();
             assert_eq!(name, expected);
         }

@@ -119,7 +119,7 @@ impl Prepared {
         checkpoints: &[String],
         line: impl FnOnce(&str) -> Vec<u8>,
     ) -> io::Result<()> {
-        let expected = atomic_file::free_name(place.directory, &self.stem);
+        let expected = atomic_file::free_name(place.directory, &self.stem, "csv");
         let record = Record {
             temporary: self.temporary.clone(),
             inode: self.id.inode,

@@ -12,10 +12,8 @@ use super::archived;
 use super::plan::{self, Plan, Sample, Stretch};
 use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing};
 use super::tally::{ByWho, Sum, Who, by_who};
-use crate::files::directory::{File, Host};
-use crate::files::journal::{IN, Loss, OUT};
-use crate::files::rows;
-use crate::model::row::Row;
+use crate::files::directory::Host;
+use crate::files::journal::Loss;
 
 /// All samples of the plan.
 pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Result<Sums> {
@@ -94,16 +92,17 @@ fn read_samples(
             if grouping.is_plotted {
                 sums.digests.push(Sha256::digest(&text).into());
             }
-            let n_rows = read_file(file, &text, |row| {
-                has_kernel |= row.kernel.is_some();
-                of_sample
-                    .entry(grouping.who(host, row.address))
-                    .or_default()
-                    .add(row);
-                all.add(row);
-                add_overflow(&mut loss, file, row);
-            })
-            .with_context(|| file.path.display().to_string())?;
+            let (_, n_rows) = file
+                .read_rows(&text, |row| {
+                    has_kernel |= row.kernel.is_some();
+                    of_sample
+                        .entry(grouping.who(host, row.address))
+                        .or_default()
+                        .add(row);
+                    all.add(row);
+                    add_overflow(&mut loss, file, row);
+                })
+                .with_context(|| file.path.display().to_string())?;
             sums.n_rows += n_rows;
             progress.inc(1);
             sums.has_kernel |= has_kernel;
@@ -122,19 +121,4 @@ fn read_samples(
         sums.losses.extend(losses);
     }
     Ok(sums)
-}
-
-/// Calls `each` for each row; an error if the file is not as its line in the journal says.
-fn read_file(file: &File, text: &[u8], mut each: impl FnMut(&Row)) -> Result<u64> {
-    let mut bytes = [0_u64; 2];
-    let (_, n_rows) = rows::read(text, |row| {
-        bytes[IN] += row.dest.bytes;
-        bytes[OUT] += row.source.bytes;
-        each(row);
-        Ok(())
-    })?;
-    if let Some(described) = &file.described {
-        described.check(n_rows, bytes)?;
-    }
-    Ok(n_rows)
 }

@@ -51,7 +51,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         io::stdout().is_terminal() && io::stdin().is_terminal(),
         "the output is no terminal: use --once"
     );
-    // An acctd that cannot be asked is said before the terminal is changed.
+    // If acctd does not answer, the error is printed, and the terminal stays as it is.
     let first = parse(&ask(address, &query)?, address)?;
     let query = Query {
         n: args.n.map_or(MOST_ROWS, usize::from),

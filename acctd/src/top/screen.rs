@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use anyhow::Result;
+use clap::ValueEnum as _;
 use ipnet::IpNet;
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -13,10 +14,10 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
 use super::head;
-use super::table::{Unit, packets, rounded, sparkline};
+use super::table::{Unit, packets, sparkline};
 use crate::cli::asked::Prefix;
 use crate::cli::top::Order;
-use crate::model::human::thousands;
+use crate::model::human::{rounded, thousands};
 use crate::observe::live::Live;
 use crate::sampling::heaviest::{Query, Rates};
 
@@ -108,9 +109,9 @@ impl Screen {
         match key.code {
             KeyCode::Char('q') | KeyCode::Esc => return Next::End,
             KeyCode::Char('s') => {
-                let at = Order::ALL.iter().position(|it| *it == self.query.order);
-                let next = (at.unwrap_or(0) + 1) % Order::ALL.len();
-                self.query.order = Order::ALL[next];
+                let all = Order::value_variants();
+                let at = all.iter().position(|it| *it == self.query.order);
+                self.query.order = all[(at.unwrap_or(0) + 1) % all.len()];
                 self.offset = 0;
             }
             KeyCode::Char('u') => {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::head;
-use crate::model::human::{scaled, thousands};
+use crate::model::human::{rounded, scaled, thousands};
 use crate::observe::live::Live;
 use crate::sampling::heaviest::Rates;
 
@@ -26,16 +26,6 @@ impl Unit {
 
 pub(super) fn packets(rates: &Rates) -> f64 {
     rates.in_packets_per_second + rates.out_packets_per_second
-}
-
-pub(super) fn rounded(number: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "rates are not negative, and `as` saturates"
-    )]
-    let rounded = number.round() as u64;
-    rounded
 }
 
 /// For `--once`.
