@@ -346,7 +346,7 @@ fn an_ip4_mapped_address_is_no_ip4_address() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let acctd = rig.acctd(&[
-        "-interval=24h",
+        "-interval=36500d",
         "-utc",
         "-ip4-dst-group=5",
         "-ip6-dst-group=7",

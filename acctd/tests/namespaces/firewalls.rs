@@ -73,7 +73,7 @@ pub(crate) fn run(path: &Path) -> Result<()> {
     sh(&rig, &setup.load).context("the set-up cannot be loaded")?;
     rig.rules(TRUTH)?;
     let listen = format!("-listen=unix:{}", listen::socket(&rig).display());
-    let acctd = rig.acctd(&[&["-interval=1h", &listen], &flags[..]].concat())?;
+    let acctd = rig.acctd(&[&["-interval=36500d", &listen], &flags[..]].concat())?;
     let live = [&[&listen, "-crosscheck=lan0"], &flags[..]].concat();
     let is_root = matches!(Privilege::of_this_process(), Privilege::Root);
     let live = (setup.is_live && is_root)

@@ -61,7 +61,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const ONE_SECOND: &[&str] = &["-interval=1s", "-ip4-src-group=5", "-ip6-dst-group=7"];
-pub(crate) const ONE_HOUR: &[&str] = &["-interval=1h", "-ip4-src-group=5"];
+pub(crate) const ONE_INTERVAL: &[&str] = &["-interval=36500d", "-ip4-src-group=5"];
 
 pub(crate) fn socket(rig: &Rig) -> PathBuf {
     rig.scratch().join("acctd.sock")
@@ -200,7 +200,7 @@ fn scraped_without_a_pause() -> Result<()> {
     let count = scaled(500_000);
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = listening(&rig, ONE_HOUR)?;
+    let acctd = listening(&rig, ONE_INTERVAL)?;
     let is_over = AtomicBool::new(false);
     let n_answers = thread::scope(|scope| {
         let scraper = scope.spawn(|| {
@@ -256,7 +256,7 @@ fn status_is_for_people_and_as_json() -> Result<()> {
         1,
         "is acctd running",
     )?;
-    let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
+    let acctd = listening(&rig, &[ONE_INTERVAL, &["-listen=127.0.0.1:9745"]].concat())?;
     rig.send(&TrafficArgs {
         sources: 10,
         count: 1_234,
@@ -285,7 +285,7 @@ fn status_is_for_people_and_as_json() -> Result<()> {
 fn questions_by_signal() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd_unready(ONE_HOUR)?;
+    let acctd = rig.acctd_unready(ONE_INTERVAL)?;
     // It may be anywhere between its first instruction and its first packet. Before main, any signal kills.
     wait_until("it has begun", || {
         let status = fs::read_to_string(format!("/proc/{}/status", acctd.pid()))?;
@@ -313,7 +313,7 @@ fn questions_by_signal() -> Result<()> {
 
 fn a_group_that_is_gone_is_not_healthy() -> Result<()> {
     let rig = Rig::new()?;
-    let acctd = listening(&rig, ONE_HOUR)?;
+    let acctd = listening(&rig, ONE_INTERVAL)?;
     let socket_of_5 = group_socket::copies_of_sockets(acctd.pid())?;
     let socket_of_5 = socket_of_5.first().context("no socket")?;
     // Another has the group before acctd can bind it again.
@@ -321,7 +321,10 @@ fn a_group_that_is_gone_is_not_healthy() -> Result<()> {
     group_socket::unbind(socket_of_5, 5)?;
     let mut command = rig.router.command(rig.acctd_path());
     let elsewhere = rig.scratch().join("elsewhere");
-    command.args(ONE_HOUR).arg("-log-directory").arg(elsewhere);
+    command
+        .args(ONE_INTERVAL)
+        .arg("-log-directory")
+        .arg(elsewhere);
     let thief = Acctd::spawn(&mut command)?;
     thief.wait_for_line("Started accounting")?;
     acctd.signal(Signal::CONT)?;

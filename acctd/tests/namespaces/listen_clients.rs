@@ -10,7 +10,7 @@ use acctd::observe::http::MAX_CLIENTS;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::errors::{complains, fails};
-use crate::listen::{ONE_HOUR, get, listening, socket, status};
+use crate::listen::{ONE_INTERVAL, get, listening, socket, status};
 use crate::rig::{Acctd, Rig, within};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -52,7 +52,7 @@ fn clients_that_say_nothing() -> Result<()> {
     const TCP: &str = "127.0.0.1:9745";
     let rig = Rig::new()?;
     let listen = format!("-listen={TCP}");
-    let acctd = listening(&rig, &[ONE_HOUR, &[&listen]].concat())?;
+    let acctd = listening(&rig, &[ONE_INTERVAL, &[&listen]].concat())?;
     let mut on_tcp = within(&rig.router, || {
         let clients = (0..CLIENTS).map(|_| TcpStream::connect(TCP));
         Ok(clients.collect::<io::Result<Vec<_>>>()?)
@@ -100,7 +100,7 @@ fn the_nice_value() -> Result<()> {
     let rig = Rig::new()?;
     for (of_readers, of_listener) in [(-19, 0), (-7, 0), (-2, 3), (7, 12), (19, 19)] {
         let priority = format!("-priority={of_readers}");
-        let acctd = listening(&rig, &[ONE_HOUR, &[&priority]].concat())?;
+        let acctd = listening(&rig, &[ONE_INTERVAL, &[&priority]].concat())?;
         let listener = || -> Result<Option<i32>> {
             let threads = nice_values(&acctd)?;
             let listener = threads.iter().find(|(name, _)| name == "listen");
@@ -133,7 +133,7 @@ fn where_nobody_can_listen() -> Result<()> {
     let rig = Rig::new()?;
     let fails_with = |listen: &str, code, part: &str| {
         let listen = format!("-listen={listen}");
-        fails(&rig, &[ONE_HOUR, &[&listen]].concat(), code, part)
+        fails(&rig, &[ONE_INTERVAL, &[&listen]].concat(), code, part)
     };
     fails_with("nowhere", 2, "is neither ADDRESS:PORT")?;
     fails_with(
@@ -151,7 +151,7 @@ fn where_nobody_can_listen() -> Result<()> {
     let plain = format!("unix:{}", plain.display());
     fails_with(&plain, 1, "there is a file that is no socket")?;
     rig.router.run(&["ip", "link", "set", "lo", "up"])?;
-    let acctd = listening(&rig, &[ONE_HOUR, &["-listen=127.0.0.1:9745"]].concat())?;
+    let acctd = listening(&rig, &[ONE_INTERVAL, &["-listen=127.0.0.1:9745"]].concat())?;
     let unix = format!("unix:{}", socket(&rig).display());
     for taken in ["127.0.0.1:9745", &unix] {
         let listen = format!("-listen={taken}");
@@ -174,7 +174,7 @@ fn a_sockets_file() -> Result<()> {
     let killed = UnixListener::bind(socket(&rig))?;
     rustix::net::shutdown(&killed, rustix::net::Shutdown::Both)?;
     drop(killed);
-    let acctd = listening(&rig, ONE_HOUR)?;
+    let acctd = listening(&rig, ONE_INTERVAL)?;
     let mode = fs::metadata(socket(&rig))?.permissions().mode();
     ensure!(mode & 0o777 == 0o660, "{mode:o}");
     ensure!(get(&rig, "/healthz")?.0 == 200);

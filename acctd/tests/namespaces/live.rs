@@ -10,7 +10,7 @@ use testkit::process;
 use testkit::traffic::TrafficArgs;
 
 use crate::kernel::scaled;
-use crate::listen::{ONE_HOUR, get, listening, socket};
+use crate::listen::{ONE_INTERVAL, get, listening, socket};
 use crate::rig::{LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::wait_until;
 use crate::{Case, Needs};
@@ -60,7 +60,7 @@ fn rate(prefix: &Value, field: &str) -> f64 {
 fn top_shows_who_sends() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = listening(&rig, ONE_HOUR)?;
+    let acctd = listening(&rig, ONE_INTERVAL)?;
     let idle: Value = serde_json::from_str(&top(&rig, &["--json"])?)?;
     ensure!(idle["prefixes"] == serde_json::json!([]), "{idle}");
     let traffic = sending(&rig)?;
@@ -106,7 +106,7 @@ fn top_shows_who_sends() -> Result<()> {
 fn top_of_a_million_prefixes() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = listening(&rig, ONE_HOUR)?;
+    let acctd = listening(&rig, ONE_INTERVAL)?;
     let is_over = AtomicBool::new(false);
     let count = scaled(2_000_000);
     let n_answers = thread::scope(|scope| {

@@ -65,7 +65,7 @@ fn three_packets(rig: &Rig) -> Result<TrafficArgs> {
 fn an_interval_is_one_line() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(RULES)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     rig.send(&three_packets(&rig)?)?;
     let ended = acctd.finish()?;
     let line = ended.line("Stats file")?;
@@ -115,7 +115,7 @@ fn debug_prints_each_packet() -> Result<()> {
     rig.rules(RULES)?;
     let acctd = rig.acctd(&[
         "-debug",
-        "-interval=1h",
+        "-interval=36500d",
         "-ip4-src-group=5",
         "-ip4-prefix-length=31",
     ])?;
@@ -155,7 +155,7 @@ fn syslog_gets_the_lines() -> Result<()> {
     if std::path::Path::new("/dev/log").exists() {
         rig.router.run(&["mount", "--bind", path, "/dev/log"])?;
     }
-    let acctd = rig.acctd_unready(&["-syslog", "-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd_unready(&["-syslog", "-interval=36500d", "-ip4-src-group=5"])?;
     let pid = acctd.pid();
     let line = read_until(&socket, "Started accounting")?;
     // Facility kern, severity info.
@@ -191,7 +191,7 @@ fn read_until(socket: &UnixDatagram, end: &str) -> Result<String> {
 fn threads_have_the_priority_asked_for() -> Result<()> {
     let rig = Rig::new()?;
     for (flag, nice) in [("-verbose", "-19"), ("-priority=-7", "-7")] {
-        let acctd = rig.acctd(&[flag, "-interval=1h", "-ip4-src-group=5"])?;
+        let acctd = rig.acctd(&[flag, "-interval=36500d", "-ip4-src-group=5"])?;
         let mut n_threads = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", acctd.pid()))? {
             let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
@@ -221,7 +221,7 @@ fn a_cpu_profile() -> Result<()> {
     let mut command = rig.acctd_command();
     command
         .env("TMPDIR", &temporary)
-        .args([&flag, "-interval=1h", "-ip4-src-group=5"]);
+        .args([&flag, "-interval=36500d", "-ip4-src-group=5"]);
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
     rig.send(&TrafficArgs {
@@ -236,7 +236,7 @@ fn a_cpu_profile() -> Result<()> {
     ensure!(names.contains("acctd::"), "no function of acctd's in it");
     // A start that fails leaves no more behind than a run.
     command.arg("-ip6-src-group=6");
-    let first = rig.acctd(&["-interval=1h", "-ip6-src-group=6"])?;
+    let first = rig.acctd(&["-interval=36500d", "-ip6-src-group=6"])?;
     ensure!(Acctd::spawn(&mut command)?.wait()?.code == Some(1));
     first.finish()?;
     let left: Vec<_> = std::fs::read_dir(&temporary)?.collect();
@@ -251,7 +251,7 @@ fn flags_come_from_the_environment_too() -> Result<()> {
     command
         .env("ACCTD_LOG_DIRECTORY", rig.log_directory())
         .env("ACCTD_IP4_SRC_GROUP", "5")
-        .env("ACCTD_INTERVAL", "24h")
+        .env("ACCTD_INTERVAL", "36500d")
         .env("ACCTD_UTC", "true")
         .env("ACCTD_IP6_SRC_GROUP", "")
         .env("ACCTD_CPUS", "")

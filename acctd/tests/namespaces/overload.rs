@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
 fn an_overflow_that_no_packet_follows() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     acctd.signal(Signal::STOP)?;
     rig.send(&TrafficArgs {
         count: 400_000,
@@ -52,7 +52,7 @@ fn an_overflow_that_no_packet_follows() -> Result<()> {
 fn the_socket_holds_a_hundred_thousand_packets() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     acctd.signal(Signal::STOP)?;
     rig.send(&TrafficArgs {
         sources: 1_000,

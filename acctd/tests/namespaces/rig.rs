@@ -132,10 +132,11 @@ impl Rig {
         Acctd::spawn(&mut command)
     }
 
-    /// acctd in the router, writing to the log directory. Unless a flag says otherwise, no interval ends on the way.
+    /// acctd in the router, writing to the log directory. Unless a flag says otherwise, no interval ends on the way:
+    /// one of 1h would, in a test that runs at a full hour.
     pub(crate) fn acctd_command(&self) -> std::process::Command {
         let mut command = self.router.command(&self.acctd);
-        command.env("ACCTD_INTERVAL", "24h");
+        command.env("ACCTD_INTERVAL", "36500d");
         command.arg("-log-directory").arg(self.log_directory());
         command
     }

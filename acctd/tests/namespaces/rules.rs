@@ -277,7 +277,7 @@ pub(super) fn acctd_for(rig: &Rig, args: &[&str]) -> Result<Acctd> {
     let line = printed.lines().next().context("a line")?;
     let flags = line.strip_prefix("# acctd ").context("a command line")?;
     let flags: Vec<&str> = flags.split_whitespace().collect();
-    rig.acctd(&[&["-interval=1h"], flags.as_slice()].concat())
+    rig.acctd(&[&["-interval=36500d"], flags.as_slice()].concat())
 }
 
 fn counts_each_packet_once(scenario: Scenario, format: &str, more: &[&str]) -> Result<()> {
@@ -466,7 +466,7 @@ fn rules_of_the_go_manual() -> Result<()> {
     rig.router.run(&["sh", "-e", "-c", go_manual::RULES])?;
     let acctd = rig.acctd(&[
         "-interval",
-        "1h",
+        "36500d",
         "-ip4-dst-group=4",
         "-ip4-src-group=5",
         "-ip6-dst-group=6",

@@ -61,7 +61,7 @@ pub(crate) const CASES: &[Case] = &[
 fn stop_with_a_batch_pending(signal: Signal) -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LATE_LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     rig.send(&TrafficArgs {
         count: 10,
         ..rig.traffic("10.0.0.1/32", "10.255.0.1/32")?
@@ -101,7 +101,7 @@ fn two_signals_at_once() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LATE_LOG_AND_DROP)?;
     for round in 1..=20 {
-        let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+        let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
         rig.send(&TrafficArgs {
             count: 10,
             ..rig.traffic("10.0.0.1/32", "10.255.0.1/32")?
@@ -122,7 +122,7 @@ fn two_signals_at_once() -> Result<()> {
 fn three_signals_right_after_the_start() -> Result<()> {
     let rig = Rig::new()?;
     for round in 1..=20 {
-        let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+        let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
         for signal in [Signal::INT, Signal::TERM] {
             acctd.signal(signal)?;
         }
@@ -148,7 +148,7 @@ fn a_stop_with_unstamped_packets_pending() -> Result<()> {
             }
         }",
     )?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-dst-group=4"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-dst-group=4"])?;
     rig.router
         .run(&["ping", "-q", "-c", "10", "-i", "0.01", "127.0.0.1"])?;
     let ended = acctd.finish()?;
@@ -170,7 +170,7 @@ fn a_stop_under_full_load() -> Result<()> {
     let first: IpAddr = "10.0.0.0".parse()?;
     let rig = Rig::new()?;
     rig.rules(LATE_LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: SOURCES,
         count: u64::MAX,

@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const ONE_DAY: &[&str] = &["-interval=24h", "-ip4-src-group=5"];
+const ONE_INTERVAL: &[&str] = &["-interval=36500d", "-ip4-src-group=5"];
 
 /// Runs acctd with this `TZ` to a clean end. Returns its log and the offset from UTC in its last line of
 /// `intervals.jsonl`.
@@ -39,7 +39,11 @@ fn run_in_zone(rig: &Rig, tz: &str, args: &[&str]) -> Result<(Vec<String>, Strin
 fn a_time_zone_that_is_none() -> Result<()> {
     let rig = Rig::new()?;
     for tz in ["Europe/Berln", ":Europe/Berln", "CET-1CEST,M3.5.0"] {
-        let output = rig.acctd_command().args(ONE_DAY).env("TZ", tz).output()?;
+        let output = rig
+            .acctd_command()
+            .args(ONE_INTERVAL)
+            .env("TZ", tz)
+            .output()?;
         complains(&output, 2, &format!("TZ={tz:?} is not a time zone"))?;
         ensure!(!rig.log_directory().exists(), "something was done before");
         let doctor = rig
@@ -62,11 +66,11 @@ fn a_time_zone_that_is_none() -> Result<()> {
         ("JST-9", "+09:00"),
         ("", "+00:00"),
     ] {
-        let (log, found) = run_in_zone(&rig, tz, ONE_DAY)?;
+        let (log, found) = run_in_zone(&rig, tz, ONE_INTERVAL)?;
         ensure!(found == offset, "{tz}: {found}");
         ensure!(!log.iter().any(|line| line.contains("zone")), "{log:?}");
     }
-    let args = [ONE_DAY, &["-utc"]].concat();
+    let args = [ONE_INTERVAL, &["-utc"]].concat();
     let (_, found) = run_in_zone(&rig, "Europe/Berln", &args)?;
     ensure!(found == "+00:00", "{found}");
     Ok(())
@@ -85,11 +89,11 @@ fn without_time_zones() -> Result<()> {
     ensure!(!has_other_place, "zones are elsewhere too");
     // The directory that holds it: then there is none.
     over("/usr/share")?;
-    let (log, found) = run_in_zone(&rig, "Asia/Tokyo", ONE_DAY)?;
+    let (log, found) = run_in_zone(&rig, "Asia/Tokyo", ONE_INTERVAL)?;
     ensure!(found == "+00:00", "{found}");
     let told = "times are in UTC, although TZ=\"Asia/Tokyo\" names another zone: install tzdata";
     ensure!(log.iter().any(|line| line.contains(told)), "{log:?}");
-    let (log, found) = run_in_zone(&rig, "JST-9", ONE_DAY)?;
+    let (log, found) = run_in_zone(&rig, "JST-9", ONE_INTERVAL)?;
     ensure!(found == "+09:00", "{found}");
     ensure!(!log.iter().any(|line| line.contains("zone")), "{log:?}");
     Ok(())

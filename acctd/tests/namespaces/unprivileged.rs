@@ -63,7 +63,7 @@ fn acctd_runs_under_unshare_urn() -> Result<()> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .args(["-Urn", "--", "sh", "-c", script])
         .arg(rig.acctd_path())
-        .args(["-interval=1h", "-ip4-src-group=5", "-log-directory"])
+        .args(["-interval=36500d", "-ip4-src-group=5", "-log-directory"])
         .arg(rig.log_directory());
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;

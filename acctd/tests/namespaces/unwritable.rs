@@ -163,7 +163,7 @@ fn a_disk_that_stays_full() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     mount_tmpfs(&rig.router, &rig, "size=64k")?;
     fill(&rig)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     rig.send(&TrafficArgs {
         count: 100,
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
@@ -218,7 +218,7 @@ fn a_log_directory_that_was_removed() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     let mode =
         || -> Result<u32> { Ok(fs::metadata(rig.log_directory())?.permissions().mode() & 0o777) };
     ensure!(mode()? == 0o750, "{:o}", mode()?);

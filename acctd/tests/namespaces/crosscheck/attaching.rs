@@ -209,8 +209,8 @@ fn a_run_shorter_than_its_interval() -> Result<()> {
         ..rig.traffic("10.1.0.0/16", "10.255.0.1/32")?
     })?;
     for (interval, phase) in [
-        ("1h", 0),
-        ("1h", 300),
+        ("36500d", 0),
+        ("36500d", 300),
         ("2s", 1_700),
         ("2s", 1_500),
         ("2s", 200),

@@ -351,7 +351,12 @@ fn ip6_prefixes_of_any_length() -> Result<()> {
     ] {
         let rig = Rig::with_privilege(Privilege::Root)?;
         rig.rules(LOG_AND_DROP)?;
-        let acctd = rig.acctd(&["-interval=1h", "-ip6-src-group=7", "-crosscheck=lan0", flag])?;
+        let acctd = rig.acctd(&[
+            "-interval=36500d",
+            "-ip6-src-group=7",
+            "-crosscheck=lan0",
+            flag,
+        ])?;
         rig.send(&TrafficArgs {
             sources: 300,
             step_bits: Some(step_bits),
@@ -379,7 +384,7 @@ fn ip6_prefixes_of_any_length() -> Result<()> {
 fn the_near_end_of_an_interface() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     let acctd = router.acctd(&[
-        "-interval=1h",
+        "-interval=36500d",
         "-ip4-dst-group=5",
         "-ip6-dst-group=7",
         "-ip4-src-group=4",
@@ -416,7 +421,11 @@ fn the_near_end_of_an_interface() -> Result<()> {
 fn a_direction_without_a_group() -> Result<()> {
     let router = Router::new(&COMPLETE)?;
     // Only the sources of IPv4 are accounted.
-    let acctd = router.acctd(&["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0,wan0"])?;
+    let acctd = router.acctd(&[
+        "-interval=36500d",
+        "-ip4-src-group=5",
+        "-crosscheck=lan0,wan0",
+    ])?;
     send_both(&router, scaled(20_000), 0)?;
     acctd.finish()?;
     let intervals = checked(&router.rig)?;

@@ -66,7 +66,7 @@ fn object_flag(path: &Path) -> String {
 fn a_program_of_ones_own() -> Result<()> {
     let rig = rig()?;
     let acctd = rig.acctd(&[
-        "-interval=1h",
+        "-interval=36500d",
         "-ip4-src-group=5",
         "-crosscheck=lan0",
         &object_flag(&object("minimal.o")),
@@ -249,7 +249,7 @@ fn programs_log_with_debug_alone() -> Result<()> {
         let rig = rig()?;
         let flag = format!("-debug={is_debug}");
         let acctd = rig.acctd(&[
-            "-interval=1h",
+            "-interval=36500d",
             "-ip4-src-group=5",
             "-crosscheck=lan0",
             &flag,
@@ -300,7 +300,7 @@ fn memory_is_what_the_log_says() -> Result<()> {
     let rig = rig()?;
     let flag = format!("-crosscheck-max-prefixes={N}");
     let acctd = rig.acctd(&[
-        "-interval=1h",
+        "-interval=36500d",
         "-ip4-src-group=5",
         "-crosscheck=lan0",
         &flag,

@@ -280,7 +280,7 @@ fn links_detached_by_force() -> Result<()> {
     // If the link is detached just before the end, no tick sees it. The check at the end must.
     fs::remove_dir_all(rig.log_directory())?;
     let acctd = rig.acctd(&[
-        "-interval=1h",
+        "-interval=36500d",
         "-utc",
         "-ip4-src-group=5",
         "-crosscheck=lan0",

@@ -158,7 +158,7 @@ fn newest_checkpoint(rig: &Rig) -> Result<Option<(String, u64)>> {
 fn checkpoints_of_a_million_prefixes() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(&["-interval=1h", "-checkpoint=500ms", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-checkpoint=500ms", "-ip4-src-group=5"])?;
     rig.send(&TrafficArgs {
         sources: scaled(1_000_000),
         count: scaled(2_000_000),

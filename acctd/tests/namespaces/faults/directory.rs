@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use super::killed::{
-    ONE_HOUR, checkpoint_name, ensure_all_is_there_once, ensure_killed, kill_at, names, send,
+    ONE_INTERVAL, checkpoint_name, ensure_all_is_there_once, ensure_killed, kill_at, names, send,
     wait_for_checkpoint,
 };
 use crate::errors::fails;
@@ -53,7 +53,7 @@ fn killed_between_link_and_removal() -> Result<()> {
     for (n, is_same) in (1..).zip([true, false]) {
         let mut command = rig.acctd_command();
         command.env("ACCTD_RENAMEAT2", "missing");
-        let acctd = Acctd::spawn(command.env("ACCTD_KILL_AT", "linked").args(ONE_HOUR))?;
+        let acctd = Acctd::spawn(command.env("ACCTD_KILL_AT", "linked").args(ONE_INTERVAL))?;
         acctd.wait_for_line("Started accounting")?;
         send(&rig, 1_000)?;
         wait_until_saved(&rig.log_directory(), 1_000)?;
@@ -64,7 +64,7 @@ fn killed_between_link_and_removal() -> Result<()> {
         if is_same {
             command.env("ACCTD_RENAMEAT2", "missing");
         }
-        let acctd = Acctd::spawn(command.args(ONE_HOUR))?;
+        let acctd = Acctd::spawn(command.args(ONE_INTERVAL))?;
         acctd.wait_for_line("Started accounting")?;
         acctd.finish()?;
         ensure_all_is_there_once(&rig, 1_000 * n).with_context(|| is_same)?;
@@ -74,7 +74,7 @@ fn killed_between_link_and_removal() -> Result<()> {
 
 /// The disk does what it is asked to and says that it did not, with and without a record of it.
 fn an_answer_is_lost() -> Result<()> {
-    const WITHOUT: &[&str] = &["-interval=1h", "-checkpoint=0", "-ip4-src-group=5"];
+    const WITHOUT: &[&str] = &["-interval=36500d", "-checkpoint=0", "-ip4-src-group=5"];
     // Whether it is done can be asked at once (EEXIST, EIO), or only when it is tried again.
     for lost in [
         "linked=17",
@@ -83,7 +83,7 @@ fn an_answer_is_lost() -> Result<()> {
         "renamed=5",
         "renamed=5,asked=5",
     ] {
-        for args in [ONE_HOUR, WITHOUT] {
+        for args in [ONE_INTERVAL, WITHOUT] {
             // Files of the same second would be in the way, and the name that is taken the first to be asked for.
             let rig = Rig::new()?;
             rig.rules(LOG_AND_DROP)?;
@@ -95,7 +95,7 @@ fn an_answer_is_lost() -> Result<()> {
             let acctd = Acctd::spawn(command.args(args))?;
             acctd.wait_for_line("Started accounting")?;
             send(&rig, 1_000)?;
-            if args == ONE_HOUR {
+            if args == ONE_INTERVAL {
                 wait_for_checkpoint(&rig)?;
             }
             acctd.finish()?;
@@ -121,7 +121,7 @@ fn a_record_cannot_be_read() -> Result<()> {
     kill_at(&rig, "published")?;
     let record = tear_record()?;
     let checkpoint = checkpoint_name(&rig)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     acctd.wait_for_line(&format!(
         "{checkpoint} is not used: {record} cannot be read, so it is not known whether"
     ))?;
@@ -129,13 +129,13 @@ fn a_record_cannot_be_read() -> Result<()> {
     // What is set aside with the same name later replaces nothing.
     fs::write(directory.join(&record), "something else")?;
     fs::write(directory.join(&checkpoint), "something else")?;
-    rig.acctd(ONE_HOUR)?.finish()?;
+    rig.acctd(ONE_INTERVAL)?.finish()?;
     ensure!(take_damaged(&rig)?.len() == 4);
     ensure!(totals(&rig.files()?, true).0.packets == 1_000);
     // The complete file that only a record names is kept too.
     kill_at(&rig, "recorded")?;
     tear_record()?;
-    rig.acctd(ONE_HOUR)?.finish()?;
+    rig.acctd(ONE_INTERVAL)?.finish()?;
     let damaged = take_damaged(&rig)?;
     let file = damaged.iter().find(|(name, _)| name.contains(".tmp."));
     let (_, text) = file.context("no file")?;
@@ -179,7 +179,7 @@ fn symbolic_links() -> Result<()> {
         fails(&rig, &["-ip4-src-group=5"], 1, &expected)?;
         fs::remove_file(&lines)?;
         symlink(&elsewhere, if is_file_there { &checkpoint } else { &lock })?;
-        let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+        let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
         acctd.wait_for_line("it is a symbolic link")?;
         // Those that come while acctd runs are not followed either: only the line is missing, and is said so.
         symlink(&elsewhere, &lines)?;
@@ -229,7 +229,7 @@ fn fifos_and_huge_files() -> Result<()> {
     for name in [".acctd-5-12.checkpoint", ".acctd-5-13.commit"] {
         fifo(name)?;
     }
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     for part in [
         ".acctd-5-12.checkpoint: it is not a regular file; it stays as it is",
         ".acctd-5-13.commit: it is not a regular file; it stays as it is",
@@ -247,7 +247,7 @@ fn fifos_and_huge_files() -> Result<()> {
     ensure_all_is_there_once(&rig, 1_000)?;
     // Without a lock what was left is not recovered, and accounting continues.
     fifo(".acctd-5.lock")?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     acctd.wait_for_line("cannot lock log directory")?;
     acctd.finish()?;
     Ok(())

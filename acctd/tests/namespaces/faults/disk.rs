@@ -346,7 +346,7 @@ fn the_disk_does_not_answer_at_the_stop() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let hang = rig.scratch().join("hang");
-    let args = ["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
+    let args = ["-interval=36500d", "-checkpoint=100ms", "-ip4-src-group=5"];
     let said = "the disk has not answered since";
     let acctd = hanging_at("created", &hang, &rig, &args)?;
     rig.send(&traffic(&rig, 1)?)?;
@@ -382,7 +382,7 @@ fn a_checkpoint_is_refused() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     mount_tmpfs(&rig.router, &rig, "size=1m")?;
     fill(&rig)?;
-    let args = ["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
+    let args = ["-interval=36500d", "-checkpoint=100ms", "-ip4-src-group=5"];
     let acctd = rig.acctd(&args)?;
     rig.send(&traffic(&rig, 1)?)?;
     acctd.wait_for_line("cannot save a checkpoint")?;

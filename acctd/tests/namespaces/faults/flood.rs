@@ -303,7 +303,7 @@ impl Counted {
 
     /// Nanoseconds of CPU time.
     fn cost_of_a_packet(&self, sources: u32, packets: u32) -> Result<u64> {
-        let (rig, acctd) = self.rig_and_acctd("-interval=1h")?;
+        let (rig, acctd) = self.rig_and_acctd("-interval=36500d")?;
         let before = usage::cpu_time(acctd.pid())?;
         self.send(&rig, &acctd, sources, packets, 0)?;
         let spent = usage::cpu_time(acctd.pid())?.since(before);

@@ -17,7 +17,7 @@ use testkit::group_socket;
 
 use super::kernel::copy_of_socket;
 use super::manager::Manager;
-use super::restart::{NOTE, ONE_HOUR, ONE_SECOND, send};
+use super::restart::{NOTE, ONE_INTERVAL, ONE_SECOND, send};
 use crate::kernel::is_emulated;
 use crate::rig::{Acctd, LOG_AND_DROP, NONE, Rig, totals};
 use crate::waiting::{wait_until, wait_until_kept};
@@ -154,7 +154,7 @@ fn a_foreign_descriptor() -> Result<()> {
         .told()?
         .store
         .push(("stored".to_owned(), file.into()));
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     acctd.wait_for_line("has kept is not used: it is not a netfilter socket")?;
     acctd.wait_for_line("has kept is not used: No such device")?;
     acctd.wait_for_line("Closed stored, which the service manager had stored")?;
@@ -162,7 +162,7 @@ fn a_foreign_descriptor() -> Result<()> {
     send(&rig, 500, 0)?;
     manager.end_for_restart(acctd)?;
     // One group's under the name of another's.
-    let acctd = manager.start(&rig, &["-interval=1h", "-utc", "-ip4-src-group=5,6"])?;
+    let acctd = manager.start(&rig, &["-interval=36500d", "-utc", "-ip4-src-group=5,6"])?;
     send(&rig, 500, 0)?;
     manager.end_for_restart(acctd)?;
     let swapped = |name: &str| match name {
@@ -173,7 +173,7 @@ fn a_foreign_descriptor() -> Result<()> {
     for (name, _) in &mut manager.told()?.store {
         *name = swapped(name);
     }
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     acctd.wait_for_line("has kept is not used: No such device")?;
     ensure!(manager.names()? == ["nflog-5"]);
     send(&rig, 500, 0)?;
@@ -204,7 +204,7 @@ fn a_damaged_note() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
-    let mut acctd = manager.start(&rig, ONE_HOUR)?;
+    let mut acctd = manager.start(&rig, ONE_INTERVAL)?;
     let (pipe, _other_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let mut pipe = Some(pipe);
     for complaint in [
@@ -233,7 +233,7 @@ fn a_damaged_note() -> Result<()> {
         };
         manager.told()?.store.push((NOTE.to_owned(), damaged));
         send(&rig, 500, 0)?;
-        acctd = manager.start(&rig, ONE_HOUR)?;
+        acctd = manager.start(&rig, ONE_INTERVAL)?;
         acctd.wait_for_line(complaint)?;
         ensure!(manager.names()? == ["nflog-5"]);
     }

@@ -73,7 +73,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-utc", "-ip4-src-group=5"];
+pub(super) const ONE_INTERVAL: &[&str] = &["-interval=36500d", "-utc", "-ip4-src-group=5"];
 
 fn send(rig: &Rig, count: u64) -> Result<()> {
     ensure!(count.is_multiple_of(50), "the kernel would hold some back");
@@ -172,7 +172,7 @@ fn ensure_counted(rig: &Rig, counted: u64, logged: u64) -> Result<()> {
 fn the_instance_is_taken_away() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let missed = while_unbound(&acctd, || send(&rig, 500))?;
     acctd.wait_for_line("group 5 is not bound any more: somebody has unbound it")?;
@@ -187,7 +187,7 @@ fn the_instance_is_taken_away() -> Result<()> {
 fn the_group_is_unbound_and_bound_again() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let socket = copy_of_socket(&acctd)?;
     let missed = while_stopped(&acctd, || {
@@ -207,7 +207,10 @@ fn the_group_is_unbound_and_bound_again() -> Result<()> {
 fn start_elsewhere(rig: &Rig) -> Result<Acctd> {
     let elsewhere = rig.scratch().join("elsewhere");
     let mut command = rig.router.command(rig.acctd_path());
-    command.args(ONE_HOUR).arg("-log-directory").arg(&elsewhere);
+    command
+        .args(ONE_INTERVAL)
+        .arg("-log-directory")
+        .arg(&elsewhere);
     let acctd = Acctd::spawn(&mut command)?;
     acctd.wait_for_line("Started accounting")?;
     Ok(acctd)
@@ -239,7 +242,7 @@ fn take_for_a_while(rig: &Rig, acctd: &Acctd) -> Result<Span> {
 fn the_group_is_taken_and_given_back() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let missed = take_for_a_while(&rig, &acctd)?;
     send(&rig, 2_000)?;
@@ -290,7 +293,7 @@ fn the_group_is_taken_for_several_intervals() -> Result<()> {
 fn the_group_is_taken_away_at_the_stop() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let socket = copy_of_socket(&acctd)?;
     let start = Utc::now();
@@ -308,7 +311,7 @@ fn acctd_may_not_read_the_table() -> Result<()> {
     set_mode(rig.scratch(), 0o777)?;
     let mut command = as_nobody_with(&rig, "+net_admin")?;
     command
-        .args(ONE_HOUR)
+        .args(ONE_INTERVAL)
         .arg("-priority=0")
         .arg("-log-directory")
         .arg(rig.log_directory());
@@ -331,7 +334,7 @@ fn the_socket_fails() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let socket = copy_of_socket(&acctd)?;
     let missed = while_stopped(&acctd, || {
@@ -353,7 +356,7 @@ fn the_socket_fails() -> Result<()> {
 fn the_group_was_taken_over() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let args = [ONE_HOUR, &["-checkpoint=100ms"]].concat();
+    let args = [ONE_INTERVAL, &["-checkpoint=100ms"]].concat();
     let acctd = rig.acctd(&args)?;
     send(&rig, 1_000)?;
     wait_until_saved(&rig.log_directory(), 1_000)?;
@@ -389,7 +392,7 @@ fn the_group_was_taken_over() -> Result<()> {
 fn nobody_but_the_kernel_can_send() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 1_000)?;
     let refusal = within(&rig.router, || {
         let instances = table::read()?;

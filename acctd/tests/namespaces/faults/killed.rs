@@ -60,7 +60,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"];
+pub(super) const ONE_INTERVAL: &[&str] =
+    &["-interval=36500d", "-checkpoint=100ms", "-ip4-src-group=5"];
 
 /// Each file has one line, with the same sums.
 pub(super) fn ensure_files_and_lines_agree(rig: &Rig) -> Result<()> {
@@ -140,7 +141,7 @@ const STEPS: [&str; 8] = [
 
 /// Sends, waits until all of it is saved, and has acctd killed at this step of its last file.
 pub(super) fn kill_at(rig: &Rig, step: &str) -> Result<()> {
-    let acctd = faulty(rig, step, ONE_HOUR)?;
+    let acctd = faulty(rig, step, ONE_INTERVAL)?;
     acctd.wait_for_line("Started accounting")?;
     send(rig, 1_000)?;
     wait_until_saved(&rig.log_directory(), 1_000)?;
@@ -153,7 +154,7 @@ fn killed_between_any_two_steps_of_writing() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     for (n, step) in (1..).zip(STEPS) {
         kill_at(&rig, step)?;
-        rig.acctd(ONE_HOUR)?.finish()?;
+        rig.acctd(ONE_INTERVAL)?.finish()?;
         ensure_all_is_there_once(&rig, 1_000 * n).with_context(|| step)?;
     }
     Ok(())
@@ -173,8 +174,8 @@ fn killed_while_it_recovers() -> Result<()> {
     rig.rules(LOG_AND_DROP)?;
     for (n, step) in (1..).zip(["retired", "forgotten"]) {
         kill_at(&rig, "recorded")?;
-        ensure_killed(faulty(&rig, step, ONE_HOUR)?, step)?;
-        rig.acctd(ONE_HOUR)?.finish()?;
+        ensure_killed(faulty(&rig, step, ONE_INTERVAL)?, step)?;
+        rig.acctd(ONE_INTERVAL)?.finish()?;
         ensure_all_is_there_once(&rig, 1_000 * n).with_context(|| step)?;
     }
     Ok(())
@@ -186,7 +187,7 @@ fn killed_while_it_saves() -> Result<()> {
     let mut saved = NONE;
     for step in ["saving#2", "created"] {
         // The second checkpoint, or the file: both leave the first checkpoint.
-        let acctd = faulty(&rig, step, ONE_HOUR)?;
+        let acctd = faulty(&rig, step, ONE_INTERVAL)?;
         acctd.wait_for_line("Started accounting")?;
         // All wait for it at once, and so are in the first one.
         acctd.signal(Signal::STOP)?;
@@ -202,7 +203,7 @@ fn killed_while_it_saves() -> Result<()> {
         }
         ensure_killed(acctd, step)?;
         ensure!(n_with_ending(&rig, "tmp")? == 1);
-        rig.acctd(ONE_HOUR)?.finish()?;
+        rig.acctd(ONE_INTERVAL)?.finish()?;
         let files = rig.files()?;
         ensure!(totals(&files, true) == (saved, NONE), "{step}: {files:?}");
     }
@@ -216,14 +217,14 @@ fn the_interval_goes_on() -> Result<()> {
     let started = checkpoint_name(&rig)?;
     // Twice, so that what was recovered is saved again.
     for packets in [1_500, 2_000] {
-        let acctd = rig.acctd(ONE_HOUR)?;
+        let acctd = rig.acctd(ONE_INTERVAL)?;
         acctd.wait_for_line("packets of the current interval are recovered")?;
         send(&rig, 500)?;
         wait_until_saved(&rig.log_directory(), packets)?;
         ensure!(checkpoint_name(&rig)? == started);
         acctd.stop(Signal::KILL)?;
     }
-    rig.acctd(ONE_HOUR)?.finish()?;
+    rig.acctd(ONE_INTERVAL)?.finish()?;
     let files = rig.files()?;
     ensure!(files.len() == 1, "{files:?}");
     ensure_all_is_there_once(&rig, 2_000)?;
@@ -239,7 +240,7 @@ fn the_interval_goes_on() -> Result<()> {
 
 /// Kills an acctd when all of 1,000 packets are in its checkpoint.
 fn save_and_kill(rig: &Rig) -> Result<()> {
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(rig, 1_000)?;
     wait_until_saved(&rig.log_directory(), 1_000)?;
     acctd.stop(Signal::KILL)?;
@@ -259,7 +260,7 @@ fn other_flags() -> Result<()> {
     save_and_kill(&rig)?;
     // Other groups, and so another lowest one, and another prefix length.
     let acctd = rig.acctd(&[
-        "-interval=1h",
+        "-interval=36500d",
         "-ip4-src-group=3,5",
         "-ip4-prefix-length=24",
     ])?;
@@ -286,7 +287,7 @@ fn a_damaged_checkpoint() -> Result<()> {
     let foreign = ".acctd-5-12.checkpoint";
     fs::write(directory.join(foreign), "something else")?;
     fs::write(directory.join(".acctd-5-13.commit"), "something else")?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     acctd.wait_for_line("is not used: it is incomplete or changed")?;
     acctd.wait_for_line(".acctd-5-12.checkpoint is not used: it is of another program")?;
     acctd.wait_for_line(".acctd-5-13.commit is not used: it is of another program")?;

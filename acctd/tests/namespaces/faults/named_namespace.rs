@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use testkit::process;
 
-use super::kernel::{ONE_HOUR, gaps};
+use super::kernel::{ONE_INTERVAL, gaps};
 use crate::rig::{Acctd, Rig, totals};
 use crate::waiting::{is_handed_over, wait_for_lines, wait_until};
 use crate::{Case, Needs};
@@ -87,7 +87,7 @@ impl Named {
         let mut command = self.command(before);
         command
             .arg(rig.acctd_path())
-            .args(ONE_HOUR)
+            .args(ONE_INTERVAL)
             .arg("-log-directory")
             .arg(rig.log_directory());
         let acctd = Acctd::spawn(&mut command)?;

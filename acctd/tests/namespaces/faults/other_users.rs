@@ -105,7 +105,7 @@ fn what_another_users_acctd_has_left(rig: &Rig, n_before: u64) -> Result<()> {
     set_mode(&directory.join("intervals.jsonl"), 0o666)?;
     let mut theirs = as_nobody_with(rig, "+net_admin")?;
     theirs
-        .args(["-interval=1h", "-checkpoint=100ms", "-ip4-src-group=5"])
+        .args(["-interval=36500d", "-checkpoint=100ms", "-ip4-src-group=5"])
         .arg("-log-directory")
         .arg(&directory);
     let theirs = Acctd::spawn(&mut theirs)?;
@@ -113,7 +113,7 @@ fn what_another_users_acctd_has_left(rig: &Rig, n_before: u64) -> Result<()> {
     some_traffic(rig, 1_000)?;
     wait_until_saved(&directory, 1_000)?;
     theirs.stop(Signal::KILL)?;
-    let acctd = rig.acctd(&["-interval=1h", "-ip4-src-group=5"])?;
+    let acctd = rig.acctd(&["-interval=36500d", "-ip4-src-group=5"])?;
     acctd.wait_for_line(".checkpoint belongs to another user, so acctd keeps CAP_DAC_OVERRIDE")?;
     acctd.wait_for_line("1000 packets of the current interval are recovered")?;
     acctd.finish()?;
@@ -137,7 +137,12 @@ fn pins_in_another_users_directory() -> Result<()> {
         (shown.to_owned(), 0),
     ] {
         let pin = format!("-crosscheck-pin={directory}");
-        let args = ["-interval=1h", "-ip4-src-group=5", "-crosscheck=lan0", &pin];
+        let args = [
+            "-interval=36500d",
+            "-ip4-src-group=5",
+            "-crosscheck=lan0",
+            &pin,
+        ];
         let acctd = rig.acctd(&args)?;
         let expected = Rights::only(FOR_A_CROSS_CHECK | also);
         ensure_each_thread_has(&acctd, expected).with_context(|| directory.clone())?;

@@ -71,7 +71,7 @@ pub(crate) const CASES: &[Case] = &[
 pub(super) const NOTE: &str = "acctd-state";
 
 pub(super) const ONE_SECOND: &[&str] = &["-interval=1s", "-utc", "-ip4-src-group=5"];
-pub(super) const ONE_HOUR: &[&str] = &["-interval=1h", "-utc", "-ip4-src-group=5"];
+pub(super) const ONE_INTERVAL: &[&str] = &["-interval=36500d", "-utc", "-ip4-src-group=5"];
 
 pub(super) fn send(rig: &Rig, count: u64, rate: u32) -> Result<()> {
     rig.send(&TrafficArgs {
@@ -152,15 +152,15 @@ fn restarted_too_slowly() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     send(&rig, 10_000, 0)?;
     manager.end_for_restart(acctd)?;
     // More than the socket holds, at full speed.
     send(&rig, 400_000, 0)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     // The loss shows with the next packet: here, to yet another process.
     manager.end_for_restart(acctd)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     send(&rig, 10_000, 0)?;
     manager.end(acctd, Signal::TERM)?;
     let sent = rig.counter("v4")?.packets;
@@ -196,7 +196,7 @@ fn restarted_without_the_table() -> Result<()> {
     fs::set_permissions(rig.scratch(), fs::Permissions::from_mode(0o777))?;
     let manager = Manager::new(&rig)?;
     let start = |manager: &Manager| {
-        let acctd = manager.start_under(&rig, WITH_THE_CAPABILITY_ALONE, ONE_HOUR)?;
+        let acctd = manager.start_under(&rig, WITH_THE_CAPABILITY_ALONE, ONE_INTERVAL)?;
         let pid = acctd.pid();
         let table = fs::metadata(format!("/proc/{pid}/net/netfilter/nfnetlink_log"))?;
         ensure!(
@@ -288,13 +288,13 @@ fn restarted_without_a_group() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
-    let both = [ONE_HOUR, &["-ip6-src-group=7"]].concat();
+    let both = [ONE_INTERVAL, &["-ip6-src-group=7"]].concat();
     let acctd = manager.start(&rig, &both)?;
     ensure!(manager.names()? == ["nflog-5", "nflog-7"]);
     send(&rig, 500, 0)?;
     manager.end_for_restart(acctd)?;
     send(&rig, 500, 0)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     acctd.wait_for_line("Closed nflog-7, which the service manager had stored")?;
     ensure!(manager.names()? == ["nflog-5"]);
     ensure!(instance(&rig, 7)?.is_none(), "group 7 is bound");
@@ -311,7 +311,7 @@ fn restarted_after_a_refusal() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
-    let acctd = manager.start(&rig, ONE_HOUR)?;
+    let acctd = manager.start(&rig, ONE_INTERVAL)?;
     send(&rig, 500, 0)?;
     manager.end_for_restart(acctd)?;
     send(&rig, 500, 0)?;
@@ -324,7 +324,7 @@ fn restarted_after_a_refusal() -> Result<()> {
             .arg("-ip6-src-group=7"),
     )?;
     in_the_way.wait_for_line("Started accounting")?;
-    let both = [ONE_HOUR, &["-ip6-src-group=7"]].concat();
+    let both = [ONE_INTERVAL, &["-ip6-src-group=7"]].concat();
     let refused = manager.start_unready(&rig, &[], &both)?.wait()?;
     ensure!(refused.code == Some(1));
     refused.line("group 7 is taken by")?;
@@ -340,7 +340,7 @@ fn restarted_after_a_refusal() -> Result<()> {
 fn restarted_without_a_manager() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(LATE_LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_HOUR)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     send(&rig, 10, 0)?;
     let ended = acctd.stop(Signal::USR2)?;
     ensure!(ended.code == Some(0), "{:?}", ended.log);
@@ -355,14 +355,14 @@ fn restarted_after_an_overrun() -> Result<()> {
         let rig = Rig::new()?;
         rig.rules(LOG_AND_DROP)?;
         let manager = Manager::new(&rig)?;
-        let acctd = manager.start(&rig, ONE_HOUR)?;
+        let acctd = manager.start(&rig, ONE_INTERVAL)?;
         acctd.signal(Signal::STOP)?;
         // In whole batches, so that none follows by itself.
         send(&rig, 400_000, 0)?;
         acctd.signal(Signal::CONT)?;
         acctd.wait_for_line("the socket has overflowed")?;
         manager.end_for_restart(acctd)?;
-        let acctd = manager.start(&rig, ONE_HOUR)?;
+        let acctd = manager.start(&rig, ONE_INTERVAL)?;
         if n_more > 0 {
             send(&rig, n_more, 0)?;
         }
@@ -389,7 +389,7 @@ fn stopped_for_good() -> Result<()> {
     rig.rules(LATE_LOG_AND_DROP)?;
     let manager = Manager::new(&rig)?;
     for (round, signal) in (1..).zip([Signal::TERM, Signal::INT, Signal::QUIT]) {
-        let acctd = manager.start(&rig, ONE_HOUR)?;
+        let acctd = manager.start(&rig, ONE_INTERVAL)?;
         send(&rig, 10, 0)?;
         let ended = manager.end(acctd, signal)?;
         ensure!(ended.took < AT_ONCE, "took {:?}", ended.took);

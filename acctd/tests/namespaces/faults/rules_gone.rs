@@ -42,8 +42,8 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-const ONE_DAY: &[&str] = &[
-    "-interval=24h",
+const ONE_INTERVAL: &[&str] = &[
+    "-interval=36500d",
     "-utc",
     "-ip4-src-group=5",
     "-ip6-src-group=7",
@@ -82,7 +82,7 @@ fn flushed_and_loaded_again() -> Result<()> {
     const PACKETS: u64 = 60_000;
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_DAY)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 100,
         count: PACKETS,
@@ -141,7 +141,7 @@ fn of_one_group() -> Result<()> {
     let rig = Rig::new()?;
     rig.rules(&LOG_AND_DROP.replace("log group 7 snaplen 40 queue-threshold 50", ""))?;
     rig.rules(IP6)?;
-    let acctd = rig.acctd(ONE_DAY)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     // Of the same group and family, which leaves the group with one.
     rig.rules(&IP6.replace("other", "second"))?;
     rig.rules("delete table inet second")?;
@@ -163,7 +163,7 @@ fn replaced() -> Result<()> {
     const PACKETS: u64 = 40_000;
     let rig = Rig::new()?;
     rig.rules(LOG_AND_DROP)?;
-    let acctd = rig.acctd(ONE_DAY)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     let traffic = rig.send_in_background(&TrafficArgs {
         sources: 100,
         count: PACKETS,
@@ -197,7 +197,7 @@ fn of_iptables(program: &str) -> Result<()> {
     iptables("-t raw -A PREROUTING -j logs")?;
     run(&program_of_ip6, &format!("-A INPUT {rule} 7"))?;
     let started = Utc::now();
-    let acctd = rig.acctd(ONE_DAY)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     let wait_for = |part, count| wait_for_lines(&acctd, part, count);
     let before = Utc::now();
     iptables("-t raw -F logs")?;
@@ -241,7 +241,7 @@ fn nothing_jumps_there() -> Result<()> {
             chain c { type filter hook prerouting priority raw; jump logs; }
         }",
     )?;
-    let acctd = rig.acctd(ONE_DAY)?;
+    let acctd = rig.acctd(ONE_INTERVAL)?;
     // One jump for another, and one of two.
     rig.rules(&format!("flush chain inet t c; add rule inet t c {MAP}"))?;
     rig.rules(

@@ -95,7 +95,7 @@ fn root_becomes_the_user() -> Result<()> {
     let nested = rig.log_directory().join("below");
     let args = [
         "-user=nobody",
-        "-interval=1h",
+        "-interval=36500d",
         "-checkpoint=100ms",
         "-ip4-src-group=5",
         &listen,
@@ -174,7 +174,7 @@ fn who_cannot_account() -> Result<()> {
             .arg(rig.acctd_path())
             .arg("-log-directory")
             .arg(&directory)
-            .args(["-interval=1h", "-ip4-src-group=5"])
+            .args(["-interval=36500d", "-ip4-src-group=5"])
             .args(args);
         complains(&command.output()?, code, part)
     };
