@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::plan::{Plan, Span};
@@ -60,7 +61,7 @@ pub(super) struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) matched_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) contract: Option<Contract>,
+    pub(super) contract: Option<Box<Contract>>,
     /// For plots, by their number: in and out, in bits per second.
     #[serde(skip)]
     pub(super) points: Vec<(u32, [u64; 2])>,
@@ -172,9 +173,9 @@ impl Making<'_> {
             }
         };
         let mut sorted: Vec<(Who, Entry)> = lines
-            .keys()
-            .filter(|who| **who != Who::All)
-            .map(|who| (*who, entry(*who)))
+            .par_iter()
+            .filter(|(who, _)| **who != Who::All)
+            .map(|(who, _)| (*who, entry(*who)))
             .collect();
         // A customer without traffic has a bill too.
         for index in 0..self.grouping.customers.all.len() {
@@ -183,7 +184,7 @@ impl Making<'_> {
                 sorted.push((who, entry(who)));
             }
         }
-        sorted.sort_by_cached_key(|(who, entry)| (Reverse(self.weight(entry)), *who));
+        sorted.par_sort_by_cached_key(|(who, entry)| (Reverse(self.weight(entry)), *who));
         if self.sort == Sort::Name {
             sorted.sort_by(|(who, entry), (other_who, other)| match (who, other_who) {
                 (Who::Prefix(_), Who::Prefix(_)) => who.cmp(other_who),
@@ -260,7 +261,7 @@ impl Making<'_> {
         percentile: Bounds,
         form: Form,
         period: Period,
-    ) -> Option<Contract> {
+    ) -> Option<Box<Contract>> {
         let Who::Customer(index) = who else {
             return None;
         };
@@ -276,7 +277,7 @@ impl Making<'_> {
         };
         let commit = customer.commit_mbit.map(|mbit| whole(mbit * 1e6));
         let quota = customer.quota_gb.map(|gb| whole(gb * 1e9));
-        Some(Contract {
+        Some(Box::new(Contract {
             commit_mbit: customer.commit_mbit,
             over_commit: commit.map(|commit| percentile.map(|it| it.saturating_sub(commit))),
             quota_gb: customer.quota_gb,
@@ -284,7 +285,7 @@ impl Making<'_> {
             over_quota_bytes: quota.map(|quota| used.map(|it| it.saturating_sub(quota))),
             threshold_percent: quota.and_then(|quota| threshold(used.at_least, quota)),
             used_up: quota.and_then(|quota| self.used_up(used.at_least, quota, period)),
-        })
+        }))
     }
 
     /// When `used` bytes in the period become the quota.

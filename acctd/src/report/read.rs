@@ -1,11 +1,10 @@
 //! Reads the files of all samples, on all processors, and adds them up.
 
 use std::fs;
-use std::num::NonZero;
-use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::archived;
@@ -17,48 +16,31 @@ use crate::files::journal::Loss;
 
 /// All samples of the plan.
 pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Result<Sums> {
-    let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let n_threads = rayon::current_num_threads();
     let progress = progress(plan);
     let mut all = Sums::new(plan);
     for stretch in plan::stretches(&plan.samples) {
         match stretch {
             Stretch::Files(samples) => {
                 let n_each = samples.len().div_ceil(n_threads).max(1);
-                let parts = samples.chunks(n_each);
-                let parts = in_threads(parts, |samples| {
-                    read_samples(samples, plan, hosts, grouping, &progress)
-                })?;
-                for part in parts {
+                let parts = samples
+                    .par_chunks(n_each)
+                    .map(|samples| read_samples(samples, plan, hosts, grouping, &progress));
+                for part in parts.collect::<Result<Vec<Sums>>>()? {
                     all.append(part, plan, grouping);
                 }
             }
             Stretch::Archived(samples) => {
                 let stretch = archived::Opened::new(samples, plan, hosts, grouping)?;
-                let parts = stretch.parts(n_threads).into_iter();
-                let parts = in_threads(parts, |part| stretch.read(&part))?;
-                stretch.add_to(&mut all, parts)?;
+                let parts = stretch.parts(n_threads).into_par_iter();
+                let parts = parts.map(|part| stretch.read(&part));
+                stretch.add_to(&mut all, parts.collect::<Result<_>>()?)?;
                 progress.inc(stretch.n_files());
             }
         }
     }
     progress.finish_and_clear();
     Ok(all)
-}
-
-/// A thread for each part; their results in the order of the parts.
-fn in_threads<P: Send, T: Send>(
-    parts: impl Iterator<Item = P>,
-    work: impl Fn(P) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let work = &work;
-    thread::scope(|scope| {
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
-        let ended = threads.into_iter().map(|it| {
-            it.join()
-                .map_err(|_panicked| anyhow!("a thread has panicked"))?
-        });
-        ended.collect()
-    })
 }
 
 /// On a terminal alone.

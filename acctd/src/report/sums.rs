@@ -95,6 +95,7 @@ impl Sums {
                 *own = other;
                 continue;
             }
+            own.reserve(other.len());
             for (who, line) in other {
                 let rule = grouping.rule(who, span.n_samples);
                 own.entry(who).or_default().append(line, &rule);

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::outcome::{Bounds, Contract, Entry, Report, SpanReport};
 use crate::cli::report::{Output, ReportArgs};
@@ -98,7 +99,7 @@ pub(super) fn rows(report: &Report, part: &SpanReport, is_iec: bool) -> Vec<Vec<
         ];
         row.extend(has_kernel.then(|| share(entry)));
         if has_contract {
-            let contract = entry.contract.as_ref();
+            let contract = entry.contract.as_deref();
             row.push(
                 contract
                     .and_then(|it| it.over_commit)
@@ -187,48 +188,46 @@ fn write_table(
     Ok(())
 }
 
+/// A line of the CSV form.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CsvLine<'r> {
+    from: &'r str,
+    to: &'r str,
+    name: &'r str,
+    in_bytes: u64,
+    in_bytes_at_most: Option<u64>,
+    in_packets: u64,
+    out_bytes: u64,
+    out_bytes_at_most: Option<u64>,
+    out_packets: u64,
+    percentile: Option<u64>,
+    percentile_at_most: Option<u64>,
+    form: &'static str,
+    samples: u64,
+    incomplete_samples: u64,
+}
+
 fn write_csv(out: &mut impl Write, report: &Report) -> Result<()> {
     let mut csv = csv::Writer::from_writer(out);
-    csv.write_record([
-        "From",
-        "To",
-        "Name",
-        "InBytes",
-        "InBytesAtMost",
-        "InPackets",
-        "OutBytes",
-        "OutBytesAtMost",
-        "OutPackets",
-        "Percentile",
-        "PercentileAtMost",
-        "Form",
-        "Samples",
-        "IncompleteSamples",
-    ])?;
     for part in &report.parts {
         for entry in part.lines.iter().chain([&part.all]) {
-            let most =
-                |bounds: Bounds| bounds.at_most.map_or_else(String::new, |it| it.to_string());
-            csv.write_record([
-                part.from.clone(),
-                part.to.clone(),
-                entry.name.clone(),
-                entry.in_bytes.at_least.to_string(),
-                most(entry.in_bytes),
-                entry.in_packets.to_string(),
-                entry.out_bytes.at_least.to_string(),
-                most(entry.out_bytes),
-                entry.out_packets.to_string(),
-                if entry.form.is_empty() {
-                    String::new()
-                } else {
-                    entry.percentile.at_least.to_string()
-                },
-                most(entry.percentile),
-                entry.form.to_owned(),
-                part.samples.to_string(),
-                part.incomplete_samples.to_string(),
-            ])?;
+            csv.serialize(CsvLine {
+                from: &part.from,
+                to: &part.to,
+                name: &entry.name,
+                in_bytes: entry.in_bytes.at_least,
+                in_bytes_at_most: entry.in_bytes.at_most,
+                in_packets: entry.in_packets,
+                out_bytes: entry.out_bytes.at_least,
+                out_bytes_at_most: entry.out_bytes.at_most,
+                out_packets: entry.out_packets,
+                percentile: (!entry.form.is_empty()).then_some(entry.percentile.at_least),
+                percentile_at_most: entry.percentile.at_most,
+                form: entry.form,
+                samples: part.samples,
+                incomplete_samples: part.incomplete_samples,
+            })?;
         }
     }
     csv.flush()?;
