@@ -10,7 +10,8 @@ use acctd::explain::helper;
 use acctd::observe::{logging, status};
 use acctd::process::{signals, time_zone};
 use acctd::restart::inherited::{self, NamedFd};
-use acctd::{archive, daemon, doctor, explain, report, rules, top};
+use acctd::{archive, daemon, doctor, explain, report, rules, ship, top};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The exit code of clap for wrong flags.
 const USAGE: u8 = 2;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some(Command::Top(args)) => exit_code(top::run(&args)),
         Some(Command::Report(args)) => exit_code(report::run(&args)),
         Some(Command::Archive(args)) => exit_code(archive::run(&args)),
+        Some(Command::Ship(args)) => exit_code(ship::run(&args)),
     }
 }
 
@@ -72,12 +74,20 @@ fn account(flags: Flags, inherited: io::Result<Vec<NamedFd>>) -> ExitCode {
 fn exit_code(command: anyhow::Result<ExitCode>) -> ExitCode {
     command.unwrap_or_else(|error| {
         let is_broken_pipe = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
-        // Not an error: `acctd rules | head` ends so.
-        if error.downcast_ref().is_some_and(is_broken_pipe) {
+        // Not an error: `acctd rules | head` ends so. A connection that breaks is one.
+        if error.downcast_ref().is_some_and(is_broken_pipe) && is_output_closed() {
             return ExitCode::SUCCESS;
         }
         fail(&format!("{error:#}"), FAILURE)
     })
+}
+
+/// Whether nobody reads standard output any more.
+fn is_output_closed() -> bool {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec::default();
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
 fn fail(error: &impl std::fmt::Display, code: u8) -> ExitCode {
