@@ -11,7 +11,7 @@ use testkit::veth::Veth;
 
 use super::privilege::{
     FOR_A_CROSS_CHECK, NET_ADMIN, Rights, ensure_cross_checked, ensure_each_thread_has,
-    ensure_no_program_was_started, some_traffic,
+    ensure_no_program_was_started, some_traffic, warnings,
 };
 use crate::errors::{NOBODY, as_nobody_with, complains, set_mode};
 use crate::rig::{Acctd, LOG_AND_DROP, Rig};
@@ -159,7 +159,7 @@ fn with_a_cross_check() -> Result<()> {
     ensure_each_thread_is_nobody(&acctd, FOR_A_CROSS_CHECK)?;
     let ended = acctd.finish()?;
     let gone = "lan0 is gone: its packets are not cross-checked until it is back";
-    ensure!(ended.warnings() == [gone], "{:?}", ended.log);
+    ensure!(warnings(&ended) == [gone], "{:?}", ended.log);
     ensure_cross_checked(&rig, 30_000)
 }
 
