@@ -24,6 +24,7 @@ use crate::nflog::network_namespace::NetworkNamespace;
 use crate::nflog::open::{self, OpenGroup};
 use crate::nflog::receive_stamps::ReceiveStamps;
 use crate::observe::http::Listeners;
+use crate::observe::paths::Paths;
 use crate::observe::profile::CpuProfile;
 use crate::observe::status::Status;
 use crate::output::recovery::{self, Recovered, ResumePoint};
@@ -170,7 +171,8 @@ async fn serve(
     }
     info!("Started accounting");
     let state = Arc::clone(engine.state());
-    let _socket_files = listeners.serve(state, Arc::clone(&sampling), rates)?;
+    let paths = Paths::new(state, Arc::clone(&sampling), rates);
+    let _socket_files = listeners.serve(Arc::new(paths))?;
     if let Some(helper) = helper {
         unattended::start(helper, Arc::clone(engine.state()), sampling)?;
     }

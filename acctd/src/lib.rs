@@ -21,6 +21,7 @@ pub mod doctor;
 pub mod explain;
 pub mod report;
 pub mod rules;
+pub mod ship;
 pub mod top;
 
 pub mod daemon;

@@ -31,6 +31,9 @@ _acctd() {
             acctd,rules)
                 cmd="acctd__subcmd__rules"
                 ;;
+            acctd,ship)
+                cmd="acctd__subcmd__ship"
+                ;;
             acctd,status)
                 cmd="acctd__subcmd__status"
                 ;;
@@ -44,7 +47,7 @@ _acctd() {
 
     case "${cmd}" in
         acctd)
-            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status top explain report archive"
+            opts="-h -V --ip4-src-group --ip4-dst-group --ip6-src-group --ip6-dst-group --ip4-prefix-length --ip6-prefix-length --max-prefixes --interval --log-directory --checkpoint --backlog --utc --crosscheck --crosscheck-attach --crosscheck-max-prefixes --crosscheck-object --crosscheck-wire --explain --crosscheck-pin --syslog --verbose --debug --listen --cpus --priority --user --cpuprofile --help --version rules doctor status top explain report archive ship"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,6 +456,72 @@ _acctd() {
                     return 0
                     ;;
                 --ip6-dst-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        acctd__subcmd__ship)
+            opts="-h --to --user --password-file --ca-file --host --compression --setting --in-flight --reconcile --zone --listen --once --verify --schema --cluster --keep --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -W "zstd gzip none" -- "${cur}"))
+                    return 0
+                    ;;
+                --setting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --in-flight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reconcile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --zone)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

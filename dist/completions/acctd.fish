@@ -62,6 +62,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -f -a "top" -d 'Show the prefi
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "report" -d 'Add up files: totals, percentiles, customers, and what may be missing'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "archive" -d 'Put the files of days that are over into one Parquet file for each day'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "ship" -d 'Send the files of this host to a ClickHouse server, each exactly once'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r
@@ -172,3 +173,22 @@ complete -c acctd -n "__fish_acctd_using_subcommand report" -s h -l help -d 'Pri
 complete -c acctd -n "__fish_acctd_using_subcommand archive" -l keep -d 'Delete CSV files that are archived and older than this: 90d, 36h; default: none is deleted' -r
 complete -c acctd -n "__fish_acctd_using_subcommand archive" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
 complete -c acctd -n "__fish_acctd_using_subcommand archive" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l to -d 'The HTTP interface of the server, and the database: `https://db.example.net:8443/acctd`' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l user -d 'The user of the database' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l password-file -d 'The file with the user\'s password; without it, there is none. Read again for each request' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l ca-file -d 'The certificates (PEM) of those who may have signed the server\'s; default: the system\'s' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l host -d 'The name of this host in the database; default: that of the machine' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l compression -d 'How rows are compressed on the way' -r -f -a "zstd\t'Needs a ClickHouse of 2019 or later'
+gzip\t'For any'
+none\t'Not at all'"
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l setting -d 'A setting of ClickHouse for each request: `insert_quorum=2`' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l in-flight -d 'The most batches that are on the way at once' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l reconcile -d 'How often to compare all files with the database; 0 is never' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l listen -d 'Answer /metrics and /healthz here: 127.0.0.1:9746, or unix:PATH' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l cluster -d 'With --schema: tables for a cluster of this name, sharded by host, each shard with replicas' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l keep -d 'With --schema: ClickHouse deletes rows older than this (400d); sums of hours, days and months stay' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l once -d 'Send what there is, and end. Exit code 1 if a file was not sent'
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l verify -d 'Compare all files with the database, and print how many are the same. Exit code 1 if one is not'
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l schema -d 'Print the statements that make the tables, or bring them to this version. They may be run again'
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -s h -l help -d 'Print help (see more with \'--help\')'

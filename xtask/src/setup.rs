@@ -65,9 +65,11 @@ pub(crate) fn run() -> Result<()> {
     debian.install(&PACKAGES.map(|Package(name, ..)| name))
 }
 
-/// In which the tests look at the page. Elsewhere than on Debian that test is skipped.
-pub(crate) fn browser() -> Result<()> {
-    Debian::find().map_or(Ok(()), |debian| debian.install(&["chromium"]))
+/// A browser to look at the page with, and what a ClickHouse server needs: installed itself, it would run as a service.
+/// Elsewhere than on Debian those tests are skipped.
+pub(crate) fn for_tests() -> Result<()> {
+    let packages = ["chromium", "clickhouse-common"];
+    Debian::find().map_or(Ok(()), |debian| debian.install(&packages))
 }
 
 /// Another system than Debian: says what is needed, and goes on if the

@@ -35,7 +35,7 @@ impl Test {
     pub(crate) fn run(&self) -> Result<()> {
         setup::run()?;
         if self.kernels.is_empty() {
-            setup::browser()?;
+            setup::for_tests()?;
             run_here(&self.args)
         } else {
             kernels::run(&self.kernels, self.arch, self.core, &self.args)

@@ -19,13 +19,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use chrono::DateTime;
 use rustix::fs::OFlags;
 
 use crate::cli::archive::ArchiveArgs;
 use crate::fault_points::reached;
 use crate::files::archive::{Archive, EXTENSION, JOURNAL_EXTENSION};
-use crate::files::calendar::Calendar;
+use crate::files::calendar::{Calendar, utc_day};
 use crate::files::directory::{File, Host};
 use crate::files::journal;
 use crate::model::columns::JOURNAL;
@@ -120,8 +119,7 @@ fn days_over(host: &Host) -> Vec<(String, Vec<&File>)> {
         }
     }
     let named = days.into_iter().flat_map(|(day, parts)| {
-        let date = DateTime::from_timestamp(day * 86_400, 0).unwrap_or_default();
-        let name = date.format("%Y-%m-%d").to_string();
+        let name = utc_day(UnixNanos(day * day_length));
         parts.into_iter().map(move |files| (name.clone(), files))
     });
     named.collect()

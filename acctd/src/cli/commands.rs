@@ -12,6 +12,7 @@ use crate::cli::asked::{AskedArgs, Prefix};
 use crate::cli::flags::{Flags, GroupFlags};
 use crate::cli::go_flags;
 use crate::cli::report::ReportArgs;
+use crate::cli::ship::ShipArgs;
 use crate::cli::top::TopArgs;
 
 const EXAMPLE: &str = "\
@@ -53,6 +54,8 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Put the files of days that are over into one Parquet file for each day.
     Archive(ArchiveArgs),
+    /// Send the files of this host to a ClickHouse server, each exactly once.
+    Ship(Box<ShipArgs>),
 }
 
 impl Cli {

@@ -7,4 +7,5 @@ pub mod flags;
 pub mod go_flags;
 pub mod report;
 pub mod resolve;
+pub mod ship;
 pub mod top;

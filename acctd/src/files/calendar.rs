@@ -10,6 +10,12 @@ use crate::model::interval::{Period, UnixNanos};
 
 const NANOS: i64 = 1_000_000_000;
 
+/// A day of UTC: 2026-11-29.
+pub(crate) fn utc_day(at: UnixNanos) -> String {
+    let date = DateTime::from_timestamp(at.seconds_and_nanos().0, 0).unwrap_or_default();
+    date.format("%Y-%m-%d").to_string()
+}
+
 /// A zone whose days and months are meant.
 #[derive(Clone, Debug)]
 pub(crate) struct Calendar {

@@ -138,7 +138,7 @@ impl Host {
 }
 
 /// Of the files in a directory that are not hidden.
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     let failed = || format!("cannot read the directory {}", directory.display());
     let entries = fs::read_dir(directory).with_context(failed)?;
     let mut names = Vec::new();
@@ -153,8 +153,8 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The times in a name.
-struct Stem {
+/// The times in the name of a file.
+pub(crate) struct Stem {
     start: NaiveDateTime,
     end: NaiveDateTime,
     /// `-1` and so on, of a name that was taken.
@@ -162,7 +162,7 @@ struct Stem {
 }
 
 impl Stem {
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         const LENGTH: usize = "2006-01-02-150405".len();
         let stem = name.strip_suffix(".csv")?;
         let time = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d-%H%M%S").ok();
@@ -180,7 +180,7 @@ impl Stem {
         })
     }
 
-    fn period(&self, calendar: &Calendar) -> Result<Period> {
+    pub(crate) fn period(&self, calendar: &Calendar) -> Result<Period> {
         let start = calendar.nth_moment(self.start, self.repeated)?;
         let mut end = calendar.nth_moment(self.end, self.repeated)?;
         if end <= start {

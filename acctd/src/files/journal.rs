@@ -167,6 +167,12 @@ pub(crate) fn lines(path: &Path) -> Result<HashMap<String, String>> {
     Ok(known)
 }
 
+/// One line: the name of its file, and what it says of it.
+pub(crate) fn parse(text: &str) -> Result<(String, Described)> {
+    let line: Line = serde_json::from_str(text)?;
+    Ok((line.file.clone(), line.describe()?))
+}
+
 fn each_line(path: &Path, mut each: impl FnMut(&str, Line) -> Result<()>) -> Result<()> {
     let shown = path.display();
     let text = match fs::read_to_string(path) {

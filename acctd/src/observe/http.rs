@@ -1,7 +1,4 @@
-//! The HTTP listener (`--listen`): `/metrics`, `/healthz`, `/status`, `/top`, a page for browsers (`/`), and for
-//! `acctd explain`, on a UNIX socket only, `/explain`. It has its own thread and runtime, with a lower priority than the
-//! readers and other programs, and reads only `state`. So no client delays a packet. For `/top` readers copy their open
-//! intervals, at most once a second, as they do for a checkpoint.
+//! A listener for HTTP (`--listen`), on TCP and UNIX sockets. It has its own thread and runtime.
 //! Each address has its own limit of clients: those of one address do not push out those of another.
 
 use std::convert::Infallible;
@@ -14,25 +11,20 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use anyhow::{Context as _, Result, anyhow};
-use http_body_util::{BodyExt as _, Collected, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::{info, warn};
-use serde::Serialize;
+use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 
 use crate::config::listen_address::ListenAddress;
-use crate::observe::live::{self, Live};
-use crate::observe::metrics::{Format, Metrics};
-use crate::observe::state::RuntimeState;
-use crate::observe::status::Status;
+use crate::observe::metrics::Format;
 use crate::process::priority::yield_to_readers_and_others;
-use crate::sampling::rates::LiveRates;
-use crate::sampling::run::{Question, Sampling};
 
 /// Clients of one address at a time. A further one replaces the one that has been idle for the longest.
 pub const MAX_CLIENTS: usize = 16;
@@ -46,10 +38,18 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failed accept, most likely because there are no descriptors left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Bytes of a question of `acctd explain`: some hundred prefixes.
-const MAX_QUESTION: usize = 65_536;
 /// Owner and group may connect to a UNIX socket.
 const SOCKET_MODE: u32 = 0o660;
+
+/// Who answers requests.
+pub(crate) trait Answer: Send + Sync + 'static {
+    /// `is_local`: on a UNIX socket, to which only its owner and group can connect.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        is_local: bool,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
 
 /// Bound sockets. Requests are answered after [`Listeners::serve`].
 #[derive(Debug, Default)]
@@ -102,12 +102,7 @@ impl Listeners {
     }
 
     /// Answers requests until the process ends. The socket files are removed when the result is dropped.
-    pub(crate) fn serve(
-        self,
-        state: Arc<RuntimeState>,
-        sampling: Arc<Sampling>,
-        rates: Arc<LiveRates>,
-    ) -> Result<SocketFiles> {
+    pub(crate) fn serve<A: Answer>(self, answerer: Arc<A>) -> Result<SocketFiles> {
         if self.tcp.is_empty() && self.unix.is_empty() {
             return Ok(SocketFiles::default());
         }
@@ -118,18 +113,14 @@ impl Listeners {
             info!("Listening on unix:{}", path.display());
         }
         let Self { tcp, unix, files } = self;
-        let server = Arc::new(Server {
-            metrics: Metrics::new(Arc::clone(&state)),
-            state,
-            sampling,
-            rates,
-        });
         thread::Builder::new()
             .name("listen".into())
             .spawn(move || {
                 yield_to_readers_and_others();
-                if let Err(error) = run_server(tcp, unix, &server) {
-                    warn!("the listener of --listen has failed: {error:#}; accounting continues");
+                if let Err(error) = run_server(tcp, unix, &answerer) {
+                    warn!(
+                        "the listener of --listen has failed: {error:#}; everything else continues"
+                    );
                 }
             })
             .context("cannot start the thread of --listen")?;
@@ -169,14 +160,18 @@ fn remove_stale_socket(path: &Path) -> Result<()> {
     }
 }
 
-fn run_server(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, server: &Arc<Server>) -> Result<()> {
+fn run_server<A: Answer>(
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+    answerer: &Arc<A>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         for listener in tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let mut clients = Clients::new(server, false);
+            let mut clients = Clients::new(answerer, false);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -186,7 +181,7 @@ fn run_server(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, server: &Arc<Serve
         }
         for listener in unix {
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            let mut clients = Clients::new(server, true);
+            let mut clients = Clients::new(answerer, true);
             tokio::spawn(async move {
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -199,8 +194,8 @@ fn run_server(tcp: Vec<TcpListener>, unix: Vec<UnixListener>, server: &Arc<Serve
 }
 
 /// The clients of one address.
-struct Clients {
-    server: Arc<Server>,
+struct Clients<A> {
+    answerer: Arc<A>,
     /// Of a UNIX socket: only its owner and group can connect.
     are_local: bool,
     connected: Vec<Client>,
@@ -221,10 +216,10 @@ impl Client {
     }
 }
 
-impl Clients {
-    fn new(server: &Arc<Server>, are_local: bool) -> Self {
+impl<A: Answer> Clients<A> {
+    fn new(answerer: &Arc<A>, are_local: bool) -> Self {
         Self {
-            server: Arc::clone(server),
+            answerer: Arc::clone(answerer),
             are_local,
             connected: Vec::new(),
         }
@@ -244,7 +239,7 @@ impl Clients {
         self.connected.push(Client {
             last_request: Arc::clone(&last_request),
             task: tokio::spawn(answer(
-                Arc::clone(&self.server),
+                Arc::clone(&self.answerer),
                 self.are_local,
                 stream,
                 last_request,
@@ -271,8 +266,8 @@ impl Clients {
     }
 }
 
-async fn answer<S>(
-    server: Arc<Server>,
+async fn answer<S, A: Answer>(
+    answerer: Arc<A>,
     is_local: bool,
     stream: S,
     last_request: Arc<Mutex<Instant>>,
@@ -281,15 +276,8 @@ async fn answer<S>(
 {
     let service = service_fn(|request| {
         *last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let server = Arc::clone(&server);
-        async move {
-            let response = match request.uri().path() {
-                "/explain" if is_local => server.explain(request).await,
-                "/top" if is_reading(&request) => server.top(&request).await,
-                _ => server.respond(&request),
-            };
-            Ok::<_, Infallible>(response)
-        }
+        let answerer = Arc::clone(&answerer);
+        async move { Ok::<_, Infallible>(answerer.answer(request, is_local).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -299,118 +287,36 @@ async fn answer<S>(
     let _ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-struct Server {
-    state: Arc<RuntimeState>,
-    metrics: Metrics,
-    sampling: Arc<Sampling>,
-    rates: Arc<LiveRates>,
-}
-
-/// What a browser may do with the page: it needs nothing but this acctd.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
-
-const PATHS: &str = "acctd: / /metrics /healthz /status /top\n";
-
-fn is_reading(request: &Request<Incoming>) -> bool {
+/// For GET and HEAD.
+pub(crate) fn is_reading(request: &Request<Incoming>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-impl Server {
-    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if !is_reading(request) {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
-            let methods = HeaderValue::from_static("GET, HEAD");
-            response.headers_mut().insert(ALLOW, methods);
-            return response;
-        }
-        match request.uri().path() {
-            "/metrics" => self.metrics(request),
-            "/healthz" => self.health(),
-            "/status" => json(&Status::of(&self.state)),
-            "/" => page(),
-            _ => plain(StatusCode::NOT_FOUND, PATHS),
-        }
-    }
-
-    async fn top(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        match live::parse(request.uri().query().unwrap_or_default()) {
-            Ok(query) => json(&Live::of(&self.state, self.rates.answer(&query).await)),
-            Err(error) => plain(StatusCode::BAD_REQUEST, &format!("acctd: {error}\n")),
-        }
-    }
-
-    /// The body is a [`Question`]. The answer takes as long as it says, and a moment more.
-    async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let body = Limited::new(request.into_body(), MAX_QUESTION)
-            .collect()
-            .await;
-        let question = body.ok().map(Collected::to_bytes);
-        let question = question.and_then(|body| serde_json::from_slice::<Question>(&body).ok());
-        let Some(question) = question else {
-            return plain(StatusCode::BAD_REQUEST, "acctd: not a question\n");
-        };
-        let sampling = Arc::clone(&self.sampling);
-        // To its end, even if the client goes: then nothing stays switched on.
-        let answering = tokio::spawn(async move { sampling.answer(&question).await });
-        let answer = answering
-            .await
-            .unwrap_or_else(|panicked| Err(panicked.into()));
-        match answer.and_then(|report| Ok(serde_json::to_string(&report)?)) {
-            Ok(text) => of_type("application/json", format!("{text}\n")),
-            Err(error) => plain(StatusCode::CONFLICT, &format!("{error:#}\n")),
-        }
-    }
-
-    fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let accept = request.headers().get_all(ACCEPT).iter();
-        let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
-        let format = Format::accepted(&accept.join(","));
-        match self.metrics.encode(format) {
-            Ok(text) => of_type(format.content_type(), text),
-            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-        }
-    }
-
-    fn health(&self) -> Response<Full<Bytes>> {
-        let snapshot = self.state.snapshot();
-        let mut lines = snapshot.problems(&self.state.groups);
-        let status = if lines.is_empty() {
-            lines.push("ok".to_owned());
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        lines.extend(snapshot.crosscheck_problems());
-        plain(status, &format!("{}\n", lines.join("\n")))
-    }
-}
-
-fn page() -> Response<Full<Bytes>> {
-    let mut response = of_type(
-        "text/html; charset=utf-8",
-        include_str!("page.html").to_owned(),
-    );
-    let policy = HeaderValue::from_static(PAGE_POLICY);
-    response
-        .headers_mut()
-        .insert(CONTENT_SECURITY_POLICY, policy);
+pub(crate) fn not_allowed() -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+    let methods = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, methods);
     response
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => of_type("application/json", format!("{text}\n")),
+/// The metrics in the format that the request accepts.
+pub(crate) fn metrics(registry: &Registry, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let accept = request.headers().get_all(ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    match format.encode(registry) {
+        Ok(text) => of_type(format.content_type(), text),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+pub(crate) fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     let mut response = of_type("text/plain; charset=utf-8", text.to_owned());
     *response.status_mut() = status;
     response
 }
 
-fn of_type(content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+pub(crate) fn of_type(content_type: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);

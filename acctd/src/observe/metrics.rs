@@ -47,29 +47,22 @@ impl Format {
             Self::Prometheus => prometheus_text::CONTENT_TYPE,
         }
     }
-}
 
-/// All metrics, read from the state at each request.
-#[derive(Debug)]
-pub(crate) struct Metrics {
-    registry: Registry,
-}
-
-impl Metrics {
-    pub(crate) fn new(state: Arc<RuntimeState>) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(StateCollector(state)));
-        Self { registry }
-    }
-
-    pub(crate) fn encode(&self, format: Format) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(self, registry: &Registry) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        match format {
-            Format::OpenMetrics => text::encode(&mut text, &self.registry)?,
-            Format::Prometheus => prometheus_text::encode(&mut text, &self.registry)?,
+        match self {
+            Self::OpenMetrics => text::encode(&mut text, registry)?,
+            Self::Prometheus => prometheus_text::encode(&mut text, registry)?,
         }
         Ok(text)
     }
+}
+
+/// All metrics of the daemon, read from the state at each request.
+pub(crate) fn registry(state: Arc<RuntimeState>) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(StateCollector(state)));
+    registry
 }
 
 #[derive(Debug)]
@@ -489,6 +482,6 @@ fn number(number: u64) -> f64 {
     clippy::cast_precision_loss,
     reason = "gauges are floats; what is lost is below a microsecond"
 )]
-fn seconds(time: UnixNanos) -> f64 {
+pub(crate) fn seconds(time: UnixNanos) -> f64 {
     time.0 as f64 / 1e9
 }

@@ -5,6 +5,7 @@ pub mod http;
 pub(crate) mod live;
 pub mod logging;
 pub(crate) mod metrics;
+pub(crate) mod paths;
 pub(crate) mod process_usage;
 pub(crate) mod profile;
 pub(crate) mod state;

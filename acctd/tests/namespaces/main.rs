@@ -32,11 +32,19 @@ mod rules;
 mod rules_of_readme;
 mod rules_printed;
 mod rules_replaced;
+mod ship;
 mod stopping;
 mod time_zones;
 mod unprivileged;
 mod unwritable;
 mod waiting;
+#[path = "../report/world.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "it is written for the tests of acctd report"
+)]
+mod world;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -80,8 +88,10 @@ enum Needs {
     Prometheus,
     /// Root, and Debian's chromium.
     Browser,
-    /// Root, and `DuckDB` and `ClickHouse`.
+    /// Root, and `DuckDB` and `ClickHouse`, as Python's packages.
     Databases,
+    /// Root, and Debian's `ClickHouse`.
+    ClickHouse,
     /// A network namespace, and acctd built with the feature `fault-points`.
     FaultPoints,
     /// That, and no other test beside it: it sends at full speed, measures time, or changes what all namespaces share.
@@ -141,6 +151,7 @@ fn run_tests() -> ExitCode {
         go_manual::CASES,
         overload::CASES,
         databases::CASES,
+        ship::CASES,
         prometheus::CASES,
         report::CASES,
         hooks::CASES,
@@ -232,6 +243,7 @@ fn trial(
         impossible = match needs {
             Needs::Prometheus => prometheus::available().err(),
             Needs::Databases => databases::available().err(),
+            Needs::ClickHouse => ship::available().err(),
             Needs::Browser => live::browser().err(),
             _ => None,
         };

@@ -77,7 +77,7 @@ fn it_installs(machine: &Machine, _: &Namespace) -> Result<()> {
         "{version}"
     );
     machine.run(
-        "systemd-analyze verify --man=no acctd.service acctd@blue.service acctd-archive.service acctd-archive.timer",
+        "systemd-analyze verify --man=no acctd.service acctd@blue.service acctd-archive.service acctd-archive.timer acctd-ship.service",
     )?;
     let exposure = machine.run("systemd-analyze security --no-pager acctd.service | tail -1")?;
     let figure = exposure.split("acctd.service: ").nth(1).unwrap_or_default();
@@ -87,7 +87,7 @@ fn it_installs(machine: &Machine, _: &Namespace) -> Result<()> {
         "dist: exposure by systemd-analyze security: {figure}"
     ))?;
     machine.run("! systemctl is-enabled --quiet acctd; ! systemctl is-active --quiet acctd")?;
-    machine.run("! systemctl is-enabled --quiet acctd-archive.timer")?;
+    machine.run("! systemctl is-enabled --quiet acctd-archive.timer acctd-ship")?;
     machine.run(
         "test -s /usr/share/man/man8/acctd-rules.8.gz
          test -s /usr/share/bash-completion/completions/acctd

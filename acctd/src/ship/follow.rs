@@ -1,0 +1,128 @@
+//! Sends all that there is, once or as long as the process runs.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use log::{info, warn};
+
+use super::reconcile::reconcile;
+use super::send::Sender;
+use super::watch::Watch;
+use crate::cli::ship::ShipArgs;
+
+/// How often the directory is looked at, beside each time that it changes.
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+/// After a failure. Each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// New files of all hosts are spread over this part of their interval, 10 s of 5 minutes.
+const SPREAD: u32 = 30;
+const LONGEST_SPREAD: Duration = Duration::from_secs(30);
+
+/// Sends what there is.
+pub(super) fn once(sender: &mut Sender) -> Result<ExitCode> {
+    while sender.round()? > 0 {}
+    sender.roll_up()?;
+    let state = sender.state();
+    info!("{state}");
+    Ok(if state.waiting.get() + state.refused.get() > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Until the process is stopped, which it may be at any time.
+pub(super) fn follow(sender: &mut Sender, args: &ShipArgs) -> ! {
+    let mut watch = Watch::new(&args.directory);
+    let mut pause = Pause::default();
+    let mut reconciled: Option<Instant> = None;
+    loop {
+        let is_due = reconciled.is_none_or(|last| last.elapsed() >= args.reconcile);
+        match step(sender, is_due && !args.reconcile.is_zero()) {
+            Ok(Done::Sent) => {}
+            Ok(Done::Nothing) => {
+                if watch.wait(SCAN_INTERVAL) {
+                    let spread = (sender.interval() / SPREAD).min(LONGEST_SPREAD);
+                    // Intervals of all hosts end at the same time.
+                    thread::sleep(spread.mul_f64(random()));
+                }
+            }
+            Ok(Done::Reconciled) => reconciled = Some(Instant::now()),
+            Err(error) => {
+                let text = format!("{error:#}");
+                if pause.is_first(&text) {
+                    warn!("{text}; trying again; nothing is lost");
+                }
+                sender.state().failures.inc();
+                sender.state().set_error(Some(text));
+                // Another server may answer then, and another state of it.
+                sender.disconnect();
+                thread::sleep(pause.next());
+                continue;
+            }
+        }
+        if pause.is_over() {
+            info!("Sending again");
+        }
+        sender.state().set_error(None);
+    }
+}
+
+enum Done {
+    Sent,
+    Reconciled,
+    Nothing,
+}
+
+fn step(sender: &mut Sender, is_due: bool) -> Result<Done> {
+    if sender.round()? > 0 {
+        return Ok(Done::Sent);
+    }
+    sender.roll_up()?;
+    if is_due {
+        reconcile(sender)?;
+        return Ok(Done::Reconciled);
+    }
+    Ok(Done::Nothing)
+}
+
+/// How long to wait after failures.
+#[derive(Debug, Default)]
+struct Pause {
+    n_failures: u32,
+    last: String,
+}
+
+impl Pause {
+    fn is_first(&mut self, text: &str) -> bool {
+        let is_first = self.last != text;
+        text.clone_into(&mut self.last);
+        is_first
+    }
+
+    /// Between half and all of it, so that hosts do not come back together.
+    fn next(&mut self) -> Duration {
+        let whole = FIRST_PAUSE
+            .saturating_mul(1 << self.n_failures.min(6))
+            .min(LONGEST_PAUSE);
+        self.n_failures += 1;
+        whole.mul_f64(0.5 + random() / 2.0)
+    }
+
+    fn is_over(&mut self) -> bool {
+        let was_failing = self.n_failures > 0;
+        *self = Self::default();
+        was_failing
+    }
+}
+
+/// From 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "it need not be precise")]
+fn random() -> f64 {
+    let random = RandomState::new().hash_one(());
+    random as f64 / u64::MAX as f64
+}

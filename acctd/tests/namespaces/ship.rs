@@ -1,0 +1,428 @@
+//! `acctd ship` to a real ClickHouse (Debian's): whatever is killed, cut or lost on the way, the database has the rows of
+//! the files, each once.
+
+mod proxy;
+mod server;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use testkit::process::Process;
+
+use self::proxy::Proxy;
+use self::server::Server;
+use crate::errors::complains;
+use crate::waiting::wait_until;
+use crate::world::{Random, Row, START, World};
+use crate::{Case, Needs};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        Needs::ClickHouse,
+        "ship_sends_each_file_once_and_adds_up_its_days",
+        each_file_once,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_killed_at_each_step_sends_the_rest_and_nothing_twice",
+        killed_at_each_step,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_of_ten_hosts_while_servers_shippers_and_the_network_fail",
+        everything_fails,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_says_what_is_wrong_and_loses_nothing",
+        what_is_wrong,
+    ),
+];
+
+pub(crate) use self::server::available;
+
+const ACCTD: &str = env!("CARGO_BIN_EXE_acctd");
+
+/// A host: its directory, and what its files have.
+struct Host {
+    name: String,
+    directory: PathBuf,
+    world: World,
+}
+
+impl Host {
+    /// Files of a day, of 5 minutes each, and one of the next day.
+    fn new(scratch: &Path, number: u64) -> Result<Self> {
+        let random = &mut Random(number);
+        let addresses: Vec<IpAddr> = (0..40_u8)
+            .map(|it| match it % 2 {
+                0 => IpAddr::from([10, 0, u8::try_from(number).unwrap_or_default(), it]),
+                _ => IpAddr::from([0x2001, 0xdb8, 0, u16::from(it), 0, 0, 0, 0]),
+            })
+            .collect();
+        let name = format!("r{number}");
+        let directory = scratch.join(&name);
+        fs::create_dir(&directory)?;
+        let world = World::random(random, START, 300, 289, &addresses);
+        world.write(&directory, chrono_tz::Europe::Berlin);
+        Ok(Self {
+            name,
+            directory,
+            world,
+        })
+    }
+
+    fn ship(&self, port: u16, more: &[&str]) -> Command {
+        let mut command = Command::new(ACCTD);
+        command
+            .arg("ship")
+            .arg(&self.directory)
+            .args(["--to", &format!("http://127.0.0.1:{port}")])
+            .args(["--user=default", "--host", &self.name])
+            .args(more);
+        command
+    }
+
+    fn once(&self, port: u16) -> Result<String> {
+        let output = self.ship(port, &["--once"]).output()?;
+        let log = String::from_utf8(output.stderr)?;
+        ensure!(output.status.success(), "{log}");
+        Ok(log)
+    }
+
+    fn sums(&self) -> BTreeMap<(String, IpAddr), Row> {
+        let mut sums: BTreeMap<_, Row> = BTreeMap::new();
+        for (address, row) in self.world.intervals.iter().flat_map(|it| &it.rows) {
+            let sum = sums.entry((self.name.clone(), *address)).or_default();
+            sum.add(*row);
+        }
+        sums
+    }
+
+    fn n_rows(&self) -> usize {
+        self.world.intervals.iter().map(|it| it.rows.len()).sum()
+    }
+}
+
+/// What a table has, by host and address.
+fn sums_of(server: &Server, table: &str) -> Result<BTreeMap<(String, IpAddr), Row>> {
+    let text = server.query(&format!(
+        "SELECT host, IP, sum(DestBytes), sum(SourceBytes), sum(DestPackets), sum(SourcePackets) \
+         FROM acctd.{table} FINAL GROUP BY host, IP"
+    ))?;
+    let rows = text.lines().map(|line| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [host, address, numbers @ ..] = &fields[..] else {
+            anyhow::bail!("{line}");
+        };
+        let numbers: Vec<u64> = numbers
+            .iter()
+            .map(|it| it.parse())
+            .collect::<Result<_, _>>()?;
+        let row = Row {
+            bytes: [numbers[0], numbers[1]],
+            packets: [numbers[2], numbers[3]],
+        };
+        Ok((((*host).to_owned(), address.parse()?), row))
+    });
+    rows.collect()
+}
+
+/// The database has the files of these hosts, and nothing else.
+fn assert_exact(server: &Server, hosts: &[Host]) -> Result<()> {
+    let expected: BTreeMap<_, _> = hosts.iter().flat_map(Host::sums).collect();
+    for table in ["traffic", "traffic_hour", "traffic_day", "traffic_month"] {
+        ensure!(sums_of(server, table)? == expected, "{table} is not exact");
+    }
+    let n_rows: usize = hosts.iter().map(Host::n_rows).sum();
+    let counts = server.query(
+        "SELECT (SELECT count() FROM acctd.traffic FINAL), (SELECT count() FROM acctd.files FINAL), \
+         (SELECT sum(rows) FROM acctd.files FINAL), (SELECT count() FROM acctd.days FINAL)",
+    )?;
+    let expected = format!(
+        "{n_rows}\t{}\t{n_rows}\t{}",
+        hosts.len() * 289,
+        hosts.len() * 2
+    );
+    ensure!(counts.trim() == expected, "{counts} and not {expected}");
+    Ok(())
+}
+
+fn each_file_once() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let server = Server::start()?;
+    // Statements that were run before change nothing.
+    for _ in 0..2 {
+        server.load_schema()?;
+    }
+    let hosts = [Host::new(scratch.path(), 1)?, Host::new(scratch.path(), 2)?];
+    for host in &hosts {
+        let log = host.once(server.port)?;
+        ensure!(log.contains("289 files with"), "{log}");
+        let log = host.once(server.port)?;
+        ensure!(
+            log.contains(": 0 files with") || log.contains(" 0 files with 0 rows are sent"),
+            "{log}"
+        );
+    }
+    assert_exact(&server, &hosts)?;
+
+    // Times are those of the files, in UTC, whatever the zone of the host.
+    let times = "SELECT min(Time), max(Time), toUnixTimestamp(min(Time)) FROM acctd.traffic";
+    let times = server.query(times)?;
+    ensure!(
+        times.starts_with(&format!(
+            "2026-01-01 00:00:00\t2026-01-02 00:00:00\t{START}"
+        )),
+        "{times}"
+    );
+
+    // Rows that are lost in the database, and others that were added, are found.
+    let verify = || -> Result<(bool, String)> {
+        let output = hosts[0].ship(server.port, &["--verify"]).output()?;
+        Ok((output.status.success(), String::from_utf8(output.stdout)?))
+    };
+    let (is_same, table) = verify()?;
+    ensure!(is_same && table.contains("2026-01-01    288"), "{table}");
+    server.query("ALTER TABLE acctd.traffic DELETE WHERE host = 'r1' AND IP = '10.0.1.0'")?;
+    wait_until("the rows are deleted", || {
+        let left = "SELECT count() FROM acctd.traffic WHERE host = 'r1' AND IP = '10.0.1.0'";
+        Ok(server.query(left)?.trim() == "0")
+    })?;
+    let (is_same, table) = verify()?;
+    ensure!(!is_same && table.contains("the database has"), "{table}");
+    // A running acctd ship finds it too, and sends these files again.
+    let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
+    wait_until("what was deleted is there again", || Ok(verify()?.0))?;
+    drop(shipper);
+    assert_exact(&server, &hosts)
+}
+
+fn killed_at_each_step() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let server = Server::start()?;
+    server.load_schema()?;
+    let hosts = [Host::new(scratch.path(), 1)?];
+    for point in ["ship-send", "ship-compare", "ship-mark", "ship-marked"] {
+        for nth in ["1", "2"] {
+            let mut command = hosts[0].ship(server.port, &["--once", "--in-flight=1"]);
+            let killed = command
+                .env("ACCTD_KILL_AT", format!("{point}#{nth}"))
+                .output()?;
+            ensure!(killed.status.code() != Some(1), "{killed:?}");
+        }
+    }
+    hosts[0].once(server.port)?;
+    assert_exact(&server, &hosts)
+}
+
+/// Files come while twenty servers and twenty acctd ships are killed, connections are cut, and answers are lost.
+fn everything_fails() -> Result<()> {
+    const N_KILLED: usize = 20;
+    let scratch = TempDir::new()?;
+    let staged = TempDir::new()?;
+    let mut server = Server::start()?;
+    server.load_schema()?;
+    let proxy = Proxy::start(server.port)?;
+    let hosts: Vec<Host> = (0..10)
+        .map(|number| Host::new(staged.path(), number))
+        .collect::<Result<_>>()?;
+    let hosts: Vec<Host> = hosts
+        .into_iter()
+        .map(|host| {
+            let directory = scratch.path().join(&host.name);
+            fs::create_dir(&directory)?;
+            Ok(Host { directory, ..host })
+        })
+        .collect::<Result<_>>()?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for host in &hosts {
+            let from = staged.path().join(&host.name);
+            scope.spawn(move || reveal(&from, &host.directory));
+        }
+        let shippers: Vec<_> = hosts
+            .iter()
+            .map(|host| scope.spawn(|| ship_until(host, proxy.port, &is_over)))
+            .collect();
+        let killed = (|| {
+            for _ in 0..N_KILLED {
+                thread::sleep(Duration::from_millis(700));
+                server.kill();
+                thread::sleep(Duration::from_millis(300));
+                server.restart()?;
+            }
+            Ok(())
+        })();
+        is_over.store(true, Ordering::Relaxed);
+        let mut n_killed = 0;
+        for shipper in shippers {
+            n_killed += shipper
+                .join()
+                .map_err(|_panicked| anyhow::anyhow!("panicked"))??;
+        }
+        killed.and_then(|()| {
+            ensure!(n_killed >= N_KILLED, "{n_killed} were killed");
+            Ok(())
+        })
+    })?;
+    ensure!(
+        proxy.n_lost() >= 20 && proxy.n_cut() >= 20,
+        "{} answers lost, {} connections cut",
+        proxy.n_lost(),
+        proxy.n_cut()
+    );
+    for host in &hosts {
+        host.once(server.port)?;
+    }
+    let sent = server.query("SELECT count() FROM acctd.traffic")?;
+    eprintln!(
+        "{} answers lost, {} connections cut; {} rows in {} of the files",
+        proxy.n_lost(),
+        proxy.n_cut(),
+        sent.trim(),
+        hosts.iter().map(Host::n_rows).sum::<usize>()
+    );
+    assert_exact(&server, &hosts)
+}
+
+/// Files appear one after the other, each with its line.
+fn reveal(from: &Path, to: &Path) -> Result<()> {
+    let lines = fs::read_to_string(from.join("intervals.jsonl"))?;
+    let mut journal = String::new();
+    for line in lines.lines() {
+        let parsed: serde_json::Value = serde_json::from_str(line)?;
+        let name = parsed["file"].as_str().context("a file")?;
+        fs::rename(from.join(name), to.join(name))
+            .or_else(|_| fs::copy(from.join(name), to.join(name)).map(drop))?;
+        journal.push_str(line);
+        journal.push('\n');
+        fs::write(to.join("intervals.jsonl"), &journal)?;
+        thread::sleep(Duration::from_millis(60));
+    }
+    Ok(())
+}
+
+/// Starts it again each time that it was killed, at a random time. Returns how often it was.
+fn ship_until(host: &Host, port: u16, is_over: &AtomicBool) -> Result<usize> {
+    let random = &mut Random(host.name.len() as u64);
+    let mut n_killed = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let shipper = Process::spawn(host.ship(port, &["--reconcile=0"]).stderr(Stdio::null()))?;
+        thread::sleep(Duration::from_millis(500 + random.below(8_000)));
+        drop(shipper);
+        n_killed += 1;
+    }
+    Ok(n_killed)
+}
+
+fn what_is_wrong() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let mut server = Server::start()?;
+    let host = Host::new(scratch.path(), 1)?;
+    let port = server.port;
+    let ship_complains = |more: &[&str], code: i32, part: &str| -> Result<()> {
+        let output = host.ship(port, &[&["--once"], more].concat()).output()?;
+        complains(&output, code, part).with_context(|| format!("{more:?}, {part}"))
+    };
+    ship_complains(
+        &[],
+        1,
+        "acctd ship --schema prints the statements that make the tables",
+    )?;
+    let password = scratch.path().join("password");
+    fs::write(&password, "wrong\n")?;
+    let password = format!("--password-file={}", password.display());
+    ship_complains(&[&password], 1, "see --user and --password-file")?;
+    ship_complains(&["--password-file=/nonexistent"], 1, "/nonexistent")?;
+    ship_complains(
+        &["--to=https://127.0.0.1:1", "--ca-file=/etc/passwd"],
+        1,
+        "it has no certificate (PEM)",
+    )?;
+    ship_complains(
+        &["--to=http://127.0.0.1:1"],
+        1,
+        "cannot reach http://127.0.0.1:1",
+    )?;
+    ship_complains(&["--to=http://u:p@127.0.0.1:1"], 2, "--password-file")?;
+    server.load_schema()?;
+    server.query("DROP TABLE acctd.schema_version")?;
+    server.query("CREATE VIEW acctd.schema_version AS SELECT toUInt32(2) AS version")?;
+    ship_complains(&[], 1, "install a newer acctd on this host")?;
+    server.load_schema()?;
+
+    // A damaged file is not sent, and the others are.
+    let lines = fs::read_to_string(host.directory.join("intervals.jsonl"))?;
+    let line: serde_json::Value = serde_json::from_str(lines.lines().nth(5).context("a line")?)?;
+    let damaged = host
+        .directory
+        .join(line["file"].as_str().context("a file")?);
+    let whole = fs::read_to_string(&damaged)?;
+    let last = whole.trim_end().rfind('\n').context("a row")?;
+    fs::write(&damaged, &whole[..=last])?;
+    ship_complains(&[], 1, "one of both was changed")?;
+    ensure!(
+        server
+            .query("SELECT count() FROM acctd.files FINAL")?
+            .trim()
+            == "288"
+    );
+    fs::write(&damaged, &whole)?;
+    host.once(server.port)?;
+    assert_exact(&server, std::slice::from_ref(&host))?;
+
+    // A file that is changed after it was sent, with its line.
+    fs::write(&damaged, whole.replacen(",10.0.1.", ",10.0.9.", 1))?;
+    let output = host.ship(server.port, &["--verify"]).output()?;
+    let table = String::from_utf8(output.stdout)?;
+    ensure!(
+        output.status.code() == Some(1) && table.contains("it is not the file that was sent"),
+        "{table}"
+    );
+    fs::write(&damaged, &whole)?;
+
+    // Another machine with the name of this host.
+    let mut other = Host::new(scratch.path(), 2)?;
+    other.name.clone_from(&host.name);
+    fs::write(scratch.path().join("machine-id"), "another\n")?;
+    let of_other = other.ship(server.port, &["--once"]);
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "sh",
+            "-ec",
+            "mount --bind \"$0\" /etc/machine-id; exec \"$@\"",
+        ])
+        .arg(scratch.path().join("machine-id"))
+        .arg(of_other.get_program())
+        .args(of_other.get_args());
+    complains(
+        &command.output()?,
+        1,
+        "another machine has sent files as r1",
+    )
+    .context("another machine")?;
+    ensure!(sums_of(&server, "traffic")? == host.sums());
+
+    // A connection that breaks is not taken for a closed output.
+    let closing = format!("--to=http://127.0.0.1:{}", proxy::close_always()?);
+    for _ in 0..5 {
+        ship_complains(&[&closing], 1, "cannot reach")?;
+    }
+    // A server that answers 200, and says in its answer that it failed.
+    let fake = proxy::answer_always("Code: 999. DB::Exception: of a test")?;
+    let output = host.ship(fake, &["--once"]).output()?;
+    complains(&output, 1, "answered: Code: 999. DB::Exception: of a test").context("fake")?;
+    server.kill();
+    ship_complains(&[], 1, "Connection refused")
+}

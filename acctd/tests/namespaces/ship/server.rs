@@ -1,0 +1,120 @@
+//! Debian's ClickHouse, 18.16, on a port of its own.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+use testkit::process::{self, Process};
+use testkit::unpacked;
+
+use crate::waiting::wait_until;
+
+/// Why it cannot be had, if so.
+pub(crate) fn available() -> Result<(), String> {
+    program().map(drop).map_err(|error| format!("{error:#}"))
+}
+
+fn program() -> Result<PathBuf> {
+    unpacked::program("clickhouse-server", "usr/sbin/clickhouse-server")
+}
+
+/// A server with its data in a temporary directory. It is killed when dropped.
+pub(super) struct Server {
+    pub(super) port: u16,
+    directory: TempDir,
+    process: Option<Process>,
+}
+
+impl Server {
+    pub(super) fn start() -> Result<Self> {
+        let directory = TempDir::new()?;
+        let [port, tcp] = [free_port()?, free_port()?];
+        let shown = directory.path().display();
+        fs::write(
+            directory.path().join("config.xml"),
+            format!(
+                "<yandex><logger><level>none</level></logger><http_port>{port}</http_port><tcp_port>{tcp}</tcp_port>
+                 <listen_host>127.0.0.1</listen_host><path>{shown}/data/</path><tmp_path>{shown}/tmp/</tmp_path>
+                 <mark_cache_size>67108864</mark_cache_size><users_config>users.xml</users_config>
+                 <default_profile>default</default_profile><default_database>default</default_database></yandex>"
+            ),
+        )?;
+        fs::write(
+            directory.path().join("users.xml"),
+            "<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>
+             <networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users></yandex>",
+        )?;
+        let mut server = Self {
+            port,
+            directory,
+            process: None,
+        };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// After it was killed.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new(program()?);
+        let config = self.directory.path().join("config.xml");
+        command
+            .arg(format!("--config-file={}", config.display()))
+            .current_dir(self.directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut process = Process::spawn(&mut command)?;
+        wait_until("ClickHouse answers", || {
+            ensure!(process.try_wait()?.is_none(), "ClickHouse has ended");
+            Ok(self.query("SELECT 1").is_ok())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Rows, with tabs between their fields.
+    pub(super) fn query(&self, statement: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(
+            stream,
+            "POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n{statement}",
+            statement.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        if !head.contains(" 200 ") {
+            bail!("{statement}: {body}");
+        }
+        Ok(body.to_owned())
+    }
+
+    /// As `acctd ship --schema` prints it.
+    pub(super) fn load_schema(&self) -> Result<()> {
+        let schema = process::output(Command::new(super::ACCTD).args(["ship", "--schema"]))?;
+        for statement in schema.split(";\n").filter(|it| !it.trim().is_empty()) {
+            self.query(statement)?;
+        }
+        Ok(())
+    }
+}
+
+/// Of this process nobody else gets it: a port that is free may be taken before the server has it.
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+        ensure!(port < 30_000, "no port is free");
+    }
+}
