@@ -26,6 +26,7 @@ pub mod top;
 
 pub mod daemon;
 
+pub(crate) mod clickhouse;
 pub mod close;
 pub(crate) mod files;
 pub mod process;

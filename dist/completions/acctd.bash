@@ -339,12 +339,32 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__report)
-            opts="-h --month --last-month --from --to --zone --by --group-by --customers --nested --percentile --form --sample --missing --top --sort --format --title --iec --help"
+            opts="-h --from-clickhouse --user --password-file --ca-file --setting --month --last-month --from --to --zone --by --group-by --customers --nested --percentile --form --sample --missing --top --sort --format --title --iec --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --from-clickhouse)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --setting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --month)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -467,7 +487,7 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__ship)
-            opts="-h --to --user --password-file --ca-file --host --compression --setting --in-flight --reconcile --zone --listen --once --verify --schema --cluster --keep --help"
+            opts="-h --to --user --password-file --ca-file --setting --host --compression --in-flight --reconcile --zone --listen --once --verify --schema --cluster --keep --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -489,16 +509,16 @@ _acctd() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --setting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --compression)
                     COMPREPLY=($(compgen -W "zstd gzip none" -- "${cur}"))
-                    return 0
-                    ;;
-                --setting)
-                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --in-flight)

@@ -131,6 +131,11 @@ complete -c acctd -n "__fish_acctd_using_subcommand explain" -l check -d 'Have n
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l trace -d 'Have nft trace packets of the flows for two seconds, and show the rules that they meet (Linux 5.12)'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -l json -d 'Print JSON: what both sides saw, by flow, and the causes'
 complete -c acctd -n "__fish_acctd_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l from-clickhouse -d 'Ask a database to which acctd ship has sent the files: `https://db.example.net:8443/acctd`' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l user -d 'The user of the database' -r
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l password-file -d 'The file with the user\'s password; without it, there is none. Read again for each request' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l ca-file -d 'The certificates (PEM) of those who may have signed the server\'s; default: the system\'s' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand report" -l setting -d 'A setting of ClickHouse for each request: `insert_quorum=2`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l month -d 'A calendar month: 2026-11' -r
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l from -d 'From this day or time on; default: from the first file on' -r
 complete -c acctd -n "__fish_acctd_using_subcommand report" -l to -d 'Until this day or time, which is not included; default: until the end of the last file' -r
@@ -177,11 +182,11 @@ complete -c acctd -n "__fish_acctd_using_subcommand ship" -l to -d 'The HTTP int
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l user -d 'The user of the database' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l password-file -d 'The file with the user\'s password; without it, there is none. Read again for each request' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l ca-file -d 'The certificates (PEM) of those who may have signed the server\'s; default: the system\'s' -r -F
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l setting -d 'A setting of ClickHouse for each request: `insert_quorum=2`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l host -d 'The name of this host in the database; default: that of the machine' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l compression -d 'How rows are compressed on the way' -r -f -a "zstd\t'Needs a ClickHouse of 2019 or later'
 gzip\t'For any'
 none\t'Not at all'"
-complete -c acctd -n "__fish_acctd_using_subcommand ship" -l setting -d 'A setting of ClickHouse for each request: `insert_quorum=2`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l in-flight -d 'The most batches that are on the way at once' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l reconcile -d 'How often to compare all files with the database; 0 is never' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r

@@ -7,5 +7,6 @@ pub mod flags;
 pub mod go_flags;
 pub mod report;
 pub mod resolve;
+pub mod server;
 pub mod ship;
 pub mod top;

@@ -6,15 +6,29 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use clap::builder::ArgPredicate;
 
 use crate::cli::go_flags;
+use crate::cli::server::{ServerFlags, ServerUrl};
 
 /// Add up the files of one host or many: totals, percentiles, what is missing.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReportArgs {
-    /// The directories of acctd's files, one for each host.
-    #[arg(value_name = "DIR", default_value = "/var/log/accounting")]
+    /// The directories of acctd's files, one for each host. With --from-clickhouse, names of hosts; default: all.
+    #[arg(
+        value_name = "DIR",
+        default_value = "/var/log/accounting",
+        default_value_if("from_clickhouse", ArgPredicate::IsPresent, None)
+    )]
     pub directories: Vec<PathBuf>,
+
+    /// Ask a database to which acctd ship has sent the files: `https://db.example.net:8443/acctd`.
+    #[arg(long, value_name = "URL")]
+    pub from_clickhouse: Option<ServerUrl>,
+
+    /// How to ask it.
+    #[command(flatten)]
+    pub server: ServerFlags,
 
     /// A calendar month: 2026-11.
     #[arg(long, value_name = "MONTH", group = "when")]

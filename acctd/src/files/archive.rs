@@ -198,7 +198,7 @@ pub(crate) fn digest_row(digest: &mut Sha256, row: &Row) {
     digest.update(&bytes[..length]);
 }
 
-fn from_hex(text: &str) -> Result<[u8; 32]> {
+pub(crate) fn from_hex(text: &str) -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     let is_whole = text.len() == 64
         && bytes.iter_mut().enumerate().all(|(at, byte)| {

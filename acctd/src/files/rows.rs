@@ -94,7 +94,7 @@ fn more(wire: Counters, counted: Counters) -> Option<Counters> {
     })
 }
 
-fn number_of(text: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(text: &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for byte in text {
         let digit = byte.wrapping_sub(b'0');
@@ -106,7 +106,7 @@ fn number_of(text: &[u8]) -> Option<u64> {
     (!text.is_empty()).then_some(number)
 }
 
-fn address_of(text: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address_of(text: &[u8]) -> Option<IpAddr> {
     ip4_of(text).map(IpAddr::V4).or_else(|| {
         let address: Ipv6Addr = str::from_utf8(text).ok()?.parse().ok()?;
         Some(IpAddr::V6(address))

@@ -7,6 +7,7 @@
 mod archived;
 mod columns;
 mod customers;
+mod database;
 mod html;
 mod outcome;
 mod percentile;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use customers::Customers;
+use database::Database;
 use outcome::{Making, Plot, Report, SpanReport};
 use plan::{Plan, Span};
 
@@ -38,18 +40,15 @@ use crate::model::prefix::Family;
 /// Prints the report of these files.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let calendar = Calendar::of(args.zone.as_deref())?;
-    let hosts = args
-        .directories
-        .iter()
-        .map(|directory| Host::read(directory, &calendar));
-    let hosts: Vec<Host> = hosts.collect::<Result<_>>()?;
-    for other in hosts.iter().flat_map(|host| &host.others) {
-        warn(&format!(
-            "{} is not read: its name is not one of acctd's (START_END.csv)",
-            other.display()
-        ));
-    }
-    let planned = planned_period(args, &hosts, &calendar)?;
+    let database = Database::of(args)?;
+    let (hosts, planned) = if let Some(database) = &database {
+        let planned = planned_period(args, || database.covered(), &calendar)?;
+        (database.hosts(planned)?, planned)
+    } else {
+        let hosts = read_directories(args, &calendar)?;
+        let planned = planned_period(args, || directory::covered(&hosts), &calendar)?;
+        (hosts, planned)
+    };
     let whole = until_now(planned, &hosts)?;
     let asked = args
         .sample
@@ -66,7 +65,10 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
             plan.n_across
         ));
     }
-    let sums = read::read(&plan, &hosts, &grouping)?;
+    let sums = match &database {
+        Some(database) => database.read(&plan, &hosts, &grouping)?,
+        None => read::read(&plan, &hosts, &grouping)?,
+    };
     let report = make(
         args,
         &calendar,
@@ -90,12 +92,29 @@ fn warn(text: &str) {
     let _ignored = writeln!(io::stderr(), "acctd: warning: {text}");
 }
 
+fn read_directories(args: &ReportArgs, calendar: &Calendar) -> Result<Vec<Host>> {
+    let directories = args.directories.iter();
+    let hosts = directories.map(|directory| Host::read(directory, calendar));
+    let hosts: Vec<Host> = hosts.collect::<Result<_>>()?;
+    for other in hosts.iter().flat_map(|host| &host.others) {
+        warn(&format!(
+            "{} is not read: its name is not one of acctd's (START_END.csv)",
+            other.display()
+        ));
+    }
+    Ok(hosts)
+}
+
 /// What the flags say; without one, what the files cover.
-fn planned_period(args: &ReportArgs, hosts: &[Host], calendar: &Calendar) -> Result<Period> {
+fn planned_period(
+    args: &ReportArgs,
+    covered: impl FnOnce() -> Result<Period>,
+    calendar: &Calendar,
+) -> Result<Period> {
     match (args.month, args.last_month) {
         (Some(month), _) => calendar.month(month),
         (None, true) => calendar.month(calendar.last_month(UnixNanos::now())?),
-        (None, false) => calendar.between(args.from, args.to, directory::covered(hosts)?),
+        (None, false) => calendar.between(args.from, args.to, covered()?),
     }
 }
 

@@ -97,10 +97,7 @@ fn read_samples(
         }
         losses.extend(known_missing(plan, sample, hosts.len()));
         of_sample.insert(Who::All, all);
-        for (who, sum) in of_sample.drain() {
-            sums.add(who, &sum, &losses, sample, plan, grouping);
-        }
-        sums.losses.extend(losses);
+        sums.add_sample(&mut of_sample, losses, sample, plan, grouping);
     }
     Ok(sums)
 }

@@ -112,6 +112,21 @@ impl Sums {
         self.digests.extend(other.digests);
     }
 
+    /// Adds the sums of all lines in a sample, and leaves their map empty.
+    pub(super) fn add_sample(
+        &mut self,
+        of_sample: &mut ByWho<Sum>,
+        losses: Vec<HostLoss>,
+        sample: &Sample<'_>,
+        plan: &Plan<'_>,
+        grouping: &Grouping,
+    ) {
+        for (who, sum) in of_sample.drain() {
+            self.add(who, &sum, &losses, sample, plan, grouping);
+        }
+        self.losses.extend(losses);
+    }
+
     /// Adds the sum of a line's rows in a sample.
     pub(super) fn add(
         &mut self,
@@ -174,17 +189,22 @@ pub(super) fn known_missing(plan: &Plan<'_>, sample: &Sample<'_>, n_hosts: usize
 
 /// The row of overflow has packets of any prefix.
 pub(super) fn add_overflow(loss: &mut Loss, file: &File, row: &Row) {
+    if row.address.is_unspecified() {
+        let bytes = [row.dest.bytes, row.source.bytes];
+        add_overflow_of(loss, file, row.address.is_ipv6(), bytes);
+    }
+}
+
+/// `bytes`: in, out, of the row of overflow.
+pub(super) fn add_overflow_of(loss: &mut Loss, file: &File, is_ip6: bool, bytes: [u64; 2]) {
     let Some(described) = &file.described else {
         return;
     };
-    if !row.address.is_unspecified() {
-        return;
-    }
-    let family = usize::from(row.address.is_ipv6());
-    for (direction, bytes) in [(IN, row.dest.bytes), (OUT, row.source.bytes)] {
+    let family = usize::from(is_ip6);
+    for direction in [IN, OUT] {
         if described.has_overflow[family][direction] {
             let missing = &mut loss.missing[family][direction];
-            *missing = missing.saturating_add(bytes);
+            *missing = missing.saturating_add(bytes[direction]);
         }
     }
 }

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::clickhouse::{ClickHouse, Settings};
 use super::local::{Content, Finished, Rows, Sums};
-use super::schema::{COUNTERS, ROLL_UPS, VERSION, quoted};
+use super::schema::{COUNTERS, ROLL_UPS, VERSION};
+use crate::clickhouse::http::{ClickHouse, Settings, quoted};
 use crate::files::journal::{IN, OUT};
 use crate::model::interval::UnixNanos;
 

@@ -11,7 +11,6 @@
 //! whatever became of it before. So nothing has to be remembered, and any step may fail or be killed.
 
 mod central;
-mod clickhouse;
 mod follow;
 mod local;
 mod paths;

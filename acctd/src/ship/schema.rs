@@ -14,6 +14,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::clickhouse::http::quoted;
 use crate::model::columns::Columns;
 
 /// The tables that this acctd sends to. A later version adds its statements to those of this one.
@@ -153,19 +154,9 @@ pub(super) fn statements(database: &str, cluster: Option<&str>, keep: Option<Dur
     text
 }
 
-/// A string of SQL.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_string_of_sql_ends_where_it_should() {
-        assert_eq!(quoted(r"a'b\"), r"'a\'b\\'");
-    }
 
     #[test]
     fn rows_of_traffic_alone_are_deleted_after_a_while() {

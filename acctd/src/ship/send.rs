@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use log::{error, info};
 
 use super::central::{Central, Mark};
-use super::clickhouse::ClickHouse;
 use super::local::{Content, Finished, Local};
 use super::state::State;
 use crate::cli::ship::ShipArgs;
+use crate::clickhouse::http::ClickHouse;
 use crate::fault_points::reached;
 use crate::files::calendar::Calendar;
 use crate::model::interval::UnixNanos;
@@ -68,7 +68,7 @@ impl Sender {
             "{host:?} is no name of a host: see --host"
         );
         // Flags, files and certificates are checked before the start.
-        ClickHouse::new(args)?;
+        server(args)?;
         Ok(Self {
             args: args.clone(),
             host,
@@ -123,7 +123,7 @@ impl Sender {
     /// The database. The first time, it is asked what it has.
     pub(super) fn central(&mut self) -> Result<&Central> {
         if self.central.is_none() {
-            let server = ClickHouse::new(&self.args)?;
+            let server = server(&self.args)?;
             let central = Central::open(server, &self.host, self.machine.clone())?;
             self.marks = central.marks()?;
             info!(
@@ -310,6 +310,11 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+fn server(args: &ShipArgs) -> Result<ClickHouse> {
+    let url = args.to.as_ref().context("no --to")?;
+    ClickHouse::new(url, &args.server, args.compression)
 }
 
 impl Batch {

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testkit::process::Process;
+use testkit::process::{self, Process};
 
 use self::proxy::Proxy;
 use self::server::Server;
 use crate::errors::complains;
 use crate::waiting::wait_until;
-use crate::world::{Random, Row, START, World};
+use crate::world::{self, Random, Row, START, World};
 use crate::{Case, Needs};
 
 pub(crate) const CASES: &[Case] = &[
@@ -39,6 +39,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_of_ten_hosts_while_servers_shippers_and_the_network_fail",
         everything_fails,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_and_the_report_of_the_database_is_that_of_the_files",
+        the_report_is_the_same,
     ),
     (
         Needs::ClickHouse,
@@ -425,4 +430,109 @@ fn what_is_wrong() -> Result<()> {
     complains(&output, 1, "answered: Code: 999. DB::Exception: of a test").context("fake")?;
     server.kill();
     ship_complains(&[], 1, "Connection refused")
+}
+
+/// Gives a file the cross-check's columns: of each second row, it counted 100 bytes more.
+fn cross_checked(directory: &Path, at: usize) -> Result<()> {
+    let lines = fs::read_to_string(directory.join("intervals.jsonl"))?;
+    let line: serde_json::Value = serde_json::from_str(lines.lines().nth(at).context("a line")?)?;
+    let path = directory.join(line["file"].as_str().context("a file")?);
+    let mut text = Vec::new();
+    for (number, line) in fs::read_to_string(&path)?.lines().enumerate() {
+        let fields: Vec<&str> = line.split(',').collect();
+        let more = if number == 0 {
+            "TcSourceBytes,TcSourcePackets,TcDestBytes,TcDestPackets,Verdict".to_owned()
+        } else if number % 2 == 0 {
+            format!("{},match", fields[2..].join(","))
+        } else {
+            let bytes = fields[2].parse::<u64>()? + 100;
+            format!("{bytes},{},uncovered", fields[3..].join(","))
+        };
+        text.push(format!("{line},{more}\n"));
+    }
+    Ok(fs::write(path, text.concat())?)
+}
+
+/// Of two hosts, with files that are gone, losses, gaps and rows of overflow, in zones that change their clock or not.
+fn the_report_is_the_same() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let server = Server::start()?;
+    server.load_schema()?;
+    let addresses = world::addresses(12);
+    let mut hosts = Vec::new();
+    for number in 1..=2 {
+        let random = &mut Random(number + 70);
+        // The month in which the clock of Berlin is set forward.
+        let mut world = World::random(random, 1_774_389_600, 900, 700, &addresses);
+        for at in [3, 40, 41, 200] {
+            world::lose(&mut world.intervals[at], &addresses, random);
+        }
+        world::overflow(&mut world.intervals[100], &addresses, random);
+        world.intervals[150].is_killed = true;
+        world.intervals[151].is_removed = number == 1;
+        let name = format!("r{number}");
+        let directory = scratch.path().join(&name);
+        fs::create_dir(&directory)?;
+        world.write(&directory, chrono_tz::Europe::Berlin);
+        for at in [300, 301] {
+            cross_checked(&directory, at)?;
+        }
+        hosts.push(Host {
+            name,
+            directory,
+            world,
+        });
+    }
+    for host in &hosts {
+        host.once(server.port)?;
+    }
+    let customers = scratch.path().join("customers.csv");
+    fs::write(
+        &customers,
+        "prefix,customer,commit_mbit\n10.0.0.0/29,red,1\n2001:db8::/32,blue,\n",
+    )?;
+    let customers = format!("--customers={}", customers.display());
+    let url = format!("--from-clickhouse=http://127.0.0.1:{}", server.port);
+    let report = |flags: &[&str], more: &[&str]| -> Result<serde_json::Value> {
+        let mut command = Command::new(ACCTD);
+        command.args(["report", "--zone=Europe/Berlin", "--format=json"]);
+        let text = process::output(command.args(flags).args(more))?;
+        let mut report: serde_json::Value = serde_json::from_str(&text)?;
+        report
+            .as_object_mut()
+            .context("an object")?
+            .remove("command");
+        Ok(report)
+    };
+    let directories: Vec<&str> = hosts
+        .iter()
+        .filter_map(|it| it.directory.to_str())
+        .collect();
+    for flags in [
+        &["--form=max"][..],
+        &["--form=sample-max", "--by=day"],
+        &["--form=in", "--group-by=host", "--by=week"],
+        &["--form=sum", "--missing=skip", &customers],
+        &[
+            "--form=out",
+            "--missing=zero",
+            "--sample=1h",
+            "--from=2026-03-29 01:00",
+            "--to=2026-03-30 05:30",
+        ],
+    ] {
+        let of_files = report(flags, &directories)?;
+        let of_database = report(flags, &["--user=default", &url])?;
+        ensure!(
+            of_files == of_database,
+            "{flags:?}: {of_files:#} and {of_database:#}"
+        );
+        let lines = of_files["parts"][0]["lines"].as_array().context("lines")?;
+        ensure!(lines.len() >= 2, "{flags:?}");
+    }
+    let of_one = report(&["--group-by=host"], &["--user=default", &url, "r2"])?;
+    ensure!(of_one == report(&["--group-by=host"], &directories[1..])?);
+    let mut command = Command::new(ACCTD);
+    command.args(["report", "--user=default", &url, "nobody"]);
+    complains(&command.output()?, 1, "has no files of these hosts")
 }

@@ -1,7 +1,7 @@
 //! ClickHouse's HTTP interface (<https://clickhouse.com/docs/interfaces/http>).
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,23 @@ use serde::de::DeserializeOwned;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, SendBody};
 
-use crate::cli::ship::{Compression, ServerUrl, ShipArgs};
+use crate::cli::server::{ServerFlags, ServerUrl};
+use crate::cli::ship::Compression;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole request: a batch is small, and so is each answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
-/// Of an answer: the marks of a million files.
-const MAX_ANSWER: u64 = 256 << 20;
+/// Of an answer that has no rows.
+const MAX_TEXT: u64 = 1 << 20;
+/// What is read of an answer at once.
+const BUFFER: usize = 65_536;
 /// Of an error. ClickHouse's may have the whole statement.
 const MAX_ERROR: usize = 300;
 const ZSTD_LEVEL: i32 = 1;
 
 /// A server that is asked and sent to.
 #[derive(Debug)]
-pub(super) struct ClickHouse {
+pub(crate) struct ClickHouse {
     agent: Agent,
     url: ServerUrl,
     user: String,
@@ -35,16 +38,21 @@ pub(super) struct ClickHouse {
     settings: Vec<(String, String)>,
 }
 
+type Answer = ureq::http::Response<ureq::Body>;
+
 /// Settings of one request: name and value.
-pub(super) type Settings<'s> = [(&'s str, &'s str)];
+pub(crate) type Settings<'s> = [(&'s str, &'s str)];
 
 impl ClickHouse {
-    pub(super) fn new(args: &ShipArgs) -> Result<Self> {
-        let url = args.to.clone().context("no --to")?;
+    pub(crate) fn new(
+        url: &ServerUrl,
+        flags: &ServerFlags,
+        compression: Compression,
+    ) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
         if url.server.starts_with("https") {
-            tls = tls.root_certs(root_certificates(args.ca_file.as_deref())?);
+            tls = tls.root_certs(root_certificates(flags.ca_file.as_deref())?);
         }
         let config = Agent::config_builder()
             .tls_config(tls.build())
@@ -54,13 +62,13 @@ impl ClickHouse {
             .max_redirects(0)
             .user_agent(concat!("acctd/", env!("CARGO_PKG_VERSION")))
             .build();
-        let settings = args.setting.iter();
+        let settings = flags.setting.iter();
         Ok(Self {
             agent: config.into(),
-            url,
-            user: args.user.clone(),
-            password_file: args.password_file.clone(),
-            compression: args.compression,
+            url: url.clone(),
+            user: flags.user.clone(),
+            password_file: flags.password_file.clone(),
+            compression,
             settings: settings
                 .map(|it| (it.name.clone(), it.value.clone()))
                 .collect(),
@@ -68,42 +76,92 @@ impl ClickHouse {
     }
 
     /// For messages.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{}/{}", self.url.server, self.url.database)
     }
 
     /// ClickHouse takes zstd and gzip since 2019, before gzip alone.
-    pub(super) fn without_zstd(&mut self) {
+    pub(crate) fn without_zstd(&mut self) {
         if self.compression == Compression::Zstd {
             self.compression = Compression::Gzip;
         }
     }
 
     /// The rows of a SELECT.
-    pub(super) fn select<T: DeserializeOwned>(&self, statement: &str) -> Result<Vec<T>> {
+    pub(crate) fn select<T: DeserializeOwned>(&self, statement: &str) -> Result<Vec<T>> {
+        let mut rows = Vec::new();
+        self.select_each(statement, |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The same, one after the other.
+    pub(crate) fn select_each<T: DeserializeOwned>(
+        &self,
+        statement: &str,
+        mut each: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        self.each_line(&format!("{statement} FORMAT JSONEachRow"), |line| {
+            let row = serde_json::from_slice(line);
+            each(row.map_err(|_other| self.answered(line))?)
+        })
+    }
+
+    /// The fields of each row of a SELECT, which `each` takes as text; `None` if they are not what was asked for.
+    pub(crate) fn each_row(
+        &self,
+        statement: &str,
+        mut each: impl FnMut(&mut dyn Iterator<Item = &[u8]>) -> Option<()>,
+    ) -> Result<()> {
+        self.each_line(&format!("{statement} FORMAT TabSeparated"), |line| {
+            let mut fields = line.split(|byte| *byte == b'\t');
+            each(&mut fields).ok_or_else(|| self.answered(line))
+        })
+    }
+
+    fn each_line(&self, statement: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         // It is complete before the first byte is sent, so an error has its status.
         let settings = [
             ("wait_end_of_query", "1"),
             ("output_format_json_quote_64bit_integers", "0"),
         ];
-        let statement = format!("{statement} FORMAT JSONEachRow");
-        let answer = self.post(None, &settings, None, &mut statement.as_bytes())?;
-        let lines = answer.lines().filter(|line| !line.is_empty());
-        let rows = lines.map(|line| {
-            serde_json::from_str(line)
-                .map_err(|_other| anyhow!("{} answered: {}", self.url.server, shortened(line)))
-        });
-        rows.collect()
+        let response = self.post(None, &settings, None, &mut statement.as_bytes())?;
+        let body = response.into_body().into_with_config().limit(u64::MAX);
+        let mut reader = BufReader::with_capacity(BUFFER, body.reader());
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let n = reader.read_until(b'\n', &mut line);
+            let n = n.with_context(|| self.unreachable())?;
+            if n == 0 {
+                return Ok(());
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            each(&line)?;
+        }
+    }
+
+    /// ClickHouse may find an error when it has already answered 200: then that is in the body.
+    fn answered(&self, text: &[u8]) -> anyhow::Error {
+        let text = shortened(&String::from_utf8_lossy(text));
+        anyhow!("{} answered: {text}", self.url.server)
+    }
+
+    fn unreachable(&self) -> String {
+        format!("cannot reach {}", self.url.server)
     }
 
     /// A statement without an answer.
-    pub(super) fn execute(&self, statement: &str, settings: &Settings<'_>) -> Result<()> {
-        let answer = self.post(None, settings, None, &mut statement.as_bytes())?;
-        self.check_is_empty(&answer)
+    pub(crate) fn execute(&self, statement: &str, settings: &Settings<'_>) -> Result<()> {
+        self.check_is_empty(self.post(None, settings, None, &mut statement.as_bytes())?)
     }
 
     /// Sends `rows` as the data of an INSERT.
-    pub(super) fn insert(
+    pub(crate) fn insert(
         &self,
         statement: &str,
         settings: &Settings<'_>,
@@ -120,14 +178,21 @@ impl ClickHouse {
                 self.post(Some(statement), settings, Some("zstd"), &mut rows)
             }
         };
-        self.check_is_empty(&answer?)
+        self.check_is_empty(answer?)
     }
 
-    /// ClickHouse may find an error when it has already answered 200: then that is in the body.
-    fn check_is_empty(&self, answer: &str) -> Result<()> {
-        let text = shortened(answer);
-        ensure!(text.is_empty(), "{} answered: {text}", self.url.server);
-        Ok(())
+    fn check_is_empty(&self, response: Answer) -> Result<()> {
+        let text = self.text(response)?;
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        Err(self.answered(text.as_bytes()))
+    }
+
+    fn text(&self, response: Answer) -> Result<String> {
+        let body = response.into_body().into_with_config().limit(MAX_TEXT);
+        let text = body.lossy_utf8(true).read_to_string();
+        text.map_err(plain).with_context(|| self.unreachable())
     }
 
     fn post(
@@ -136,7 +201,7 @@ impl ClickHouse {
         settings: &Settings<'_>,
         encoding: Option<&str>,
         body: &mut dyn Read,
-    ) -> Result<String> {
+    ) -> Result<Answer> {
         let server = &self.url.server;
         let mut request = self
             .agent
@@ -158,32 +223,22 @@ impl ClickHouse {
         for (name, value) in own.chain(asked.map(|(name, value)| (name.as_str(), value.as_str()))) {
             request = request.query(name, value);
         }
-        let failed = || format!("cannot reach {server}");
-        let mut response = request
+        let response = request
             .send(SendBody::from_reader(body))
             .map_err(plain)
-            .with_context(failed)?;
+            .with_context(|| self.unreachable())?;
         let status = response.status();
         let exception = response
             .headers()
             .contains_key("X-ClickHouse-Exception-Code");
-        let answer = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER)
-            .lossy_utf8(true);
-        let answer = answer
-            .read_to_string()
-            .map_err(plain)
-            .with_context(failed)?;
         if !status.is_success() || exception {
-            let text = shortened(&answer);
+            let text = shortened(&self.text(response)?);
             match hint(&text) {
                 Some(hint) => bail!("{server} answered {}: {text}: {hint}", status.as_u16()),
                 None => bail!("{server} answered {}: {text}", status.as_u16()),
             }
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -209,6 +264,11 @@ fn hint(text: &str) -> Option<&'static str> {
         "252" => "it gets more inserts than it can merge; acctd ship tries again",
         _ => return None,
     })
+}
+
+/// A string of SQL.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// The first line of what ClickHouse says.
@@ -258,4 +318,14 @@ fn root_certificates(file: Option<&Path>) -> Result<RootCerts> {
         "{shown}: it has no certificate (PEM)"
     );
     Ok(RootCerts::from(certificates.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_of_sql_ends_where_it_should() {
+        assert_eq!(quoted(r"a'b\"), r"'a\'b\\'");
+    }
 }

@@ -1,0 +1,3 @@
+//! ClickHouse, as a client sees it.
+
+pub(crate) mod http;
