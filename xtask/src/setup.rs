@@ -65,10 +65,16 @@ pub(crate) fn run() -> Result<()> {
     debian.install(&PACKAGES.map(|Package(name, ..)| name))
 }
 
-/// A browser to look at the page with, and what a ClickHouse server needs: installed itself, it would run as a service.
+/// A browser to look at the page with, and what a cluster of ClickHouse needs: installed itself, its server would run as a
+/// service.
 /// Elsewhere than on Debian those tests are skipped.
 pub(crate) fn for_tests() -> Result<()> {
-    let packages = ["chromium", "clickhouse-common"];
+    let packages = [
+        "chromium",
+        "clickhouse-common",
+        "default-jre-headless",
+        "libzookeeper-java",
+    ];
     Debian::find().map_or(Ok(()), |debian| debian.install(&packages))
 }
 

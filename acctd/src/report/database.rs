@@ -18,8 +18,11 @@ use crate::files::rows::{address_of, number_of};
 use crate::model::interval::{Period, UnixNanos};
 
 const NANOS: i64 = 1_000_000_000;
-/// Files that begin so long before a period, or after it, tell whether it has holes. The database adds up as much at once.
+/// Files that begin so long before a period, or after it, tell whether it has holes.
 const DAY: i64 = 86_400 * NANOS;
+
+/// So many rows have sums that fit into the memory that the database gives a request.
+const ROWS_AT_ONCE: u64 = 2_000_000;
 
 /// A database that is asked.
 pub(super) struct Database {
@@ -142,10 +145,12 @@ impl Database {
             .enumerate()
             .map(|(number, host)| (host.name.as_str(), number))
             .collect();
-        let day = |sample: &Sample<'_>| start_of(plan, sample.number).0.div_euclid(DAY);
         let mut sums = Sums::new(plan);
-        for samples in plan.samples.chunk_by(|a, b| day(a) == day(b)) {
-            self.read_day(&mut sums, samples, plan, grouping, &numbers)?;
+        let mut rest = &plan.samples[..];
+        while !rest.is_empty() {
+            let (samples, later) = rest.split_at(n_at_once(rest));
+            self.read_samples(&mut sums, samples, plan, grouping, &numbers)?;
+            rest = later;
         }
         if grouping.is_plotted {
             let digests: Vec<Digest> = self.server.select(&format!(
@@ -161,7 +166,7 @@ impl Database {
     }
 
     /// The database sorts what it has added up by samples, and sends it one after the other.
-    fn read_day(
+    fn read_samples(
         &self,
         sums: &mut Sums,
         samples: &[Sample<'_>],
@@ -174,21 +179,21 @@ impl Database {
         };
         let start = start_of(plan, first.number).max(plan.whole.start);
         let end = start_of(plan, last.number + 1).min(plan.whole.end);
-        let of_day = format!(
+        let of_samples = format!(
             "{} AND {} AND (host, file) GLOBAL IN (SELECT host, file FROM files WHERE {} AND {})",
             self.is_asked(),
             begins_in("Time", start, end),
             self.is_asked(),
             begins_in("start", start, end)
         );
-        let mut losses = self.losses(samples, plan, numbers, &of_day)?;
-        let host = match grouping.by {
-            GroupBy::Host => "host",
-            GroupBy::Prefix | GroupBy::Customer => "''",
+        let mut losses = self.losses(samples, plan, numbers, &of_samples)?;
+        let (host, address) = match grouping.by {
+            GroupBy::Host => ("host", "'::'"),
+            GroupBy::Prefix | GroupBy::Customer => ("''", "IP"),
         };
         let statement = format!(
-            "SELECT intDiv(toInt64(toUnixTimestamp(Time)), {}) AS sample, {host} AS by_host, IP, {SUMS}, count(), countIf(isNotNull(Verdict)) \
-             FROM traffic FINAL WHERE {of_day} GROUP BY sample, by_host, IP ORDER BY sample",
+            "SELECT intDiv(toInt64(toUnixTimestamp(Time)), {}) AS sample, {host} AS by_host, {address} AS address, {SUMS}, count(), countIf(isNotNull(Verdict)) \
+             FROM traffic FINAL WHERE {of_samples} GROUP BY sample, by_host, address ORDER BY sample",
             plan.length / NANOS
         );
         let first_sample = plan.whole.start.0.div_euclid(plan.length);
@@ -254,7 +259,7 @@ impl Database {
         samples: &[Sample<'_>],
         plan: &Plan<'_>,
         numbers: &HashMap<&str, usize>,
-        of_day: &str,
+        of_samples: &str,
     ) -> Result<Vec<Vec<HostLoss>>> {
         let mut overflows: HashMap<(usize, String), Loss> = HashMap::new();
         let described = || {
@@ -268,7 +273,7 @@ impl Database {
                 .map(|(host, file, _)| ((host, file.path.display().to_string()), *file))
                 .collect();
             let statement = format!(
-                "SELECT host, file, IP, DestBytes, SourceBytes FROM traffic FINAL WHERE IP IN ('0.0.0.0', '::') AND {of_day}"
+                "SELECT host, file, IP, DestBytes, SourceBytes FROM traffic FINAL WHERE IP IN ('0.0.0.0', '::') AND {of_samples}"
             );
             self.server.each_row(&statement, |fields| {
                 let mut text = || std::str::from_utf8(fields.next()?).ok().map(str::to_owned);
@@ -315,6 +320,21 @@ const SUMS: &str = "sum(DestBytes), sum(SourceBytes), sum(DestPackets), sum(Sour
     sumIf(ifNull(TcDestBytes, 0) - DestBytes, ifNull(Verdict, '') = 'uncovered' AND ifNull(TcDestBytes, 0) > DestBytes), \
     sumIf(ifNull(TcSourceBytes, 0) - SourceBytes, ifNull(Verdict, '') = 'uncovered' AND ifNull(TcSourceBytes, 0) > SourceBytes), \
     sumIf(DestBytes, ifNull(Verdict, '') = 'match'), sumIf(SourceBytes, ifNull(Verdict, '') = 'match')";
+
+/// How many samples the database adds up at once.
+fn n_at_once(samples: &[Sample<'_>]) -> usize {
+    let mut n_rows = 0;
+    let is_enough = |sample: &Sample<'_>| {
+        let files = sample.files.iter();
+        let described = files.filter_map(|(_, file)| file.described.as_ref());
+        n_rows += described.map(|it| it.rows).sum::<u64>();
+        n_rows > ROWS_AT_ONCE
+    };
+    samples
+        .iter()
+        .position(is_enough)
+        .map_or(samples.len(), |n| n.max(1))
+}
 
 /// Where a sample begins.
 fn start_of(plan: &Plan<'_>, number: u32) -> UnixNanos {

@@ -1,6 +1,6 @@
 //! What the database has of this host, and what is written there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::thread;
 use std::time::Duration;
@@ -276,33 +276,34 @@ impl Central {
         let days: Vec<Day> = self.server.select(&format!(
             "SELECT toString(day) AS name FROM (SELECT toDate(start) AS day, count() AS files, {DIGEST} AS digest \
              FROM files FINAL WHERE host = {host} AND start < {until} GROUP BY day) \
-             WHERE (day, files, digest) NOT IN (SELECT day, files, digest FROM days FINAL WHERE host = {host}) ORDER BY day"
+             WHERE (day, files, digest) GLOBAL NOT IN (SELECT day, files, digest FROM days FINAL WHERE host = {host}) ORDER BY day"
         ))?;
         for (at, Day { name: day }) in days.iter().enumerate() {
-            let is_last_of_month = days
+            let begin = format!("toDate('{day}')");
+            for (table, time, _) in &ROLL_UPS[..2] {
+                self.add_up(
+                    table,
+                    time,
+                    "traffic",
+                    &begin,
+                    &format!("{begin} + 1"),
+                    until,
+                )?;
+            }
+            // A month is the sum of its days.
+            if days
                 .get(at + 1)
-                .is_none_or(|next| next.name[..7] != day[..7]);
-            for (table, time, _) in ROLL_UPS {
-                // A month is the sum of its days.
-                let (from, begin, end) = match table {
-                    "traffic_month" if !is_last_of_month => continue,
-                    "traffic_month" => (
-                        "traffic_day",
-                        format!("toStartOfMonth(toDate('{day}'))"),
-                        format!("addMonths(toStartOfMonth(toDate('{day}')), 1)"),
-                    ),
-                    _ => (
-                        "traffic",
-                        format!("toDate('{day}')"),
-                        format!("toDate('{day}') + 1"),
-                    ),
-                };
-                self.execute(&format!(
-                    "INSERT INTO {table} (host, Time, IP, {counters}) SELECT {host}, {time} AS at, IP, {sums} FROM {from} FINAL \
-                     WHERE host = {host} AND Time >= toDateTime({begin}, 'UTC') AND Time < toDateTime({end}, 'UTC') GROUP BY at, IP",
-                    counters = COUNTERS.join(", "),
-                    sums = COUNTERS.map(|name| format!("sum({name})")).join(", "),
-                ))?;
+                .is_none_or(|next| next.name[..7] != day[..7])
+            {
+                let (table, time, _) = ROLL_UPS[2];
+                let begin = format!("toStartOfMonth({begin})");
+                let end = format!("addMonths({begin}, 1)");
+                let added = self.add_up(table, time, "traffic_day", &begin, &end, until);
+                if added.is_err() {
+                    // One of its other days has lost rows: the next time, that one is added up too.
+                    self.check_roll_ups()?;
+                }
+                added?;
             }
             self.execute(&format!(
                 "INSERT INTO days (host, day, files, digest, rolled_up_at) SELECT {host}, toDate('{day}'), count(), {DIGEST}, now() \
@@ -310,6 +311,79 @@ impl Central {
             ))?;
         }
         Ok(days.len())
+    }
+
+    /// Has days added up again whose sums are not those of the files any more, as after a server lost its disk. Returns how
+    /// many.
+    pub(super) fn check_roll_ups(&self) -> Result<usize> {
+        let host = quoted(&self.host);
+        let mut days = BTreeSet::new();
+        for (table, _, _) in ROLL_UPS {
+            let period = if table == "traffic_month" {
+                "toStartOfMonth"
+            } else {
+                "toDate"
+            };
+            // Of a month, the first day that was added up stands for all.
+            let of_table: Vec<Day> = self.server.select(&format!(
+                "SELECT toString(first) AS name FROM (SELECT {period}(start) AS period, min(toDate(start)) AS first, \
+                 sum(source_bytes) AS source_bytes, sum(dest_bytes) AS dest_bytes FROM files FINAL WHERE host = {host} \
+                 AND toDate(start) GLOBAL IN (SELECT day FROM days WHERE host = {host}) GROUP BY period) \
+                 WHERE (period, source_bytes, dest_bytes) GLOBAL NOT IN (SELECT {period}(Time) AS period, sum(SourceBytes), sum(DestBytes) \
+                 FROM {table} FINAL WHERE host = {host} GROUP BY period)"
+            ))?;
+            days.extend(of_table.into_iter().map(|day| day.name));
+        }
+        for day in &days {
+            self.execute(&format!(
+                "INSERT INTO days (host, day, files, digest, rolled_up_at) SELECT {host}, toDate('{day}'), 0, 0, now()"
+            ))?;
+        }
+        Ok(days.len())
+    }
+
+    /// Adds up a period until the sums are those of its files: of replicas, one may not yet have what another has.
+    fn add_up(
+        &self,
+        table: &str,
+        time: &str,
+        from: &str,
+        begin: &str,
+        end: &str,
+        until: i64,
+    ) -> Result<()> {
+        let host = quoted(&self.host);
+        let (begin, end) = (
+            format!("toDateTime({begin}, 'UTC')"),
+            format!("toDateTime({end}, 'UTC')"),
+        );
+        let in_period = format!("host = {host} AND Time >= {begin} AND Time < {end}");
+        let of_files = format!(
+            "SELECT toUInt64(0) AS rows, sum(source_bytes) AS source_bytes, sum(source_packets) AS source_packets, \
+             sum(dest_bytes) AS dest_bytes, sum(dest_packets) AS dest_packets FROM files FINAL \
+             WHERE host = {host} AND start >= {begin} AND start < {end} AND start < {until}"
+        );
+        let of_table = format!(
+            "SELECT toUInt64(0) AS rows, sum(SourceBytes) AS source_bytes, sum(SourcePackets) AS source_packets, \
+             sum(DestBytes) AS dest_bytes, sum(DestPackets) AS dest_packets FROM {table} FINAL WHERE {in_period}"
+        );
+        for look in 0..LOOKS {
+            if look > 0 {
+                thread::sleep(LOOK_PAUSE);
+            }
+            self.execute(&format!(
+                "INSERT INTO {table} (host, Time, IP, {counters}) SELECT {host}, {time} AS at, IP, {sums} FROM {from} FINAL \
+                 WHERE {in_period} GROUP BY at, IP",
+                counters = COUNTERS.join(", "),
+                sums = COUNTERS.map(|name| format!("sum({name})")).join(", "),
+            ))?;
+            let expected: Vec<Sums> = self.server.select(&of_files)?;
+            let found: Vec<Sums> = self.server.select(&of_table)?;
+            if found == expected {
+                return Ok(());
+            }
+        }
+        bail!("{table}: its sums from {begin} on are not those of the files");
     }
 
     fn execute(&self, statement: &str) -> Result<()> {

@@ -78,6 +78,8 @@ pub(super) fn verify(sender: &mut Sender) -> Result<ExitCode> {
 
 /// Has files sent again that the database has otherwise.
 pub(super) fn reconcile(sender: &mut Sender) -> Result<()> {
+    // Marks may be lost too.
+    sender.disconnect();
     let mut n_same = 0_i64;
     let mut n_others = 0;
     for files in by_day(sender)?.values() {
@@ -95,6 +97,12 @@ pub(super) fn reconcile(sender: &mut Sender) -> Result<()> {
                 sender.send_again(compared.file);
             }
         }
+    }
+    let n_days = sender.check_roll_ups()?;
+    if n_days > 0 {
+        error!(
+            "the sums of {n_days} days in the database are not those of their files: they are added up again"
+        );
     }
     sender.state().differing.set(n_others);
     sender.state().reconciled.set(seconds(UnixNanos::now()));

@@ -297,6 +297,15 @@ impl Sender {
         }
     }
 
+    /// Days whose sums are wrong are added up again.
+    pub(super) fn check_roll_ups(&mut self) -> Result<usize> {
+        let n_days = self.central()?.check_roll_ups()?;
+        if n_days > 0 {
+            self.rolled_up = 0;
+        }
+        Ok(n_days)
+    }
+
     /// Days that are over, and of which all files are there.
     pub(super) fn roll_up(&mut self) -> Result<()> {
         let now = UnixNanos::now().minus(ROLL_UP_DELAY);

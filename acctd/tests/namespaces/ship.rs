@@ -1,6 +1,7 @@
 //! `acctd ship` to a real ClickHouse (Debian's): whatever is killed, cut or lost on the way, the database has the rows of
 //! the files, each once.
 
+mod cluster;
 mod proxy;
 mod server;
 
@@ -17,6 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use testkit::process::{self, Process};
 
+use self::cluster::Cluster;
 use self::proxy::Proxy;
 use self::server::Server;
 use crate::errors::complains;
@@ -44,6 +46,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_and_the_report_of_the_database_is_that_of_the_files",
         the_report_is_the_same,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_to_a_cluster_of_which_a_replica_dies_and_comes_back_empty",
+        to_a_cluster,
     ),
     (
         Needs::ClickHouse,
@@ -83,6 +90,14 @@ impl Host {
             directory,
             world,
         })
+    }
+
+    /// The same, whose files are in another place, to be moved to its directory.
+    fn staged(staged: &Path, scratch: &Path, number: u64) -> Result<Self> {
+        let host = Self::new(staged, number)?;
+        let directory = scratch.join(&host.name);
+        fs::create_dir(&directory)?;
+        Ok(Self { directory, ..host })
     }
 
     fn ship(&self, port: u16, more: &[&str]) -> Command {
@@ -166,7 +181,7 @@ fn each_file_once() -> Result<()> {
     let server = Server::start()?;
     // Statements that were run before change nothing.
     for _ in 0..2 {
-        server.load_schema()?;
+        server.load_schema(&[])?;
     }
     let hosts = [Host::new(scratch.path(), 1)?, Host::new(scratch.path(), 2)?];
     for host in &hosts {
@@ -208,13 +223,31 @@ fn each_file_once() -> Result<()> {
     let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
     wait_until("what was deleted is there again", || Ok(verify()?.0))?;
     drop(shipper);
-    assert_exact(&server, &hosts)
+    assert_exact(&server, &hosts)?;
+
+    // Sums that are lost are found too.
+    for table in ["traffic_hour", "traffic_day", "traffic_month"] {
+        server.query(&format!(
+            "ALTER TABLE acctd.{table} DELETE WHERE host = 'r1' AND IP = '10.0.1.2'"
+        ))?;
+        wait_until("the sums are deleted", || {
+            let left =
+                format!("SELECT count() FROM acctd.{table} WHERE host = 'r1' AND IP = '10.0.1.2'");
+            Ok(server.query(&left)?.trim() == "0")
+        })?;
+        let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
+        wait_until("the sums are right again", || {
+            Ok(assert_exact(&server, &hosts).is_ok())
+        })?;
+        drop(shipper);
+    }
+    Ok(())
 }
 
 fn killed_at_each_step() -> Result<()> {
     let scratch = TempDir::new()?;
     let server = Server::start()?;
-    server.load_schema()?;
+    server.load_schema(&[])?;
     let hosts = [Host::new(scratch.path(), 1)?];
     for point in ["ship-send", "ship-compare", "ship-mark", "ship-marked"] {
         for nth in ["1", "2"] {
@@ -235,18 +268,10 @@ fn everything_fails() -> Result<()> {
     let scratch = TempDir::new()?;
     let staged = TempDir::new()?;
     let mut server = Server::start()?;
-    server.load_schema()?;
+    server.load_schema(&[])?;
     let proxy = Proxy::start(server.port)?;
     let hosts: Vec<Host> = (0..10)
-        .map(|number| Host::new(staged.path(), number))
-        .collect::<Result<_>>()?;
-    let hosts: Vec<Host> = hosts
-        .into_iter()
-        .map(|host| {
-            let directory = scratch.path().join(&host.name);
-            fs::create_dir(&directory)?;
-            Ok(Host { directory, ..host })
-        })
+        .map(|number| Host::staged(staged.path(), scratch.path(), number))
         .collect::<Result<_>>()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -297,6 +322,74 @@ fn everything_fails() -> Result<()> {
         hosts.iter().map(Host::n_rows).sum::<usize>()
     );
     assert_exact(&server, &hosts)
+}
+
+/// Two shards of two replicas. All hosts send to one server of the first shard; a replica of each shard dies meanwhile.
+fn to_a_cluster() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let staged = TempDir::new()?;
+    let mut cluster = Cluster::start()?;
+    let hosts: Vec<Host> = (0..6)
+        .map(|number| Host::staged(staged.path(), scratch.path(), number))
+        .collect::<Result<_>>()?;
+    let port = cluster.servers[0].port;
+    thread::scope(|scope| {
+        let revealed: Vec<_> = hosts
+            .iter()
+            .map(|host| {
+                let from = staged.path().join(&host.name);
+                scope.spawn(move || reveal(&from, &host.directory))
+            })
+            .collect();
+        let shippers: Vec<Process> = hosts
+            .iter()
+            .map(|host| Process::spawn(host.ship(port, &[]).stderr(Stdio::null())))
+            .collect::<Result<_>>()?;
+        for replica in [1, 2] {
+            thread::sleep(Duration::from_secs(3));
+            cluster.servers[replica].kill();
+            thread::sleep(Duration::from_secs(3));
+            cluster.servers[replica].lose_data()?;
+            cluster.servers[replica].restart()?;
+        }
+        for revealed in revealed {
+            revealed
+                .join()
+                .map_err(|_panicked| anyhow::anyhow!("panicked"))??;
+        }
+        drop(shippers);
+        anyhow::Ok(())
+    })?;
+    // What a server took and no other had yet is gone with it: all that is kept is compared, and sent again.
+    let shippers: Vec<Process> = hosts
+        .iter()
+        .map(|host| Process::spawn(host.ship(port, &["--reconcile=2s"]).stderr(Stdio::null())))
+        .collect::<Result<_>>()?;
+    for host in &hosts {
+        wait_until("it has all files", || {
+            Ok(host.ship(port, &["--verify"]).output()?.status.success())
+        })?;
+    }
+    wait_until("the sums are right", || {
+        Ok(assert_exact(&cluster.servers[0], &hosts).is_ok())
+    })?;
+    drop(shippers);
+    // Both replicas of a shard have the same, and both shards have some.
+    let mut n_rows = 0;
+    for shard in [0, 2] {
+        let count = |server: &Server| -> Result<u64> {
+            let count = server.query("SELECT count() FROM acctd.traffic_local FINAL")?;
+            Ok(count.trim().parse()?)
+        };
+        let [first, second] = [shard, shard + 1].map(|at| &cluster.servers[at]);
+        wait_until("replicas are the same", || {
+            Ok(count(first)? == count(second)?)
+        })?;
+        ensure!(count(first)? > 0, "a shard has nothing");
+        n_rows += count(first)?;
+    }
+    ensure!(n_rows == hosts.iter().map(Host::n_rows).sum::<usize>() as u64);
+    Ok(())
 }
 
 /// Files appear one after the other, each with its line.
@@ -359,11 +452,11 @@ fn what_is_wrong() -> Result<()> {
         "cannot reach http://127.0.0.1:1",
     )?;
     ship_complains(&["--to=http://u:p@127.0.0.1:1"], 2, "--password-file")?;
-    server.load_schema()?;
+    server.load_schema(&[])?;
     server.query("DROP TABLE acctd.schema_version")?;
     server.query("CREATE VIEW acctd.schema_version AS SELECT toUInt32(2) AS version")?;
     ship_complains(&[], 1, "install a newer acctd on this host")?;
-    server.load_schema()?;
+    server.load_schema(&[])?;
 
     // A damaged file is not sent, and the others are.
     let lines = fs::read_to_string(host.directory.join("intervals.jsonl"))?;
@@ -457,7 +550,7 @@ fn cross_checked(directory: &Path, at: usize) -> Result<()> {
 fn the_report_is_the_same() -> Result<()> {
     let scratch = TempDir::new()?;
     let server = Server::start()?;
-    server.load_schema()?;
+    server.load_schema(&[])?;
     let addresses = world::addresses(12);
     let mut hosts = Vec::new();
     for number in 1..=2 {

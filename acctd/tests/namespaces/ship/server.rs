@@ -32,8 +32,13 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Result<Self> {
+        Self::start_with(free_port()?, "")
+    }
+
+    /// `more` is part of its configuration.
+    pub(super) fn start_with(tcp: u16, more: &str) -> Result<Self> {
         let directory = TempDir::new()?;
-        let [port, tcp] = [free_port()?, free_port()?];
+        let port = free_port()?;
         let shown = directory.path().display();
         fs::write(
             directory.path().join("config.xml"),
@@ -41,7 +46,7 @@ impl Server {
                 "<yandex><logger><level>none</level></logger><http_port>{port}</http_port><tcp_port>{tcp}</tcp_port>
                  <listen_host>127.0.0.1</listen_host><path>{shown}/data/</path><tmp_path>{shown}/tmp/</tmp_path>
                  <mark_cache_size>67108864</mark_cache_size><users_config>users.xml</users_config>
-                 <default_profile>default</default_profile><default_database>default</default_database></yandex>"
+                 <default_profile>default</default_profile><default_database>default</default_database>{more}</yandex>"
             ),
         )?;
         fs::write(
@@ -97,9 +102,20 @@ impl Server {
         Ok(body.to_owned())
     }
 
+    /// Its tables are there, and their rows are not: as after a disk was replaced. It must have been killed.
+    pub(super) fn lose_data(&self) -> Result<()> {
+        let data = self.directory.path().join("data");
+        for entry in fs::read_dir(data.join("data/acctd"))? {
+            fs::remove_dir_all(entry?.path())?;
+        }
+        fs::create_dir_all(data.join("flags"))?;
+        Ok(fs::write(data.join("flags/force_restore_data"), "")?)
+    }
+
     /// As `acctd ship --schema` prints it.
-    pub(super) fn load_schema(&self) -> Result<()> {
-        let schema = process::output(Command::new(super::ACCTD).args(["ship", "--schema"]))?;
+    pub(super) fn load_schema(&self, more: &[&str]) -> Result<()> {
+        let mut command = Command::new(super::ACCTD);
+        let schema = process::output(command.args(["ship", "--schema"]).args(more))?;
         for statement in schema.split(";\n").filter(|it| !it.trim().is_empty()) {
             self.query(statement)?;
         }
@@ -108,7 +124,7 @@ impl Server {
 }
 
 /// Of this process nobody else gets it: a port that is free may be taken before the server has it.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(21_000);
     loop {
         let port = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,86 @@
+//! A cluster: two shards of two servers each, and Debian's `ZooKeeper`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+use tempfile::TempDir;
+use testkit::process::Process;
+
+use super::server::{Server, free_port};
+use crate::waiting::wait_until;
+
+/// Of Debian's package libzookeeper-java, with what it needs.
+const CLASS_PATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/*";
+const NAME: &str = "c1";
+
+pub(super) struct Cluster {
+    /// The first two are a shard, and the others.
+    pub(super) servers: Vec<Server>,
+    _zookeeper: Process,
+    _directory: TempDir,
+}
+
+impl Cluster {
+    /// With the tables of `acctd ship`.
+    pub(super) fn start() -> Result<Self> {
+        let directory = TempDir::new()?;
+        let shown = directory.path().display();
+        let port = free_port()?;
+        let settings = directory.path().join("zoo.cfg");
+        fs::write(
+            &settings,
+            format!(
+                "dataDir={shown}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\ntickTime=500\n"
+            ),
+        )?;
+        let mut command = Command::new("java");
+        command
+            .args([
+                "-Xmx128m",
+                "-cp",
+                CLASS_PATH,
+                "org.apache.zookeeper.server.ZooKeeperServerMain",
+            ])
+            .arg(&settings)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let zookeeper = Process::spawn(&mut command)?;
+        wait_until("ZooKeeper listens", || {
+            Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())
+        })?;
+        let ports: Vec<u16> = (0..4).map(|_| free_port()).collect::<Result<_>>()?;
+        let mut shards = String::new();
+        for replicas in ports.chunks(2) {
+            shards.push_str("<shard><internal_replication>true</internal_replication>");
+            for port in replicas {
+                write!(
+                    shards,
+                    "<replica><host>127.0.0.1</host><port>{port}</port></replica>"
+                )?;
+            }
+            shards.push_str("</shard>");
+        }
+        let mut servers = Vec::new();
+        for (at, tcp) in ports.iter().enumerate() {
+            let more = format!(
+                "<interserver_http_port>{}</interserver_http_port><interserver_http_host>127.0.0.1</interserver_http_host>
+                 <zookeeper><node><host>127.0.0.1</host><port>{port}</port></node></zookeeper>
+                 <macros><shard>{}</shard><replica>{at}</replica></macros>
+                 <remote_servers><{NAME}>{shards}</{NAME}></remote_servers>
+                 <distributed_ddl><path>/clickhouse/task_queue/ddl</path></distributed_ddl>",
+                free_port()?,
+                at / 2
+            );
+            servers.push(Server::start_with(*tcp, &more)?);
+        }
+        servers[0].load_schema(&["--cluster", NAME])?;
+        Ok(Self {
+            servers,
+            _zookeeper: zookeeper,
+            _directory: directory,
+        })
+    }
+}
