@@ -46,8 +46,12 @@ const PACKAGES: [&str; 5] = [
 
 /// Why they cannot be had, if so.
 pub(crate) fn available() -> Result<(), String> {
-    let python = python::with_packages("databases", &PACKAGES);
-    python.map(drop).map_err(|error| format!("{error:#}"))
+    python().map(drop).map_err(|error| format!("{error:#}"))
+}
+
+/// A Python that has them.
+pub(crate) fn python() -> Result<PathBuf> {
+    python::with_packages("databases", &PACKAGES)
 }
 
 /// Runs a script of SQL and prints as JSON: host, IP, the four sums, that of the cross-check's packets or null, the
@@ -173,7 +177,7 @@ fn archives_are_read() -> Result<()> {
             "import json, sys; text = open(sys.argv[1]).read()\n{run}\nprint('\\n' + json.dumps(rows))"
         );
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
-        let mut command = Command::new(python::with_packages("databases", &PACKAGES)?);
+        let mut command = Command::new(python()?);
         command
             .args(["-c", &program])
             .arg(script.join(example))
@@ -213,7 +217,7 @@ fn are_loaded_once((script, program): (&str, &str)) -> Result<()> {
     copy_as_suffixed(&hosts.join("gate1"))?;
     leave_half_a_line(&hosts.join("gate1"))?;
     let load = || -> Result<()> {
-        let mut command = Command::new(python::with_packages("databases", &PACKAGES)?);
+        let mut command = Command::new(python()?);
         command
             .args(["-c", program])
             .arg(

@@ -24,7 +24,7 @@ use self::server::Server;
 use crate::errors::complains;
 use crate::waiting::wait_until;
 use crate::world::{self, Random, Row, START, World};
-use crate::{Case, Needs};
+use crate::{Case, Needs, databases};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -51,6 +51,21 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_to_a_cluster_of_which_a_replica_dies_and_comes_back_empty",
         to_a_cluster,
+    ),
+    (
+        Needs::Databases,
+        "ship_to_todays_clickhouse_and_report_from_it",
+        to_todays,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_to_a_server_whose_disk_is_full_waits_for_it",
+        the_servers_disk_is_full,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_by_tls_takes_no_certificate_that_has_expired_or_is_of_others",
+        certificates,
     ),
     (
         Needs::ClickHouse,
@@ -628,4 +643,112 @@ fn the_report_is_the_same() -> Result<()> {
     let mut command = Command::new(ACCTD);
     command.args(["report", "--user=default", &url, "nobody"]);
     complains(&command.output()?, 1, "has no files of these hosts")
+}
+
+fn the_servers_disk_is_full() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let server = Server::start_on("size=700k")?;
+    server.load_schema(&[])?;
+    let hosts = [Host::new(scratch.path(), 1)?];
+    let output = hosts[0].ship(server.port, &["--once"]).output()?;
+    complains(&output, 1, "No space left on device")?;
+    let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
+    server.resize("size=1g")?;
+    wait_until("all is there", || Ok(assert_exact(&server, &hosts).is_ok()))?;
+    drop(shipper);
+    Ok(())
+}
+
+fn certificates() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let place = |name: &str| scratch.path().join(name).display().to_string();
+    fs::write(place("names"), "subjectAltName=IP:127.0.0.1\n")?;
+    let make = |name: &str, days: &str| -> Result<()> {
+        let script = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -out $1.csr -subj /CN=db 2> /dev/null
+            openssl x509 -req -in $1.csr -signkey $1.key -days $2 -extfile names -out $1.pem 2> /dev/null";
+        let mut command = Command::new("sh");
+        command.args(["-ec", script, "sh", name, days]);
+        process::run(command.current_dir(scratch.path()))
+    };
+    make("good", "1")?;
+    make("other", "1")?;
+    make("expired", "-1")?;
+    let host = Host::new(scratch.path(), 1)?;
+    for (served, trusted, expected) in [
+        (
+            "expired",
+            "expired",
+            Some("invalid peer certificate: Expired"),
+        ),
+        ("good", "other", Some("cannot reach https://127.0.0.1")),
+        ("good", "good", None),
+    ] {
+        let port = server::free_port()?;
+        let tls = format!(
+            "<https_port>{port}</https_port><openSSL><server><privateKeyFile>{}</privateKeyFile>
+             <certificateFile>{}</certificateFile><verificationMode>none</verificationMode>
+             <loadDefaultCAFile>false</loadDefaultCAFile></server></openSSL>",
+            place(&format!("{served}.key")),
+            place(&format!("{served}.pem"))
+        );
+        let server = Server::start_with(server::free_port()?, &tls, None)?;
+        server.load_schema(&[])?;
+        let to = format!("--to=https://127.0.0.1:{port}");
+        let authority = format!("--ca-file={}", place(&format!("{trusted}.pem")));
+        let output = host
+            .ship(server.port, &["--once", &to, &authority])
+            .output()?;
+        if let Some(expected) = expected {
+            complains(&output, 1, expected)?;
+        } else {
+            ensure!(output.status.success(), "{output:?}");
+            assert_exact(&server, std::slice::from_ref(&host))?;
+        }
+        // Those of the system do not have it either.
+        let output = host.ship(server.port, &["--once", &to]).output()?;
+        complains(&output, 1, "cannot reach https://127.0.0.1")?;
+    }
+    Ok(())
+}
+
+/// The engine of today, in Python, behind a server that passes statements on to it.
+fn to_todays() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let port = server::free_port()?;
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/namespaces/ship/todays.py"
+    );
+    let mut command = Command::new(databases::python()?);
+    command
+        .args([script, &port.to_string()])
+        .stderr(Stdio::null());
+    let mut front = Process::spawn(&mut command)?;
+    let server = Server::of(port)?;
+    wait_until("it answers", || {
+        ensure!(front.try_wait()?.is_none(), "it has ended");
+        Ok(server.query("SELECT 1").is_ok())
+    })?;
+    for _ in 0..2 {
+        server.load_schema(&[])?;
+    }
+    let host = Host::new(scratch.path(), 1)?;
+    for n_files in [289, 0] {
+        let output = host
+            .ship(port, &["--once", "--compression=gzip"])
+            .output()?;
+        let log = String::from_utf8(output.stderr)?;
+        let expected = format!(" {n_files} files with");
+        ensure!(output.status.success() && log.contains(&expected), "{log}");
+    }
+    assert_exact(&server, std::slice::from_ref(&host))?;
+    let report = |words: &[&str]| -> Result<String> {
+        let mut command = Command::new(ACCTD);
+        command.args(["report", "--zone=UTC", "--format=csv", "--by=hour"]);
+        process::output(command.args(words))
+    };
+    let url = format!("--from-clickhouse=http://127.0.0.1:{port}");
+    let directory = host.directory.display().to_string();
+    ensure!(report(&[&url, "--user=default"])? == report(&[&directory])?);
+    Ok(())
 }

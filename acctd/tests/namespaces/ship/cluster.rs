@@ -74,7 +74,7 @@ impl Cluster {
                 free_port()?,
                 at / 2
             );
-            servers.push(Server::start_with(*tcp, &more)?);
+            servers.push(Server::start_with(*tcp, &more, None)?);
         }
         servers[0].load_schema(&["--cluster", NAME])?;
         Ok(Self {

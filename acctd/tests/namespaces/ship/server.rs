@@ -28,15 +28,22 @@ pub(super) struct Server {
     pub(super) port: u16,
     directory: TempDir,
     process: Option<Process>,
+    /// Options of a tmpfs that has its data.
+    disk: Option<&'static str>,
 }
 
 impl Server {
     pub(super) fn start() -> Result<Self> {
-        Self::start_with(free_port()?, "")
+        Self::start_with(free_port()?, "", None)
+    }
+
+    /// On a disk of this size: `size=20m`.
+    pub(super) fn start_on(disk: &'static str) -> Result<Self> {
+        Self::start_with(free_port()?, "", Some(disk))
     }
 
     /// `more` is part of its configuration.
-    pub(super) fn start_with(tcp: u16, more: &str) -> Result<Self> {
+    pub(super) fn start_with(tcp: u16, more: &str, disk: Option<&'static str>) -> Result<Self> {
         let directory = TempDir::new()?;
         let port = free_port()?;
         let shown = directory.path().display();
@@ -58,14 +65,36 @@ impl Server {
             port,
             directory,
             process: None,
+            disk,
         };
         server.restart()?;
         Ok(server)
     }
 
+    /// Another program, which listens there.
+    pub(super) fn of(port: u16) -> Result<Self> {
+        Ok(Self {
+            port,
+            directory: TempDir::new()?,
+            process: None,
+            disk: None,
+        })
+    }
+
     /// After it was killed.
     pub(super) fn restart(&mut self) -> Result<()> {
-        let mut command = Command::new(program()?);
+        let mut command = match self.disk {
+            None => Command::new(program()?),
+            Some(options) => {
+                // Gone with the process.
+                let script = "mkdir data; mount -t tmpfs -o \"$0\" none data; exec \"$@\"";
+                let mut command = Command::new("unshare");
+                command
+                    .args(["--mount", "sh", "-ec", script, options])
+                    .arg(program()?);
+                command
+            }
+        };
         let config = self.directory.path().join("config.xml");
         command
             .arg(format!("--config-file={}", config.display()))
@@ -100,6 +129,15 @@ impl Server {
             bail!("{statement}: {body}");
         }
         Ok(body.to_owned())
+    }
+
+    /// Gives its disk another size.
+    pub(super) fn resize(&self, options: &str) -> Result<()> {
+        let pid = self.process.as_ref().context("it is not running")?.pid();
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", &format!("--target={pid}"), "mount", "-o"]);
+        command.arg(format!("remount,{options}"));
+        process::run(command.arg(self.directory.path().join("data")))
     }
 
     /// Its tables are there, and their rows are not: as after a disk was replaced. It must have been killed.
