@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ pub(super) struct Local {
     calendar: Calendar,
     /// Of the journal, as far as it was read.
     journal: Position,
-    /// Lines of files that are not sent.
-    lines: HashMap<String, String>,
+    /// Where it has the lines of files that are not sent.
+    lines: HashMap<String, Range<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +47,7 @@ pub(super) struct Finished {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) size: u64,
+    /// By its name, until it is described.
     pub(super) period: Period,
     /// Its line of the journal.
     pub(super) line: Option<String>,
@@ -97,26 +99,34 @@ impl Local {
                 // acctd archive has deleted it.
                 continue;
             };
-            let line = self.lines.get(name).cloned();
             let age = metadata.modified()?.elapsed().unwrap_or_default();
-            if line.is_none() && age < WITHOUT_LINE {
+            if !self.lines.contains_key(name) && age < WITHOUT_LINE {
                 continue;
             }
-            let described = line.as_deref().map(journal::parse).transpose()?;
-            let described = described.map(|(_, described)| described);
             finished.push(Finished {
                 name: name.to_owned(),
                 path,
                 size: metadata.len(),
-                period: match &described {
-                    Some(described) => described.period,
-                    None => stem.period(&self.calendar)?,
-                },
-                line,
-                described,
+                period: stem.period(&self.calendar)?,
+                line: None,
+                described: None,
             });
         }
         Ok(finished)
+    }
+
+    /// With its line, if it has one.
+    pub(super) fn describe(&self, mut file: Finished) -> Result<Finished> {
+        if let Some(place) = self.lines.get(&file.name) {
+            let mut text = vec![0; usize::try_from(place.end - place.start)?];
+            File::open(self.directory.join(JOURNAL))?.read_exact_at(&mut text, place.start)?;
+            let line = String::from_utf8(text)?;
+            let (_, described) = journal::parse(&line)?;
+            file.period = described.period;
+            file.described = Some(described);
+            file.line = Some(line);
+        }
+        Ok(file)
     }
 
     /// Files that are there and in the database, without their lines. Of a file that is, `start_of` knows its start.
@@ -166,6 +176,7 @@ impl Local {
                 inode: metadata.ino(),
                 offset: 0,
             };
+            self.lines.clear();
         }
         file.seek(SeekFrom::Start(self.journal.offset))?;
         let mut reader = BufReader::with_capacity(BUFFER, file);
@@ -177,6 +188,7 @@ impl Local {
                 // It is being written, or a power cut has left half of it.
                 return Ok(());
             }
+            let start = self.journal.offset;
             self.journal.offset += u64::try_from(n)?;
             let text = String::from_utf8_lossy(&line);
             // Half a line, to which a whole one was added, has no file.
@@ -184,7 +196,7 @@ impl Local {
                 && is_wanted(&name)
                 && self.directory.join(&name).exists()
             {
-                self.lines.insert(name, text.trim_end().to_owned());
+                self.lines.insert(name, start..self.journal.offset - 1);
             }
         }
     }

@@ -240,8 +240,10 @@ impl Sender {
                 waiting.pop_front()
             };
             let Some(file) = next else { break };
-            let content = match file.content() {
-                Ok(content) => content,
+            let described = self.local.describe(file.clone());
+            let read = described.and_then(|file| Ok((file.content()?, file)));
+            let (content, file) = match read {
+                Ok(read) => read,
                 Err(error) => {
                     self.refuse(&file, &error);
                     continue;

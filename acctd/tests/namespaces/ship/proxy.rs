@@ -37,7 +37,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let fate = match random.below(4) {
                     0 => Fate::Cut(random.below(10_000)),
-                    1 => Fate::Lost(random.below(4_000)),
+                    1 => Fate::Lost(random.below(2_000)),
                     _ => Fate::Passed,
                 };
                 let counts = Arc::clone(&shared);
