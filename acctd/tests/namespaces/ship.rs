@@ -16,13 +16,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
+use testkit::netns::Privilege;
 use testkit::process::{self, Process};
+use testkit::traffic::TrafficArgs;
 
 use self::cluster::Cluster;
 use self::proxy::Proxy;
 use self::server::Server;
 use crate::errors::complains;
-use crate::waiting::wait_until;
+use crate::rig::{LOG_AND_DROP, Rig};
+use crate::waiting::{wait_for_files, wait_until};
 use crate::world::{self, Random, Row, START, World};
 use crate::{Case, Needs, databases};
 
@@ -31,6 +34,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_sends_each_file_once_and_adds_up_its_days",
         each_file_once,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_beside_a_running_acctd_has_what_nft_counted",
+        beside_acctd,
     ),
     (
         Needs::ClickHouse,
@@ -256,6 +264,65 @@ fn each_file_once() -> Result<()> {
         })?;
         drop(shipper);
     }
+    Ok(())
+}
+
+/// It sends each file as soon as it is there.
+fn beside_acctd() -> Result<()> {
+    let server = Server::start()?;
+    server.load_schema(&[])?;
+    let rig = Rig::with_privilege(Privilege::Root)?;
+    rig.rules(LOG_AND_DROP)?;
+    let acctd = rig.acctd(&[
+        "-interval=1s",
+        "-ip4-src-group=5",
+        "-ip6-src-group=7",
+        "-crosscheck=lan0",
+    ])?;
+    let directory = rig.log_directory().display().to_string();
+    let ship = |more: &[&str]| {
+        let mut command = Command::new(ACCTD);
+        let to = format!("--to=http://127.0.0.1:{}", server.port);
+        command
+            .args(["ship", &directory, &to, "--user=default", "--host=gate"])
+            .args(more);
+        command
+    };
+    let shipper = Process::spawn(ship(&[]).stderr(Stdio::null()))?;
+    for _ in 0..3 {
+        for source in ["10.0.0.0/24", "2001:db8::/48"] {
+            let dest = if source.contains(':') {
+                "2001:db8:1::1/128"
+            } else {
+                "172.16.0.1/32"
+            };
+            rig.send(&TrafficArgs {
+                sources: 50,
+                count: 2_000,
+                rate: 20_000,
+                ..rig.traffic(source, dest)?
+            })?;
+        }
+        wait_for_files(&acctd, 1)?;
+    }
+    acctd.finish()?;
+    wait_until("all files are there", || {
+        Ok(ship(&["--verify"]).output()?.status.success())
+    })?;
+    drop(shipper);
+    for (counter, is_ip6) in [("v4", 0), ("v6", 1)] {
+        let sums = server.query(&format!(
+            "SELECT sum(SourcePackets), sum(SourceBytes), sum(TcSourcePackets) FROM acctd.traffic FINAL \
+             WHERE (position(IP, ':') > 0) = {is_ip6}"
+        ))?;
+        let truth = rig.counter(counter)?;
+        let expected = format!("{}\t{}\t{}", truth.packets, truth.bytes, truth.packets);
+        ensure!(sums.trim() == expected, "{sums} and not {expected}");
+    }
+    let lines =
+        "SELECT count(), countIf(missing_source_bytes = 0 AND line != '') FROM acctd.files FINAL";
+    let n_files = rig.summaries()?.len();
+    ensure!(server.query(lines)?.trim() == format!("{n_files}\t{n_files}"));
     Ok(())
 }
 
