@@ -31,6 +31,19 @@ pub struct ServerUrl {
     pub(crate) database: String,
 }
 
+impl ServerUrl {
+    /// Whether others can read on the way what is sent.
+    pub(crate) fn is_in_the_clear(&self) -> bool {
+        let host = self.server.strip_prefix("http://");
+        let is_local = |host: &str| {
+            ["127.", "[::1]", "localhost"]
+                .iter()
+                .any(|local| host.starts_with(local))
+        };
+        host.is_some_and(|host| !is_local(host))
+    }
+}
+
 impl FromStr for ServerUrl {
     type Err = String;
 
@@ -111,6 +124,13 @@ mod tests {
             expected("http://[::1]:8123", "acctd")
         );
         assert_eq!(url("https://db/bills/"), expected("https://db", "bills"));
+        for (text, is_so) in [
+            ("http://db:8123", true),
+            ("https://db", false),
+            ("http://127.0.0.1:8123", false),
+        ] {
+            assert_eq!(url(text).unwrap().is_in_the_clear(), is_so, "{text}");
+        }
         for bad in [
             "db:8123",
             "ftp://db/acctd",

@@ -25,8 +25,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use log::warn;
 use sha2::{Digest as _, Sha256};
 
+use crate::cli::server::ServerUrl;
 use crate::cli::ship::ShipArgs;
 use crate::files::calendar::Calendar;
 use crate::observe::http::Listeners;
@@ -41,6 +43,9 @@ pub fn run(args: &ShipArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     logging::start(false, false)?;
+    if args.to.as_ref().is_some_and(ServerUrl::is_in_the_clear) {
+        warn!("rows, and the password if there is one, can be read on the way: use https");
+    }
     let calendar = Calendar::of(args.zone.as_deref())?;
     let host = match &args.host {
         Some(host) => host.clone(),

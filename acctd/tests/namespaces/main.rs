@@ -92,6 +92,8 @@ enum Needs {
     Databases,
     /// Root, and Debian's `ClickHouse`.
     ClickHouse,
+    /// That, and Debian's `ZooKeeper`.
+    ZooKeeper,
     /// A network namespace, and acctd built with the feature `fault-points`.
     FaultPoints,
     /// That, and no other test beside it: it sends at full speed, measures time, or changes what all namespaces share.
@@ -243,7 +245,8 @@ fn trial(
         impossible = match needs {
             Needs::Prometheus => prometheus::available().err(),
             Needs::Databases => databases::available().err(),
-            Needs::ClickHouse => ship::available().err(),
+            Needs::ClickHouse => ship::clickhouse().err(),
+            Needs::ZooKeeper => ship::zookeeper().err(),
             Needs::Browser => live::browser().err(),
             _ => None,
         };

@@ -56,7 +56,7 @@ pub(crate) const CASES: &[Case] = &[
         the_report_is_the_same,
     ),
     (
-        Needs::ClickHouse,
+        Needs::ZooKeeper,
         "ship_to_a_cluster_of_which_a_replica_dies_and_comes_back_empty",
         to_a_cluster,
     ),
@@ -82,7 +82,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-pub(crate) use self::server::available;
+pub(crate) use self::cluster::zookeeper;
+pub(crate) use self::server::clickhouse;
 
 const ACCTD: &str = env!("CARGO_BIN_EXE_acctd");
 

@@ -3,18 +3,34 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
 use tempfile::TempDir;
+use testkit::netns::find_program;
 use testkit::process::Process;
 
-use super::server::{Server, free_port};
+use super::server::{Server, clickhouse, free_port};
 use crate::waiting::wait_until;
 
 /// Of Debian's package libzookeeper-java, with what it needs.
 const CLASS_PATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/*";
 const NAME: &str = "c1";
+
+/// Why it cannot be had, if so.
+pub(crate) fn zookeeper() -> Result<(), String> {
+    clickhouse()?;
+    if find_program("java").is_none() {
+        return Err("java is not installed".to_owned());
+    }
+    let is_there = CLASS_PATH
+        .split(':')
+        .next()
+        .is_some_and(|jar| Path::new(jar).exists());
+    let missing = || "libzookeeper-java is not installed".to_owned();
+    is_there.then_some(()).ok_or_else(missing)
+}
 
 pub(super) struct Cluster {
     /// The first two are a shard, and the others.

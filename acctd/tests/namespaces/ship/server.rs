@@ -15,7 +15,7 @@ use testkit::unpacked;
 use crate::waiting::wait_until;
 
 /// Why it cannot be had, if so.
-pub(crate) fn available() -> Result<(), String> {
+pub(crate) fn clickhouse() -> Result<(), String> {
     program().map(drop).map_err(|error| format!("{error:#}"))
 }
 
