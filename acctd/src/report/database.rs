@@ -202,8 +202,8 @@ impl Database {
         let mut all = Sum::default();
         let mut next = |sums: &mut Sums, of_sample: &mut ByWho<Sum>, all: &mut Sum| {
             let (sample, losses) = rest.next()?;
-            of_sample.insert(Who::All, std::mem::take(all));
-            sums.add_sample(of_sample, std::mem::take(losses), sample, plan, grouping);
+            let lines = of_sample.drain().chain([(Who::All, std::mem::take(all))]);
+            sums.add_sample(lines, std::mem::take(losses), sample, plan, grouping);
             rest.peek().map(|(sample, _)| sample.number)
         };
         let mut current = Some(first.number);

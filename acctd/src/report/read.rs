@@ -11,8 +11,10 @@ use super::archived;
 use super::plan::{self, Plan, Sample, Stretch};
 use super::sums::{Grouping, HostLoss, Sums, add_overflow, known_missing};
 use super::tally::{ByWho, Sum, Who, by_who};
+use crate::cli::report::GroupBy;
 use crate::files::directory::Host;
 use crate::files::journal::Loss;
+use crate::files::sorted::Order;
 
 /// All samples of the plan.
 pub(super) fn read(plan: &Plan<'_>, hosts: &[Host], grouping: &Grouping) -> Result<Sums> {
@@ -63,7 +65,11 @@ fn read_samples(
 ) -> Result<Sums> {
     let mut sums = Sums::new(plan);
     let mut of_sample: ByWho<Sum> = by_who();
+    // Of a file that is a sample by itself, and whose rows are in order: each is of another prefix.
+    let mut in_order: Vec<(Who, Sum)> = Vec::new();
     for sample in samples {
+        let is_alone = grouping.by == GroupBy::Prefix && sample.files.len() == 1;
+        let mut order = Order::default();
         let mut losses: Vec<HostLoss> = Vec::new();
         let mut all = Sum::default();
         for &(host, file) in &sample.files {
@@ -77,10 +83,16 @@ fn read_samples(
             let (_, n_rows) = file
                 .read_rows(&text, |row| {
                     has_kernel |= row.kernel.is_some();
-                    of_sample
-                        .entry(grouping.who(host, row.address))
-                        .or_default()
-                        .add(row);
+                    let who = grouping.who(host, row.address);
+                    if is_alone {
+                        order.note(row.address);
+                        in_order.push((who, Sum::default()));
+                    }
+                    let sum = match in_order.last_mut() {
+                        Some((_, sum)) => sum,
+                        None => of_sample.entry(who).or_default(),
+                    };
+                    sum.add(row);
                     all.add(row);
                     add_overflow(&mut loss, file, row);
                 })
@@ -96,8 +108,14 @@ fn read_samples(
             }
         }
         losses.extend(known_missing(plan, sample, hosts.len()));
-        of_sample.insert(Who::All, all);
-        sums.add_sample(&mut of_sample, losses, sample, plan, grouping);
+        if !order.is_kept() {
+            for (who, sum) in in_order.drain(..) {
+                of_sample.entry(who).or_default().append(&sum);
+            }
+        }
+        let lines = in_order.drain(..).chain(of_sample.drain());
+        let lines = lines.chain([(Who::All, all)]);
+        sums.add_sample(lines, losses, sample, plan, grouping);
     }
     Ok(sums)
 }

@@ -112,16 +112,16 @@ impl Sums {
         self.digests.extend(other.digests);
     }
 
-    /// Adds the sums of all lines in a sample, and leaves their map empty.
+    /// Adds the sums of all lines in a sample.
     pub(super) fn add_sample(
         &mut self,
-        of_sample: &mut ByWho<Sum>,
+        of_sample: impl Iterator<Item = (Who, Sum)>,
         losses: Vec<HostLoss>,
         sample: &Sample<'_>,
         plan: &Plan<'_>,
         grouping: &Grouping,
     ) {
-        for (who, sum) in of_sample.drain() {
+        for (who, sum) in of_sample {
             self.add(who, &sum, &losses, sample, plan, grouping);
         }
         self.losses.extend(losses);
