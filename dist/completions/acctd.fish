@@ -192,7 +192,7 @@ complete -c acctd -n "__fish_acctd_using_subcommand ship" -l reconcile -d 'How o
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l listen -d 'Answer /metrics and /healthz here: 127.0.0.1:9746, or unix:PATH' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l cluster -d 'With --schema: tables for a cluster of this name, sharded by host, each shard with replicas' -r
-complete -c acctd -n "__fish_acctd_using_subcommand ship" -l keep -d 'With --schema: ClickHouse deletes rows older than this (400d); sums of hours, days and months stay' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l keep -d 'ClickHouse deletes rows older than this (400d); sums of hours, days and months stay' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l once -d 'Send what there is, and end. Exit code 1 if a file was not sent'
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l verify -d 'Compare all files with the database, and print how many are the same. Exit code 1 if one is not'
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l schema -d 'Print the statements that make the tables, or bring them to this version. They may be run again'

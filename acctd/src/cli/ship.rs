@@ -71,8 +71,10 @@ pub struct ShipArgs {
     #[arg(long, value_name = "NAME", requires = "schema")]
     pub cluster: Option<String>,
 
-    /// With --schema: ClickHouse deletes rows older than this (400d); sums of hours, days and months stay.
-    #[arg(long, value_name = "DURATION", requires = "schema", value_parser = go_flags::parse_duration)]
+    /// ClickHouse deletes rows older than this (400d); sums of hours, days and months stay.
+    ///
+    /// With --schema, its tables are made so. Else files that are older are neither sent nor compared.
+    #[arg(long, value_name = "DURATION", value_parser = go_flags::parse_duration)]
     pub keep: Option<Duration>,
 }
 

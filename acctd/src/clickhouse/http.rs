@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, SendBody};
 
-use crate::cli::server::{ServerFlags, ServerUrl};
+use crate::cli::server::{ServerFlags, ServerUrl, Setting};
 use crate::cli::ship::Compression;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) struct ClickHouse {
     password_file: Option<PathBuf>,
     compression: Compression,
     /// Of each request.
-    settings: Vec<(String, String)>,
+    settings: Vec<Setting>,
 }
 
 type Answer = ureq::http::Response<ureq::Body>;
@@ -62,16 +62,13 @@ impl ClickHouse {
             .max_redirects(0)
             .user_agent(concat!("acctd/", env!("CARGO_PKG_VERSION")))
             .build();
-        let settings = flags.setting.iter();
         Ok(Self {
             agent: config.into(),
             url: url.clone(),
             user: flags.user.clone(),
             password_file: flags.password_file.clone(),
             compression,
-            settings: settings
-                .map(|it| (it.name.clone(), it.value.clone()))
-                .collect(),
+            settings: flags.setting.clone(),
         })
     }
 
@@ -220,7 +217,8 @@ impl ClickHouse {
         }
         let own = settings.iter().copied();
         let asked = self.settings.iter();
-        for (name, value) in own.chain(asked.map(|(name, value)| (name.as_str(), value.as_str()))) {
+        let asked = asked.map(|it| (it.name.as_str(), it.value.as_str()));
+        for (name, value) in own.chain(asked) {
             request = request.query(name, value);
         }
         let response = request

@@ -177,8 +177,8 @@ impl Database {
         let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
             return Ok(());
         };
-        let start = start_of(plan, first.number).max(plan.whole.start);
-        let end = start_of(plan, last.number + 1).min(plan.whole.end);
+        let start = plan.start_of(first.number);
+        let end = plan.start_of(last.number + 1).min(plan.whole.end);
         let of_samples = format!(
             "{} AND {} AND (host, file) GLOBAL IN (SELECT host, file FROM files WHERE {} AND {})",
             self.is_asked(),
@@ -334,12 +334,6 @@ fn n_at_once(samples: &[Sample<'_>]) -> usize {
         .iter()
         .position(is_enough)
         .map_or(samples.len(), |n| n.max(1))
-}
-
-/// Where a sample begins.
-fn start_of(plan: &Plan<'_>, number: u32) -> UnixNanos {
-    let first = plan.whole.start.0.div_euclid(plan.length);
-    UnixNanos((first + i64::from(number)) * plan.length)
 }
 
 /// A condition: the database has whole seconds of starts.

@@ -167,6 +167,12 @@ impl<'f> Plan<'f> {
         Ok(plan)
     }
 
+    /// Where a sample begins, in the period.
+    pub(super) fn start_of(&self, number: u32) -> UnixNanos {
+        let (whole, length) = (self.whole, self.length);
+        Grid { whole, length }.start(number)
+    }
+
     fn note_missing(
         &mut self,
         grid: &Grid,

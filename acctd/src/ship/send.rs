@@ -35,7 +35,7 @@ pub(super) struct Sender {
     central: Option<Central>,
     /// Of files that are in the database.
     pub(super) marks: HashMap<String, Mark>,
-    /// Files that cannot be sent, and their size then: another one is tried.
+    /// Files that cannot be sent, each with its size. If the size changes, the file is tried again.
     refused: HashMap<String, u64>,
     /// Files that were sent, and may not be there.
     sent: HashMap<String, u32>,
@@ -270,7 +270,7 @@ impl Sender {
     }
 
     /// It is not sent until it has changed.
-    pub(super) fn refuse(&mut self, file: &Finished, error: &anyhow::Error) {
+    fn refuse(&mut self, file: &Finished, error: &anyhow::Error) {
         if self.refused.insert(file.name.clone(), file.size).is_none() {
             error!("{} is not sent: {error:#}", file.path.display());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::model::interval::UnixNanos;
 use crate::observe::metrics;
@@ -35,58 +35,60 @@ pub(super) struct State {
     error: Mutex<Option<String>>,
 }
 
+/// A metric at 0, which is in the registry.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 impl State {
     pub(super) fn new() -> Self {
         let mut registry = Registry::default();
-        let mut gauge = |name, help| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let waiting = gauge(
+        let metrics = &mut registry;
+        let waiting = registered(
+            metrics,
             "acctd_ship_waiting_files",
             "Finished files that are not in the database",
         );
-        let refused = gauge(
+        let refused = registered(
+            metrics,
             "acctd_ship_refused_files",
-            "Files that cannot be sent: see the log",
+            "Files that cannot be sent; the log says why",
         );
-        let differing = gauge(
+        let differing = registered(
+            metrics,
             "acctd_ship_differing_files",
             "Files that the database had otherwise at the last comparison",
         );
-        let mut float = |name, help| {
-            let gauge = Float::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let oldest = float(
+        let oldest = registered(
+            metrics,
             "acctd_ship_oldest_waiting_timestamp_seconds",
             "The end of the oldest file that waits; 0 if none does",
         );
-        let reconciled = float(
+        let reconciled = registered(
+            metrics,
             "acctd_ship_last_reconciled_timestamp_seconds",
             "When all files were last compared with the database; 0 for never",
         );
-        let mut counter = |name, help| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let files = counter(
+        let files = registered(
+            metrics,
             "acctd_ship_files",
             "Files that are in the database since the start",
         );
-        let rows = counter("acctd_ship_rows", "Rows of these files");
-        let bytes = counter(
+        let rows = registered(metrics, "acctd_ship_rows", "Rows of these files");
+        let bytes = registered(
+            metrics,
             "acctd_ship_bytes",
             "Bytes of these files, before compression",
         );
-        let repeated = counter(
+        let repeated = registered(
+            metrics,
             "acctd_ship_repeated_files",
             "Files that were sent more than once",
         );
-        let failures = counter(
+        let failures = registered(
+            metrics,
             "acctd_ship_failures",
             "Requests that failed, and were tried again",
         );
