@@ -352,7 +352,7 @@ impl<'o, 'f> Opened<'o, 'f> {
         match who {
             Some(who @ Who::Prefix(_)) => {
                 let span = self.samples[first].span;
-                let line = read.sums.lines[span].entry(who).or_default();
+                let line = read.sums.lines[span].of(who);
                 let rule = self.grouping.rule(who, self.plan.spans[span].n_samples);
                 let families = self.grouping.families(who);
                 line.sum.append(total);

@@ -165,7 +165,7 @@ impl Making<'_> {
         let empty = Line::default();
         let of_all = Losses::of(Who::All, of_span);
         let entry = |who: Who| {
-            let line = lines.get(&who).unwrap_or(&empty);
+            let line = lines.get(who).unwrap_or(&empty);
             if matches!(who, Who::Host(_)) {
                 self.entry(who, line, &Losses::of(who, of_span), span)
             } else {
@@ -174,13 +174,13 @@ impl Making<'_> {
         };
         let mut sorted: Vec<(Who, Entry)> = lines
             .par_iter()
-            .filter(|(who, _)| **who != Who::All)
-            .map(|(who, _)| (*who, entry(*who)))
+            .filter(|(who, _)| *who != Who::All)
+            .map(|(who, _)| (who, entry(who)))
             .collect();
         // A customer without traffic has a bill too.
         for index in 0..self.grouping.customers.all.len() {
             let who = Who::Customer(index);
-            if !lines.contains_key(&who) {
+            if lines.get(who).is_none() {
                 sorted.push((who, entry(who)));
             }
         }

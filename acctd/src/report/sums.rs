@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::customers::Customers;
 use super::plan::{Plan, Sample};
-use super::tally::{ByWho, Line, Rule, Sum, Who, by_who};
+use super::tally::{Lines, Rule, Sum, Who};
 use crate::cli::report::{Form, GroupBy, Percentile};
 use crate::files::directory::File;
 use crate::files::journal::{IN, Loss, OUT};
@@ -68,7 +68,7 @@ pub(super) struct HostLoss {
 /// Sums of the samples that were read: by part of the period.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    pub(super) lines: Vec<ByWho<Line>>,
+    pub(super) lines: Vec<Lines>,
     /// In no order.
     pub(super) losses: Vec<HostLoss>,
     pub(super) n_rows: u64,
@@ -83,7 +83,7 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn new(plan: &Plan<'_>) -> Self {
         Self {
-            lines: plan.spans.iter().map(|_| by_who()).collect(),
+            lines: plan.spans.iter().map(|_| Lines::default()).collect(),
             days: vec![[0; 2]; plan.days.len()],
             ..Self::default()
         }
@@ -91,15 +91,7 @@ impl Sums {
 
     pub(super) fn append(&mut self, other: Self, plan: &Plan<'_>, grouping: &Grouping) {
         for ((own, other), span) in self.lines.iter_mut().zip(other.lines).zip(&plan.spans) {
-            if own.is_empty() {
-                *own = other;
-                continue;
-            }
-            own.reserve(other.len());
-            for (who, line) in other {
-                let rule = grouping.rule(who, span.n_samples);
-                own.entry(who).or_default().append(line, &rule);
-            }
+            own.append(other, |who| grouping.rule(who, span.n_samples));
         }
         self.losses.extend(other.losses);
         self.n_rows += other.n_rows;
@@ -138,7 +130,7 @@ impl Sums {
         grouping: &Grouping,
     ) {
         let span = &plan.spans[sample.span];
-        let line = self.lines[sample.span].entry(who).or_default();
+        let line = self.lines[sample.span].of(who);
         line.sum.append(sum);
         if who == Who::All {
             for (day, bytes) in self.days[sample.day].iter_mut().zip(sum.bytes) {

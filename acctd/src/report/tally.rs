@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
+use indexmap::IndexMap;
+use rayon::prelude::*;
 
 use super::percentile::Samples;
 use crate::cli::report::{Form, Percentile};
@@ -26,6 +28,14 @@ pub(super) enum Who {
 }
 
 pub(super) type ByWho<T> = HashMap<Who, T, FixedState>;
+
+/// The lines of a part of the period.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    all: IndexMap<Who, Line, FixedState>,
+    /// Samples have their rows in order, and most of them each time: the next row is of this line, or has to be looked for.
+    next: usize,
+}
 
 /// What a line has.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +119,43 @@ impl Sum {
             self.packets[direction] += other.packets[direction];
             self.uncovered[direction] += other.uncovered[direction];
             self.matched[direction] += other.matched[direction];
+        }
+    }
+}
+
+impl Lines {
+    pub(super) fn of(&mut self, who: Who) -> &mut Line {
+        let at = match self.all.get_index(self.next) {
+            Some((next, _)) if *next == who => self.next,
+            _ => {
+                let entry = self.all.entry(who);
+                let at = entry.index();
+                entry.or_default();
+                at
+            }
+        };
+        self.next = at + 1;
+        &mut self.all[at]
+    }
+
+    pub(super) fn get(&self, who: Who) -> Option<&Line> {
+        self.all.get(&who)
+    }
+
+    /// In no order.
+    pub(super) fn par_iter(&self) -> impl ParallelIterator<Item = (Who, &Line)> {
+        self.all.par_iter().map(|(who, line)| (*who, line))
+    }
+
+    /// `other` has later samples, or others of the same ones.
+    pub(super) fn append(&mut self, other: Self, rule: impl Fn(Who) -> Rule) {
+        if self.all.is_empty() {
+            *self = other;
+            return;
+        }
+        self.all.reserve(other.all.len());
+        for (who, line) in other.all {
+            self.of(who).append(line, &rule(who));
         }
     }
 }
