@@ -26,7 +26,7 @@ pub mod top;
 
 pub mod daemon;
 
-pub(crate) mod clickhouse;
+pub(crate) mod client;
 pub mod close;
 pub(crate) mod files;
 pub mod process;

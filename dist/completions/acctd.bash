@@ -487,13 +487,21 @@ _acctd() {
             return 0
             ;;
         acctd__subcmd__ship)
-            opts="-h --to --user --password-file --ca-file --setting --host --compression --in-flight --reconcile --zone --listen --once --verify --schema --cluster --keep --help"
+            opts="-h --to --endpoint --region --user --password-file --ca-file --setting --host --compression --in-flight --reconcile --zone --listen --once --verify --schema --cluster --keep --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --region)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -179,6 +179,8 @@ complete -c acctd -n "__fish_acctd_using_subcommand archive" -l keep -d 'Delete 
 complete -c acctd -n "__fish_acctd_using_subcommand archive" -l zone -d 'The zone in which names of files are that no line of intervals.jsonl describes; default: the machine\'s' -r
 complete -c acctd -n "__fish_acctd_using_subcommand archive" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l to -d 'The HTTP interface of the server, and the database: `https://db.example.net:8443/acctd`' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l endpoint -d 'The server of `s3://`: `https://s3.example.net`; default: Amazon\'s' -r
+complete -c acctd -n "__fish_acctd_using_subcommand ship" -l region -d 'The region of `s3://`' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l user -d 'The user of the database' -r
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l password-file -d 'The file with the user\'s password; without it, there is none. Read again for each request' -r -F
 complete -c acctd -n "__fish_acctd_using_subcommand ship" -l ca-file -d 'The certificates (PEM) of those who may have signed the server\'s; default: the system\'s' -r -F

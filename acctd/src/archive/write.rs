@@ -55,7 +55,7 @@ pub(super) fn write(
         version: VERSION,
         files: entries,
         first_addresses: Vec::new(),
-        journal_sha256: (!journal.is_empty()).then(|| format!("{:x}", Sha256::digest(journal))),
+        journal_sha256: (!journal.is_empty()).then(|| hex::encode(Sha256::digest(journal))),
     };
     let mut parquet =
         SerializedFileWriter::new(target, Arc::new(schema()?), Arc::new(properties()?))?;
@@ -111,8 +111,8 @@ fn examine(file: &directory::File, copy: PathBuf) -> Result<(Entry, PathBuf)> {
         size: u64::try_from(text.len())?,
         columns: columns.header().len(),
         rows: n_rows,
-        sha256: format!("{:x}", Sha256::digest(&text)),
-        rows_sha256: format!("{:x}", digest.finalize()),
+        sha256: hex::encode(Sha256::digest(&text)),
+        rows_sha256: hex::encode(digest.finalize()),
     };
     Ok((entry, sorted))
 }

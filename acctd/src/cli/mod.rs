@@ -9,4 +9,5 @@ pub mod report;
 pub mod resolve;
 pub mod server;
 pub mod ship;
+pub mod target;
 pub mod top;

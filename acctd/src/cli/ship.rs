@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::go_flags;
-use crate::cli::server::{ServerFlags, ServerUrl};
+use crate::cli::server::ServerFlags;
+use crate::cli::target::Target;
 use crate::config::listen_address::ListenAddress;
 
 /// Send the files of this host to a ClickHouse server, each exactly once.
@@ -24,8 +25,19 @@ pub struct ShipArgs {
     pub directory: PathBuf,
 
     /// The HTTP interface of the server, and the database: `https://db.example.net:8443/acctd`.
+    ///
+    /// Or a place for the files of acctd archive, each below the host's name: `file:///srv/lake`, or `s3://BUCKET/PREFIX`, for
+    /// which --user is the access key, and --password-file has the secret key. Nothing there is replaced.
     #[arg(long, value_name = "URL", required_unless_present = "schema")]
-    pub to: Option<ServerUrl>,
+    pub to: Option<Target>,
+
+    /// The server of `s3://`: `https://s3.example.net`; default: Amazon's.
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+
+    /// The region of `s3://`.
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    pub region: String,
 
     /// How to ask it.
     #[command(flatten)]

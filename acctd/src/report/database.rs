@@ -10,7 +10,7 @@ use super::sums::{Grouping, HostLoss, Sums, add_overflow_of, known_missing};
 use super::tally::{ByWho, Sum, Who, by_who};
 use crate::cli::report::{GroupBy, ReportArgs};
 use crate::cli::ship::Compression;
-use crate::clickhouse::http::{ClickHouse, quoted};
+use crate::client::clickhouse::{ClickHouse, quoted};
 use crate::files::archive::from_hex;
 use crate::files::directory::{File, Host};
 use crate::files::journal::{self, Loss};

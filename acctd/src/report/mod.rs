@@ -287,5 +287,5 @@ fn digest_of(digests: &[[u8; 32]]) -> Option<String> {
     let mut sorted = digests.to_vec();
     sorted.sort_unstable();
     let whole = Sha256::digest(sorted.concat());
-    (!digests.is_empty()).then(|| format!("{whole:x}"))
+    (!digests.is_empty()).then(|| hex::encode(whole))
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::local::{Content, Finished, Rows, Sums};
 use super::schema::{COUNTERS, ROLL_UPS, VERSION};
-use crate::clickhouse::http::{ClickHouse, Settings, quoted};
+use crate::client::clickhouse::{ClickHouse, Settings, quoted};
 use crate::files::journal::{IN, OUT};
 use crate::model::interval::UnixNanos;
 
@@ -177,7 +177,7 @@ impl Central {
         for of_file in content {
             digest.update(&of_file.sha256);
         }
-        let token = format!("{:x}", digest.finalize());
+        let token = hex::encode(digest.finalize());
         let mut settings: Vec<(&str, &str)> = vec![("insert_distributed_sync", "1")];
         if is_again {
             // What was lost after it was taken would be taken for a repetition.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use log::{info, warn};
 
 use super::reconcile::reconcile;
-use super::send::Sender;
+use super::sink::Sink;
 use super::watch::Watch;
 use crate::cli::ship::ShipArgs;
 
@@ -23,10 +23,10 @@ const SPREAD: u32 = 30;
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 
 /// Sends what there is.
-pub(super) fn once(sender: &mut Sender) -> Result<ExitCode> {
-    while sender.round()? > 0 {}
-    sender.roll_up()?;
-    let state = sender.state();
+pub(super) fn once(sink: &mut impl Sink) -> Result<ExitCode> {
+    while sink.round()? > 0 {}
+    sink.roll_up()?;
+    let state = sink.state();
     info!("{state}");
     Ok(if state.waiting.get() + state.refused.get() > 0 {
         ExitCode::FAILURE
@@ -36,17 +36,17 @@ pub(super) fn once(sender: &mut Sender) -> Result<ExitCode> {
 }
 
 /// Until the process is stopped, which it may be at any time.
-pub(super) fn follow(sender: &mut Sender, args: &ShipArgs) -> ! {
+pub(super) fn follow(sink: &mut impl Sink, args: &ShipArgs) -> ! {
     let mut watch = Watch::new(&args.directory);
     let mut pause = Pause::default();
     let mut reconciled: Option<Instant> = None;
     loop {
         let is_due = reconciled.is_none_or(|last| last.elapsed() >= args.reconcile);
-        match step(sender, is_due && !args.reconcile.is_zero()) {
+        match step(sink, is_due && !args.reconcile.is_zero()) {
             Ok(Done::Sent) => {}
             Ok(Done::Nothing) => {
                 if watch.wait(SCAN_INTERVAL) {
-                    let spread = (sender.interval() / SPREAD).min(LONGEST_SPREAD);
+                    let spread = (sink.interval() / SPREAD).min(LONGEST_SPREAD);
                     // Intervals of all hosts end at the same time.
                     thread::sleep(spread.mul_f64(random()));
                 }
@@ -57,10 +57,10 @@ pub(super) fn follow(sender: &mut Sender, args: &ShipArgs) -> ! {
                 if pause.is_first(&text) {
                     warn!("{text}; trying again; nothing is lost");
                 }
-                sender.state().failures.inc();
-                sender.state().set_error(Some(text));
+                sink.state().failures.inc();
+                sink.state().set_error(Some(text));
                 // Another server may answer then, and another state of it.
-                sender.disconnect();
+                sink.disconnect();
                 thread::sleep(pause.next());
                 continue;
             }
@@ -68,7 +68,7 @@ pub(super) fn follow(sender: &mut Sender, args: &ShipArgs) -> ! {
         if pause.is_over() {
             info!("Sending again");
         }
-        sender.state().set_error(None);
+        sink.state().set_error(None);
     }
 }
 
@@ -78,13 +78,13 @@ enum Done {
     Nothing,
 }
 
-fn step(sender: &mut Sender, is_due: bool) -> Result<Done> {
-    if sender.round()? > 0 {
+fn step(sink: &mut impl Sink, is_due: bool) -> Result<Done> {
+    if sink.round()? > 0 {
         return Ok(Done::Sent);
     }
-    sender.roll_up()?;
+    sink.roll_up()?;
     if is_due {
-        reconcile(sender)?;
+        reconcile(sink)?;
         return Ok(Done::Reconciled);
     }
     Ok(Done::Nothing)

@@ -229,7 +229,7 @@ impl Finished {
         Ok(Content {
             columns,
             sums,
-            sha256: format!("{:x}", digest.finalize()),
+            sha256: hex::encode(digest.finalize()),
         })
     }
 }

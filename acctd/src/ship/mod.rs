@@ -12,11 +12,13 @@
 
 mod central;
 mod follow;
+mod lake;
 mod local;
 mod paths;
 mod reconcile;
 mod schema;
 mod send;
+mod sink;
 mod state;
 mod watch;
 
@@ -24,12 +26,17 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail, ensure};
 use log::warn;
 use sha2::{Digest as _, Sha256};
 
-use crate::cli::server::ServerUrl;
+use self::lake::{Lake, Place};
+use self::send::Sender;
+use self::sink::Sink;
+use crate::cli::server::is_in_the_clear;
 use crate::cli::ship::ShipArgs;
+use crate::cli::target::Target;
+use crate::client::s3::Bucket;
 use crate::files::calendar::Calendar;
 use crate::observe::http::Listeners;
 use crate::observe::logging;
@@ -37,16 +44,16 @@ use crate::observe::logging;
 /// Sends the files of a directory, or does what else the flags say.
 pub fn run(args: &ShipArgs) -> Result<ExitCode> {
     if args.schema {
-        let database = args.to.as_ref().map_or("acctd", |to| &to.database);
+        let database = match &args.to {
+            Some(Target::ClickHouse(url)) => &url.database,
+            Some(_) => bail!("--schema is for ClickHouse: archives need no tables"),
+            None => "acctd",
+        };
         let text = schema::statements(database, args.cluster.as_deref(), args.keep);
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     logging::start(false, false)?;
-    if args.to.as_ref().is_some_and(ServerUrl::is_in_the_clear) {
-        warn!("rows, and the password if there is one, can be read on the way: use https");
-    }
-    let calendar = Calendar::of(args.zone.as_deref())?;
     let host = match &args.host {
         Some(host) => host.clone(),
         None => rustix::system::uname()
@@ -54,16 +61,44 @@ pub fn run(args: &ShipArgs) -> Result<ExitCode> {
             .to_string_lossy()
             .into_owned(),
     };
-    let mut sender = send::Sender::new(args, host, machine(), calendar)?;
+    ensure!(
+        !host.is_empty() && !host.chars().any(char::is_control),
+        "{host:?} is no name of a host: see --host"
+    );
+    let place = match args.to.as_ref().context("no --to")? {
+        Target::ClickHouse(url) => {
+            warn_of_clear(&url.server);
+            let calendar = Calendar::of(args.zone.as_deref())?;
+            let sender = Sender::new(args, url, host, machine(), calendar)?;
+            return send(sender, args);
+        }
+        Target::Directory(directory) => Place::Directory(directory.clone()),
+        Target::Bucket { name, prefix } => {
+            let endpoint = args.endpoint.as_deref();
+            warn_of_clear(endpoint.unwrap_or_default());
+            let bucket = Bucket::new(name, endpoint, &args.region, &args.server)?;
+            Place::Bucket(Box::new(bucket), prefix.clone())
+        }
+    };
+    send(Lake::new(&args.directory, place, host)?, args)
+}
+
+fn send(mut sink: impl Sink, args: &ShipArgs) -> Result<ExitCode> {
     if args.verify {
-        return reconcile::verify(&mut sender);
+        return reconcile::verify(&mut sink);
     }
-    let state = Arc::clone(sender.state());
+    let state = Arc::clone(sink.state());
     let _socket_files = Listeners::bind(&args.listen)?.serve(state)?;
     if args.once {
-        return follow::once(&mut sender);
+        return follow::once(&mut sink);
     }
-    follow::follow(&mut sender, args)
+    follow::follow(&mut sink, args)
+}
+
+fn warn_of_clear(server: &str) {
+    if is_in_the_clear(server) {
+        warn!("rows, and the password if there is one, can be read on the way: use https");
+    }
 }
 
 /// Tells machines apart that use the same name. Not /etc/machine-id itself, which is confidential (machine-id(5)).
@@ -73,5 +108,5 @@ fn machine() -> String {
         .chain_update("acctd")
         .chain_update(id)
         .finalize();
-    format!("{digest:x}")[..16].to_owned()
+    hex::encode(&digest[..8])
 }

@@ -1,30 +1,15 @@
-//! Compares all files that are kept with what the database has of them.
+//! Compares all files that are kept with what was sent of them.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use log::{error, info};
 
-use super::local::Finished;
-use super::send::Sender;
-use crate::files::calendar::utc_day;
+use super::sink::{Compared, Outcome, Sink};
 use crate::model::human::thousands;
 use crate::model::interval::UnixNanos;
 use crate::observe::metrics::seconds;
-
-/// How a file compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Same,
-    /// It has no mark.
-    NotThere,
-    /// The database has other rows.
-    Differs,
-    /// It is not the file that was sent, or it is damaged.
-    Changed,
-}
 
 /// In the order of the table's columns.
 const OUTCOMES: [(Outcome, &str); 4] = [
@@ -34,16 +19,8 @@ const OUTCOMES: [(Outcome, &str); 4] = [
     (Outcome::Changed, "changed"),
 ];
 
-struct Compared {
-    file: String,
-    rows: u64,
-    outcome: Outcome,
-    /// Why it is not the same.
-    why: String,
-}
-
 /// Prints how many files of each day (UTC) are the same, and what is wrong with the others.
-pub(super) fn verify(sender: &mut Sender) -> Result<ExitCode> {
+pub(super) fn verify(sink: &mut impl Sink) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     write!(out, "{:10} {:>6} {:>14}", "day", "files", "rows")?;
     for (_, title) in OUTCOMES {
@@ -51,21 +28,23 @@ pub(super) fn verify(sender: &mut Sender) -> Result<ExitCode> {
     }
     writeln!(out)?;
     let mut others = Vec::new();
-    for (day, files) in by_day(sender)? {
-        let compared = compare(sender, &files)?;
+    sink.compare(&mut |day, compared| {
         let rows = compared.iter().map(|it| it.rows).sum();
-        write!(out, "{day:10} {:>6} {:>14}", files.len(), thousands(rows))?;
+        write!(
+            out,
+            "{day:10} {:>6} {:>14}",
+            compared.len(),
+            thousands(rows)
+        )?;
         for (outcome, _) in OUTCOMES {
             let of_outcome = compared.iter().filter(|it| it.outcome == outcome);
             write!(out, " {:>9}", of_outcome.count())?;
         }
         writeln!(out)?;
-        others.extend(
-            compared
-                .into_iter()
-                .filter(|it| it.outcome != Outcome::Same),
-        );
-    }
+        let not_same = |it: &Compared| it.outcome != Outcome::Same;
+        others.extend(compared.into_iter().filter(not_same));
+        Ok(())
+    })?;
     for other in &others {
         writeln!(out, "{}: {}", other.file, other.why)?;
     }
@@ -76,78 +55,40 @@ pub(super) fn verify(sender: &mut Sender) -> Result<ExitCode> {
     })
 }
 
-/// Has files sent again that the database has otherwise.
-pub(super) fn reconcile(sender: &mut Sender) -> Result<()> {
+/// Has files sent again of which something else is there.
+pub(super) fn reconcile(sink: &mut impl Sink) -> Result<()> {
     // Marks may be lost too.
-    sender.disconnect();
+    sink.disconnect();
     let mut n_same = 0_i64;
-    let mut n_others = 0;
-    for files in by_day(sender)?.values() {
-        for compared in compare(sender, files)? {
-            match compared.outcome {
+    let mut others = Vec::new();
+    sink.compare(&mut |_, compared| {
+        for it in compared {
+            match it.outcome {
                 Outcome::Same => n_same += 1,
                 // It is about to be sent.
                 Outcome::NotThere => {}
                 Outcome::Differs | Outcome::Changed => {
-                    n_others += 1;
-                    error!("{}: {}", compared.file, compared.why);
+                    error!("{}: {}", it.file, it.why);
+                    others.push(it);
                 }
             }
-            if compared.outcome == Outcome::Differs {
-                sender.send_again(compared.file);
-            }
+        }
+        Ok(())
+    })?;
+    let n_others = i64::try_from(others.len())?;
+    for other in others {
+        if other.outcome == Outcome::Differs {
+            sink.send_again(other.file);
         }
     }
-    let n_days = sender.check_roll_ups()?;
+    let n_days = sink.check_roll_ups()?;
     if n_days > 0 {
         error!(
             "the sums of {n_days} days in the database are not those of their files: they are added up again"
         );
     }
-    sender.state().differing.set(n_others);
-    sender.state().reconciled.set(seconds(UnixNanos::now()));
-    info!("{n_same} files are the same in the database; {n_others} are not");
+    sink.state().differing.set(n_others);
+    sink.state().reconciled.set(seconds(UnixNanos::now()));
+    info!("{n_same} files are the same there; {n_others} are not");
     Ok(())
-}
-
-fn by_day(sender: &mut Sender) -> Result<BTreeMap<String, Vec<Finished>>> {
-    sender.central()?;
-    let mut days: BTreeMap<String, Vec<Finished>> = BTreeMap::new();
-    for file in sender.kept()? {
-        days.entry(utc_day(file.period.start))
-            .or_default()
-            .push(file);
-    }
-    Ok(days)
-}
-
-fn compare(sender: &mut Sender, files: &[Finished]) -> Result<Vec<Compared>> {
-    let found = sender.central()?.sums(files)?;
-    let compared = files.iter().map(|file| {
-        let content = file.content();
-        let rows = content.as_ref().map_or(0, |content| content.sums.rows);
-        let (outcome, why) = match (content, sender.marks.get(&file.name)) {
-            (Err(error), _) => (Outcome::Changed, format!("{error:#}")),
-            (Ok(_), None) => (Outcome::NotThere, "it is not in the database".to_owned()),
-            (Ok(content), Some(mark)) if content.sha256 != mark.sha256 => (
-                Outcome::Changed,
-                "it is not the file that was sent: it was changed, or another machine sends as this host".to_owned(),
-            ),
-            (Ok(content), Some(_)) => {
-                let found = found.get(&file.name).copied().unwrap_or_default();
-                if found == content.sums {
-                    (Outcome::Same, String::new())
-                } else {
-                    (Outcome::Differs, content.sums.differs(&found))
-                }
-            }
-        };
-        Compared {
-            file: file.name.clone(),
-            rows,
-            outcome,
-            why,
-        }
-    });
-    Ok(compared.collect())
 }

@@ -14,7 +14,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::clickhouse::http::quoted;
+use crate::client::clickhouse::quoted;
 use crate::model::columns::Columns;
 
 /// The tables that this acctd sends to. A later version adds its statements to those of this one.

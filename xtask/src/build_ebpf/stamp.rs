@@ -65,7 +65,7 @@ fn sums(root: &Path) -> Result<Vec<String>> {
     let mut sums = Vec::new();
     for name in names {
         let bytes = fs::read(root.join(&name)).with_context(|| format!("cannot read {name}"))?;
-        sums.push(format!("{:x}  {name}", Sha256::digest(bytes)));
+        sums.push(format!("{}  {name}", hex::encode(Sha256::digest(bytes))));
     }
     let lock = fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
     sums.extend(lock.split("[[package]]").filter_map(package_sum));

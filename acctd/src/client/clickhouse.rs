@@ -1,29 +1,24 @@
 //! ClickHouse's HTTP interface (<https://clickhouse.com/docs/interfaces/http>).
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use flate2::read::GzEncoder;
 use serde::de::DeserializeOwned;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, SendBody};
 
+use super::agent::{Answer, agent, password, plain, shortened};
 use crate::cli::server::{ServerFlags, ServerUrl, Setting};
 use crate::cli::ship::Compression;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole request: a batch is small, and so is each answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Of an answer that has no rows.
 const MAX_TEXT: u64 = 1 << 20;
 /// What is read of an answer at once.
 const BUFFER: usize = 65_536;
-/// Of an error. ClickHouse's may have the whole statement.
-const MAX_ERROR: usize = 300;
 const ZSTD_LEVEL: i32 = 1;
 
 /// A server that is asked and sent to.
@@ -38,8 +33,6 @@ pub(crate) struct ClickHouse {
     settings: Vec<Setting>,
 }
 
-type Answer = ureq::http::Response<ureq::Body>;
-
 /// Settings of one request: name and value.
 pub(crate) type Settings<'s> = [(&'s str, &'s str)];
 
@@ -49,21 +42,8 @@ impl ClickHouse {
         flags: &ServerFlags,
         compression: Compression,
     ) -> Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        if url.server.starts_with("https") {
-            tls = tls.root_certs(root_certificates(flags.ca_file.as_deref())?);
-        }
-        let config = Agent::config_builder()
-            .tls_config(tls.build())
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .user_agent(concat!("acctd/", env!("CARGO_PKG_VERSION")))
-            .build();
         Ok(Self {
-            agent: config.into(),
+            agent: agent(&url.server, flags.ca_file.as_deref(), REQUEST_TIMEOUT)?,
             url: url.clone(),
             user: flags.user.clone(),
             password_file: flags.password_file.clone(),
@@ -240,14 +220,6 @@ impl ClickHouse {
     }
 }
 
-/// The error that is in ureq's.
-fn plain(error: ureq::Error) -> anyhow::Error {
-    match error {
-        ureq::Error::Io(error) => error.into(),
-        other => other.into(),
-    }
-}
-
 /// What to do about an error that users meet, by its code
 /// (<https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp>).
 fn hint(text: &str) -> Option<&'static str> {
@@ -267,55 +239,6 @@ fn hint(text: &str) -> Option<&'static str> {
 /// A string of SQL.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// The first line of what ClickHouse says.
-fn shortened(text: &str) -> String {
-    let line = text.trim().lines().next().unwrap_or_default();
-    let end = line.floor_char_boundary(MAX_ERROR);
-    if end < line.len() {
-        format!("{}…", &line[..end])
-    } else {
-        line.to_owned()
-    }
-}
-
-fn password(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    ensure!(
-        password.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
-        "{}: it must be one line of printable characters",
-        path.display()
-    );
-    Ok(password.to_owned())
-}
-
-fn root_certificates(file: Option<&Path>) -> Result<RootCerts> {
-    let Some(path) = file else {
-        let found = rustls_native_certs::load_native_certs();
-        ensure!(
-            !found.certs.is_empty(),
-            "this machine has no certificates of authorities: install ca-certificates, or use --ca-file"
-        );
-        let certificates = found.certs.iter();
-        return Ok(RootCerts::from(
-            certificates.map(|it| Certificate::from_der(it).to_owned()),
-        ));
-    };
-    let shown = path.display();
-    let text = fs::read(path).with_context(|| shown.to_string())?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&text) {
-        if let PemItem::Certificate(certificate) = item.with_context(|| shown.to_string())? {
-            certificates.push(certificate);
-        }
-    }
-    ensure!(
-        !certificates.is_empty(),
-        "{shown}: it has no certificate (PEM)"
-    );
-    Ok(RootCerts::from(certificates.into_iter()))
 }
 
 #[cfg(test)]

@@ -1,3 +1,0 @@
-//! ClickHouse, as a client sees it.
-
-pub(crate) mod http;
