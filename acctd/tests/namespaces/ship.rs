@@ -4,10 +4,13 @@
 mod cluster;
 mod lake;
 mod proxy;
+mod refused;
+mod scale;
 mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,6 +38,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::ClickHouse,
         "ship_sends_each_file_once_and_adds_up_its_days",
         each_file_once,
+    ),
+    (
+        Needs::ClickHouse,
+        "ship_of_a_backlog_does_not_delay_new_files",
+        a_backlog,
     ),
     (
         Needs::ClickHouse,
@@ -69,17 +77,17 @@ pub(crate) const CASES: &[Case] = &[
     (
         Needs::ClickHouse,
         "ship_to_a_server_whose_disk_is_full_waits_for_it",
-        the_servers_disk_is_full,
+        refused::the_servers_disk_is_full,
     ),
     (
         Needs::ClickHouse,
         "ship_by_tls_takes_no_certificate_that_has_expired_or_is_of_others",
-        certificates,
+        refused::certificates,
     ),
     (
         Needs::ClickHouse,
         "ship_says_what_is_wrong_and_loses_nothing",
-        what_is_wrong,
+        refused::what_is_wrong,
     ),
     (
         Needs::Databases,
@@ -95,6 +103,11 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Root,
         "ship_archives_to_a_directory_whose_disk_is_full_waits_for_it",
         lake::the_disk_is_full,
+    ),
+    (
+        Needs::Soak,
+        "soak_of_ten_thousand_hosts_into_one_clickhouse",
+        scale::ten_thousand_hosts,
     ),
 ];
 
@@ -289,6 +302,61 @@ fn each_file_once() -> Result<()> {
         })?;
         drop(shipper);
     }
+    Ok(())
+}
+
+/// Of the batches of a backlog, each second has the newest files.
+fn a_backlog() -> Result<()> {
+    let scratch = TempDir::new()?;
+    let server = Server::start()?;
+    server.load_schema(&[])?;
+    let addresses: Vec<IpAddr> = (0..10_000_u32)
+        .map(|it| IpAddr::from((0x0a00_0000 + it).to_be_bytes()))
+        .collect();
+    // A batch has 16 MiB at most.
+    let world = World::random(&mut Random(5), START, 300, 240, &addresses);
+    let host = Host::of(scratch.path(), 1, world)?;
+    let last = nth_file(&host.directory, 239)?;
+    let held_back = scratch.path().join("held back");
+    fs::rename(&last, &held_back)?;
+    // acctd writes a file's line after the file.
+    let journal = host.directory.join("intervals.jsonl");
+    let lines = fs::read_to_string(&journal)?;
+    let before = lines.trim_end().rfind('\n').context("lines")? + 1;
+    fs::write(&journal, &lines[..before])?;
+    let name = last.file_name().context("a name")?.to_string_lossy();
+    let counts = || -> Result<(u64, bool)> {
+        let counts = server.query(&format!(
+            "SELECT count(), countIf(file = '{name}') FROM acctd.files FINAL"
+        ))?;
+        let (n_files, n_newest) = counts.trim().split_once('\t').context("two")?;
+        Ok((n_files.parse()?, n_newest == "1"))
+    };
+    let flags = ["--in-flight=1", "--reconcile=0"];
+    let shipper = Process::spawn(host.ship(server.port, &flags).stderr(Stdio::null()))?;
+    wait_until("the first batch is there", || Ok(counts()?.0 > 0))?;
+    let n_before = counts()?.0;
+    fs::rename(&held_back, &last)?;
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&journal)?
+        .write_all(&lines.as_bytes()[before..])?;
+    let mut n_files = 0;
+    wait_until("the newest is there", || {
+        let (n, has_newest) = counts()?;
+        n_files = n;
+        Ok(has_newest)
+    })?;
+    drop(shipper);
+    eprintln!(
+        "the newest came after {} of {} others",
+        n_files - n_before,
+        239 - n_before
+    );
+    ensure!(n_files < 240, "it came last");
+    host.once(server.port)?;
+    ensure!(counts()? == (240, true));
+    ensure!(sums_of(&server, "traffic")? == host.sums());
     Ok(())
 }
 
@@ -524,105 +592,6 @@ fn ship_until(host: &Host, port: u16, is_over: &AtomicBool) -> Result<usize> {
     Ok(n_killed)
 }
 
-fn what_is_wrong() -> Result<()> {
-    let scratch = TempDir::new()?;
-    let mut server = Server::start()?;
-    let host = Host::new(scratch.path(), 1)?;
-    let port = server.port;
-    let ship_complains = |more: &[&str], code: i32, part: &str| -> Result<()> {
-        let output = host.ship(port, &[&["--once"], more].concat()).output()?;
-        complains(&output, code, part).with_context(|| format!("{more:?}, {part}"))
-    };
-    ship_complains(
-        &[],
-        1,
-        "acctd ship --schema prints the statements that make the tables",
-    )?;
-    let password = scratch.path().join("password");
-    fs::write(&password, "wrong\n")?;
-    let password = format!("--password-file={}", password.display());
-    ship_complains(&[&password], 1, "see --user and --password-file")?;
-    ship_complains(&["--password-file=/nonexistent"], 1, "/nonexistent")?;
-    ship_complains(
-        &["--to=https://127.0.0.1:1", "--ca-file=/etc/passwd"],
-        1,
-        "it has no certificate (PEM)",
-    )?;
-    ship_complains(
-        &["--to=http://127.0.0.1:1"],
-        1,
-        "cannot reach http://127.0.0.1:1",
-    )?;
-    ship_complains(&["--to=http://u:p@127.0.0.1:1"], 2, "--password-file")?;
-    server.load_schema(&[])?;
-    server.query("DROP TABLE acctd.schema_version")?;
-    server.query("CREATE VIEW acctd.schema_version AS SELECT toUInt32(2) AS version")?;
-    ship_complains(&[], 1, "install a newer acctd on this host")?;
-    server.load_schema(&[])?;
-
-    // A damaged file is not sent, and the others are.
-    let damaged = nth_file(&host.directory, 5)?;
-    let whole = fs::read_to_string(&damaged)?;
-    let last = whole.trim_end().rfind('\n').context("a row")?;
-    fs::write(&damaged, &whole[..=last])?;
-    ship_complains(&[], 1, "one of both was changed")?;
-    ensure!(
-        server
-            .query("SELECT count() FROM acctd.files FINAL")?
-            .trim()
-            == "288"
-    );
-    fs::write(&damaged, &whole)?;
-    host.once(server.port)?;
-    assert_exact(&server, std::slice::from_ref(&host))?;
-
-    // A file that is changed after it was sent, with its line.
-    fs::write(&damaged, whole.replacen(",10.0.1.", ",10.0.9.", 1))?;
-    let output = host.ship(server.port, &["--verify"]).output()?;
-    let table = String::from_utf8(output.stdout)?;
-    ensure!(
-        output.status.code() == Some(1) && table.contains("it is not the file that was sent"),
-        "{table}"
-    );
-    fs::write(&damaged, &whole)?;
-
-    // Another machine with the name of this host.
-    let mut other = Host::new(scratch.path(), 2)?;
-    other.name.clone_from(&host.name);
-    fs::write(scratch.path().join("machine-id"), "another\n")?;
-    let of_other = other.ship(server.port, &["--once"]);
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "sh",
-            "-ec",
-            "mount --bind \"$0\" /etc/machine-id; exec \"$@\"",
-        ])
-        .arg(scratch.path().join("machine-id"))
-        .arg(of_other.get_program())
-        .args(of_other.get_args());
-    complains(
-        &command.output()?,
-        1,
-        "another machine has sent files as r1",
-    )
-    .context("another machine")?;
-    ensure!(sums_of(&server, "traffic")? == host.sums());
-
-    // A connection that breaks is not taken for a closed output.
-    let closing = format!("--to=http://127.0.0.1:{}", proxy::close_always()?);
-    for _ in 0..5 {
-        ship_complains(&[&closing], 1, "cannot reach")?;
-    }
-    // A server that answers 200, and says in its answer that it failed.
-    let fake = proxy::answer_always("Code: 999. DB::Exception: of a test")?;
-    let output = host.ship(fake, &["--once"]).output()?;
-    complains(&output, 1, "answered: Code: 999. DB::Exception: of a test").context("fake")?;
-    server.kill();
-    ship_complains(&[], 1, "Connection refused")
-}
-
 /// A file, by its place in the journal.
 fn nth_file(directory: &Path, at: usize) -> Result<PathBuf> {
     let lines = fs::read_to_string(directory.join("intervals.jsonl"))?;
@@ -726,72 +695,6 @@ fn the_report_is_the_same() -> Result<()> {
     complains(&command.output()?, 1, "has no files of these hosts")
 }
 
-fn the_servers_disk_is_full() -> Result<()> {
-    let scratch = TempDir::new()?;
-    let server = Server::start_on("size=700k")?;
-    server.load_schema(&[])?;
-    let hosts = [Host::new(scratch.path(), 1)?];
-    let output = hosts[0].ship(server.port, &["--once"]).output()?;
-    complains(&output, 1, "No space left on device")?;
-    let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
-    server.resize("size=1g")?;
-    wait_until("all is there", || Ok(assert_exact(&server, &hosts).is_ok()))?;
-    drop(shipper);
-    Ok(())
-}
-
-fn certificates() -> Result<()> {
-    let scratch = TempDir::new()?;
-    let place = |name: &str| scratch.path().join(name).display().to_string();
-    fs::write(place("names"), "subjectAltName=IP:127.0.0.1\n")?;
-    let make = |name: &str, days: &str| -> Result<()> {
-        let script = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -out $1.csr -subj /CN=db 2> /dev/null
-            openssl x509 -req -in $1.csr -signkey $1.key -days $2 -extfile names -out $1.pem 2> /dev/null";
-        let mut command = Command::new("sh");
-        command.args(["-ec", script, "sh", name, days]);
-        process::run(command.current_dir(scratch.path()))
-    };
-    make("good", "1")?;
-    make("other", "1")?;
-    make("expired", "-1")?;
-    let host = Host::new(scratch.path(), 1)?;
-    for (served, trusted, expected) in [
-        (
-            "expired",
-            "expired",
-            Some("invalid peer certificate: Expired"),
-        ),
-        ("good", "other", Some("cannot reach https://127.0.0.1")),
-        ("good", "good", None),
-    ] {
-        let port = server::free_port()?;
-        let tls = format!(
-            "<https_port>{port}</https_port><openSSL><server><privateKeyFile>{}</privateKeyFile>
-             <certificateFile>{}</certificateFile><verificationMode>none</verificationMode>
-             <loadDefaultCAFile>false</loadDefaultCAFile></server></openSSL>",
-            place(&format!("{served}.key")),
-            place(&format!("{served}.pem"))
-        );
-        let server = Server::start_with(server::free_port()?, &tls, None)?;
-        server.load_schema(&[])?;
-        let to = format!("--to=https://127.0.0.1:{port}");
-        let authority = format!("--ca-file={}", place(&format!("{trusted}.pem")));
-        let output = host
-            .ship(server.port, &["--once", &to, &authority])
-            .output()?;
-        if let Some(expected) = expected {
-            complains(&output, 1, expected)?;
-        } else {
-            ensure!(output.status.success(), "{output:?}");
-            assert_exact(&server, std::slice::from_ref(&host))?;
-        }
-        // Those of the system do not have it either.
-        let output = host.ship(server.port, &["--once", &to]).output()?;
-        complains(&output, 1, "cannot reach https://127.0.0.1")?;
-    }
-    Ok(())
-}
-
 /// The engine of today, in Python, behind a server that passes statements on to it.
 fn to_todays() -> Result<()> {
     let scratch = TempDir::new()?;
@@ -831,5 +734,39 @@ fn to_todays() -> Result<()> {
     let url = format!("--from-clickhouse=http://127.0.0.1:{port}");
     let directory = host.directory.display().to_string();
     ensure!(report(&[&url, "--user=default"])? == report(&[&directory])?);
+    each_query_of_the_dashboard_has_data(&server)
+}
+
+/// With the macros of Grafana's data source for ClickHouse as it expands them.
+fn each_query_of_the_dashboard_has_data(server: &Server) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/grafana-acctd-clickhouse.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    let panels = dashboard["panels"].as_array().context("panels")?.iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut n_queries = 0;
+    for target in targets {
+        let mut query = target["rawSql"].as_str().context("a query")?.to_owned();
+        for table in ["files", "traffic", "traffic_day"] {
+            query = query.replace(&format!("FROM {table} "), &format!("FROM acctd.{table} "));
+        }
+        for column in ["Time", "start"] {
+            let filter = format!(
+                "{column} >= toDateTime({START}) AND {column} <= toDateTime({})",
+                START + 200_000
+            );
+            let interval = format!("toStartOfInterval(toDateTime({column}), INTERVAL 300 second)");
+            query = query
+                .replace(&format!("$__timeFilter({column})"), &filter)
+                .replace(&format!("$__timeInterval({column})"), &interval);
+        }
+        let query = query
+            .replace("$__interval_s", "300")
+            .replace("${host:singlequote}", "'r1'");
+        ensure!(!query.contains('$'), "{query}");
+        let rows = server.query(&query).context("a query of the dashboard")?;
+        ensure!(!rows.trim().is_empty(), "no data: {query}");
+        n_queries += 1;
+    }
+    ensure!(n_queries == 9, "{n_queries} queries");
     Ok(())
 }

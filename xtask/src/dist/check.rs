@@ -27,7 +27,7 @@ pub(super) fn run(package: &Path, target: &Path) -> Result<()> {
     }
     machine.put(package, "/root/acctd.deb")?;
     let before = files(&machine)?;
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 9] = [
         ("installed, it is sound and nothing is started", it_installs),
         ("the unit's sandbox is what it says", the_sandbox),
         (
@@ -37,6 +37,7 @@ pub(super) fn run(package: &Path, target: &Path) -> Result<()> {
         ("an acctd that hangs is started again", it_is_watched),
         ("the unit for a network namespace counts there", a_namespace),
         ("its timer's unit archives a day", a_day_is_archived),
+        ("its unit sends that archive", an_archive_is_sent),
         ("an upgrade goes on where the old one was", an_upgrade),
         ("removed, it leaves the files that it has written", it_goes),
     ];
@@ -238,6 +239,31 @@ fn a_day_is_archived(machine: &Machine, _: &Namespace) -> Result<()> {
          systemctl start acctd-archive
          test $(stat -c %U:%a 2026-01-01.parquet) = acctd:640
          test ! -e $file",
+    )?;
+    Ok(())
+}
+
+/// By a user who can read acctd's files, and has no rights.
+fn an_archive_is_sent(machine: &Machine, _: &Namespace) -> Result<()> {
+    machine.run(
+        "install -d -m 777 /srv/lake
+         override=/run/systemd/system/acctd-ship.service.d
+         mkdir -p $override
+         printf '[Service]\nReadWritePaths=/srv/lake\n' > $override/lake.conf
+         echo 'SHIP_FLAGS=--to=file:///srv/lake --host=gate' >> /etc/default/acctd
+         systemctl daemon-reload
+         systemctl start acctd-ship
+         is_sent() { cmp -s /var/log/accounting/2026-01-01.parquet /srv/lake/gate/2026-01-01.parquet; }
+         for i in $(seq 300); do is_sent && break; sleep 0.1; done
+         is_sent
+         systemctl is-active --quiet acctd-ship
+         status=/proc/$(systemctl show -P MainPID acctd-ship)/status
+         grep -q '^CapEff:.0000000000000000$' $status
+         grep -q '^NoNewPrivs:.1$' $status
+         ! grep -q '^Uid:.0' $status
+         systemctl stop acctd-ship
+         rm -r /srv/lake $override
+         systemctl daemon-reload",
     )?;
     Ok(())
 }

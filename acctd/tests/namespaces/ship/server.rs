@@ -110,6 +110,10 @@ impl Server {
         Ok(())
     }
 
+    pub(super) fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("it is not running")?.pid())
+    }
+
     pub(super) fn kill(&mut self) {
         self.process = None;
     }
@@ -133,9 +137,9 @@ impl Server {
 
     /// Gives its disk another size.
     pub(super) fn resize(&self, options: &str) -> Result<()> {
-        let pid = self.process.as_ref().context("it is not running")?.pid();
         let mut command = Command::new("nsenter");
-        command.args(["--mount", &format!("--target={pid}"), "mount", "-o"]);
+        let target = format!("--target={}", self.pid()?);
+        command.args(["--mount", &target, "mount", "-o"]);
         command.arg(format!("remount,{options}"));
         process::run(command.arg(self.directory.path().join("data")))
     }
