@@ -273,11 +273,17 @@ impl Sink for Lake {
             let mut compared = Vec::new();
             for name in of_day {
                 for file in self.files(name) {
-                    compared.push(self.compare_one(name, &file)?);
+                    let of_file = self.compare_one(name, &file)?;
+                    if of_file.outcome == Outcome::NotThere {
+                        // What kept it from being sent may be gone.
+                        self.refused.remove(name);
+                    }
+                    compared.push(of_file);
                 }
             }
             each(&of_day[0][..DAY_LENGTH], compared)?;
         }
+        self.state.refused.set(i64::try_from(self.refused.len())?);
         Ok(())
     }
 
