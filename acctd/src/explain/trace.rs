@@ -1,7 +1,8 @@
 //! The rules that packets of a flow really meet, as nft says it (`meta nftrace`, `nft monitor trace`).
 //!
 //! acctd starts an nft that loads a table with the rule `meta nftrace set 1`, and keeps this nft running. The table has
-//! `flags owner`: if the nft ends, the kernel removes the table. If acctd is killed, the nft ends.
+//! `flags owner`: if the nft ends, the kernel removes the table. If acctd is killed, that nft ends at once, and the one that
+//! listens a little later (timeout(1)): without traces it would not see that nobody reads it.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rules::external;
 use crate::sampling::header::{Flow, protocol};
@@ -17,20 +19,23 @@ use crate::sampling::report::Passed;
 const TABLE: &str = "acctd_trace";
 /// How long to wait for packets.
 const LENGTH: Duration = Duration::from_secs(2);
+/// Seconds: more than that, on a busy machine too.
+const AT_MOST: &str = "10";
 /// Lines of one packet that are shown.
 const MAX_LINES: usize = 32;
 
 /// Traces packets of a flow for two seconds. Returns what one of them met, a line each; nothing if none came.
 pub(super) fn trace(passed: &Passed) -> Result<Vec<String>> {
-    let mut monitor = external::command("nft")
-        .args(["monitor", "trace"])
+    let mut monitor = external::command("timeout")
+        .args([AT_MOST, "nft", "monitor", "trace"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .context("cannot run nft")?;
     let traced = set_for_a_while(passed);
-    let _ended = monitor.kill();
+    // It passes this on.
+    let _ended = kill_process(Pid::from_child(&monitor), Signal::TERM);
     let text = monitor.stdout.take().map(io::read_to_string);
     let _ended = monitor.wait();
     traced?;

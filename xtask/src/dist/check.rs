@@ -77,8 +77,10 @@ fn it_installs(machine: &Machine, _: &Namespace) -> Result<()> {
         version.trim() == concat!("acctd ", env!("CARGO_PKG_VERSION")),
         "{version}"
     );
+    // What it only warns of, systemd ignores.
     machine.run(
-        "systemd-analyze verify --man=no acctd.service acctd@blue.service acctd-archive.service acctd-archive.timer acctd-ship.service",
+        "said=$(systemd-analyze verify --man=no acctd.service acctd@blue.service acctd-archive.service acctd-archive.timer acctd-ship.service 2>&1)
+         test -z \"$said\" || { echo \"$said\" >&2; exit 1; }",
     )?;
     let exposure = machine.run("systemd-analyze security --no-pager acctd.service | tail -1")?;
     let figure = exposure.split("acctd.service: ").nth(1).unwrap_or_default();
@@ -252,7 +254,7 @@ fn an_archive_is_sent(machine: &Machine, _: &Namespace) -> Result<()> {
          printf '[Service]\nReadWritePaths=/srv/lake\n' > $override/lake.conf
          echo 'SHIP_FLAGS=--to=file:///srv/lake --host=gate' >> /etc/default/acctd
          systemctl daemon-reload
-         systemctl start acctd-ship
+         systemctl start acctd-ship || { journalctl -u acctd-ship --no-pager >&2; exit 1; }
          is_sent() { cmp -s /var/log/accounting/2026-01-01.parquet /srv/lake/gate/2026-01-01.parquet; }
          for i in $(seq 300); do is_sent && break; sleep 0.1; done
          is_sent

@@ -353,6 +353,12 @@ fn trace() -> Result<()> {
     })?;
     asking.signal(Signal::KILL)?;
     wait_until("the table is gone", || Ok(!has_table()?))?;
+    let of_namespace = "for it in /proc/[0-9]*; do
+        [ \"$(readlink $it/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && cat $it/comm; done; true";
+    wait_until("no nft is left", || {
+        let names = rig.router.run(&["sh", "-c", of_namespace])?;
+        Ok(!names.lines().any(|name| name == "nft"))
+    })?;
     acctd.finish()?;
     Ok(())
 }
