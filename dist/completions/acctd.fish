@@ -62,7 +62,7 @@ complete -c acctd -n "__fish_acctd_needs_command" -f -a "top" -d 'Show the prefi
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "explain" -d 'Sample packets that a running acctd\'s rules miss, and say why they do'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "report" -d 'Add up files: totals, percentiles, customers, and what may be missing'
 complete -c acctd -n "__fish_acctd_needs_command" -f -a "archive" -d 'Put the files of days that are over into one Parquet file for each day'
-complete -c acctd -n "__fish_acctd_needs_command" -f -a "ship" -d 'Send the files of this host to a ClickHouse server, each exactly once'
+complete -c acctd -n "__fish_acctd_needs_command" -f -a "ship" -d 'Send the files of this host to ClickHouse, or its archives to a directory or S3, each exactly once'
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l lan -d 'Interfaces that lead to the accounted addresses; for a bridge, its ports' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l egress-hook -d 'Log outgoing packets on the netdev egress hook of these interfaces, where they have a time stamp' -r
 complete -c acctd -n "__fish_acctd_using_subcommand rules" -l fan-out -d 'Spread each direction over this many groups, by CPU: its group and the numbers that follow' -r

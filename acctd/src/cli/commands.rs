@@ -54,7 +54,7 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Put the files of days that are over into one Parquet file for each day.
     Archive(ArchiveArgs),
-    /// Send the files of this host to a ClickHouse server, each exactly once.
+    /// Send the files of this host to ClickHouse, or its archives to a directory or S3, each exactly once.
     Ship(Box<ShipArgs>),
 }
 

@@ -8,7 +8,7 @@ use crate::cli::server::ServerFlags;
 use crate::cli::target::Target;
 use crate::config::listen_address::ListenAddress;
 
-/// Send the files of this host to a ClickHouse server, each exactly once.
+/// Send the files of this host to ClickHouse, or its archives to a directory or S3, each exactly once.
 ///
 /// What is there is asked of the database: acctd ship keeps no state, and may be killed at any time. A file counts as sent
 /// when its line is in the table `files`, which is written last, after the sums of its rows in the database were compared

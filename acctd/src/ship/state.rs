@@ -49,7 +49,7 @@ impl State {
         let waiting = registered(
             metrics,
             "acctd_ship_waiting_files",
-            "Finished files that are not in the database",
+            "Finished files that are not sent yet",
         );
         let refused = registered(
             metrics,
@@ -59,7 +59,7 @@ impl State {
         let differing = registered(
             metrics,
             "acctd_ship_differing_files",
-            "Files that the database had otherwise at the last comparison",
+            "Files of which something else was there at the last comparison",
         );
         let oldest = registered(
             metrics,
@@ -69,12 +69,12 @@ impl State {
         let reconciled = registered(
             metrics,
             "acctd_ship_last_reconciled_timestamp_seconds",
-            "When all files were last compared with the database; 0 for never",
+            "When all files were last compared; 0 for never",
         );
         let files = registered(
             metrics,
             "acctd_ship_files",
-            "Files that are in the database since the start",
+            "Files that were sent since the start, and are there",
         );
         let rows = registered(metrics, "acctd_ship_rows", "Rows of these files");
         let bytes = registered(
@@ -126,7 +126,7 @@ impl State {
         }
         for (n, what) in [
             (&self.refused, "cannot be sent"),
-            (&self.differing, "differ from the database"),
+            (&self.differing, "differ from what is there"),
         ] {
             if n.get() > 0 {
                 problems.push(format!("{} files {what}", n.get()));
