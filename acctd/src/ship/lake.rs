@@ -42,7 +42,7 @@ pub(super) struct Lake {
     host: String,
     /// Archives that are there.
     stored: HashSet<String>,
-    /// Archives that cannot be sent, each with its size. If the size changes, it is tried again.
+    /// Archives that cannot be sent, each with its size. If an archive gets another size, acctd ship tries to send it again.
     refused: HashMap<String, u64>,
     state: Arc<State>,
 }
@@ -219,18 +219,19 @@ impl Lake {
         written.with_context(|| directory.join(name).display().to_string())
     }
 
-    fn compare_one(&self, name: &str, file: &str) -> Result<Compared> {
+    /// A file of an archive with so many rows, or that cannot be read.
+    fn compare_one(&self, name: &str, file: &str, rows: &Result<u64>) -> Result<Compared> {
         let compared = |rows, outcome, why: &str| Compared {
             file: file.to_owned(),
             rows,
             outcome,
             why: why.to_owned(),
         };
-        let archive = match Archive::open(&self.directory.join(name)) {
-            Ok(archive) => archive,
+        let rows = match rows {
+            Ok(rows) if file == name => *rows,
+            Ok(_) => 0,
             Err(error) => return Ok(compared(0, Outcome::Changed, &format!("{error:#}"))),
         };
-        let rows = if file == name { rows(&archive) } else { 0 };
         Ok(match self.find(file, true)? {
             Found::Same => compared(rows, Outcome::Same, ""),
             Found::Nothing => compared(rows, Outcome::NotThere, "it is not there"),
@@ -272,8 +273,10 @@ impl Sink for Lake {
         for of_day in archives.chunk_by(|a, b| a[..DAY_LENGTH] == b[..DAY_LENGTH]) {
             let mut compared = Vec::new();
             for name in of_day {
+                let archive = Archive::open(&self.directory.join(name));
+                let rows = archive.map(|archive| rows(&archive));
                 for file in self.files(name) {
-                    let of_file = self.compare_one(name, &file)?;
+                    let of_file = self.compare_one(name, &file, &rows)?;
                     if of_file.outcome == Outcome::NotThere {
                         // What kept it from being sent may be gone.
                         self.refused.remove(name);
