@@ -25,7 +25,12 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 /// Sends what there is.
 pub(super) fn once(sink: &mut impl Sink) -> Result<ExitCode> {
     while sink.round()? > 0 {}
-    sink.roll_up()?;
+    if sink.roll_up().is_err() {
+        // Rows may be missing that were sent once.
+        reconcile(sink)?;
+        while sink.round()? > 0 {}
+        sink.roll_up()?;
+    }
     let state = sink.state();
     info!("{state}");
     Ok(if state.waiting.get() + state.refused.get() > 0 {
@@ -41,17 +46,15 @@ pub(super) fn follow(sink: &mut impl Sink, args: &ShipArgs) -> ! {
     let mut pause = Pause::default();
     let mut reconciled: Option<Instant> = None;
     loop {
-        let is_due = reconciled.is_none_or(|last| last.elapsed() >= args.reconcile);
-        match step(sink, is_due && !args.reconcile.is_zero()) {
-            Ok(Done::Sent) => {}
-            Ok(Done::Nothing) => {
+        match step(sink, &mut reconciled, args.reconcile) {
+            Ok(true) => {}
+            Ok(false) => {
                 if watch.wait(SCAN_INTERVAL) {
                     let spread = (sink.interval() / SPREAD).min(LONGEST_SPREAD);
                     // Intervals of all hosts end at the same time.
                     thread::sleep(spread.mul_f64(random()));
                 }
             }
-            Ok(Done::Reconciled) => reconciled = Some(Instant::now()),
             Err(error) => {
                 let text = format!("{error:#}");
                 if pause.is_first(&text) {
@@ -72,22 +75,24 @@ pub(super) fn follow(sink: &mut impl Sink, args: &ShipArgs) -> ! {
     }
 }
 
-enum Done {
-    Sent,
-    Reconciled,
-    Nothing,
-}
-
-fn step(sink: &mut impl Sink, is_due: bool) -> Result<Done> {
+/// Returns whether there may be more to do now. `reconciled` is when the last time was, and `every` how often it is to be;
+/// zero is never.
+fn step(sink: &mut impl Sink, reconciled: &mut Option<Instant>, every: Duration) -> Result<bool> {
     if sink.round()? > 0 {
-        return Ok(Done::Sent);
+        return Ok(true);
     }
-    sink.roll_up()?;
-    if is_due {
+    // Before days are added up, which fails as long as rows are missing that were sent once.
+    if !every.is_zero() && reconciled.is_none_or(|last| last.elapsed() >= every) {
         reconcile(sink)?;
-        return Ok(Done::Reconciled);
+        *reconciled = Some(Instant::now());
+        return Ok(true);
     }
-    Ok(Done::Nothing)
+    if let Err(error) = sink.roll_up() {
+        // Rows may be missing.
+        *reconciled = None;
+        return Err(error);
+    }
+    Ok(false)
 }
 
 /// How long to wait after failures.

@@ -274,18 +274,34 @@ fn each_file_once() -> Result<()> {
     };
     let (is_same, table) = verify()?;
     ensure!(is_same && table.contains("2026-01-01    288"), "{table}");
-    server.query("ALTER TABLE acctd.traffic DELETE WHERE host = 'r1' AND IP = '10.0.1.0'")?;
-    wait_until("the rows are deleted", || {
-        let left = "SELECT count() FROM acctd.traffic WHERE host = 'r1' AND IP = '10.0.1.0'";
-        Ok(server.query(left)?.trim() == "0")
-    })?;
-    let (is_same, table) = verify()?;
-    ensure!(!is_same && table.contains("the database has"), "{table}");
-    // A running acctd ship finds it too, and sends these files again.
-    let shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
-    wait_until("what was deleted is there again", || Ok(verify()?.0))?;
-    drop(shipper);
-    assert_exact(&server, &hosts)?;
+    // Their sums are lost too, and that they were made: days cannot be added up as long as rows are missing.
+    let lost = "host = 'r1' AND IP = '10.0.1.0'";
+    for is_once in [true, false] {
+        for (table, rows) in [
+            ("traffic", lost),
+            ("traffic_hour", lost),
+            ("days", "host = 'r1'"),
+        ] {
+            server.query(&format!("ALTER TABLE acctd.{table} DELETE WHERE {rows}"))?;
+            wait_until("the rows are deleted", || {
+                let left = format!("SELECT count() FROM acctd.{table} WHERE {rows}");
+                Ok(server.query(&left)?.trim() == "0")
+            })?;
+        }
+        let (is_same, table) = verify()?;
+        ensure!(!is_same && table.contains("the database has"), "{table}");
+        if is_once {
+            hosts[0].once(server.port)?;
+            ensure!(verify()?.0);
+            assert_exact(&server, &hosts)?;
+            continue;
+        }
+        // A running acctd ship finds it too, and sends these files again.
+        let _shipper = Process::spawn(hosts[0].ship(server.port, &[]).stderr(Stdio::null()))?;
+        wait_until("what was deleted is there again", || {
+            Ok(verify()?.0 && assert_exact(&server, &hosts).is_ok())
+        })?;
+    }
 
     // Sums that are lost are found too.
     for table in ["traffic_hour", "traffic_day", "traffic_month"] {

@@ -92,7 +92,16 @@ impl Cluster {
             );
             servers.push(Server::start_with(*tcp, &more, None)?);
         }
-        servers[0].load_schema(&["--cluster", NAME])?;
+        // Of this version, a server ends now and then that gets a statement for the cluster while it connects to ZooKeeper.
+        wait_until("the cluster has its tables", || {
+            let loaded = servers[0].load_schema(&["--cluster", NAME]);
+            if servers[0].query("SELECT 1").is_ok() {
+                return loaded.map(|()| true);
+            }
+            servers[0].kill();
+            servers[0].restart()?;
+            Ok(false)
+        })?;
         Ok(Self {
             servers,
             _zookeeper: zookeeper,

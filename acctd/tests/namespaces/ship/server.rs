@@ -128,7 +128,8 @@ impl Server {
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let answered = answer.split_once("\r\n\r\n");
+        let (head, body) = answered.with_context(|| format!("no answer to {statement}"))?;
         if !head.contains(" 200 ") {
             bail!("{statement}: {body}");
         }
