@@ -18,6 +18,8 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 /// After a failure. Each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Between two comparisons of all files because days cannot be added up.
+const SOONEST_AGAIN: Duration = Duration::from_hours(1);
 /// New files of all hosts are spread over this part of their interval, 10 s of 5 minutes.
 const SPREAD: u32 = 30;
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
@@ -88,8 +90,8 @@ fn step(sink: &mut impl Sink, reconciled: &mut Option<Instant>, every: Duration)
         return Ok(true);
     }
     if let Err(error) = sink.roll_up() {
-        // Rows may be missing.
-        *reconciled = None;
+        // Rows may be missing. But if it is something else, all files are not to be read at each attempt.
+        *reconciled = reconciled.filter(|last| last.elapsed() < SOONEST_AGAIN);
         return Err(error);
     }
     Ok(false)
