@@ -42,7 +42,7 @@ pub(super) struct Lake {
     host: String,
     /// Archives that are there.
     stored: HashSet<String>,
-    /// Archives that cannot be sent, each with its size. If an archive gets another size, acctd ship tries to send it again.
+    /// The sizes of archives that could not be sent. If the size of one changes, it is sent again.
     refused: HashMap<String, u64>,
     state: Arc<State>,
 }
@@ -219,7 +219,7 @@ impl Lake {
         written.with_context(|| directory.join(name).display().to_string())
     }
 
-    /// A file of an archive with so many rows, or that cannot be read.
+    /// Compares a file of the archive `name` with what is there. `rows` is how many rows the archive has, or why it cannot be read.
     fn compare_one(&self, name: &str, file: &str, rows: &Result<u64>) -> Result<Compared> {
         let compared = |rows, outcome, why: &str| Compared {
             file: file.to_owned(),

@@ -38,7 +38,7 @@ pub(super) struct Sender {
     central: Option<Central>,
     /// Of files that are in the database.
     marks: HashMap<String, Mark>,
-    /// Files that cannot be sent, each with its size. If a file gets another size, acctd ship tries to send it again.
+    /// The sizes of files that could not be sent. If the size of one changes, it is sent again.
     refused: HashMap<String, u64>,
     /// Files that were sent, and may not be there.
     sent: HashMap<String, u32>,

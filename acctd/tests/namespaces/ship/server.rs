@@ -136,6 +136,15 @@ impl Server {
         Ok(body.to_owned())
     }
 
+    /// Deletes rows of a table of acctd ship, and waits until they are gone.
+    pub(super) fn delete(&self, table: &str, rows: &str) -> Result<()> {
+        self.query(&format!("ALTER TABLE acctd.{table} DELETE WHERE {rows}"))?;
+        wait_until("the rows are deleted", || {
+            let left = format!("SELECT count() FROM acctd.{table} WHERE {rows}");
+            Ok(self.query(&left)?.trim() == "0")
+        })
+    }
+
     /// Gives its disk another size.
     pub(super) fn resize(&self, options: &str) -> Result<()> {
         let mut command = Command::new("nsenter");
