@@ -25,7 +25,6 @@ use testkit::netns::Privilege;
 use testkit::process::{self, Process};
 use testkit::traffic::TrafficArgs;
 
-use self::cluster::Cluster;
 use self::proxy::Proxy;
 use self::server::Server;
 use crate::errors::complains;
@@ -68,7 +67,7 @@ pub(crate) const CASES: &[Case] = &[
     (
         Needs::ZooKeeper,
         "ship_to_a_cluster_of_which_a_replica_dies_and_comes_back_empty",
-        to_a_cluster,
+        cluster::to_a_cluster,
     ),
     (
         Needs::Databases,
@@ -498,74 +497,6 @@ fn everything_fails() -> Result<()> {
         hosts.iter().map(Host::n_rows).sum::<usize>()
     );
     assert_exact(&server, &hosts)
-}
-
-/// Two shards of two replicas. All hosts send to one server of the first shard; a replica of each shard dies meanwhile.
-fn to_a_cluster() -> Result<()> {
-    let scratch = TempDir::new()?;
-    let staged = TempDir::new()?;
-    let mut cluster = Cluster::start()?;
-    let hosts: Vec<Host> = (0..6)
-        .map(|number| Host::staged(staged.path(), scratch.path(), number))
-        .collect::<Result<_>>()?;
-    let port = cluster.servers[0].port;
-    thread::scope(|scope| {
-        let revealed: Vec<_> = hosts
-            .iter()
-            .map(|host| {
-                let from = staged.path().join(&host.name);
-                scope.spawn(move || reveal(&from, &host.directory))
-            })
-            .collect();
-        let shippers: Vec<Process> = hosts
-            .iter()
-            .map(|host| Process::spawn(host.ship(port, &[]).stderr(Stdio::null())))
-            .collect::<Result<_>>()?;
-        for replica in [1, 2] {
-            thread::sleep(Duration::from_secs(3));
-            cluster.servers[replica].kill();
-            thread::sleep(Duration::from_secs(3));
-            cluster.servers[replica].lose_data()?;
-            cluster.servers[replica].restart()?;
-        }
-        for revealed in revealed {
-            revealed
-                .join()
-                .map_err(|_panicked| anyhow::anyhow!("panicked"))??;
-        }
-        drop(shippers);
-        anyhow::Ok(())
-    })?;
-    // What a server took and no other had yet is gone with it: all that is kept is compared, and sent again.
-    let shippers: Vec<Process> = hosts
-        .iter()
-        .map(|host| Process::spawn(host.ship(port, &["--reconcile=2s"]).stderr(Stdio::null())))
-        .collect::<Result<_>>()?;
-    for host in &hosts {
-        wait_until("it has all files", || {
-            Ok(host.ship(port, &["--verify"]).output()?.status.success())
-        })?;
-    }
-    wait_until("the sums are right", || {
-        Ok(assert_exact(&cluster.servers[0], &hosts).is_ok())
-    })?;
-    drop(shippers);
-    // Both replicas of a shard have the same, and both shards have some.
-    let mut n_rows = 0;
-    for shard in [0, 2] {
-        let count = |server: &Server| -> Result<u64> {
-            let count = server.query("SELECT count() FROM acctd.traffic_local FINAL")?;
-            Ok(count.trim().parse()?)
-        };
-        let [first, second] = [shard, shard + 1].map(|at| &cluster.servers[at]);
-        wait_until("replicas are the same", || {
-            Ok(count(first)? == count(second)?)
-        })?;
-        ensure!(count(first)? > 0, "a shard has nothing");
-        n_rows += count(first)?;
-    }
-    ensure!(n_rows == hosts.iter().map(Host::n_rows).sum::<usize>() as u64);
-    Ok(())
 }
 
 /// Files appear one after the other, each with its line.
