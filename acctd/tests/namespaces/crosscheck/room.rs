@@ -54,9 +54,11 @@ fn prefixes_without_room() -> Result<()> {
         let kept: Vec<_> = (interval.rows.iter())
             .filter(|row| row.tc_source != NONE)
             .collect();
+        // The traffic may begin or end just at the boundary of an interval.
+        let n_rows = interval.rows.len();
         ensure!(
-            interval.rows.is_empty() || kept.len() == 100,
-            "{} kept",
+            kept.len() == n_rows.min(100),
+            "{} of {n_rows} kept",
             kept.len()
         );
         for row in &interval.rows {
