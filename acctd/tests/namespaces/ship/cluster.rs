@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use testkit::netns::find_program;
 use testkit::process::Process;
 
+use super::host::{Host, assert_exact, reveal};
 use super::server::{Server, clickhouse, free_port};
-use super::{Host, assert_exact, reveal};
 use crate::waiting::wait_until;
 
 /// Of Debian's package libzookeeper-java, with what it needs.

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use testkit::process::{self, Process};
 
+use super::ACCTD;
+use super::host::Host;
 use super::proxy::Proxy;
 use super::server::free_port;
-use super::{ACCTD, Host};
 use crate::databases;
 use crate::errors::complains;
 use crate::waiting::wait_until;

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use testkit::process::{self, Process};
 
+use super::host::{Host, assert_exact, nth_file, sums_of};
+use super::proxy;
 use super::server::{self, Server};
-use super::{Host, assert_exact, nth_file, proxy, sums_of};
 use crate::errors::complains;
 use crate::waiting::wait_until;
 

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use testkit::process::{self, Process};
 
+use super::ACCTD;
+use super::host::{Host, assert_exact};
 use super::server::{self, Server};
-use super::{ACCTD, Host, assert_exact};
 use crate::databases;
 use crate::waiting::wait_until;
 use crate::world::START;
