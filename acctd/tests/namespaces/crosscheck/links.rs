@@ -202,12 +202,12 @@ fn wireguard() -> Result<()> {
         );
         script(namespace, &commands)?;
     }
-    script(&rig.wire, "ip link set wg0 up")?;
-    // Up only meanwhile: it sends keepalives of its own accord.
-    let commands = format!(
-        "ip link set wg0 up; {}; ip link set wg0 down",
-        pings("10.7.0.2")
-    );
+    // Both ends are up only meanwhile: each sends keepalives and handshakes of its own accord.
+    let both = |to: &str| {
+        let wire = rig.wire.pid();
+        format!("ip link set wg0 {to}; nsenter -t {wire} -n ip link set wg0 {to}")
+    };
+    let commands = format!("{}; {}; {}", both("up"), pings("10.7.0.2"), both("down"));
     ensure_match(&rig, &commands, "wg0")?;
     ensure_match(&rig, &commands, "lan0")
 }
